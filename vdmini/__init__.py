@@ -1,0 +1,68 @@
+"""VDMini: shrink a video diffusion model and keep what it shows and how it moves."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin as ModelMixin
+
+    from vdmini.blocks import Block as Block
+    from vdmini.blocks import BlockGraph as BlockGraph
+    from vdmini.blocks import ModelInput as ModelInput
+    from vdmini.checkpoint import checkpoint_sha256 as checkpoint_sha256
+    from vdmini.checkpoint import save_student as save_student
+    from vdmini.features import FeatureTap as FeatureTap
+    from vdmini.features import feature_pairs as feature_pairs
+    from vdmini.models import ModelLoadError as ModelLoadError
+    from vdmini.models import VideoModel as VideoModel
+    from vdmini.models import load_model as load_model
+    from vdmini.models.svd import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
+    from vdmini.plan import PlanError as PlanError
+    from vdmini.plan import PruningPlan as PruningPlan
+    from vdmini.plan import make_plan as make_plan
+    from vdmini.prune import apply_plan as apply_plan
+
+__version__ = "0.1.0"
+
+# Exports resolve on first use, so that `import vdmini` costs no torch import. diffusers finds a pruned model's class
+# here by its name in model_index.json, and looks for ModelMixin beside it to learn how to load it.
+_EXPORTS = {
+    "Block": "vdmini.blocks",
+    "BlockGraph": "vdmini.blocks",
+    "FeatureTap": "vdmini.features",
+    "ModelInput": "vdmini.blocks",
+    "ModelLoadError": "vdmini.models",
+    "ModelMixin": "diffusers",
+    "PlanError": "vdmini.plan",
+    "PruningPlan": "vdmini.plan",
+    "VDMiniUNetSpatioTemporal": "vdmini.models.svd",
+    "VideoModel": "vdmini.models",
+    "apply_plan": "vdmini.prune",
+    "checkpoint_sha256": "vdmini.checkpoint",
+    "feature_pairs": "vdmini.features",
+    "load_model": "vdmini.models",
+    "make_plan": "vdmini.plan",
+    "save_student": "vdmini.checkpoint",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> object:
+    """Import an export, or a submodule such as `vdmini.losses`, when it is first asked for."""
+    if name in _EXPORTS:
+        value: object = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The names of this module, those not imported yet included."""
+    return sorted({*globals(), *_EXPORTS})

@@ -1,0 +1,75 @@
+"""What a network costs: its weights, and the FLOPs of one forward pass, counted without running it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of weights of a module, shared ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_flops(module: nn.Module, inputs: Mapping[str, object]) -> int:
+    """FLOPs of `module(**inputs)`, 1 MAC = 2 FLOP: products of matrices, convolutions and attention, nothing else.
+
+    Only shapes are computed, on the meta device, so a model of any size is counted in seconds; `module` is not changed.
+    """
+    return sum(flops_by_block(module, inputs, lambda whole: {"": (whole,)}).values())
+
+
+def flops_by_block(
+    module: nn.Module,
+    inputs: Mapping[str, object],
+    block_modules: Callable[[nn.Module], Mapping[str, Sequence[nn.Module]]],
+) -> dict[str, int]:
+    """FLOPs of `module(**inputs)` by block, where `block_modules(module)` names the submodules that make up each block.
+
+    Counts as `count_flops` does. Raises ValueError when some FLOPs lie outside all blocks.
+    """
+    shapes_only = _on_meta(module)
+    blocks = block_modules(shapes_only)
+    flops = dict.fromkeys(blocks, 0)
+    counter = FlopCounterMode(display=False)
+    for name, submodules in blocks.items():
+        for submodule in submodules:
+            _count_inside(submodule, name, counter, flops)
+    meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    with torch.no_grad(), counter:
+        shapes_only(**meta_inputs)
+    outside = counter.get_total_flops() - sum(flops.values())
+    if outside:
+        raise ValueError(
+            f"{outside} FLOPs of {type(module).__name__} belong to no block: its list of blocks is incomplete"
+        )
+    return flops
+
+
+def _count_inside(submodule: nn.Module, name: str, counter: FlopCounterMode, flops: dict[str, int]) -> None:
+    before = 0
+
+    def enter(*_: Any) -> None:
+        nonlocal before
+        before = counter.get_total_flops()
+
+    def leave(*_: Any) -> None:
+        flops[name] += counter.get_total_flops() - before
+
+    submodule.register_forward_pre_hook(enter)
+    submodule.register_forward_hook(leave)
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy with the same topology and no storage: the weights are replaced before they would be copied."""
+    replaced: dict[int, object] = {}
+    for parameter in module.parameters():
+        replaced[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in module.buffers():
+        replaced[id(buffer)] = buffer.detach().to("meta")
+    return copy.deepcopy(module, replaced)

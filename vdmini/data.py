@@ -1,0 +1,87 @@
+"""Clips to the tensors that distillation reads: latents, condition latents and image embeddings, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import StableVideoDiffusionPipeline
+
+
+@dataclass(frozen=True)
+class EncodedClips:
+    """Image-to-video training clips in latent space.
+
+    `latents` N T C H W and `condition` N C H W are VAE means without the scaling factor, as SVD feeds them;
+    `embeddings` N 1 E come from the image encoder; `time_ids` N 3 hold (fps - 1, motion bucket, noise strength).
+    """
+
+    latents: Tensor
+    condition: Tensor
+    embeddings: Tensor
+    time_ids: Tensor
+    scaling_factor: float
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def save(self, path: Path) -> None:
+        """Write the tensors as one safetensors file."""
+        tensors = {"latents": self.latents, "condition": self.condition, "embeddings": self.embeddings}
+        metadata = {"scaling_factor": repr(self.scaling_factor)}
+        save_file({**tensors, "time_ids": self.time_ids}, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> EncodedClips:
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            scaling_factor = float(file.metadata()["scaling_factor"])
+        return cls(scaling_factor=scaling_factor, **load_file(path))
+
+
+@torch.inference_mode()
+def encode_clips(
+    pipeline: StableVideoDiffusionPipeline,
+    clips: Iterable[NDArray[np.uint8]],
+    *,
+    frames_per_second: int,
+    motion_bucket: int,
+    noise_strength: float,
+    on_clip: Callable[[], None] = lambda: None,
+) -> EncodedClips:
+    """Encode clips T H W C uint8 one by one, exactly as the pipeline encodes its condition image.
+
+    The condition image is the first frame plus `noise_strength` times noise that belongs to the clip's position,
+    so that neither order of work nor batch size changes a tensor.
+    """
+    device, dtype = pipeline.vae.device, pipeline.vae.dtype
+    latents, condition, embeddings = [], [], []
+    for position, clip in enumerate(clips):
+        frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device, dtype) / 127.5 - 1
+        noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(position)).to(device, dtype)
+        latents.append(pipeline.vae.encode(frames).latent_dist.mode().float().cpu())
+        noisy = frames[:1] + noise_strength * noise
+        condition.append(pipeline.vae.encode(noisy).latent_dist.mode()[0].float().cpu())
+        embedding = pipeline._encode_image([Image.fromarray(clip[0])], device, 1, False)
+        embeddings.append(embedding[0].float().cpu())
+        on_clip()
+    time_ids = torch.tensor([[frames_per_second - 1, motion_bucket, noise_strength]]).repeat(len(latents), 1)
+    return EncodedClips(
+        torch.stack(latents),
+        torch.stack(condition),
+        torch.stack(embeddings),
+        time_ids.float(),
+        float(pipeline.vae.config.scaling_factor),
+    )

@@ -1,0 +1,264 @@
+"""Stable Video Diffusion's family (SVD, SVD-XT, AnimateLCM-SVD, SF-V), its configurations and its student's class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from torch import Tensor, nn
+
+from vdmini.blocks import ModelInput
+from vdmini.models import unet
+
+NAME = "svd"
+
+SVD_UNET_CONFIG: dict[str, Any] = {
+    "sample_size": 96,
+    "in_channels": 8,
+    "out_channels": 4,
+    "down_block_types": (*("CrossAttnDownBlockSpatioTemporal",) * 3, "DownBlockSpatioTemporal"),
+    "up_block_types": ("UpBlockSpatioTemporal", *("CrossAttnUpBlockSpatioTemporal",) * 3),
+    "block_out_channels": (320, 640, 1280, 1280),
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 768,
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "transformer_layers_per_block": 1,
+    "num_attention_heads": (5, 10, 20, 20),
+    "num_frames": 14,
+}
+
+SVD_VAE_CONFIG: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 768,
+    "scaling_factor": 0.18215,
+    "force_upcast": True,
+}
+
+MID_BLOCK_TYPE = "UNetMidBlockSpatioTemporal"
+
+
+class NoMidBlock(nn.Module):
+    """Stands where a pruned UNet had its middle block and passes the hidden states on."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        image_only_indicator: Tensor | None = None,
+    ) -> Tensor:
+        """Return `hidden_states`, (B T) C H W, untouched."""
+        return hidden_states
+
+
+class VDMiniUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
+    """SVD's UNet with any number of stages, as many layers in each as given, and a middle block only if asked for.
+
+    The defaults are VDMini's student of SVD. `layers_per_block` counts the pairs of each down stage; the up stage of
+    the same resolution has one more. `mid_block_type` is None or "UNetMidBlockSpatioTemporal". Inputs and outputs are
+    those of the parent: B T C H W latents, height and width best divisible by 2 ** (stages - 1).
+    """
+
+    # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
+    __module__ = "vdmini"
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        sample_size: int | None = None,
+        in_channels: int = 8,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = ("CrossAttnDownBlockSpatioTemporal",) * 3,
+        up_block_types: tuple[str, ...] = ("CrossAttnUpBlockSpatioTemporal",) * 3,
+        block_out_channels: tuple[int, ...] = (320, 640, 1280),
+        addition_time_embed_dim: int = 256,
+        projection_class_embeddings_input_dim: int = 768,
+        layers_per_block: int | tuple[int, ...] = (1, 1, 2),
+        cross_attention_dim: int | tuple[int, ...] = 1024,
+        transformer_layers_per_block: int | tuple[int, ...] = 1,
+        num_attention_heads: int | tuple[int, ...] = (5, 10, 20),
+        num_frames: int = 25,
+        mid_block_type: str | None = None,
+    ) -> None:
+        if mid_block_type not in (None, MID_BLOCK_TYPE):
+            raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
+        super().__init__(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            addition_time_embed_dim=addition_time_embed_dim,
+            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
+            layers_per_block=layers_per_block,
+            cross_attention_dim=cross_attention_dim,
+            transformer_layers_per_block=transformer_layers_per_block,
+            num_attention_heads=num_attention_heads,
+            num_frames=num_frames,
+        )
+        if mid_block_type is None:
+            self.mid_block = NoMidBlock()
+
+
+def matches(denoiser: nn.Module) -> bool:
+    """Whether a denoiser belongs to this family, as teacher or as student."""
+    return isinstance(denoiser, UNetSpatioTemporalConditionModel)
+
+
+def build_official() -> tuple[nn.Module, nn.Module]:
+    """SVD's denoiser and VAE with random weights, on torch's current default device."""
+    return UNetSpatioTemporalConditionModel(**SVD_UNET_CONFIG), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+
+
+def denoiser_classes() -> dict[str, type[nn.Module]]:
+    """The denoiser classes of this family by the name that a config.json gives them."""
+    return {each.__name__: each for each in (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal)}
+
+
+def default_input(denoiser: nn.Module) -> ModelInput:
+    """One clip of the model's own length: 72x128 latents for SVD's own sample size, else a square of the model's."""
+    config: Any = denoiser.config
+    # SVD is published with sample_size 96, yet its pipeline samples 576x1024 pixels by default.
+    if config.sample_size in (None, SVD_UNET_CONFIG["sample_size"]):
+        return ModelInput(batch=1, frames=config.num_frames, height=72, width=128)
+    return ModelInput(batch=1, frames=config.num_frames, height=config.sample_size, width=config.sample_size)
+
+
+def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
+    """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
+    config: Any = denoiser.config
+    time_ids = config.projection_class_embeddings_input_dim // config.addition_time_embed_dim
+    context = config.cross_attention_dim
+    shapes = {
+        "sample": (size.batch, size.frames, config.in_channels, size.height, size.width),
+        "timestep": (size.batch,),
+        "encoder_hidden_states": (size.batch, 1, context if isinstance(context, int) else context[0]),
+        "added_time_ids": (size.batch, time_ids),
+    }
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def architecture(denoiser: nn.Module) -> dict[str, object]:
+    """The part of a denoiser's configuration that decides its weights: what a plan identifies its teacher by."""
+    # SVD and SVD-XT differ only in these two, which shape no weight: a plan for one fits the other.
+    decides_nothing = ("sample_size", "num_frames")
+    config: Any = denoiser.config
+    names = [name for name in (*SVD_UNET_CONFIG, "mid_block_type") if name not in decides_nothing]
+    return {name: config.get(name, MID_BLOCK_TYPE) for name in names}
+
+
+def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+    """The submodules of every block in the order they run; those outside the stages included, so none is left over."""
+    net: Any = denoiser
+    blocks: dict[str, tuple[nn.Module, ...]] = {
+        "embeddings": (net.time_embedding, net.add_embedding),
+        "conv_in": (net.conv_in,),
+    }
+    for index, stage in enumerate(net.down_blocks):
+        blocks |= _stage_blocks(f"D.{index}", stage)
+    if not isinstance(net.mid_block, NoMidBlock):
+        blocks["Mid"] = (net.mid_block,)
+    for index, stage in enumerate(net.up_blocks):
+        blocks |= _stage_blocks(f"U.{index}", stage)
+    blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
+    return blocks
+
+
+def _stage_blocks(name: str, stage: Any) -> dict[str, tuple[nn.Module, ...]]:
+    attentions = getattr(stage, "attentions", [()] * len(stage.resnets))
+    blocks: dict[str, tuple[nn.Module, ...]] = {}
+    for index, (resnet, attention) in enumerate(zip(stage.resnets, attentions, strict=True)):
+        blocks[f"{name}.{index}"] = (resnet, attention) if attention else (resnet,)
+    for sampler in ("downsample", "upsample"):
+        if getattr(stage, f"{sampler}rs", None):
+            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
+    return blocks
+
+
+def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """The module whose output is each stage's output."""
+    net: Any = denoiser
+    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
+    stages["Mid"] = net.mid_block
+    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
+
+
+def stage_depth(denoiser: nn.Module, stage: str) -> int:
+    """Depth of a stage: 0 at the input and output, the number of resolutions for the middle block."""
+    net: Any = denoiser
+    return unet.depth_of(stage, len(net.down_blocks))
+
+
+def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+    """The student's network for the blocks kept of a teacher, with its own random weights.
+
+    Raises PlanError when the kept blocks cannot be wired into a UNet.
+    """
+    student: nn.Module = VDMiniUNetSpatioTemporal(**student_config(teacher, kept, removed))
+    return student
+
+
+def student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
+    """Constructor arguments of `VDMiniUNetSpatioTemporal` for the blocks kept of a teacher.
+
+    Raises PlanError when the kept blocks cannot be wired into a UNet.
+    """
+    layout = unet.student_layout(kept, removed)
+    stages = len(layout.layers)
+    config = {name: getattr(teacher.config, name) for name in SVD_UNET_CONFIG}
+    for name in (
+        "block_out_channels",
+        "cross_attention_dim",
+        "down_block_types",
+        "num_attention_heads",
+        "transformer_layers_per_block",
+    ):
+        if not isinstance(config[name], int):
+            config[name] = config[name][:stages]
+    config["up_block_types"] = config["up_block_types"][layout.dropped_stages :]
+    config["layers_per_block"] = list(layout.layers)
+    config["mid_block_type"] = MID_BLOCK_TYPE if layout.mid else None
+    return config
+
+
+def encoder_features(
+    denoiser: nn.Module,
+    sample: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    added_time_ids: Tensor,
+) -> list[Tensor]:
+    """The output of each down stage, (B T) C H W, without running the rest: what a discriminator's heads look at.
+
+    Takes the denoiser's own inputs: B T C H W latents, B timesteps, B N C context and B N time ids.
+    """
+    net: Any = denoiser
+    batch, frames = sample.shape[:2]
+    embedding = net.time_embedding(net.time_proj(timestep.expand(batch)).to(sample.dtype))
+    time_ids = net.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(embedding.dtype)
+    embedding = (embedding + net.add_embedding(time_ids)).repeat_interleave(frames, dim=0)
+    context = encoder_hidden_states.repeat_interleave(frames, dim=0)
+    hidden = net.conv_in(sample.flatten(0, 1))
+    video_frames = torch.zeros(batch, frames, dtype=hidden.dtype, device=hidden.device)
+    features = []
+    for stage in net.down_blocks:
+        attends = {"encoder_hidden_states": context} if getattr(stage, "has_cross_attention", False) else {}
+        hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
+        features.append(hidden)
+    return features
+
+
+skip_wiring = unet.skip_wiring
+student_names = unet.student_names
+feature_pairs = unet.feature_pairs

@@ -1,0 +1,135 @@
+"""What video UNets share: how blocks are named, which skips they exchange and which removals fit together.
+
+`D.i` are the down stages and `U.k` the up stages in the order they run, so U.k works at the resolution of
+D.(stages - 1 - k); `D.i.j` is the j-th pair of residual and attention block, `D.i.downsample` and `U.k.upsample` the
+samplers, `Mid` the whole middle block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vdmini.plan import PlanError
+
+_BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
+
+
+@dataclass(frozen=True)
+class UNetLayout:
+    """The shape of a pruned UNet: pairs in each down stage that is left, and whether a middle block is."""
+
+    teacher_stages: int
+    layers: tuple[int, ...]
+    mid: bool
+
+    @property
+    def dropped_stages(self) -> int:
+        """How many of the lowest resolutions are gone."""
+        return self.teacher_stages - len(self.layers)
+
+
+def depth_of(stage: str, stages: int) -> int:
+    """Depth of a stage in a UNet of `stages` resolutions: 0 at the input and output, `stages` for the middle block."""
+    side, _, index = stage.partition(".")
+    if side == "Mid":
+        return stages
+    if side in ("D", "U"):
+        return int(index) if side == "D" else stages - 1 - int(index)
+    return 0
+
+
+def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
+    """The layout that is left of a UNet; raises PlanError when the kept blocks cannot be wired into a UNet.
+
+    A resolution is kept or dropped on both sides, only the lowest ones can be dropped, and each up stage reads one skip
+    more than its down stage has pairs.
+    """
+    for name in (*kept, *removed):
+        if not _BLOCK_NAME.fullmatch(name):
+            raise PlanError(f"{name!r} is no block of a UNet: blocks are called D.0.1, D.0.downsample, Mid, U.1.2, ...")
+    down_stages = [int(name.split(".")[1]) for name in (*kept, *removed) if name.startswith("D.")]
+    teacher_stages = 1 + max(down_stages, default=-1)
+    layers = [_pairs(kept, f"D.{stage}") for stage in range(teacher_stages)]
+    stages = next((stage for stage, pairs in enumerate(layers) if not pairs), teacher_stages)
+    if not stages:
+        raise PlanError("the plan removes every pair of D.0: keep at least one")
+    for stage in range(teacher_stages):
+        up = f"U.{teacher_stages - 1 - stage}"
+        wanted = layers[stage] + 1 if stage < stages else 0
+        if stage >= stages and layers[stage]:
+            raise PlanError(f"D.{stage} is kept below D.{stages}, which loses every pair: remove D.{stage} too")
+        if _pairs(kept, up) != wanted:
+            raise PlanError(
+                f"{up} keeps {_pairs(kept, up)} pairs but has {wanted} skips to read from D.{stage} and above it:"
+                f" keep {wanted} pairs of {up}"
+            )
+        _check_sampler(f"D.{stage}.downsample", stage < stages - 1, kept)
+        _check_sampler(f"{up}.upsample", 0 < stage < stages, kept)
+    return UNetLayout(teacher_stages, tuple(layers[:stages]), "Mid" in kept)
+
+
+def skip_wiring(kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(reader, writer) of each skip connection: up pairs read what the first convolution and the down blocks wrote.
+
+    The last written is read first. Raises PlanError when there are more readers than writers, or fewer.
+    """
+    written = ["conv_in", *(name for name in kept if name.startswith("D."))]
+    readers = [name for name in kept if name.startswith("U.") and not name.endswith(".upsample")]
+    if len(readers) != len(written):
+        raise PlanError(f"{len(written)} skips are written but {len(readers)} are read: remove as many D as U pairs")
+    return tuple(zip(readers, reversed(written), strict=True))
+
+
+def student_names(kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
+    """What each kept block is called in the student, whose stages and pairs are numbered from 0 again.
+
+    Raises PlanError as `student_layout` does.
+    """
+    dropped = student_layout(kept, removed).dropped_stages
+    names: dict[str, str] = {}
+    next_pair: dict[str, int] = {}
+    for name in kept:
+        side, _, rest = name.partition(".")
+        if not rest:
+            names[name] = name
+            continue
+        index, unit = rest.split(".")
+        stage = f"{side}.{int(index) - dropped}" if side == "U" else f"{side}.{index}"
+        if unit.isdigit():
+            unit = str(next_pair.get(stage, 0))
+            next_pair[stage] = int(unit) + 1
+        names[name] = f"{stage}.{unit}"
+    return names
+
+
+def feature_pairs(kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
+    """(student stage, teacher stage) of the same resolution, in the order they run.
+
+    Where the teacher's stage goes on to a downsampler that the student lacks, its last kept pair is named instead.
+    """
+    layout = student_layout(kept, removed)
+    pairs = []
+    for stage in range(len(layout.layers)):
+        whole = f"D.{stage}.downsample" not in removed
+        pairs.append((f"D.{stage}", f"D.{stage}" if whole else _last_pair(kept, f"D.{stage}")))
+    if layout.mid:
+        pairs.append(("Mid", "Mid"))
+    pairs += [(f"U.{stage}", f"U.{stage + layout.dropped_stages}") for stage in range(len(layout.layers))]
+    return pairs
+
+
+def _pairs(names: Sequence[str], stage: str) -> int:
+    return sum(name.startswith(f"{stage}.") and name.split(".")[-1].isdigit() for name in names)
+
+
+def _last_pair(names: Sequence[str], stage: str) -> str:
+    return [name for name in names if name.startswith(f"{stage}.") and name.split(".")[-1].isdigit()][-1]
+
+
+def _check_sampler(name: str, wanted: bool, kept: Sequence[str]) -> None:
+    if wanted and name not in kept:
+        raise PlanError(f"{name} is removed but leads to a resolution that is kept: keep it")
+    if not wanted and name in kept:
+        raise PlanError(f"{name} is kept but leads to no resolution that is kept: remove it")

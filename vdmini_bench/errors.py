@@ -1,0 +1,47 @@
+"""Exit codes and the errors that a user can expect to meet."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process says when it ends."""
+
+    OK = 0
+    REGRESSION = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    FAILED = 4
+    NOT_COMPARABLE = 5
+    INTERRUPTED = 130
+
+
+class BenchError(Exception):
+    """An expected failure: its message says what was wrong and what to do next."""
+
+    exit_code = ExitCode.FAILED
+
+
+class SuiteError(BenchError):
+    """A suite file, an override or an argument is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingAssetsError(BenchError):
+    """Weights or data that the run needs are not there."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotComparableError(BenchError):
+    """Two results differ in protocol, sample count, version or machine."""
+
+    exit_code = ExitCode.NOT_COMPARABLE
+
+
+class NothingMeasuredError(BenchError):
+    """There is no result to show."""
+
+    exit_code = ExitCode.INCOMPLETE

@@ -1,0 +1,94 @@
+"""Frechet distance between sets of single frames: how pictures look, blind to how they move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vdmini_bench.assets import ASSETS, AssetError, asset_path, fetch_asset
+
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+FID_VERSION = "torchmetrics-1"
+WEIGHTS = "pytorch-fid-inception"
+
+
+class FidInception(nn.Module):
+    """pytorch-fid's Inception-v3 as torchmetrics wants it: N 3 H W uint8 RGB to N x 2048 float32."""
+
+    num_features = 2048
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map N 3 H W uint8 RGB, any size, to N x 2048 float32; the network resizes to 299x299 itself."""
+        pooled: Tensor = self.network(frames.float() / 255.0)[0]
+        return pooled.flatten(1)
+
+
+def frame_fid(real_frames: Iterable[Tensor], generated_frames: Iterable[Tensor], features: nn.Module) -> float:
+    """Frechet inception distance between two sets of frames, by torchmetrics (Heusel et al. 2017); covariance by N - 1.
+
+    Args:
+        real_frames: batches N 3 H W uint8 RGB.
+        generated_frames: batches of the same kind.
+        features: N 3 H W uint8 to N x D float, with an integer attribute `num_features` = D; it runs where its
+            parameters are. Distances with unlike networks are not comparable.
+
+    Raises:
+        ValueError: `features` has no `num_features`, a batch has another layout or dtype, or a set fewer than 2 frames.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    # Without it torchmetrics would feed a random 299x299 picture, which draws from the caller's random state.
+    if not isinstance(getattr(features, "num_features", None), int):
+        raise ValueError(f"{type(features).__name__} has no integer num_features: set it to the number of its features")
+    parameter = next(features.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    metric = FrechetInceptionDistance(feature=features.eval(), normalize=False).to(device)
+    with torch.inference_mode():
+        _update(metric, real_frames, device, real=True)
+        _update(metric, generated_frames, device, real=False)
+        return float(metric.compute())
+
+
+def load_inception_features(cache: Path | None = None) -> FidInception:
+    """Load pytorch-fid's Inception-v3 from weights already on this machine, in eval mode; nothing is downloaded.
+
+    Raises:
+        AssetError: the package or the weights are missing, or the imported weights have changed.
+    """
+    try:
+        from pytorch_fid.inception import InceptionV3
+    except ImportError as error:
+        raise AssetError(WEIGHTS, f"FID needs the package pytorch-fid ({error})", "pip install pytorch-fid") from error
+    hub = Path(torch.hub.get_dir())
+    if asset_path(WEIGHTS, cache) is None and (hub / ASSETS[WEIGHTS].file_name).is_file():
+        folder = hub
+    else:
+        folder = fetch_asset(WEIGHTS, cache).parent.parent
+    # pytorch-fid has no argument for the file: it asks torch.hub, which looks in its folder before it downloads.
+    torch.hub.set_dir(str(folder))
+    try:
+        network = InceptionV3()
+    finally:
+        torch.hub.set_dir(str(hub))
+    return FidInception(network).eval()
+
+
+def _update(metric: FrechetInceptionDistance, batches: Iterable[Tensor], device: torch.device, *, real: bool) -> None:
+    frames = 0
+    for batch in batches:
+        if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
+            raise ValueError(f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W")
+        metric.update(batch.to(device), real=real)
+        frames += len(batch)
+    if frames < 2:
+        raise ValueError(f"{frames} {'real' if real else 'generated'} frames: at least 2 are needed")

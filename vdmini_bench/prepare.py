@@ -1,0 +1,210 @@
+"""Before the first job: find out what is missing, draw or index the clips, and digest everything a run reads."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdmini_bench.assets import ASSETS, AssetError, asset_path, fetch_asset, sha256_of
+from vdmini_bench.clips import ChosenClips, choose_clips
+from vdmini_bench.datasets.synthetic import WORLD_VERSION, clip_count, write_dataset
+from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
+from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
+from vdmini_bench.fingerprint import Fingerprint
+from vdmini_bench.jobs import Inputs
+from vdmini_bench.progress import progress, say
+from vdmini_bench.store import Store
+from vdmini_bench.suite import DatasetSpec, Profile, Suite
+
+DRAWN = "drawn.txt"
+FREE_BYTES_NEEDED = 500 * 2**20
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One thing a run needs that is not there, and the command that brings it."""
+
+    name: str
+    what: str
+    size: str
+    licence: str
+    source: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the jobs start from."""
+
+    inputs: Inputs
+    clips: ChosenClips
+    teacher: str
+
+
+def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prepared:
+    """Check, fetch and draw what the profile reads, then choose its clips and digest it all.
+
+    Raises:
+        MissingAssetsError: something has to be imported by hand; nothing was run.
+        BenchError: the results folder cannot be written or the disk is full.
+    """
+    profile = suite.profile
+    missing = find_missing(profile)
+    if missing:
+        raise MissingAssetsError(missing_table(suite, missing))
+    check_writable(store.root)
+    try:
+        i3d = sha256_of(asset_path("i3d-torchscript") or fetch_asset("i3d-kinetics400"))
+    except AssetError as error:
+        raise BenchError(str(error)) from error
+    root = dataset_root(profile.dataset, store)
+    assert root is not None
+    if profile.dataset.kind == "drawn":
+        draw_dataset(root, profile.dataset)
+    clips = choose_clips(read_split(root, profile.dataset.split), profile)
+    inputs = digest_inputs(profile, store, root, clips, i3d, fingerprint)
+    return Prepared(inputs, clips, str(model_folder(profile.teacher)))
+
+
+def digest_inputs(
+    profile: Profile, store: Store, root: Path, clips: ChosenClips, i3d: str, fingerprint: Fingerprint
+) -> Inputs:
+    """Digest everything that decides a number: weights, the bytes of every chosen clip, and versions."""
+    return Inputs(
+        teacher=teacher_digest(profile.teacher),
+        train_clips=_digest(root, store, "train", clips.train),
+        condition_clips=_digest(root, store, "condition", clips.condition),
+        real_clips=_digest(root, store, "real", clips.real),
+        reference=_reference_digest(root, store, profile, clips),
+        i3d=i3d,
+        versions={name: fingerprint.versions[name] for name in ("torch", "diffusers", "transformers", "av")},
+        machine_id=fingerprint.machine_id,
+    )
+
+
+def find_missing(profile: Profile) -> list[Missing]:
+    """Everything the profile needs that this program cannot fetch by itself."""
+    missing = []
+    try:
+        model_folder(profile.teacher)
+    except BenchError as error:
+        missing.append(
+            Missing(
+                "teacher", str(error), "about 9 GB in float16", "Stability AI Community License", "huggingface.co",
+                f"hf download {profile.teacher}   (or --set teacher=FOLDER)",
+            )
+        )  # fmt: skip
+    needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
+    needed += ["c3d-ucf101"] if profile.protocol.inception == "c3d-ucf101" else []
+    needed += ["pytorch-fid-inception"] if profile.protocol.frame_fid else []
+    for name in needed:
+        if asset_path(name) is None:
+            asset = ASSETS[name]
+            size = f"{asset.size_bytes / 1e6:,.0f} MB" if asset.size_bytes else "unknown"
+            command = f"vdmini-bench assets import {name} PATH"
+            missing.append(Missing(name, asset.what, size, asset.licence, asset.source, command))
+    return missing
+
+
+def missing_table(suite: Suite, missing: list[Missing]) -> str:
+    """The missing things as text, one paragraph each."""
+    lines = [f"profile {suite.profile_name!r} of suite {suite.name!r} cannot run yet; nothing was run. Missing:"]
+    for item in missing:
+        lines += [
+            f"  {item.name}: {item.what}",
+            f"    size     {item.size}",
+            f"    licence  {item.licence}",
+            f"    from     {item.source}",
+            f"    next     {item.command}",
+        ]
+    return "\n".join(lines)
+
+
+def dataset_root(dataset: DatasetSpec, store: Store) -> Path | None:
+    """Where the data set lies or will lie; None when the real one was not imported."""
+    if dataset.kind == "ucf101":
+        return asset_path("ucf101")
+    return store.root / "data" / f"drawn-{WORLD_VERSION}-{dataset.drawn_train_per_group}-{dataset.drawn_test_per_group}"
+
+
+def draw_dataset(root: Path, dataset: DatasetSpec) -> None:
+    """Draw the stand-in data set unless it is there; the marker of completeness is written last."""
+    if (root / DRAWN).exists():
+        return
+    counts = (dataset.drawn_train_per_group, dataset.drawn_test_per_group)
+    with progress("draw clips", clip_count(*counts)) as advance:
+        write_dataset(root, *counts, on_clip=advance)
+    (root / DRAWN).write_text("complete\n")
+    say(f"drew {clip_count(*counts)} clips into {root}")
+
+
+def check_writable(root: Path) -> None:
+    """Fail now rather than after hours of work.
+
+    Raises:
+        BenchError: the folder cannot be made or written, or the disk is nearly full.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / ".write-probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise BenchError(f"{root} cannot be written ({error}); choose another folder with --results") from error
+    free = shutil.disk_usage(root).free
+    if free < FREE_BYTES_NEEDED:
+        raise BenchError(f"{root}: {free / 2**20:.0f} MiB free where a run needs 500; free some or use --results")
+
+
+def model_folder(source: str) -> Path:
+    """The local folder of a model source: an embedded name, a folder, or a hub id that was downloaded.
+
+    Raises:
+        SuiteError: there is none.
+    """
+    from vdmini.models import EMBEDDED
+
+    folder = EMBEDDED.get(source, Path(source))
+    if folder.is_dir():
+        return folder
+    if source in EMBEDDED:
+        raise SuiteError(f"{source} is not part of this installation ({folder} is missing)")
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(source, "model_index.json")
+    except HFValidationError:
+        index = None
+    if not isinstance(index, str):
+        raise SuiteError(f"{source} is neither a folder nor a downloaded hub model")
+    return Path(index).parent
+
+
+def teacher_digest(source: str) -> str:
+    """The identity of the teacher's checkpoint."""
+    from vdmini import checkpoint_sha256
+
+    return checkpoint_sha256(model_folder(source))
+
+
+def _digest(root: Path, store: Store, name: str, videos: tuple[VideoFile, ...]) -> str:
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
+    content = content_digest(root, videos, store.root / "data" / f"index-{place}-{name}.json")
+    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+
+
+def _reference_digest(root: Path, store: Store, profile: Profile, clips: ChosenClips) -> str:
+    if profile.protocol.reference == "computed":
+        return _digest(root, store, "reference", clips.reference)
+    from vdmini_bench.stages.reference import FLOWS, MOMENTS, SHIPPED
+
+    try:
+        return "".join(sha256_of(SHIPPED / name) for name in (MOMENTS, FLOWS))
+    except OSError as error:
+        raise SuiteError(
+            f"the shipped reference is not part of this installation ({error}); use --set protocol.reference=computed"
+        ) from error

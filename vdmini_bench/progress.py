@@ -1,0 +1,67 @@
+"""Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_LINE_SECONDS = 15.0
+
+
+def say(message: str) -> None:
+    """Print one line to standard error, where it never mixes with `--json` output."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far a long step is; the value is called once for each finished item."""
+    if sys.stderr.isatty():
+        yield from _bar(label, total)
+    else:
+        yield from _plain(label, total)
+
+
+def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _plain(label: str, total: int) -> Iterator[Callable[[], None]]:
+    started = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_SECONDS and done < total:
+            left = (now - started) / done * (total - done)
+            say(f"  {label}: {done} of {total}, about {left:.0f} s left")
+            last = now
+
+    yield advance
+
+
+def quiet_libraries() -> None:
+    """Silence the libraries' own bars and notices, which would tear ours; their errors still raise."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

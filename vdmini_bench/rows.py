@@ -1,0 +1,90 @@
+"""Scores of finished jobs as leaderboard rows: what was measured, of which model, where and when."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.jobs import GENERATED, Job
+from vdmini_bench.measurement import SCHEMA, Row, Score, Status, number_text
+from vdmini_bench.prepare import model_folder
+from vdmini_bench.workbench import SCORES, Workbench
+
+RESULTS_FILE = "results.jsonl"
+ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
+
+
+def publish_rows(bench: Workbench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
+    """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
+    if job.stage not in ("measure", "time"):
+        return []
+    if problem is None:
+        record = json.loads((bench.folder(job.name) / SCORES).read_text())
+        scores = [Score.from_json(score) for score in record["scores"]]
+    else:
+        record, scores = {}, [_missing_score(bench, job, problem)]
+    with (run_dir / RESULTS_FILE).open("a") as file:
+        file.writelines(json.dumps(score.to_json()) + "\n" for score in scores)
+    return [_row(bench, score, record) for score in scores]
+
+
+def _missing_score(bench: Workbench, job: Job, problem: BenchError) -> Score:
+    status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
+    protocol = bench.suite.profile.protocol
+    expected = protocol.clips_per_block * protocol.blocks
+    metric, model = ("fvd", job.subject) if job.stage == "measure" else ("latency_end_to_end", "student")
+    return Score(model, metric, "", f"{protocol.name}@{protocol.version}", None, "", "lower", None, 0, expected, status)
+
+
+def _row(bench: Workbench, score: Score, record: dict[str, object]) -> Row:
+    suite, fingerprint = bench.suite, bench.fingerprint
+    generated = score.model in GENERATED
+    return Row(
+        schema=str(SCHEMA),
+        suite=suite.name,
+        suite_version=str(suite.version),
+        suite_sha=suite.sha,
+        profile=suite.profile_name,
+        model=score.model,
+        role=ROLES[score.model],
+        checkpoint_sha=_checkpoint_sha(bench, score.model)[:16] if generated and score.status == "ok" else "",
+        params_m=number_text(_params_m(bench, score.model)) if generated and score.status == "ok" else "",
+        metric=score.metric,
+        metric_version=score.metric_version,
+        protocol=score.protocol,
+        value=number_text(score.value),
+        unit=score.unit,
+        better=score.better,
+        se=number_text(score.standard_error),
+        n=str(score.n),
+        n_expected=str(score.n_expected),
+        status=score.status,
+        machine_id=str(record.get("machine_id", fingerprint.machine_id)),
+        gpu=str(record.get("gpu", fingerprint.gpu)),
+        torch=str(record.get("torch", fingerprint.versions["torch"])),
+        commit=str(record.get("commit", fingerprint.commit)),
+        dirty=str(record.get("dirty", fingerprint.dirty)).lower(),
+        date=str(record.get("date", "")),
+        run_id=str(record.get("run_id", bench.run_id)),
+        note=suite.profile.stand_in or "",
+    )
+
+
+def _checkpoint_sha(bench: Workbench, model: str) -> str:
+    from vdmini import checkpoint_sha256
+
+    return bench.teacher_digest if model == "teacher" else checkpoint_sha256(bench.model_source(model))
+
+
+def _params_m(bench: Workbench, model: str) -> float:
+    """Parameters of a model's denoiser in millions, from the headers of its safetensors files."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted((model_folder(bench.model_source(model)) / "unet").glob("*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                total += math.prod(file.get_slice(name).get_shape())
+    return total / 1e6

@@ -1,0 +1,154 @@
+"""Run a suite: prepare the data, execute what is missing job by job, and write every result as it comes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vdmini_bench.clips import IncompleteError
+from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.examples import example_clips
+from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
+from vdmini_bench.jobs import Job, plan_jobs
+from vdmini_bench.leaderboard import add_rows
+from vdmini_bench.measurement import SCHEMA, Row
+from vdmini_bench.pictures import contact_sheet
+from vdmini_bench.prepare import Prepared, prepare_inputs
+from vdmini_bench.progress import say
+from vdmini_bench.rows import publish_rows
+from vdmini_bench.stages import stage_named
+from vdmini_bench.store import Store, write_atomically
+from vdmini_bench.suite import Suite
+from vdmini_bench.table import markdown_table, wide_table
+from vdmini_bench.workbench import Workbench
+
+RUN_FILE = "run.json"
+LEADERBOARD = "leaderboard.csv"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left: its folder, its rows, how it ended and what it had to do."""
+
+    run_id: str
+    run_dir: Path
+    exit_code: ExitCode
+    profile: str
+    rows: tuple[Row, ...]
+    seconds: float
+    ran: int
+    cached: int
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `run --json` prints."""
+        return {
+            "run_id": self.run_id,
+            "run_dir": str(self.run_dir),
+            "status": self.status,
+            "profile": self.profile,
+            "rows": [asdict(row) for row in self.rows],
+            "seconds": self.seconds,
+            "jobs": {"ran": self.ran, "cached": self.cached},
+            "problems": list(self.problems),
+        }
+
+    @property
+    def status(self) -> str:
+        """`complete`, `incomplete` or `failed`."""
+        return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
+
+
+def run_suite(suite: Suite, results: Path) -> RunResult:
+    """Run all jobs of a suite that are not done yet; a failed job stops only what needs it."""
+    started = time.monotonic()
+    store = Store(results)
+    fingerprint = take_fingerprint()
+    prepared = prepare_inputs(suite, store, fingerprint)
+    jobs = plan_jobs(suite.profile, prepared.inputs)
+    run_dir = store.open_run(suite.name, suite.sha)
+    bench = Workbench(
+        suite, store, prepared.clips, prepared.teacher, prepared.inputs.teacher,
+        {job.name: job for job in jobs}, run_dir.name, fingerprint,
+    )  # fmt: skip
+    _write_record(run_dir, suite, fingerprint, prepared, jobs, "running")
+    problems: dict[str, BenchError] = {}
+    rows: list[Row] = []
+    ran = cached = 0
+    for job in jobs:
+        blocked = next((need for need in job.needs if need in problems), None)
+        if blocked is not None:
+            problems[job.name] = SkippedError(f"{job.name}: not run, since it needs {blocked!r}", problems[blocked])
+        elif store.is_done(job.stage, job.key):
+            cached += 1
+        else:
+            ran += 1
+            problem = _execute(bench, job, run_dir)
+            if problem is not None:
+                problems[job.name] = problem
+        rows += publish_rows(bench, job, run_dir, problems.get(job.name))
+    code = max((problem.exit_code for problem in problems.values()), default=ExitCode.OK)
+    result = RunResult(
+        run_dir.name, run_dir, code, suite.profile_name, tuple(rows), time.monotonic() - started, ran, cached,
+        tuple(str(problem) for problem in problems.values()),
+    )  # fmt: skip
+    _write_record(run_dir, suite, fingerprint, prepared, jobs, result.status)
+    add_rows(results / LEADERBOARD, rows)
+    _write_views(bench, run_dir, rows, complete=not problems)
+    return result
+
+
+def _write_views(bench: Workbench, run_dir: Path, rows: list[Row], complete: bool) -> None:
+    """Write what a person looks at: `table.md`, and the contact sheet where every model has its clips."""
+    text = markdown_table(*wide_table(rows))
+    stand_in = bench.suite.profile.stand_in
+    write_atomically(run_dir / "table.md", f"{text}\n\n{stand_in}\n" if stand_in else f"{text}\n")
+    if complete:
+        contact_sheet(run_dir / "contact_sheet.png", example_clips(bench))
+
+
+class SkippedError(BenchError):
+    """A job that was not run because of another; it ends the run as that other does."""
+
+    def __init__(self, message: str, cause: BenchError) -> None:
+        super().__init__(message)
+        self.exit_code = cause.exit_code
+
+
+def _execute(bench: Workbench, job: Job, run_dir: Path) -> BenchError | None:
+    """Run one job in its folder; whatever goes wrong becomes a problem with a name, its traceback goes to log.txt."""
+    started = time.monotonic()
+    folder = bench.store.start(job.stage, job.key)
+    try:
+        stage_named(job.stage)(bench, job.subject, folder)
+    except IncompleteError as error:
+        return IncompleteError(error.problems, job.name)
+    except Exception as error:  # a stage may raise anything; the other jobs and all results so far must survive it
+        with (run_dir / "log.txt").open("a") as log:
+            log.write(f"{job.name}\n{traceback.format_exc()}\n")
+        return BenchError(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {run_dir / 'log.txt'})")
+    seconds = time.monotonic() - started
+    bench.store.finish(job.stage, job.key, seconds)
+    say(f"{job.name}: {seconds:.1f} s")
+    return None
+
+
+def _write_record(
+    run_dir: Path, suite: Suite, fingerprint: Fingerprint, prepared: Prepared, jobs: Iterable[Job], status: str
+) -> None:
+    record = {
+        "schema": SCHEMA,
+        "status": status,
+        "argv": sys.argv,
+        "suite": suite.model_dump(),
+        "suite_sha": suite.sha,
+        "fingerprint": asdict(fingerprint),
+        "inputs": asdict(prepared.inputs),
+        "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in jobs],
+    }
+    write_atomically(run_dir / RUN_FILE, json.dumps(record, indent=1))

@@ -1,0 +1,96 @@
+"""Timing that compares: models interleaved in one run, CUDA events on a GPU, a monotonic clock on a CPU."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The runs of one model in one scope, in milliseconds and in the order they ran; peak memory in bytes."""
+
+    model: str
+    scope: str
+    samples_ms: tuple[float, ...]
+    peak_bytes: int
+
+    @property
+    def median_ms(self) -> float:
+        """The median run."""
+        return statistics.median(self.samples_ms)
+
+    @property
+    def mad_ms(self) -> float:
+        """The median absolute deviation from the median."""
+        middle = self.median_ms
+        return statistics.median(abs(sample - middle) for sample in self.samples_ms)
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    scope: str,
+    runs: int,
+    warmup: int,
+    device: torch.device,
+    on_run: Callable[[], None] = lambda: None,
+) -> list[Timing]:
+    """Run every model's call in turn, `runs` times round after `warmup` rounds, so that a slow spell hits all alike."""
+    samples: dict[str, list[float]] = {model: [] for model in calls}
+    with torch.inference_mode():
+        for round_number in range(warmup + runs):
+            for model, call in calls.items():
+                elapsed = _time_once(call, device)
+                if round_number >= warmup:
+                    samples[model].append(elapsed)
+                on_run()
+        peaks = {model: peak_memory(call, device) for model, call in calls.items()}
+    return [Timing(model, scope, tuple(samples[model]), peaks[model]) for model in calls]
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes a call allocates at its peak, above what was allocated before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    allocated = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            allocated += event.nbytes()
+            peak = max(peak, allocated)
+    return peak
+
+
+def speedup_interval(teacher: Timing, student: Timing, resamples: int = 2000) -> tuple[float, float, float]:
+    """The ratio of medians teacher / student with its 95 % bootstrap interval over paired rounds."""
+    generator = torch.Generator().manual_seed(0)
+    slow, fast = torch.tensor(teacher.samples_ms), torch.tensor(student.samples_ms)
+    chosen = torch.randint(0, len(slow), (resamples, len(slow)), generator=generator)
+    ratios = slow[chosen].quantile(0.5, dim=1) / fast[chosen].quantile(0.5, dim=1)
+    low, high = ratios.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return teacher.median_ms / student.median_ms, low, high
+
+
+def _time_once(call: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        started = time.perf_counter_ns()
+        call()
+        return (time.perf_counter_ns() - started) / 1e6
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return float(start.elapsed_time(end))
