@@ -79,9 +79,9 @@ def encode_clips(
         on_clip()
     time_ids = torch.tensor([[frames_per_second - 1, motion_bucket, noise_strength]]).repeat(len(latents), 1)
     return EncodedClips(
-        torch.stack(latents),
-        torch.stack(condition),
-        torch.stack(embeddings),
+        torch.stack(latents).contiguous(),
+        torch.stack(condition).contiguous(),
+        torch.stack(embeddings).contiguous(),
         time_ids.float(),
         float(pipeline.vae.config.scaling_factor),
     )

@@ -168,10 +168,7 @@ class _Training:
             with FeatureTap(self.bare_student, student_stages) as student_tap:
                 student_prediction = self.student(*arguments).sample
             task = edm_loss(student_prediction, batch.clean, batch.noise, batch.sigmas)
-            icd = icd_loss(
-                [student_tap.features[stage] for stage in student_stages],
-                [teacher_tap.features[stage] for stage in teacher_stages],
-            )
+            icd = icd_loss(student_tap.features, teacher_tap.features)
             noisy = batch.clean + batch.sigmas.view(-1, 1, 1, 1, 1) * batch.noise
             student_clean = denoised_from_prediction(student_prediction.float(), noisy, batch.sigmas)
             teacher_clean = denoised_from_prediction(teacher_prediction.float(), noisy, batch.sigmas)

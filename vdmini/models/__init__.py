@@ -51,6 +51,13 @@ class Family(Protocol):
     def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]: ...
 
 
+if TYPE_CHECKING:
+    from vdmini.models import svd
+
+    # The type checker holds each family's module to the protocol.
+    _FAMILY_MODULES: tuple[Family, ...] = (svd,)
+
+
 @dataclass(frozen=True)
 class VideoModel:
     """A loaded model: its denoiser, and the VAE and pipeline around it where the source has them."""

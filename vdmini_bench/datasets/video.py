@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 ENCODINGS = {
     ".avi": ("mpeg4", "yuv420p", {"qmin": "1", "qmax": "1", "flags": "+bitexact"}),
     ".mp4": ("libx264", "yuv420p", {"crf": "6"}),
-    ".mkv": ("ffv1", "gbrp", {"level": "3"}),
+    ".mkv": ("ffv1", "bgr0", {"level": "1"}),
 }
 
 
