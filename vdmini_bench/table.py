@@ -25,13 +25,17 @@ def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a model: values with their standard errors, `-` where nothing belongs or was measured."""
     by_place: dict[tuple[str, str], Row] = {}
     status: dict[str, set[str]] = {}
+    params: dict[str, str] = {}
     for row in rows:
         by_place[row.model, row.metric] = row
+        if row.params_m:
+            params[row.model] = _short(float(row.params_m))
         status.setdefault(row.model, set()).add(row.status)
     header = ["model", *(title for _, title in COLUMNS), "status"]
     lines = []
     for model in sorted(status, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
         cells = [_cell(by_place.get((model, metric))) for metric, _ in COLUMNS]
+        cells[0] = params.get(model, "-")
         lines.append([model, *cells, "ok" if status[model] == {"ok"} else ", ".join(sorted(status[model] - {"ok"}))])
     return header, lines
 

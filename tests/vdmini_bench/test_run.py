@@ -1,0 +1,137 @@
+"""The main job as a user runs it: real processes, real I3D weights, the embedded teacher, very few clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdmini_bench.leaderboard import read_leaderboard
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+FEWER = (
+    "protocol.clips_per_block=4",
+    "protocol.blocks=2",
+    "dataset.train_clips=6",
+    "dataset.drawn_test_per_group=1",
+    "distill.steps=6",
+    "distill.batch_size=2",
+    "distill.checkpoint_every=2",
+    "sample.steps=2",
+    "sample.batch_size=2",
+)
+ROWS = {"real", "static", "teacher", "pruned", "student"}
+pytestmark = pytest.mark.usefixtures("i3d_weights")
+
+
+def command(results: Path, *more: str) -> list[str]:
+    settings = [part for setting in FEWER for part in ("--set", setting)]
+    base = [sys.executable, "-m", "vdmini_bench", "run", str(SUITE), "--profile", "smoke"]
+    return [*base, *settings, "--results", str(results), *more]
+
+
+def run(results: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(results, *more), capture_output=True, text=True, timeout=500, check=False)
+
+
+def quality(rows: list[dict[str, str]]) -> dict[tuple[str, str], str]:
+    """The values that must not depend on when or how often a run was interrupted; times do."""
+    timed = ("latency", "speedup", "peak_memory")
+    return {(row["model"], row["metric"]): row["value"] for row in rows if not row["metric"].startswith(timed)}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    results = tmp_path_factory.mktemp("unbroken")
+    done = run(results, "--json")
+    assert done.returncode == 0, done.stderr
+    return results, json.loads(done.stdout)
+
+
+def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    results, output = unbroken
+    assert output["status"] == "complete"
+    assert {row["model"] for row in output["rows"] if row["metric"] == "fvd"} == ROWS
+    assert all("not comparable with published UCF101 numbers" in row["note"] for row in output["rows"])
+    assert all(row["status"] == "ok" and float(row["value"]) == float(row["value"]) for row in output["rows"])
+    with (results / "leaderboard.csv").open(newline="") as file:
+        assert sorted(csv.DictReader(file), key=str) == sorted(output["rows"], key=str)
+    folder = Path(output["run_dir"])
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
+    assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+
+
+def test_the_student_is_smaller_than_the_teacher(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    values = quality(unbroken[1]["rows"])
+    for metric in ("params_m", "denoiser_gflops"):
+        assert float(values["student", metric]) < 0.75 * float(values["teacher", metric])
+
+
+def test_a_second_run_recomputes_nothing_and_repeats_its_rows(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    results, first = unbroken
+    before = (results / "leaderboard.csv").read_bytes()
+    second = json.loads(run(results, "--json").stdout)
+    assert second["jobs"]["ran"] == 0
+    assert second["rows"] == first["rows"]
+    assert (results / "leaderboard.csv").read_bytes() == before
+
+
+def test_killed_again_and_again_ends_with_the_same_numbers(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    for seconds in (7, 12, 17):
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run(tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert quality(json.loads(done.stdout)["rows"]) == quality(unbroken[1]["rows"])
+
+
+def test_an_unreadable_clip_makes_the_run_incomplete_and_is_named(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    results = unbroken[0]
+    victim = sorted((results / "data").glob("drawn-*/UCF-101/*/*_g01_c01.avi"))[0]
+    whole, times = victim.read_bytes(), victim.stat()
+    victim.write_bytes(whole[:200])
+    try:
+        done = run(results, "--json", "--set", "timing.runs=3")
+    finally:
+        victim.write_bytes(whole)
+        os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    output = json.loads(done.stdout)
+    assert done.returncode == 3, done.stderr
+    assert output["status"] == "incomplete"
+    assert victim.name in done.stderr
+    broken = [row for row in output["rows"] if row["status"] == "incomplete"]
+    assert broken
+    assert all(row["value"] == "" for row in broken)
+
+
+def test_compare_pairs_teacher_and_student(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    arguments = [sys.executable, "-m", "vdmini_bench", "compare", "teacher", "student", "--json"]
+    done = subprocess.run(
+        [*arguments, "--results", str(unbroken[0]), "--run", unbroken[1]["run_dir"]],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    output = json.loads(done.stdout)
+    fvd = next(row for row in output["rows"] if row["metric"] == "fvd")
+    assert fvd["delta"] == pytest.approx(fvd["b"] - fvd["a"])
+    assert fvd["ci"][0] <= fvd["delta"] <= fvd["ci"][1]
+    assert output["speedup"] > 0
+
+
+def test_leaderboard_of_a_run_reads_back(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    rows = read_leaderboard(unbroken[0] / "leaderboard.csv")
+    assert {row.model for row in rows} == ROWS
