@@ -69,11 +69,12 @@ def encode_clips(
     device, dtype = pipeline.vae.device, pipeline.vae.dtype
     latents, condition, embeddings = [], [], []
     for position, clip in enumerate(clips):
-        frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device, dtype) / 127.5 - 1
-        noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(position)).to(device, dtype)
-        latents.append(pipeline.vae.encode(frames).latent_dist.mode().float().cpu())
+        frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device) / 127.5 - 1
+        noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(position)).to(device)
+        latents.append(pipeline.vae.encode(frames.to(dtype)).latent_dist.mode().float().cpu())
+        # The noise is added in float32, as the pipeline does, and only the sum is rounded.
         noisy = frames[:1] + noise_strength * noise
-        condition.append(pipeline.vae.encode(noisy).latent_dist.mode()[0].float().cpu())
+        condition.append(pipeline.vae.encode(noisy.to(dtype)).latent_dist.mode()[0].float().cpu())
         embedding = pipeline._encode_image([Image.fromarray(clip[0])], device, 1, False)
         embeddings.append(embedding[0].float().cpu())
         on_clip()

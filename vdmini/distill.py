@@ -97,7 +97,7 @@ def distill(
     Raises:
         DivergedError: a loss is not finite.
     """
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=teacher.device.type == "cpu")
+    accelerator = Accelerator(cpu=teacher.device.type == "cpu")
     training = _Training.start(accelerator, teacher, student, plan, clips, settings)
     training.load(checkpoint)
     while training.step < settings.steps:
@@ -158,7 +158,9 @@ class _Training:
     def train_step(self, clips: EncodedClips) -> StepLosses:
         settings = self.settings
         batch = self._draw_batch(clips)
-        with self.accelerator.autocast():
+        # Not the accelerator's own autocast, whose precision is one for the whole process.
+        autocast = torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
+        with autocast:
             network_input, timesteps = noisy_input(batch.clean, batch.noise, batch.sigmas)
             conditioned = torch.cat([network_input, batch.condition], dim=2)
             arguments = (conditioned, timesteps, batch.embeddings, batch.time_ids)
@@ -183,7 +185,7 @@ class _Training:
         self.student_optimizer.zero_grad()
         self.step += 1
         self._update_average()
-        losses = StepLosses(self.step, task.item(), icd.item(), float(mca), float(discriminator))
+        losses = StepLosses(self.step, task.item(), icd.item(), mca.item(), discriminator.item())
         self.history.append(losses)
         return losses
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
 from vdmini_bench.measurement import Score
-from vdmini_bench.stats import paired_interval
+from vdmini_bench.stats import median_difference_interval, paired_interval
 from vdmini_bench.store import Store
 
 
@@ -47,8 +47,12 @@ def latest_run(store: Store, suite: str | None = None) -> Path:
         NothingMeasuredError: there is none.
     """
     for folder in reversed(store.runs()):
-        record = json.loads((folder / "run.json").read_text())
-        if record["status"] != "running" and suite in (None, record["suite"]["name"]):
+        try:
+            record = json.loads((folder / "run.json").read_text())
+            status, name = record["status"], record["suite"]["name"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"{folder / 'run.json'} cannot be read ({error}); delete that run's folder") from error
+        if status != "running" and suite in (None, name):
             return folder
     raise NothingMeasuredError(
         f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
@@ -80,13 +84,17 @@ def compare_models(run: Path, a: str, b: str) -> list[Delta]:
         NotComparableError: a metric's protocol, version or sample count differs, or one side is incomplete.
     """
     first, second = read_scores(run, a), read_scores(run, b)
-    shared = [metric for metric in first if metric in second]
+    # What neither side could measure says nothing about either.
+    unavailable = [metric for metric in first if first[metric].status == "unavailable"]
+    shared = [metric for metric in first if metric in second and metric not in unavailable]
     if not shared:
         raise NothingMeasuredError(f"{a} and {b} share no metric in {run.name}")
     return [_compare(first[metric], second[metric]) for metric in shared]
 
 
 def _compare(a: Score, b: Score) -> Delta:
+    if a.value is None or b.value is None:
+        raise NotComparableError(f"{a.metric}: {a.model} is {a.status}, {b.model} is {b.status}; mend and run again")
     for what, left, right in (
         ("protocol", a.protocol, b.protocol),
         ("metric version", a.metric_version, b.metric_version),
@@ -94,12 +102,12 @@ def _compare(a: Score, b: Score) -> Delta:
     ):
         if left != right:
             raise NotComparableError(f"{a.metric}: the {what} differs ({a.model} {left}, {b.model} {right})")
-    if a.value is None or b.value is None:
-        raise NotComparableError(f"{a.metric}: {a.model} is {a.status}, {b.model} is {b.status}; mend and run again")
     interval = None
     if len(a.blocks) == len(b.blocks) >= 2:
-        _, low, high = paired_interval(a.blocks, b.blocks)
-        interval = (low, high)
+        if a.metric.startswith("latency"):
+            interval = median_difference_interval(a.blocks, b.blocks)
+        else:
+            interval = paired_interval(a.blocks, b.blocks)[1:]
     ratio = b.value / a.value if a.value else None
     return Delta(a.metric, a.protocol, a.value, b.value, b.value - a.value, ratio, interval, _verdict(a, b, interval))
 

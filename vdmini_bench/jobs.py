@@ -36,6 +36,7 @@ class Inputs:
     """Digests of everything a run reads: the teacher's checkpoint, the chosen clips, the I3D weights, the software."""
 
     teacher: str
+    plan: str
     train_clips: str
     condition_clips: str
     real_clips: str
@@ -78,7 +79,7 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
         clips=inputs.train_clips,
         clip=clip,
     )
-    add("prune", "", (), 3, teacher=inputs.teacher, plan=profile.plan)
+    add("prune", "", (), 3, teacher=inputs.teacher, plan=inputs.plan)
     distill = profile.distill.model_dump(exclude={"checkpoint_every"})
     add("distill", "", ("encode", "prune"), profile.distill.steps * profile.distill.batch_size * 0.2, distill=distill)
     add("reference", "", (), 2, protocol=protocol, clips=inputs.reference, i3d=inputs.i3d)

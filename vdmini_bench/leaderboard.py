@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,8 @@ from vdmini_bench.measurement import COLUMNS, Row
 from vdmini_bench.store import write_atomically
 
 # Spreadsheets run a cell that starts with one of these as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+LINE_BREAKS = re.compile(r"[\r\n\0]+")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def read_leaderboard(path: Path) -> list[Row]:
@@ -26,8 +28,11 @@ def read_leaderboard(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BenchError(f"{path}: not a CSV file ({error}); move it away or mend it") from error
     if not lines or tuple(lines[0]) != COLUMNS:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
     for number, line in enumerate(lines[1:], start=2):
@@ -40,7 +45,7 @@ def add_rows(path: Path, rows: Iterable[Row]) -> None:
     """Add rows under a lock and write the file sorted; a row that is already there is not repeated."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        merged = {*read_leaderboard(path), *(_without_formulas(row) for row in rows)}
+        merged = {*read_leaderboard(path), *(_as_plain_cells(row) for row in rows)}
         write_atomically(path, _to_csv(sorted(merged, key=_order)))
 
 
@@ -57,8 +62,10 @@ def _order(row: Row) -> tuple[str, ...]:
     return (*first, *asdict(row).values())
 
 
-def _without_formulas(row: Row) -> Row:
-    return Row(*(f"'{cell}" if _is_formula(cell) else cell for cell in asdict(row).values()))
+def _as_plain_cells(row: Row) -> Row:
+    # A line of the file is a row: merges across branches and `grep` both count on it.
+    cells = (LINE_BREAKS.sub(" ", cell) for cell in asdict(row).values())
+    return Row(*(f"'{cell}" if _is_formula(cell) else cell for cell in cells))
 
 
 def _is_formula(cell: str) -> bool:

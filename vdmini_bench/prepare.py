@@ -74,6 +74,7 @@ def digest_inputs(
     """Digest everything that decides a number: weights, the bytes of every chosen clip, and versions."""
     return Inputs(
         teacher=teacher_digest(profile.teacher),
+        plan=plan_text(profile.plan),
         train_clips=_digest(root, store, "train", clips.train),
         condition_clips=_digest(root, store, "condition", clips.condition),
         real_clips=_digest(root, store, "real", clips.real),
@@ -180,6 +181,24 @@ def model_folder(source: str) -> Path:
     if not isinstance(index, str):
         raise SuiteError(f"{source} is neither a folder nor a downloaded hub model")
     return Path(index).parent
+
+
+def plan_text(rule_or_file: str) -> str:
+    """The name of a pruning rule, or the text of a plan file; both decide what the student is.
+
+    Raises:
+        SuiteError: no rule has that name, or the file is no plan.
+    """
+    from vdmini.plan import RULES, PlanError, PruningPlan
+
+    if not rule_or_file.endswith(".json"):
+        if rule_or_file not in RULES:
+            raise SuiteError(f"plan: no rule {rule_or_file!r}; use {', '.join(sorted(RULES))} or a plan's .json file")
+        return rule_or_file
+    try:
+        return PruningPlan.from_json(Path(rule_or_file).read_text(encoding="utf-8")).to_json()
+    except (OSError, UnicodeDecodeError, PlanError) as error:
+        raise SuiteError(f"plan: {rule_or_file}: {error}") from error
 
 
 def teacher_digest(source: str) -> str:

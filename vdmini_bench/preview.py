@@ -88,4 +88,4 @@ def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
 
 
 def _unknown_inputs() -> Inputs:
-    return Inputs("", "", "", "", "", "", {}, "")
+    return Inputs("", "", "", "", "", "", "", {}, "")

@@ -50,7 +50,7 @@ class Store:
         try:
             record = json.loads((folder / DONE).read_text())
             return all((folder / name).stat().st_size == size for name, size in record["files"].items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def start(self, stage: str, key: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DatasetSpec(_Spec):
@@ -141,13 +142,25 @@ def load_suite(path: Path, profile: str | None = None, overrides: tuple[str, ...
         raise SuiteError(f"{path}: no profile {name!r}; {_nearest(name, header.profiles)}")
     data = document.resolve_profile(name)
     for override in overrides:
-        _apply_override(data, override)
+        location = _apply_override(data, override)
+        document.overridden["profiles", name, *location] = override
     chosen = document.validate(Profile, data, ("profiles", name))
     return Suite(name=header.name, version=header.version, profile_name=name, profile=chosen)
 
 
 class _SuiteLoader(yaml.SafeLoader):
-    """Safe YAML in which `1e-4` is a number (YAML 1.2) and a key given twice is an error."""
+    """Safe YAML in which `1e-4` is a number (YAML 1.2) and every wrong value has a place."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # PyYAML's constructors let whatever int(), datetime() and others raise escape
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "the number is too large", node.start_mark)
+        return value
 
 
 _SuiteLoader.add_implicit_resolver(
@@ -162,6 +175,7 @@ class _Document:
 
     def __init__(self, path: Path, data: Any, positions: dict[tuple[str, ...], yaml.Mark]) -> None:
         self.path, self.data, self.positions = path, data, positions
+        self.overridden: dict[tuple[str, ...], str] = {}
 
     @classmethod
     def parse(cls, path: Path, text: str) -> _Document:
@@ -176,7 +190,7 @@ class _Document:
             mark = error.problem_mark
             where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
             raise SuiteError(f"{path}:{where}: not valid YAML: {error.problem}") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise SuiteError(f"{path}:1:1: not valid YAML: {error}") from error
 
     def resolve_profile(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -186,23 +200,45 @@ class _Document:
         parent = own.pop("extends", None)
         if parent is None:
             return own
-        if parent not in profiles or parent in (*seen, name):
+        known = isinstance(parent, str) and parent in profiles
+        if not known or parent in (*seen, name):
             where = self.where(("profiles", name, "extends"))
-            reason = "extends itself" if parent in profiles else f"no profile {parent!r}; {_nearest(parent, profiles)}"
+            reason = "extends itself" if known else f"no profile {parent!r}; {_nearest(parent, profiles)}"
             raise SuiteError(f"{where}: {reason}")
         return _merge(self.resolve_profile(parent, (*seen, name)), own)
 
     def where(self, location: tuple[str, ...]) -> str:
-        while location and location not in self.positions:
+        """The override or the `file:line:column` that a location's value comes from."""
+        for length in range(len(location), 0, -1):
+            if location[:length] in self.overridden:
+                return f"--set {self.overridden[location[:length]]}"
+        while location:
+            mark = next((self.positions[place] for place in self._lineage(location) if place in self.positions), None)
+            if mark is not None:
+                break
             location = location[:-1]
-        mark = self.positions.get(location)
+        else:
+            mark = None
         return f"{self.path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{self.path}:1:1"
+
+    def _lineage(self, location: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        """A place in a profile, then the same place in each profile that it extends."""
+        yield location
+        seen = set()
+        while location[:1] == ("profiles",) and len(location) > 2 and location[1] not in seen:
+            seen.add(location[1])
+            parent = self.data["profiles"].get(location[1], {}).get("extends")
+            if not isinstance(parent, str):
+                return
+            location = ("profiles", parent, *location[2:])
+            yield location
 
     def validate(self, spec: type[Model], data: Any, location: tuple[str, ...]) -> Model:
         try:
             return spec.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
+            # A misspelt key also leaves the right one missing: name the cause before its effect.
+            first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
             inside = tuple(str(part) for part in first["loc"])
             key = ".".join(inside)
             if first["type"] == "extra_forbidden":
@@ -257,13 +293,13 @@ def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str) -> tuple[str, ...]:
     path, separator, text = override.partition("=")
     if not separator or not path:
         raise SuiteError(f"--set {override}: write key.path=value, e.g. --set distill.steps=100")
     try:
         value = yaml.load(text, _SuiteLoader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, IndexError) as error:
         raise SuiteError(f"--set {override}: the value is not valid YAML") from error
     *parents, last = path.split(".")
     target = data
@@ -273,3 +309,4 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             raise SuiteError(f"--set {override}: no section {part!r}; {_nearest(part, target)}")
         target[part] = target = dict(inner)
     target[last] = value
+    return (*parents, last)

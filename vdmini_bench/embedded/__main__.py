@@ -29,23 +29,30 @@ def main() -> None:
 @click.option("--minutes", type=float, default=90.0, show_default=True, help="Training time; a repeated call resumes.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
+@click.option("--go-on", is_flag=True, help="Keep the installed VAE and train its denoiser further.")
 @WORK
-def train(minutes: float, device: str, clips_per_group: int, work: Path) -> None:
+def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: Path) -> None:
     """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
     import torch
 
-    from vdmini.models import EMBEDDED
+    from vdmini.models import EMBEDDED, load_model
     from vdmini_bench.embedded.assemble import save_pipeline
-    from vdmini_bench.embedded.denoiser import train_denoiser
+    from vdmini_bench.embedded.denoiser import ImageToVideo, train_denoiser
     from vdmini_bench.embedded.vae import train_vae
 
     quiet_libraries()
     work.mkdir(parents=True, exist_ok=True)
     clips = torch.from_numpy(_training_clips(work, clips_per_group)).permute(0, 1, 4, 2, 3).contiguous()
     chosen = torch.device(device)
-    vae = train_vae(clips, minutes * VAE_SHARE, work / "vae.pt", chosen)
-    networks = train_denoiser(clips, vae, minutes * (1 - VAE_SHARE), work / "denoiser.pt", chosen)
     folder = EMBEDDED["embedded/svd"]
+    if go_on:
+        pipeline = load_model("embedded/svd", device=chosen).pipeline
+        assert pipeline is not None
+        vae, initial = pipeline.vae, ImageToVideo(pipeline.unet, pipeline.image_encoder)
+        networks = train_denoiser(clips, vae, minutes, work / "denoiser.pt", chosen, initial)
+    else:
+        vae = train_vae(clips, minutes * VAE_SHARE, work / "vae.pt", chosen)
+        networks = train_denoiser(clips, vae, minutes * (1 - VAE_SHARE), work / "denoiser.pt", chosen)
     save_pipeline(folder, vae, networks)
     record = {"minutes": minutes, "device": device, "clips": len(clips), "torch": torch.__version__}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")

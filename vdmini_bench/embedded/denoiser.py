@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
@@ -37,13 +39,21 @@ class ImageToVideo(nn.Module):
 
 
 def train_denoiser(
-    clips: Tensor, vae: AutoencoderKLTemporalDecoder, minutes: float, checkpoint: Path, device: torch.device
+    clips: Tensor,
+    vae: AutoencoderKLTemporalDecoder,
+    minutes: float,
+    checkpoint: Path,
+    device: torch.device,
+    initial: ImageToVideo | None = None,
 ) -> ImageToVideo:
-    """Train for `minutes` on `clips` N T C H W uint8; returns the exponential moving average of the networks."""
-    latents = encode_clips(vae, clips)
+    """Train for `minutes` on `clips` N T C H W uint8; returns the exponential moving average of the networks.
+
+    Starts from `initial` where given; a checkpoint goes before it.
+    """
+    latents = _encoded_once(vae, clips, checkpoint.parent)
     scale = float(vae.config.scaling_factor)
     torch.manual_seed(0)
-    model = ImageToVideo(build_denoiser(), build_image_encoder()).to(device)
+    model = (initial or ImageToVideo(build_denoiser(), build_image_encoder())).to(device)
     average = copy.deepcopy(model).requires_grad_(False)
 
     def loss_of_step(step: int) -> Tensor:
@@ -78,6 +88,15 @@ def train_denoiser(
         extra_state=average,
     )
     return average.eval()
+
+
+def _encoded_once(vae: AutoencoderKLTemporalDecoder, clips: Tensor, folder: Path) -> Tensor:
+    """`encode_clips`, kept in `folder` under a name that changes with the VAE and the number of clips."""
+    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in vae.encoder.parameters())
+    stored = folder / f"latents-{len(clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
+    if not stored.exists():
+        save_file({"latents": encode_clips(vae, clips).contiguous()}, stored)
+    return load_file(stored)["latents"]
 
 
 def encode_clips(vae: AutoencoderKLTemporalDecoder, clips: Tensor) -> Tensor:

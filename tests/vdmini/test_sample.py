@@ -1,0 +1,78 @@
+"""A clip depends on its own request, not on the batch it is sampled in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from diffusers import StableVideoDiffusionPipeline
+from numpy.typing import NDArray
+
+from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+SETTINGS = SampleSettings(steps=2, frames=3, height=32, width=64)
+
+
+def request(seed: int, picture: int = 0) -> ClipRequest:
+    """A request for a random picture of the clips' own size."""
+    image = np.random.default_rng(picture).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    return ClipRequest(f"clip-{seed}", seed, image)
+
+
+def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    """The largest difference in grey levels."""
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.mark.parametrize("max_guidance", [1.0, 3.0])
+def test_a_clip_is_the_same_in_any_batch(tiny_pipeline: StableVideoDiffusionPipeline, max_guidance: float) -> None:
+    settings = dataclasses.replace(SETTINGS, max_guidance=max_guidance)
+    requests = [request(5, 0), request(6, 1), request(7, 2)]
+    together = sample_clips(tiny_pipeline, requests, settings)
+    for each, clip in zip(requests, together, strict=True):
+        assert distance(sample_clips(tiny_pipeline, [each], settings)[0], clip) <= 1
+    assert distance(together[0], together[1]) > 1
+
+
+def test_clips_are_uint8_videos_of_the_size_asked_for(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    clips = sample_clips(tiny_pipeline, [request(0), request(1)], SETTINGS)
+    assert clips.dtype == np.uint8
+    assert clips.shape == (2, 3, 32, 64, 3)
+    # Neither floats cut to 0 and 1 nor values that wrapped around.
+    assert len(np.unique(clips)) > 20
+
+
+def test_the_seed_decides_the_clip(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    first = sample_clips(tiny_pipeline, [request(4)], SETTINGS)
+    assert sample_clips(tiny_pipeline, [request(4)], SETTINGS).tobytes() == first.tobytes()
+    assert distance(sample_clips(tiny_pipeline, [request(5)], SETTINGS), first) > 1
+
+
+def test_the_condition_image_decides_the_clip(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    one, other = (sample_clips(tiny_pipeline, [request(4, picture)], SETTINGS) for picture in (0, 1))
+    assert distance(one, other) > 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 3}, {"frames_per_second": 20}, {"motion_bucket": 10}, {"noise_strength": 0.5}, {"max_guidance": 1.0}],
+)
+def test_every_setting_reaches_the_pipeline(
+    tiny_pipeline: StableVideoDiffusionPipeline, change: dict[str, float]
+) -> None:
+    changed = dataclasses.replace(SETTINGS, **change)
+    one, other = (sample_clips(tiny_pipeline, [request(4)], settings) for settings in (SETTINGS, changed))
+    assert distance(one, other) > 0
+
+
+def test_batches_keep_every_request_in_order() -> None:
+    requests = [request(seed) for seed in range(5)]
+    cut = [*batches(requests, 2)]
+    assert [len(batch) for batch in cut] == [2, 2, 1]
+    assert [each.seed for batch in cut for each in batch] == [0, 1, 2, 3, 4]
+    assert [*batches([], 2)] == []

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vdmini_bench.assets import ASSETS
+from vdmini_bench.cli import main
+from vdmini_bench.datasets.synthetic import write_dataset
+from vdmini_bench.measurement import Score
+from vdmini_bench.prepare import DRAWN, dataset_root
+from vdmini_bench.store import Store
+from vdmini_bench.suite import load_suite
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vdmini_bench", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No assets, no downloaded models: the results folder, which does not exist yet."""
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "results"
+
+
+HEAVY = """
+import sys
+from click.testing import CliRunner
+from vdmini_bench.cli import main
+
+result = CliRunner().invoke(main, sys.argv[1:])
+print(result.output)
+heavy = {"torch", "diffusers", "transformers", "scipy", "cv2", "numpy", "av"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else result.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--help"], "compare"),
+        (["--version"], "0.1"),
+        (["run", "--help"], "--profile"),
+        (["assets", "verify"], "no assets here yet"),
+        (["assets", "list", "--json"], "ucf101"),
+    ],
+)
+def test_quick_commands_import_nothing_heavy(nothing_here: Path, arguments: list[str], shown: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
+def test_a_misspelt_key_exits_2_with_its_place(tmp_path: Path) -> None:
+    text = SUITE.read_text(encoding="utf-8").replace("learning_rate:", "learning_rte:", 1)
+    path = tmp_path / "typo.yaml"
+    path.write_text(text, encoding="utf-8")
+    before = text[: text.index("learning_rte")]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    done = run("run", path, "--results", tmp_path / "results")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {path}:{line}:{column}: unknown key 'distill.learning_rte'; did you mean")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_paper_profile_lists_all_that_is_missing_and_writes_nothing(nothing_here: Path) -> None:
+    done = run("run", SUITE, "--profile", "paper", "--results", nothing_here)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "nothing was run" in done.stderr
+    assert "hf download stabilityai/stable-video-diffusion-img2vid" in done.stderr
+    for name in ("ucf101", "pytorch-fid-inception"):
+        assert f"vdmini-bench assets import {name} PATH" in done.stderr
+        assert ASSETS[name].source in done.stderr
+        assert ASSETS[name].licence in done.stderr
+    assert not nothing_here.exists()
+
+
+def test_the_paper_profile_can_be_planned_without_its_assets(nothing_here: Path) -> None:
+    result = invoke("run", SUITE, "--profile", "paper", "--plan", "--json", "--results", nothing_here)
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert {item["name"] for item in plan["missing"]} == {"teacher", "ucf101", "pytorch-fid-inception"}
+    assert all(item["command"] for item in plan["missing"])
+    assert not nothing_here.exists()
+
+
+def test_a_plan_of_a_first_run_says_what_comes_first_and_writes_nothing(nothing_here: Path) -> None:
+    result = invoke("run", SUITE, "--profile", "smoke", "--plan", "--results", nothing_here)
+    assert result.exit_code == 0, result.output
+    assert "not comparable with published UCF101 numbers" in result.stdout
+    assert "first: fetch i3d-kinetics400" in result.stdout
+    assert "first: draw " in result.stdout
+    assert "measure student" in result.stdout
+    assert "cached" not in result.stdout
+    assert not nothing_here.exists()
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.usefixtures("i3d_weights")
+def test_a_plan_with_the_data_there_writes_nothing_either(tmp_path: Path) -> None:
+    dataset = load_suite(SUITE, "smoke").profile.dataset
+    root = dataset_root(dataset, Store(tmp_path))
+    assert root is not None
+    write_dataset(root, dataset.drawn_train_per_group, dataset.drawn_test_per_group)
+    (root / DRAWN).touch()
+    before = files(tmp_path)
+    settings = ("--set", "protocol.reference=computed", "--set", "protocol.reference_clips=20")
+    result = invoke("run", SUITE, "--profile", "smoke", *settings, "--plan", "--json", "--results", tmp_path)
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["first"] == plan["missing"] == []
+    assert plan["seconds"] == pytest.approx(sum(job["seconds"] for job in plan["jobs"]))
+    assert files(tmp_path) == before
+
+
+def test_compare_without_runs_exits_3_and_says_what_next(tmp_path: Path) -> None:
+    done = run("compare", "teacher", "student", "--results", tmp_path / "none")
+    assert done.returncode == 3
+    assert "no finished run" in done.stderr
+    assert "vdmini-bench run suites/ucf101.yaml" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def write_run(root: Path, n_of_student: int) -> None:
+    scores = [
+        Score(model, metric, "1", "p", value, "ms", "lower", None, n, 30, "ok", blocks)
+        for model, n, values in (("teacher", 30, (20.0, 8.0)), ("student", n_of_student, (10.0, 9.0)))
+        for metric, value, blocks in (
+            ("latency_end_to_end", values[0], (values[0], values[0] + 1)),
+            ("fvd", values[1], ()),
+        )
+    ]
+    folder = root / "runs" / "20260101T000000_ucf101_abc"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "complete", "suite": {"name": "ucf101"}}))
+    (folder / "results.jsonl").write_text("".join(json.dumps(score.to_json()) + "\n" for score in scores))
+
+
+def test_compare_shows_differences_as_table_and_json(tmp_path: Path) -> None:
+    write_run(tmp_path, 30)
+    table = invoke("compare", "teacher", "student", "--results", tmp_path)
+    assert table.exit_code == 0, table.output
+    assert "student is better" in table.stdout
+    assert "student is worse" in table.stdout
+    output = json.loads(invoke("compare", "teacher", "student", "--json", "--results", tmp_path).stdout)
+    assert output["speedup"] == 2.0
+    assert [row["metric"] for row in output["rows"]] == ["latency_end_to_end", "fvd"]
+
+
+def test_compare_refuses_unlike_results_with_exit_5(tmp_path: Path) -> None:
+    write_run(tmp_path, 20)
+    result = invoke("compare", "teacher", "student", "--results", tmp_path)
+    assert result.exit_code == 5
+    assert "number of samples differs" in result.stderr
+    assert result.stdout == ""
+
+
+def test_assets_verify_on_an_empty_cache(nothing_here: Path) -> None:
+    result = invoke("assets", "verify")
+    assert result.exit_code == 0
+    assert "no assets here yet; see: vdmini-bench assets list" in result.stdout
+    named = invoke("assets", "verify", "ucf101")
+    assert named.exit_code == 4
+    assert "ucf101: it is not in the cache" in named.stdout
+    unknown = invoke("assets", "verify", "../../etc/passwd")
+    assert unknown.exit_code == 4
+    assert "no asset has this name" in unknown.stderr
+
+
+def test_assets_list_names_what_is_missing(nothing_here: Path) -> None:
+    result = invoke("assets", "list")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ASSETS)
+    assert result.stdout.count("missing") == len(ASSETS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["rn"], ["compare", "teacher"], ["run", "x", "--profil", "y"]])
+def test_wrong_usage_exits_2(arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_a_results_folder_that_cannot_be_is_refused_before_any_work(nothing_here: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    result = invoke("run", SUITE, "--profile", "smoke", "--results", blocked / "results")
+    assert result.exit_code == 4
+    assert "choose another folder with --results" in result.stderr

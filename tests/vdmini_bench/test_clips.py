@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vdmini_bench.clips import ChosenClips, ClipReader, IncompleteError, choose_clips, resize_clip
+from vdmini_bench.datasets.synthetic import draw_clip
+from vdmini_bench.datasets.ucf101 import UcfSplit, VideoFile
+from vdmini_bench.datasets.video import write_video
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.suite import Profile, load_suite
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+
+
+def split(train: int, test: int) -> UcfSplit:
+    def files(kind: str, count: int) -> tuple[VideoFile, ...]:
+        names = [(label, f"{label}/{kind}{number:03d}.avi") for label in "ABC" for number in range(count)]
+        return tuple(VideoFile(label, name, Path(name)) for label, name in names)
+
+    return UcfSplit(files("train", train), files("test", test))
+
+
+def profile(*overrides: str) -> Profile:
+    few = ("protocol.clips_per_block=4", "protocol.blocks=2", "dataset.train_clips=6", "protocol.reference_clips=9")
+    return load_suite(SUITE, "smoke", (*few, *overrides)).profile
+
+
+def everything(clips: ChosenClips) -> list[VideoFile]:
+    return [*clips.train, *clips.condition, *clips.real, *clips.reference]
+
+
+def test_the_clips_of_a_run_are_disjoint_and_as_many_as_asked_for() -> None:
+    for reference, count in (("shipped", 0), ("computed", 9)):
+        clips = choose_clips(split(10, 10), profile(f"protocol.reference={reference}"))
+        sizes = [len(part) for part in (clips.train, clips.condition, clips.real, clips.reference)]
+        assert sizes == [6, 8, 8, count]
+        assert len(set(everything(clips))) == sum(sizes)
+        assert all("train" in video.relative for video in (*clips.train, *clips.reference))
+        assert all("test" in video.relative for video in (*clips.condition, *clips.real))
+
+
+def test_the_choice_repeats_and_needs_enough_clips() -> None:
+    assert choose_clips(split(10, 10), profile()) == choose_clips(split(10, 10), profile())
+    with pytest.raises(SuiteError, match="16 clips asked for where the data set has 15"):
+        choose_clips(split(10, 5), profile())
+    with pytest.raises(SuiteError, match="15 clips asked for where the data set has 12"):
+        choose_clips(split(4, 10), profile("protocol.reference=computed"))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    found = [tmp_path / f"{number}.mkv" for number in range(4)]
+    for number, path in enumerate(found):
+        write_video(path, draw_clip("Rise", 1, number).frames, 7)
+    return found
+
+
+def test_clips_come_in_order(paths: list[Path]) -> None:
+    reader = ClipReader(paths, 10, 7)
+    clips = list(reader)
+    assert len(reader) == len(clips) == 4
+    for number, clip in enumerate(clips):
+        assert (clip == draw_clip("Rise", 1, number).frames).all()
+    reader.check()
+
+
+def test_every_unreadable_file_is_named_and_the_rest_is_read(paths: list[Path]) -> None:
+    paths[0].unlink()
+    paths[1].write_bytes(b"")
+    paths[3].write_bytes(paths[3].read_bytes()[:300])
+    ticks: list[None] = []
+    reader = ClipReader(paths, 10, 7, on_clip=lambda: ticks.append(None))
+    assert len(list(reader)) == 1
+    assert len(ticks) == 4
+    with pytest.raises(IncompleteError, match=r"^3 unreadable clips") as caught:
+        reader.check()
+    assert [problem.path for problem in caught.value.problems] == [paths[0], paths[1], paths[3]]
+    assert all(str(problem) in str(caught.value) for problem in caught.value.problems)
+    assert caught.value.exit_code == 3
+    assert str(IncompleteError(caught.value.problems, "measure real")).startswith("measure real: 3 unreadable clips")
+
+
+def test_a_frozen_clip_repeats_its_first_frame(paths: list[Path]) -> None:
+    clip = next(iter(ClipReader(paths, 10, 7, freeze=True)))
+    assert clip.shape == (10, 32, 32, 3)
+    assert (clip == draw_clip("Rise", 1, 0).frames[:1]).all()
+
+
+def test_clips_are_resized_frame_by_frame(paths: list[Path]) -> None:
+    reader = ClipReader(paths, 10, 7, width=24, height=16)
+    for number, clip in enumerate(reader):
+        assert clip.shape == (10, 16, 24, 3)
+        frames = draw_clip("Rise", 1, number).frames
+        assert (resize_clip(frames[3:4], 24, 16)[0] == clip[3]).all()
+        assert np.abs(clip.mean(axis=(1, 2)) - frames.mean(axis=(1, 2))).max() < 3
+
+
+def test_no_size_and_the_same_size_change_nothing() -> None:
+    clip = draw_clip("Rise", 1, 0).frames
+    for width, height in ((None, None), (None, 16), (16, None), (32, 32)):
+        assert resize_clip(clip, width, height) is clip

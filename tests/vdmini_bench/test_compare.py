@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdmini_bench.compare import compare_models, latest_run, read_scores
+from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
+from vdmini_bench.measurement import Score
+from vdmini_bench.stats import paired_interval
+from vdmini_bench.store import Store
+
+TEACHER = Score("teacher", "fvd", "1", "p@1", 10.0, "", "lower", 0.1, 30, 30, "ok", (9.0, 10.0, 11.0))
+STUDENT = replace(TEACHER, model="student", value=13.0, blocks=(12.1, 12.9, 14.0))
+
+
+def write_run(root: Path, *scores: Score, name: str = "1", status: str = "complete", suite: str = "ucf101") -> Path:
+    folder = root / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": status, "suite": {"name": suite}}))
+    (folder / "results.jsonl").write_text("".join(json.dumps(score.to_json()) + "\n" for score in scores))
+    return folder
+
+
+def verdict(root: Path, a: Score, b: Score) -> str:
+    number = len(list((root / "runs").iterdir())) if (root / "runs").exists() else 0
+    (delta,) = compare_models(write_run(root, a, b, name=str(number)), a.model, b.model)
+    return delta.verdict
+
+
+def test_scores_read_back_as_written(tmp_path: Path) -> None:
+    run = write_run(tmp_path, TEACHER, STUDENT)
+    assert read_scores(run, "teacher") == {"fvd": TEACHER}
+
+
+def test_a_difference_comes_with_its_paired_interval(tmp_path: Path) -> None:
+    run = write_run(tmp_path, TEACHER, STUDENT)
+    (delta,) = compare_models(run, "teacher", "student")
+    assert (delta.a, delta.b, delta.delta, delta.ratio) == (10.0, 13.0, 3.0, 1.3)
+    assert delta.interval == paired_interval(TEACHER.blocks, STUDENT.blocks)[1:]
+    assert delta.to_json()["ci"] == list(delta.interval or ())
+    (back,) = compare_models(run, "student", "teacher")
+    assert back.delta == -3.0
+    assert back.verdict == "teacher is better"
+
+
+def test_verdict_words(tmp_path: Path) -> None:
+    assert verdict(tmp_path, TEACHER, STUDENT) == "student is worse"
+    assert (
+        verdict(tmp_path, replace(TEACHER, better="higher"), replace(STUDENT, better="higher")) == "student is better"
+    )
+    assert verdict(tmp_path, replace(TEACHER, better="neither"), STUDENT) == "student differs"
+    noisy = replace(STUDENT, value=10.5, blocks=(8.0, 12.0, 11.5))
+    assert verdict(tmp_path, TEACHER, noisy) == "no difference shown"
+    plain = replace(TEACHER, blocks=())
+    assert verdict(tmp_path, plain, replace(plain, model="student")) == "equal"
+    assert verdict(tmp_path, plain, replace(plain, model="student", value=9.0)) == "student is better"
+
+
+def test_no_interval_without_pairs_and_no_ratio_to_nothing(tmp_path: Path) -> None:
+    zero = replace(TEACHER, value=0.0, blocks=(0.0,))
+    (delta,) = compare_models(write_run(tmp_path, zero, replace(STUDENT, blocks=(1.0,))), "teacher", "student")
+    assert delta.interval is None
+    assert delta.ratio is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"protocol": "p@2"}, "fvd: the protocol differs .teacher p@1, student p@2"),
+        ({"metric_version": "2"}, "fvd: the metric version differs"),
+        ({"n": 20}, "fvd: the number of samples differs .teacher 30, student 20"),
+        ({"value": None, "status": "incomplete"}, "teacher is ok, student is incomplete"),
+        # As a job that failed leaves it: that it failed says more than that its version is unknown.
+        ({"value": None, "status": "failed", "n": 0, "metric_version": ""}, "teacher is ok, student is failed"),
+    ],
+)
+def test_unlike_results_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    run = write_run(tmp_path, TEACHER, replace(STUDENT, **change))
+    with pytest.raises(NotComparableError, match=reason) as caught:
+        compare_models(run, "teacher", "student")
+    assert caught.value.exit_code == 5
+
+
+def test_what_is_unavailable_for_both_stops_no_comparison(tmp_path: Path) -> None:
+    missing = [replace(s, metric="inception_score_c3d", value=None, status="unavailable") for s in (TEACHER, STUDENT)]
+    deltas = compare_models(write_run(tmp_path, TEACHER, STUDENT, *missing), "teacher", "student")
+    assert [delta.metric for delta in deltas] == ["fvd"]
+
+
+def test_only_shared_metrics_are_compared(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path, TEACHER, STUDENT, replace(STUDENT, metric="speedup"), replace(STUDENT, model="x", metric="y")
+    )
+    assert [delta.metric for delta in compare_models(run, "teacher", "student")] == ["fvd"]
+    with pytest.raises(NothingMeasuredError, match="share no metric"):
+        compare_models(run, "teacher", "x")
+    with pytest.raises(NothingMeasuredError, match="no results of 'studnt'; it has student, teacher, x") as caught:
+        compare_models(run, "teacher", "studnt")
+    assert caught.value.exit_code == 3
+
+
+def test_the_newest_finished_run_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(NothingMeasuredError, match="vdmini-bench run"):
+        latest_run(store)
+    old = write_run(tmp_path, name="20260101T000000_a")
+    new = write_run(tmp_path, name="20260102T000000_b", suite="other", status="incomplete")
+    write_run(tmp_path, name="20260103T000000_c", status="running")
+    assert latest_run(store) == new
+    assert latest_run(store, "ucf101") == old
+    with pytest.raises(NothingMeasuredError):
+        latest_run(store, "none")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"status": "complete"}'])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
+    (write_run(tmp_path) / "run.json").write_text(text)
+    with pytest.raises(BenchError, match=r"run\.json cannot be read"):
+        latest_run(Store(tmp_path), "ucf101")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "null"])
+def test_damaged_results_are_named(tmp_path: Path, text: str) -> None:
+    run = write_run(tmp_path)
+    (run / "results.jsonl").write_text(text)
+    with pytest.raises(BenchError, match=r"results\.jsonl cannot be read"):
+        read_scores(run, "teacher")

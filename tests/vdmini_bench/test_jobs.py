@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdmini_bench import jobs
+from vdmini_bench.jobs import GENERATED, ROWS, Inputs, Job, plan_jobs
+from vdmini_bench.suite import Profile, load_suite
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+INPUTS = Inputs(
+    teacher="t", plan="vdmini", train_clips="train", condition_clips="condition", real_clips="real",
+    reference="reference", i3d="i3d", versions={"torch": "2.8"}, machine_id="m",
+)  # fmt: skip
+SAMPLES = {f"sample {model}" for model in GENERATED}
+MEASURES = {f"measure {row}" for row in ROWS}
+OF_STUDENT = {"distill", "sample student", "measure student", "time"}
+OF_PRUNED = {"prune", "sample pruned", "measure pruned", *OF_STUDENT}
+ALL = {"encode", "prune", "distill", "reference", "time", *SAMPLES, *MEASURES}
+
+
+def profile(*overrides: str) -> Profile:
+    return load_suite(SUITE, "smoke", overrides).profile
+
+
+def keys(chosen: Profile, inputs: Inputs = INPUTS) -> dict[str, str]:
+    return {job.name: job.key for job in plan_jobs(chosen, inputs)}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def downstream(plan: list[Job], names: set[str]) -> set[str]:
+    found = set(names)
+    for job in plan:
+        if found & set(job.needs):
+            found.add(job.name)
+    return found
+
+
+def test_every_job_comes_once_and_after_what_it_needs() -> None:
+    plan = plan_jobs(profile(), INPUTS)
+    assert {job.name for job in plan} == ALL
+    assert len({job.key for job in plan}) == len(plan) == len(ALL)
+    for position, job in enumerate(plan):
+        assert set(job.needs) <= {earlier.name for earlier in plan[:position]}
+        assert job.estimate > 0
+
+
+def test_the_same_settings_have_the_same_keys() -> None:
+    assert keys(profile()) == keys(profile())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("distill.steps=11", OF_STUDENT),
+        ("distill.lambda_icd=0", OF_STUDENT),
+        ("distill.seed=1", OF_STUDENT),
+        ("distill.batch_size=3", OF_STUDENT),
+        ("plan=other", set()),
+        ("timing.runs=4", {"time"}),
+        ("sample.batch_size=5", {*SAMPLES, *(f"measure {model}" for model in GENERATED), "time"}),
+        ("sample.steps=3", {*SAMPLES, *(f"measure {model}" for model in GENERATED), "time"}),
+        ("sample.width=64", {"encode", *OF_STUDENT, *SAMPLES, *(f"measure {model}" for model in GENERATED)}),
+        ("sample.noise_strength=0.5", {"encode", *OF_STUDENT, *SAMPLES, *(f"measure {model}" for model in GENERATED)}),
+        ("dtype=bfloat16", ALL - {"reference", "measure real", "measure static"}),
+        ("protocol.version=2", {"reference", *MEASURES}),
+        ("protocol.frame_fid=true", {"reference", *MEASURES}),
+        ("protocol.frames=12", ALL - {"prune"}),
+        ("protocol.blocks=3", {"reference", *SAMPLES, *MEASURES}),
+        # These change what is written when, or which clips there are to choose from, but no output.
+        ("distill.checkpoint_every=1", set()),
+        ("dataset.drawn_train_per_group=2", set()),
+    ],
+)
+def test_a_setting_changes_the_jobs_that_read_it_and_no_other(override: str, expected: set[str]) -> None:
+    assert changed(keys(profile()), keys(profile(override))) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("teacher", ALL - {"reference", "measure real", "measure static"}),
+        ("plan", OF_PRUNED),
+        ("train_clips", {"encode", *OF_STUDENT}),
+        ("condition_clips", {*SAMPLES, *MEASURES} - {"measure real"}),
+        ("real_clips", {"measure real"}),
+        ("reference", {"reference", *MEASURES}),
+        ("i3d", {"reference", *MEASURES}),
+        ("machine_id", {"time"}),
+    ],
+)
+def test_an_input_changes_the_jobs_that_read_it_and_no_other(field: str, expected: set[str]) -> None:
+    before, after = keys(profile()), keys(profile(), replace(INPUTS, **{field: "changed"}))
+    assert changed(before, after) == expected
+
+
+def test_other_versions_change_every_job() -> None:
+    assert changed(keys(profile()), keys(profile(), replace(INPUTS, versions={"torch": "2.9"}))) == ALL
+
+
+@given(st.sampled_from(sorted(jobs.STAGE_VERSIONS)))
+def test_a_new_stage_version_changes_its_jobs_and_those_downstream(stage: str) -> None:
+    before = plan_jobs(profile(), INPUTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(jobs.STAGE_VERSIONS, stage, 999)
+        after = keys(profile())
+    own = {job.name for job in before if job.stage == stage}
+    assert own
+    assert changed({job.name: job.key for job in before}, after) == downstream(before, own)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdmini_bench.store import DONE, Store, key_of, write_atomically
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def finished(store: Store) -> Path:
+    folder = store.start("sample", "k")
+    (folder / "clips").mkdir()
+    (folder / "clips" / "a.bin").write_bytes(b"12345")
+    (folder / "b.txt").write_text("b")
+    store.finish("sample", "k", 1.23456)
+    return folder
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON, min_size=2, max_size=5))
+def test_the_key_ignores_the_order_of_keys(value: dict[str, object]) -> None:
+    backwards = dict(reversed(value.items()))
+    assert key_of(backwards) == key_of(value)
+    assert key_of({"inner": [backwards]}) == key_of({"inner": [value]})
+    assert key_of({**value, "one more": 1}) != key_of(value)
+    assert len(bytes.fromhex(key_of(value))) == 8
+
+
+def test_a_finished_job_is_done_with_its_time(store: Store) -> None:
+    assert not store.is_done("sample", "k")
+    finished(store)
+    assert store.is_done("sample", "k")
+    assert not store.is_done("sample", "other")
+    assert not store.is_done("measure", "k")
+    assert store.seconds("sample", "k") == pytest.approx(1.235)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "grown"])
+def test_a_job_with_a_damaged_file_is_not_done(store: Store, damage: str) -> None:
+    victim = finished(store) / "clips" / "a.bin"
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(b"1234" if damage == "truncated" else b"123456")
+    assert not store.is_done("sample", "k")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", '{"files": []}', '{"files": {"none": 1}}', "\x00"])
+def test_a_damaged_marker_is_no_marker(store: Store, text: str) -> None:
+    (finished(store) / DONE).write_text(text)
+    assert not store.is_done("sample", "k")
+
+
+def test_the_marker_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.start("sample", "k")
+    (folder / "a").write_text("a")
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.finish("sample", "k", 1)
+    assert not store.is_done("sample", "k")
+    assert {path.name for path in folder.iterdir()} == {"a"}
+
+
+def test_an_interrupted_job_keeps_its_work_a_damaged_one_starts_afresh(store: Store) -> None:
+    folder = store.start("distill", "k")
+    (folder / "checkpoint").write_text("half")
+    assert (store.start("distill", "k") / "checkpoint").read_text() == "half"
+    store.finish("distill", "k", 1)
+    (folder / "checkpoint").write_text("damaged")
+    assert list(store.start("distill", "k").iterdir()) == []
+
+
+def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    write_atomically(path, "one\ntwo\n")
+    write_atomically(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    # A results folder may be shared.
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [item.name for item in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "b.txt"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new" * 10_000 + "\ud800")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_runs_get_folders_of_their_own(store: Store) -> None:
+    folders = [store.open_run("ucf101", "abcdef0123") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all("ucf101_abcdef" in folder.name for folder in folders)
+    assert store.runs() == []
+    for folder in folders[:2]:
+        (folder / "run.json").write_text(json.dumps({}))
+    assert set(store.runs()) == set(folders[:2])

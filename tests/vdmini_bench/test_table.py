@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vdmini_bench.measurement import COLUMNS, Row, number_text
+from vdmini_bench.table import markdown_table, print_table, wide_table
+
+EMPTY = replace(Row(*("" for _ in COLUMNS)), status="ok")
+
+
+def row(model: str, metric: str, value: str, se: str = "", status: str = "ok", params_m: str = "") -> Row:
+    return replace(EMPTY, model=model, metric=metric, value=value, se=se, status=status, params_m=params_m)
+
+
+def cells(model: str, *rows: Row) -> dict[str, str]:
+    header, lines = wide_table(rows)
+    (line,) = [line for line in lines if line[0] == model]
+    return dict(zip(header, line, strict=True))
+
+
+def test_models_stand_in_their_order() -> None:
+    models = ("student", "new", "real", "pruned", "teacher", "static")
+    _, lines = wide_table(row(model, "fvd", "1") for model in models)
+    assert [line[0] for line in lines] == ["real", "static", "teacher", "pruned", "student", "new"]
+
+
+def test_a_cell_has_its_error_and_a_blank_is_a_dash() -> None:
+    found = cells("teacher", row("teacher", "fvd", "123.4", "1.25"), row("teacher", "latency_denoiser", "45.67"))
+    assert found["FVD"] == "123 ± 1.25"
+    assert found["denoiser (ms)"] == "45.7"
+    assert found["clip (ms)"] == "-"
+    assert found["status"] == "ok"
+
+
+def test_parameters_come_from_any_row_of_the_model() -> None:
+    found = cells("pruned", row("pruned", "fvd", "1", params_m="3.456"), row("teacher", "params_m", "9"))
+    assert found["params (M)"] == "3.46"
+
+
+@pytest.mark.parametrize("status", ["incomplete", "failed", "unavailable"])
+def test_what_was_not_measured_says_so_in_place_of_a_number(status: str) -> None:
+    found = cells("student", row("student", "fvd", "", status=status), row("student", "flow_distance", "0.5"))
+    assert found["FVD"] == status
+    assert found["flow distance (px)"] == "0.50"
+    assert found["status"] == status
+
+
+def test_markdown_has_one_line_a_model() -> None:
+    text = markdown_table(["model", "FVD"], [["real", "1"], ["student", "2"]])
+    assert text.splitlines() == ["| model | FVD |", "| --- | ---: |", "| real | 1 |", "| student | 2 |"]
+
+
+def test_a_table_in_a_file_is_not_cut_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    header, lines = wide_table([row("teacher", "fvd", "123.4", "1.25")])
+    print_table("title", header, lines)
+    printed = capsys.readouterr().out
+    assert "title" in printed
+    assert "123 ± 1.25" in printed
+    assert all(name in printed for name in header)
+
+
+def test_numbers_have_six_digits() -> None:
+    assert number_text(None) == ""
+    assert number_text(1234567.0) == "1.23457e+06"
+    assert float(number_text(1 / 3)) == pytest.approx(1 / 3, rel=1e-5)

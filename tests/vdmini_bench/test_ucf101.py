@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced, content_digest, read_split
+from vdmini_bench.errors import SuiteError
+
+
+def video(label: str, number: int, root: Path = Path("none")) -> VideoFile:
+    relative = f"{label}/v_{label}_g01_c{number:02d}.avi"
+    return VideoFile(label, relative, root / "UCF-101" / relative)
+
+
+def write_lists(root: Path, train: str, test: str = "B/v_B_g01_c01.avi\n") -> Path:
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir(parents=True, exist_ok=True)
+    (lists / "trainlist01.txt").write_text(train, newline="")
+    (lists / "testlist01.txt").write_text(test)
+    return root
+
+
+SIZES = st.dictionaries(st.sampled_from("ABCDE"), st.integers(1, 6), min_size=1)
+
+
+@given(SIZES, st.integers(0, 9), st.data())
+def test_a_choice_is_distinct_balanced_and_a_prefix_of_the_longer(
+    sizes: dict[str, int], seed: int, data: st.DataObject
+) -> None:
+    videos = [video(label, number) for label, size in sizes.items() for number in range(size)]
+    count = data.draw(st.integers(1, len(videos)))
+    chosen = choose_balanced(videos, count, seed)
+    assert len(set(chosen)) == count
+    assert set(chosen) <= set(videos)
+    per_class = Counter(item.label for item in chosen)
+    # As equal as can be: a class with fewer than the largest share has given all it has.
+    assert all(per_class[label] in (size, *_largest(per_class)) for label, size in sizes.items())
+    assert choose_balanced(list(reversed(videos)), count, seed) == chosen
+    assert choose_balanced(videos, len(videos), seed)[:count] == chosen
+
+
+def _largest(per_class: Counter[str]) -> tuple[int, int]:
+    most = max(per_class.values())
+    return most, most - 1
+
+
+def test_the_seed_changes_the_choice() -> None:
+    videos = [video(label, number) for label in "AB" for number in range(20)]
+    assert choose_balanced(videos, 10, 0) != choose_balanced(videos, 10, 1)
+
+
+def test_too_few_videos_are_counted() -> None:
+    with pytest.raises(SuiteError, match="4 clips asked for where the data set has 3"):
+        choose_balanced([video("A", number) for number in range(3)], 4, 0)
+
+
+def test_lists_are_read_as_ucf101_writes_them(tmp_path: Path) -> None:
+    write_lists(tmp_path, "B/v_B_g09_c02.avi 2\r\nA/v_A_g09_c01.avi 1\r\n\r\n  A/v_A_g08_c01.avi\t1\r\n")
+    split = read_split(tmp_path, "01")
+    assert [item.relative for item in split.train] == ["A/v_A_g08_c01.avi", "A/v_A_g09_c01.avi", "B/v_B_g09_c02.avi"]
+    assert [item.label for item in split.train] == ["A", "A", "B"]
+    assert split.train[0].path == tmp_path / "UCF-101" / "A" / "v_A_g08_c01.avi"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "../../x",
+        "../x",
+        "./x",
+        "/etc/passwd",
+        "A/../../x",
+        "A/b/c.avi",
+        "A\\..\\x",
+        "word",
+        "A/",
+        "A/.",
+        "A/..",
+        "A/\0",
+    ],
+)
+def test_a_malformed_entry_is_placed(tmp_path: Path, line: str) -> None:
+    write_lists(tmp_path, f"A/v_A_g09_c01.avi 1\n{line} 2\n")
+    with pytest.raises(SuiteError, match=r"trainlist01\.txt:2: expected Class/v_Class"):
+        read_split(tmp_path, "01")
+
+
+@given(st.text(max_size=20))
+def test_no_entry_leads_out_of_its_class(line: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        lists = root / "ucfTrainTestlist"
+        lists.mkdir()
+        for name in ("trainlist01.txt", "testlist01.txt"):
+            (lists / name).write_text(line, encoding="utf-8", newline="")
+        try:
+            split = read_split(root, "01")
+        except SuiteError:
+            return
+    for item in split.train:
+        assert Path(os.path.normpath(item.path)).parent.parent == root / "UCF-101"
+
+
+def test_missing_and_empty_lists_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"trainlist01\.txt: no such split list"):
+        read_split(tmp_path, "01")
+    write_lists(tmp_path, "\n")
+    with pytest.raises(SuiteError, match=r"trainlist01\.txt:1: the list is empty"):
+        read_split(tmp_path, "01")
+    with pytest.raises(SuiteError, match=r"trainlist02\.txt"):
+        read_split(tmp_path, "02")
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[VideoFile]:
+    found = [video("A", number, tmp_path) for number in range(3)]
+    for number, item in enumerate(found):
+        item.path.parent.mkdir(parents=True, exist_ok=True)
+        item.path.write_bytes(b"clip%d" % number)
+    return found
+
+
+def test_the_digest_is_of_names_and_bytes(tmp_path: Path, videos: list[VideoFile]) -> None:
+    index = tmp_path / "index.json"
+    digest = content_digest(tmp_path, videos, index)
+    assert content_digest(tmp_path, videos, index) == digest
+    assert content_digest(tmp_path, videos, tmp_path / "other.json") == digest
+    # Touched or copied elsewhere, the clips are what they were.
+    os.utime(videos[0].path, ns=(1, 1))
+    assert content_digest(tmp_path, videos, index) == digest
+    assert content_digest(tmp_path, videos[:2], tmp_path / "fewer.json") != digest
+
+
+@pytest.mark.parametrize("change", ["byte", "length", "missing"])
+def test_the_digest_changes_with_a_file(tmp_path: Path, videos: list[VideoFile], change: str) -> None:
+    index, path = tmp_path / "index.json", videos[1].path
+    digest, content = content_digest(tmp_path, videos, index), path.read_bytes()
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"clip9" if change == "byte" else b"clip10")
+        os.utime(path, ns=(2, 2))
+    assert content_digest(tmp_path, videos, index) != digest
+    path.write_bytes(content)
+    os.utime(path, ns=(3, 3))
+    assert content_digest(tmp_path, videos, index) == digest
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, videos: list[VideoFile]) -> None:
+    index = tmp_path / "index.json"
+    digest = content_digest(tmp_path, videos, index)
+    before = videos[0].path.stat()
+    videos[0].path.write_bytes(b"other")
+    os.utime(videos[0].path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert content_digest(tmp_path, videos, index) == digest
+    index.write_text("damaged")
+    assert content_digest(tmp_path, videos, index) != digest
