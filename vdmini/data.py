@@ -66,7 +66,11 @@ def encode_clips(
     The condition image is the first frame plus `noise_strength` times noise that belongs to the clip's position,
     so that neither order of work nor batch size changes a tensor.
     """
-    device, dtype = pipeline.vae.device, pipeline.vae.dtype
+    device, loaded_dtype = pipeline.vae.device, pipeline.vae.dtype
+    # SVD's VAE overflows in float16; the pipeline encodes in float32 then.
+    if loaded_dtype == torch.float16 and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)
+    dtype = pipeline.vae.dtype
     latents, condition, embeddings = [], [], []
     for position, clip in enumerate(clips):
         frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device) / 127.5 - 1
@@ -78,6 +82,7 @@ def encode_clips(
         embedding = pipeline._encode_image([Image.fromarray(clip[0])], device, 1, False)
         embeddings.append(embedding[0].float().cpu())
         on_clip()
+    pipeline.vae.to(loaded_dtype)
     time_ids = torch.tensor([[frames_per_second - 1, motion_bucket, noise_strength]]).repeat(len(latents), 1)
     return EncodedClips(
         torch.stack(latents).contiguous(),

@@ -11,6 +11,7 @@ from vdmini_bench.suite import Profile
 # Raise a stage's number when its code changes what it writes: results of the older code are then made again.
 STAGE_VERSIONS = {"encode": 1, "prune": 1, "distill": 1, "sample": 1, "reference": 1, "measure": 1, "time": 1}
 
+ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
 GENERATED = ("teacher", "pruned", "student")
 ROWS = ("real", "static", *GENERATED)
 
@@ -68,6 +69,8 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
         "sample": profile.sample.model_dump(),
         "dtype": profile.dtype,
     }
+    # Encoding reads the clip's size and condition, not how it will be sampled.
+    encoded = {**clip, "sample": profile.sample.model_dump(include=ENCODED_WITH)}
     protocol = profile.protocol.model_dump()
     generated = profile.protocol.clips_per_block * profile.protocol.blocks
     add(
@@ -77,9 +80,9 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
         0.07 * profile.dataset.train_clips,
         teacher=inputs.teacher,
         clips=inputs.train_clips,
-        clip=clip,
+        clip=encoded,
     )
-    add("prune", "", (), 3, teacher=inputs.teacher, plan=inputs.plan)
+    add("prune", "", (), 3, teacher=inputs.teacher, plan=inputs.plan, dtype=profile.dtype)
     distill = profile.distill.model_dump(exclude={"checkpoint_every"})
     add("distill", "", ("encode", "prune"), profile.distill.steps * profile.distill.batch_size * 0.2, distill=distill)
     add("reference", "", (), 2, protocol=protocol, clips=inputs.reference, i3d=inputs.i3d)

@@ -69,16 +69,31 @@ def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prep
 
 
 def digest_inputs(
-    profile: Profile, store: Store, root: Path, clips: ChosenClips, i3d: str, fingerprint: Fingerprint
+    profile: Profile,
+    store: Store,
+    root: Path,
+    clips: ChosenClips,
+    i3d: str,
+    fingerprint: Fingerprint,
+    remember: bool = True,
 ) -> Inputs:
     """Digest everything that decides a number: weights, the bytes of every chosen clip, and versions."""
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+
+    def digest(name: str, videos: tuple[VideoFile, ...]) -> str:
+        order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
+        content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
+        return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+
     return Inputs(
         teacher=teacher_digest(profile.teacher),
         plan=plan_text(profile.plan),
-        train_clips=_digest(root, store, "train", clips.train),
-        condition_clips=_digest(root, store, "condition", clips.condition),
-        real_clips=_digest(root, store, "real", clips.real),
-        reference=_reference_digest(root, store, profile, clips),
+        train_clips=digest("train", clips.train),
+        condition_clips=digest("condition", clips.condition),
+        real_clips=digest("real", clips.real),
+        reference=digest("reference", clips.reference)
+        if profile.protocol.reference == "computed"
+        else _shipped_digest(),
         i3d=i3d,
         versions={name: fingerprint.versions[name] for name in ("torch", "diffusers", "transformers", "av")},
         machine_id=fingerprint.machine_id,
@@ -208,16 +223,7 @@ def teacher_digest(source: str) -> str:
     return checkpoint_sha256(model_folder(source))
 
 
-def _digest(root: Path, store: Store, name: str, videos: tuple[VideoFile, ...]) -> str:
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
-    content = content_digest(root, videos, store.root / "data" / f"index-{place}-{name}.json")
-    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
-
-
-def _reference_digest(root: Path, store: Store, profile: Profile, clips: ChosenClips) -> str:
-    if profile.protocol.reference == "computed":
-        return _digest(root, store, "reference", clips.reference)
+def _shipped_digest() -> str:
     from vdmini_bench.stages.reference import FLOWS, MOMENTS, SHIPPED
 
     try:

@@ -84,7 +84,7 @@ def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
     i3d = asset_path("i3d-torchscript") or asset_path("i3d-kinetics400")
     assert i3d is not None
     clips = choose_clips(read_split(root, suite.profile.dataset.split), suite.profile)
-    return digest_inputs(suite.profile, store, root, clips, sha256_of(i3d), take_fingerprint())
+    return digest_inputs(suite.profile, store, root, clips, sha256_of(i3d), take_fingerprint(), remember=False)
 
 
 def _unknown_inputs() -> Inputs:

@@ -196,7 +196,8 @@ def test_the_student_is_scored_after_the_discriminators_step(
         for rate in (0.0, 0.1)
     )
     assert still.discriminator == moved.discriminator
-    assert still.mca != moved.mca
+    # Far more than if only the norms, which stay in single precision, were seen to move.
+    assert abs(still.mca - moved.mca) > 0.1
 
 
 def test_an_unpruned_student_starts_with_its_teachers_content(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -263,7 +262,7 @@ def test_ucf101_is_recorded_not_copied(tmp_path: Path, monkeypatch: pytest.Monke
     assert verify_asset("ucf101", cache) is None
     (root / "UCF-101" / "Archery" / "v_Archery_g01_c00.avi").unlink()
     assert "2 clips where UCF101 has 3" in str(verify_asset("ucf101", cache))
-    os.rename(root, tmp_path / "moved")
+    root.rename(tmp_path / "moved")
     assert asset_path("ucf101", cache) is None
     assert verify_asset("ucf101", cache) == "the recorded folder is gone"
 

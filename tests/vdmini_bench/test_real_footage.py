@@ -81,8 +81,11 @@ def test_the_main_job_runs_on_real_footage(
     import_asset("ucf101", ucf_folder)
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     done = subprocess.run(
-        [sys.executable, "-m", "vdmini_bench", "run", str(SUITE), "--profile", "smoke", *settings]
-        + ["--results", str(tmp_path / "results"), "--json"],
+        [
+            *(sys.executable, "-m", "vdmini_bench", "run", str(SUITE), "--profile", "smoke"),
+            *settings,
+            *("--results", str(tmp_path / "results"), "--json"),
+        ],
         capture_output=True, text=True, timeout=500, check=False, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -239,8 +239,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 
 TOKENS = st.sampled_from([
-    "extends: base", "extends: [a]", "extends: child", "<<: *a", "~", ".nan", "[", "{", "]", "}", ": ", "- ", "&a ", "*a",
-    "? ", "'", '"', "|", "#", "%", "@", "!x ", "!!int ", "!!bool ", "2001-99-99", "0x", "1e-4", "é", "\t", "\n", "\x07",
+    "extends: base", "extends: [a]", "extends: child", "<<: *a", "~", ".nan", "[", "{", "]", "}", ": ", "- ", "&a ",
+    "*a", "? ", "'", '"', "|", "#", "%", "@", "!x ", "!!int ", "!!bool ", "2001-99-99", "0x", "1e-4", "é",
+    "\t", "\n", "\x07",
 ])  # fmt: skip
 
 

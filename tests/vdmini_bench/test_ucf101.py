@@ -128,36 +128,36 @@ def videos(tmp_path: Path) -> list[VideoFile]:
 
 def test_the_digest_is_of_names_and_bytes(tmp_path: Path, videos: list[VideoFile]) -> None:
     index = tmp_path / "index.json"
-    digest = content_digest(tmp_path, videos, index)
-    assert content_digest(tmp_path, videos, index) == digest
-    assert content_digest(tmp_path, videos, tmp_path / "other.json") == digest
+    digest = content_digest(videos, index)
+    assert content_digest(videos, index) == digest
+    assert content_digest(videos, tmp_path / "other.json") == digest
     # Touched or copied elsewhere, the clips are what they were.
     os.utime(videos[0].path, ns=(1, 1))
-    assert content_digest(tmp_path, videos, index) == digest
-    assert content_digest(tmp_path, videos[:2], tmp_path / "fewer.json") != digest
+    assert content_digest(videos, index) == digest
+    assert content_digest(videos[:2], tmp_path / "fewer.json") != digest
 
 
 @pytest.mark.parametrize("change", ["byte", "length", "missing"])
 def test_the_digest_changes_with_a_file(tmp_path: Path, videos: list[VideoFile], change: str) -> None:
     index, path = tmp_path / "index.json", videos[1].path
-    digest, content = content_digest(tmp_path, videos, index), path.read_bytes()
+    digest, content = content_digest(videos, index), path.read_bytes()
     if change == "missing":
         path.unlink()
     else:
         path.write_bytes(b"clip9" if change == "byte" else b"clip10")
         os.utime(path, ns=(2, 2))
-    assert content_digest(tmp_path, videos, index) != digest
+    assert content_digest(videos, index) != digest
     path.write_bytes(content)
     os.utime(path, ns=(3, 3))
-    assert content_digest(tmp_path, videos, index) == digest
+    assert content_digest(videos, index) == digest
 
 
 def test_an_unchanged_file_is_not_read_again(tmp_path: Path, videos: list[VideoFile]) -> None:
     index = tmp_path / "index.json"
-    digest = content_digest(tmp_path, videos, index)
+    digest = content_digest(videos, index)
     before = videos[0].path.stat()
     videos[0].path.write_bytes(b"other")
     os.utime(videos[0].path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert content_digest(tmp_path, videos, index) == digest
+    assert content_digest(videos, index) == digest
     index.write_text("damaged")
-    assert content_digest(tmp_path, videos, index) != digest
+    assert content_digest(videos, index) != digest

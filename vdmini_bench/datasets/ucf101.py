@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from vdmini_bench.store import write_atomically
 
 VIDEO_FOLDER = "UCF-101"
 LIST_FOLDER = "ucfTrainTestlist"
+ENTRY = re.compile(r"[^/\\\0\s]+/[^/\\\0\s]+\.(avi|mp4)")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,11 @@ def choose_balanced(videos: Sequence[VideoFile], count: int, seed: int) -> list[
     return dealt[:count]
 
 
-def content_digest(root: Path, videos: Sequence[VideoFile], index: Path) -> str:
-    """A digest of the videos' names and bytes; `index` remembers the hash of every file of unchanged size and time."""
+def content_digest(videos: Sequence[VideoFile], index: Path, remember: bool = True) -> str:
+    """A digest of the videos' names and bytes; `index` remembers the hash of every file of unchanged size and time.
+
+    Without `remember` nothing is written.
+    """
     try:
         known: dict[str, list[object]] = json.loads(index.read_text())
     except (OSError, ValueError):
@@ -85,7 +90,7 @@ def content_digest(root: Path, videos: Sequence[VideoFile], index: Path) -> str:
         else:
             sha = hashlib.sha256(video.path.read_bytes()).hexdigest()
             fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha]
-    if fresh != known:
+    if remember and fresh != known:
         write_atomically(index, json.dumps(fresh, sort_keys=True))
     names_and_bytes = [(name, entry[2]) for name, entry in sorted(fresh.items())]
     return hashlib.sha256(json.dumps(names_and_bytes).encode()).hexdigest()
@@ -97,11 +102,11 @@ def _read_list(root: Path, name: str) -> tuple[VideoFile, ...]:
         raise SuiteError(f"{path}: no such split list; unpack UCF101TrainTestSplits-RecognitionTask.zip beside UCF-101")
     videos = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        relative = line.split(" ")[0].strip()
-        if not relative:
+        if not line.strip():
             continue
-        label, slash, file_name = relative.partition("/")
-        if not slash or "/" in file_name or label in ("", ".", "..") or "\\" in relative:
+        relative = line.split()[0]
+        label = relative.partition("/")[0]
+        if not ENTRY.fullmatch(relative) or label in (".", ".."):
             raise SuiteError(f"{path}:{number}: expected Class/v_Class_gNN_cMM.avi, found {line!r}")
         videos.append(VideoFile(label, relative, root / VIDEO_FOLDER / relative))
     if not videos:

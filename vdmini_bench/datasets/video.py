@@ -72,6 +72,8 @@ def _take(
     container: av.container.InputContainer, count: int, frames_per_second: float | None
 ) -> Iterator[NDArray[np.uint8]]:
     stream = container.streams.video[0]
+    # By default FFmpeg paints over what it cannot decode, and a damaged file reads as a good one.
+    stream.codec_context.options = {"err_detect": "explode"}
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = 1.0 if frames_per_second is None else float(rate) / frames_per_second
     taken = 0
