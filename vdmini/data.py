@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusers import StableVideoDiffusionPipeline
+    from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,19 @@ def encode_clips(
     The condition image is the first frame plus `noise_strength` times noise that belongs to the clip's position,
     so that neither order of work nor batch size changes a tensor.
     """
-    device, loaded_dtype = pipeline.vae.device, pipeline.vae.dtype
-    # SVD's VAE overflows in float16; the pipeline encodes in float32 then.
-    if loaded_dtype == torch.float16 and pipeline.vae.config.force_upcast:
-        pipeline.vae.to(torch.float32)
-    dtype = pipeline.vae.dtype
+    device = pipeline.vae.device
     latents, condition, embeddings = [], [], []
-    for position, clip in enumerate(clips):
-        frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device) / 127.5 - 1
-        noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(position)).to(device)
-        latents.append(pipeline.vae.encode(frames.to(dtype)).latent_dist.mode().float().cpu())
-        # The noise is added in float32, as the pipeline does, and only the sum is rounded.
-        noisy = frames[:1] + noise_strength * noise
-        condition.append(pipeline.vae.encode(noisy.to(dtype)).latent_dist.mode()[0].float().cpu())
-        embedding = pipeline._encode_image([Image.fromarray(clip[0])], device, 1, False)
-        embeddings.append(embedding[0].float().cpu())
-        on_clip()
-    pipeline.vae.to(loaded_dtype)
+    with _encoding_precision(pipeline.vae) as dtype:
+        for position, clip in enumerate(clips):
+            frames = torch.from_numpy(clip).permute(0, 3, 1, 2).to(device) / 127.5 - 1
+            noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(position)).to(device)
+            latents.append(pipeline.vae.encode(frames.to(dtype)).latent_dist.mode().float().cpu())
+            # The noise is added in float32, as the pipeline does, and only the sum is rounded.
+            noisy = frames[:1] + noise_strength * noise
+            condition.append(pipeline.vae.encode(noisy.to(dtype)).latent_dist.mode()[0].float().cpu())
+            embedding = pipeline._encode_image([Image.fromarray(clip[0])], device, 1, False)
+            embeddings.append(embedding[0].float().cpu())
+            on_clip()
     time_ids = torch.tensor([[frames_per_second - 1, motion_bucket, noise_strength]]).repeat(len(latents), 1)
     return EncodedClips(
         torch.stack(latents).contiguous(),
@@ -91,3 +88,17 @@ def encode_clips(
         time_ids.float(),
         float(pipeline.vae.config.scaling_factor),
     )
+
+
+@contextmanager
+def _encoding_precision(vae: AutoencoderKLTemporalDecoder) -> Iterator[torch.dtype]:
+    """The number format to encode in: SVD's VAE overflows in float16, and the pipeline lifts it to float32 then."""
+    loaded = vae.dtype
+    lifted = loaded == torch.float16 and vae.config.force_upcast
+    if lifted:
+        vae.to(torch.float32)
+    try:
+        yield vae.dtype
+    finally:
+        if lifted:
+            vae.to(loaded)

@@ -102,11 +102,13 @@ def distill(
     training.load(checkpoint)
     while training.step < settings.steps:
         losses = training.train_step(clips)
-        if not all(math.isfinite(value) for value in (losses.task, losses.icd, losses.mca, losses.discriminator)):
+        values = (losses.task, losses.icd, losses.mca, losses.discriminator, training.gradient_norm)
+        if not all(math.isfinite(value) for value in values):
             kept = (
                 f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
             )
-            raise DivergedError(f"step {losses.step}: a loss is not finite ({losses}); {kept}; lower the learning rate")
+            reason = f"a loss or the gradient norm {training.gradient_norm} is not finite ({losses})"
+            raise DivergedError(f"step {losses.step}: {reason}; {kept}; lower the learning rate")
         on_step(losses)
         if training.step % settings.checkpoint_every == 0 and training.step < settings.steps:
             training.save(checkpoint)
@@ -129,6 +131,7 @@ class _Training:
         self.teacher, self.bare_student, self.bare_heads = teacher, student, heads
         self.average = copy.deepcopy(student).requires_grad_(False)
         self.step = 0
+        self.gradient_norm = 0.0
         self.history: list[StepLosses] = []
         student_optimizer = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
         head_optimizer = torch.optim.AdamW(heads.parameters(), lr=settings.head_learning_rate, betas=(0.5, 0.99))
@@ -158,9 +161,10 @@ class _Training:
     def train_step(self, clips: EncodedClips) -> StepLosses:
         settings = self.settings
         batch = self._draw_batch(clips)
-        # Not the accelerator's own autocast, whose precision is one for the whole process.
-        autocast = torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
-        with autocast:
+        # Not the accelerator's own autocast, whose precision is one for the whole process. No lowered copies are kept,
+        # since the heads change between their own step and the student's scores.
+        lowered = settings.mixed_precision == "bf16"
+        with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=lowered, cache_enabled=False):
             network_input, timesteps = noisy_input(batch.clean, batch.noise, batch.sigmas)
             conditioned = torch.cat([network_input, batch.condition], dim=2)
             arguments = (conditioned, timesteps, batch.embeddings, batch.time_ids)
@@ -180,7 +184,8 @@ class _Training:
         if self.step >= settings.discriminator_warmup:
             total = total + settings.lambda_mca * mca
         self.accelerator.backward(total)
-        self.accelerator.clip_grad_norm_(self.student.parameters(), settings.gradient_clip)
+        norm = self.accelerator.clip_grad_norm_(self.student.parameters(), settings.gradient_clip)
+        self.gradient_norm = float(norm)
         self.student_optimizer.step()
         self.student_optimizer.zero_grad()
         self.step += 1

@@ -60,6 +60,12 @@ def test_verdict_words(tmp_path: Path) -> None:
     assert verdict(tmp_path, plain, replace(plain, model="student", value=9.0)) == "student is better"
 
 
+def test_one_slow_round_does_not_hide_a_faster_student(tmp_path: Path) -> None:
+    slow = replace(TEACHER, metric="latency_denoiser", blocks=(10.0, 10.1, 9.9, 10.0, 10.2, 9.8, 10.0, 200.0))
+    fast = replace(slow, model="student", value=5.0, blocks=(5.0, 5.1, 4.9, 5.0, 5.2, 4.8, 5.0, 5.0))
+    assert verdict(tmp_path, slow, fast) == "student is better"
+
+
 def test_no_interval_without_pairs_and_no_ratio_to_nothing(tmp_path: Path) -> None:
     zero = replace(TEACHER, value=0.0, blocks=(0.0,))
     (delta,) = compare_models(write_run(tmp_path, zero, replace(STUDENT, blocks=(1.0,))), "teacher", "student")

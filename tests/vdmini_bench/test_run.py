@@ -101,7 +101,9 @@ def test_an_unreadable_clip_makes_the_run_incomplete_and_is_named(
     unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     results = unbroken[0]
-    victim = sorted((results / "data").glob("drawn-*/UCF-101/*/*_g01_c01.avi"))[0]
+    (index,) = (results / "data").glob("index-*-condition.json")
+    (root,) = (results / "data").glob("drawn-*/UCF-101")
+    victim = root / min(json.loads(index.read_text()))
     whole, times = victim.read_bytes(), victim.stat()
     victim.write_bytes(whole[:200])
     try:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from vdmini_bench.stats import paired_interval
+from vdmini_bench.stats import median_difference_interval, paired_interval
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -28,5 +28,23 @@ def test_swapping_the_sides_mirrors_the_interval() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [2.0]), ([1.0, 2.0], [1.0, 2.0, 3.0])])
 def test_refuses_what_does_not_pair(a: list[float], b: list[float]) -> None:
-    with pytest.raises(ValueError, match="two or more pairs"):
-        paired_interval(a, b)
+    for interval in (paired_interval, median_difference_interval):
+        with pytest.raises(ValueError, match="two or more pairs"):
+            interval(a, b)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.floats(-9, 9))
+@settings(deadline=None, max_examples=30)
+def test_a_constant_difference_of_medians_is_certain(seed: int, n: int, shift: float) -> None:
+    a = np.random.default_rng(seed).normal(size=n)
+    assert median_difference_interval(a.tolist(), (a + shift).tolist()) == pytest.approx((shift, shift), abs=1e-9)
+
+
+def test_an_outlier_does_not_hide_a_difference_of_medians() -> None:
+    a = [10.0, 10.2, 9.9, 10.1, 10.0, 9.8, 10.1, 10.0, 9.9, 300.0]
+    b = [value / 2 for value in a[:-1]] + [5.0]
+    low, high = median_difference_interval(a, b)
+    assert low <= np.median(b) - np.median(a) <= high < -4
+    assert median_difference_interval(a, b) == (low, high)
+    _, low, high = paired_interval(a, b)
+    assert low < 0 < high
