@@ -85,8 +85,11 @@ def compare_models(run: Path, a: str, b: str) -> list[Delta]:
     """
     first, second = read_scores(run, a), read_scores(run, b)
     # What neither side could measure says nothing about either.
-    unavailable = [metric for metric in first if first[metric].status == "unavailable"]
-    shared = [metric for metric in first if metric in second and metric not in unavailable]
+    shared = [
+        metric
+        for metric in first
+        if metric in second and not first[metric].status == second[metric].status == "unavailable"
+    ]
     if not shared:
         raise NothingMeasuredError(f"{a} and {b} share no metric in {run.name}")
     return [_compare(first[metric], second[metric]) for metric in shared]

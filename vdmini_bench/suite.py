@@ -184,7 +184,7 @@ class _Document:
             if not isinstance(node, yaml.MappingNode):
                 raise SuiteError(f"{path}:1:1: a suite is a mapping with name, version, default_profile and profiles")
             positions: dict[tuple[str, ...], yaml.Mark] = {}
-            _collect_positions(path, node, (), positions)
+            _collect_positions(path, node, (), positions, set())
             return cls(path, yaml.load(text, _SuiteLoader), positions)  # noqa: S506 - a subclass of SafeLoader
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
@@ -252,7 +252,11 @@ class _Document:
 
 
 def _collect_positions(
-    path: Path, node: yaml.MappingNode, location: tuple[str, ...], positions: dict[tuple[str, ...], yaml.Mark]
+    path: Path,
+    node: yaml.MappingNode,
+    location: tuple[str, ...],
+    positions: dict[tuple[str, ...], yaml.Mark],
+    visited: set[int],
 ) -> None:
     for key, value in node.value:
         here = (*location, str(key.value))
@@ -263,8 +267,10 @@ def _collect_positions(
                 f"{path}:{mark.line + 1}:{mark.column + 1}: key {key.value!r} is given twice (first on line {first})"
             )
         positions[here] = mark
-        if isinstance(value, yaml.MappingNode):
-            _collect_positions(path, value, here, positions)
+        # An aliased node is looked into once, or nested aliases would take exponential time.
+        if isinstance(value, yaml.MappingNode) and id(value) not in visited:
+            visited.add(id(value))
+            _collect_positions(path, value, here, positions, visited)
 
 
 def _fields_at(spec: type[BaseModel], location: tuple[str, ...]) -> list[str]:

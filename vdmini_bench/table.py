@@ -49,16 +49,17 @@ def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str
 def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Print a table to standard output, as wide as it needs to be when that is no terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=240)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left")
+        table.add_column(escape(name), justify="right" if position else "left")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     console.print(table)
 
 

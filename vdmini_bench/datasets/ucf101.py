@@ -111,4 +111,5 @@ def _read_list(root: Path, name: str) -> tuple[VideoFile, ...]:
         videos.append(VideoFile(label, relative, root / VIDEO_FOLDER / relative))
     if not videos:
         raise SuiteError(f"{path}:1: the list is empty")
-    return tuple(sorted(videos, key=lambda video: video.relative))
+    # A line given twice is one clip.
+    return tuple(sorted(set(videos), key=lambda video: video.relative))

@@ -72,6 +72,9 @@ def _take(
     container: av.container.InputContainer, count: int, frames_per_second: float | None
 ) -> Iterator[NDArray[np.uint8]]:
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        # Cut so early that the file no longer says how it was encoded.
+        raise UnreadableVideoError(Path(container.name), "its encoding cannot be told")
     # By default FFmpeg paints over what it cannot decode, and a damaged file reads as a good one.
     stream.codec_context.options = {"err_detect": "explode"}
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
