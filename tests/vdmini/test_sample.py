@@ -35,7 +35,8 @@ def test_a_clip_is_the_same_in_any_batch(tiny_pipeline: StableVideoDiffusionPipe
     requests = [request(5, 0), request(6, 1), request(7, 2)]
     together = sample_clips(tiny_pipeline, requests, settings)
     for each, clip in zip(requests, together, strict=True):
-        assert distance(sample_clips(tiny_pipeline, [each], settings)[0], clip) <= 1
+        # Guidance multiplies the rounding that differs between batch sizes.
+        assert distance(sample_clips(tiny_pipeline, [each], settings)[0], clip) <= max_guidance
     assert distance(together[0], together[1]) > 1
 
 
