@@ -60,8 +60,7 @@ def _plain(label: str, total: int) -> Iterator[Callable[[], None]]:
 
 def quiet_libraries() -> None:
     """Silence the libraries' own bars and notices, which would tear ours; their errors still raise."""
-    # Read when torch loads: without them its profiler writes a line a start.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    # Read when torch loads: its allocator warns about the profiler's start otherwise.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
