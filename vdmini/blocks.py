@@ -38,12 +38,25 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Blocks that can only leave a denoiser together, and the names of the units that must be gone before they can."""
+
+    name: str
+    blocks: tuple[str, ...]
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BlockGraph:
-    """All blocks of a denoiser in the order they run; together they hold every weight and every FLOP of it."""
+    """All blocks of a denoiser in the order they run; together they hold every weight and every FLOP of it.
+
+    `units` are the smallest removals that leave a network which can be wired; no two of them share a block.
+    """
 
     family: str
     input: ModelInput
     blocks: tuple[Block, ...]
+    units: tuple[Unit, ...] = ()
 
     @property
     def params(self) -> int:
@@ -70,5 +83,19 @@ class BlockGraph:
         return tuple(block for block in self.blocks if block.stage == name)
 
     def without(self, removed: Collection[str]) -> BlockGraph:
-        """The graph that is left after removing blocks, under the names they had before."""
-        return replace(self, blocks=tuple(block for block in self.blocks if block.name not in removed))
+        """The graph that is left after removing blocks, under the names they had before, with the units left whole."""
+        return replace(
+            self,
+            blocks=tuple(block for block in self.blocks if block.name not in removed),
+            units=tuple(unit for unit in self.units if not {*unit.blocks} & {*removed}),
+        )
+
+    def blocks_of(self, units: Collection[str]) -> tuple[str, ...]:
+        """The blocks of the named units and of all units that these require, in the order they run."""
+        by_name = {unit.name: unit for unit in self.units}
+        waiting, blocks = [*units], set()
+        while waiting:
+            unit = by_name[waiting.pop()]
+            blocks |= {*unit.blocks}
+            waiting += unit.requires
+        return tuple(block.name for block in self.blocks if block.name in blocks)

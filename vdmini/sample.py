@@ -12,27 +12,49 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from diffusers import StableVideoDiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip to sample: its name, its seed and its condition image H W C uint8 RGB."""
+    """One clip to sample: its name, its seed, and its condition: an image H W C uint8 RGB or a prompt."""
 
     name: str
     seed: int
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | None = None
+    prompt: str | None = None
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator of the clip's own: the device and the batch it travels in do not choose its noise."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def picture(self) -> Image.Image:
+        """The condition image; raises ValueError where there is none."""
+        if self.image is None:
+            raise ValueError(f"clip {self.name!r} has no image, which this model animates: give one")
+        return Image.fromarray(self.image)
+
+    def text(self) -> str:
+        """The prompt; raises ValueError where there is none."""
+        if self.prompt is None:
+            raise ValueError(f"clip {self.name!r} has no prompt, which this model draws from: give one")
+        return self.prompt
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How an image-to-video pipeline samples; the names are those of `StableVideoDiffusionPipeline`."""
+    """How a pipeline samples: `frames` of `height` x `width` pixels in `steps` steps.
+
+    `guidance` is for text, None for the model's own default; the settings after it are those of Stable Video
+    Diffusion's pipeline.
+    """
 
     steps: int
     frames: int
     height: int
     width: int
     frames_per_second: int = 7
+    guidance: float | None = None
     motion_bucket: int = 127
     noise_strength: float = 0.02
     min_guidance: float = 1.0
@@ -40,30 +62,18 @@ class SampleSettings:
 
 
 def sample_clips(
-    pipeline: StableVideoDiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.uint8]:
     """Sample one batch: B T H W C uint8 RGB, clip i from requests[i].
 
     All of a clip's noise comes from a CPU generator seeded with the clip's own seed, so the batch it travels in, the
     device and the order of work do not choose its noise; batch sizes differ by float rounding alone.
     """
+    from vdmini.models import family_of, pipeline_denoiser
+
     pipeline.set_progress_bar_config(disable=True)
-    video = pipeline(
-        image=[Image.fromarray(request.image) for request in requests],
-        height=settings.height,
-        width=settings.width,
-        num_frames=settings.frames,
-        num_inference_steps=settings.steps,
-        min_guidance_scale=settings.min_guidance,
-        max_guidance_scale=settings.max_guidance,
-        fps=settings.frames_per_second,
-        motion_bucket_id=settings.motion_bucket,
-        noise_aug_strength=settings.noise_strength,
-        decode_chunk_size=settings.frames,
-        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-        output_type="np",
-    ).frames
-    return np.rint(np.asarray(video) * 255).clip(0, 255).astype(np.uint8)
+    video = family_of(pipeline_denoiser(pipeline)).sample(pipeline, requests, settings)
+    return np.rint(video * 255).clip(0, 255).astype(np.uint8)
 
 
 def batches(requests: Sequence[ClipRequest], batch_size: int) -> Iterator[Sequence[ClipRequest]]:

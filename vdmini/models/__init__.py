@@ -5,22 +5,31 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from vdmini.blocks import Block, BlockGraph, ModelInput
+from vdmini.blocks import Block, BlockGraph, ModelInput, Unit
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from vdmini.sample import ClipRequest, SampleSettings
 
 # One module a family; each implements `Family`.
 FAMILIES = {
     "svd": "vdmini.models.svd",
+}
+# Published models that can be built without their weights, and the family of each.
+OFFICIAL = {
+    "svd": "svd",
+    "svd-xt": "svd",
 }
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
@@ -35,20 +44,25 @@ class Family(Protocol):
     """What a family's module must say, so that planning, pruning and distilling need not know the family."""
 
     NAME: str
+    TASK: str
 
     def matches(self, denoiser: nn.Module) -> bool: ...
-    def build_official(self) -> tuple[nn.Module, nn.Module]: ...
+    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]: ...
     def denoiser_classes(self) -> dict[str, type[nn.Module]]: ...
     def default_input(self, denoiser: nn.Module) -> ModelInput: ...
     def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]: ...
     def architecture(self, denoiser: nn.Module) -> dict[str, object]: ...
     def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]: ...
     def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]: ...
+    def units(self, denoiser: nn.Module) -> tuple[Unit, ...]: ...
     def stage_depth(self, denoiser: nn.Module, stage: str) -> int: ...
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module: ...
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]: ...
     def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]: ...
     def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]: ...
+    def sample(
+        self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+    ) -> NDArray[np.float32]: ...
 
 
 if TYPE_CHECKING:
@@ -93,9 +107,9 @@ def load_model(
         family_named(family)
     if random_weights:
         return _random_model(name, family, device, dtype)
-    if name in FAMILIES and not Path(name).exists():
+    if name in OFFICIAL and not Path(name).exists():
         raise ModelLoadError(
-            f"{name!r} names a family, not weights: give a folder or a hub id, or pass random_weights=True"
+            f"{name!r} names a published model, not weights: give a folder or a hub id, or pass random_weights=True"
         )
     if name in EMBEDDED and not EMBEDDED[name].is_dir():
         raise ModelLoadError(
@@ -138,7 +152,7 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
                 prunable=stage in stages,
             )
         )
-    graph = BlockGraph(family=family.NAME, input=size, blocks=tuple(blocks))
+    graph = BlockGraph(family=family.NAME, input=size, blocks=tuple(blocks), units=family.units(denoiser))
     if graph.params != count_parameters(denoiser):
         raise ValueError(
             f"blocks of {type(denoiser).__name__} hold {graph.params} weights of {count_parameters(denoiser)}"
@@ -149,7 +163,7 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
 def family_named(name: str) -> Family:
     """The family of a name; raises ModelLoadError for a name that is not registered."""
     if name not in FAMILIES:
-        raise ModelLoadError(f"unknown family {name!r}{_nearest(name)}: choose one of {', '.join(FAMILIES)}")
+        raise ModelLoadError(f"unknown family {name!r}{_nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
     return cast(Family, importlib.import_module(FAMILIES[name]))
 
 
@@ -164,22 +178,31 @@ def family_of(denoiser: nn.Module) -> Family:
     )
 
 
+def pipeline_denoiser(pipeline: DiffusionPipeline) -> nn.Module:
+    """A pipeline's UNet or transformer; raises ModelLoadError where it has neither."""
+    denoiser: nn.Module | None = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if denoiser is None:
+        raise ModelLoadError(f"a {type(pipeline).__name__} has no denoiser: give a video pipeline")
+    return denoiser
+
+
 def _random_model(name: str, family: str | None, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
     import torch
 
-    if name not in FAMILIES:
+    if name not in OFFICIAL:
         raise ModelLoadError(
-            f"random_weights=True needs a family name, not {name!r}{_nearest(name)}: use one of {', '.join(FAMILIES)}"
+            f"random_weights=True needs a published model's name, not {name!r}{_nearest(name, OFFICIAL)}:"
+            f" use one of {', '.join(OFFICIAL)}"
         )
-    if family not in (None, name):
+    if family not in (None, OFFICIAL[name]):
         raise ModelLoadError(f"source {name!r} and family {family!r} disagree: leave family out")
     with torch.device(device):
-        denoiser, vae = family_named(name).build_official()
+        denoiser, vae = family_named(OFFICIAL[name]).build_official(name)
     # Some layers make their tensors on the CPU whatever the default device is.
     denoiser, vae = denoiser.to(device).eval(), vae.to(device).eval()
     if dtype is not None:
         denoiser, vae = denoiser.to(dtype), vae.to(dtype)
-    return VideoModel(source=name, family=name, denoiser=denoiser, vae=vae, pipeline=None)
+    return VideoModel(source=name, family=OFFICIAL[name], denoiser=denoiser, vae=vae, pipeline=None)
 
 
 def _bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
@@ -214,18 +237,16 @@ def _pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: 
             f" id with safetensors weights; offline, download it first with `hf download {name}`;"
             f" known names: {_known_names()}"
         ) from error
-    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-    if denoiser is None:
-        raise ModelLoadError(f"{name!r} is a {type(pipeline).__name__} without a denoiser: give a video pipeline")
+    denoiser = pipeline_denoiser(pipeline)
     family = family_of(denoiser)
     pipeline.to(device)
     return VideoModel(name, family.NAME, denoiser, getattr(pipeline, "vae", None), pipeline)
 
 
 def _known_names() -> str:
-    return ", ".join([*EMBEDDED, *(f"{name} (with random_weights=True)" for name in FAMILIES)])
+    return ", ".join([*EMBEDDED, *(f"{name} (with random_weights=True)" for name in OFFICIAL)])
 
 
-def _nearest(name: str) -> str:
-    matches = difflib.get_close_matches(name, list(FAMILIES), n=1)
+def _nearest(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vdmini.blocks import ModelInput
+from vdmini.blocks import ModelInput, Unit
 from vdmini.models import unet
+from vdmini.sample import ClipRequest, SampleSettings
 
 NAME = "svd"
+TASK = "edm"
 
 SVD_UNET_CONFIG: dict[str, Any] = {
     "sample_size": 96,
@@ -116,9 +121,10 @@ def matches(denoiser: nn.Module) -> bool:
     return isinstance(denoiser, UNetSpatioTemporalConditionModel)
 
 
-def build_official() -> tuple[nn.Module, nn.Module]:
-    """SVD's denoiser and VAE with random weights, on torch's current default device."""
-    return UNetSpatioTemporalConditionModel(**SVD_UNET_CONFIG), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+def build_official(name: str) -> tuple[nn.Module, nn.Module]:
+    """The denoiser and VAE of `svd` or `svd-xt` with random weights, on torch's current default device."""
+    config = SVD_UNET_CONFIG | ({"num_frames": 25} if name == "svd-xt" else {})
+    return UNetSpatioTemporalConditionModel(**config), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
 
 
 def denoiser_classes() -> dict[str, type[nn.Module]]:
@@ -194,6 +200,14 @@ def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
     return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
 
 
+def units(denoiser: nn.Module) -> tuple[Unit, ...]:
+    """The smallest removals that leave a UNet which can be wired."""
+    config: Any = denoiser.config
+    stages = stage_modules(denoiser)
+    prunable = [name for name in block_modules(denoiser) if name in stages or name.rpartition(".")[0] in stages]
+    return unet.units(prunable, config.block_out_channels)
+
+
 def stage_depth(denoiser: nn.Module, stage: str) -> int:
     """Depth of a stage: 0 at the input and output, the number of resolutions for the middle block."""
     net: Any = denoiser
@@ -257,6 +271,30 @@ def encoder_features(
         hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
         features.append(hidden)
     return features
+
+
+def sample(
+    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+) -> NDArray[np.float32]:
+    """Animate each request's image: B T H W C float32 RGB in [0, 1]."""
+    run: Any = pipeline
+    return np.asarray(
+        run(
+            image=[request.picture() for request in requests],
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            min_guidance_scale=settings.min_guidance,
+            max_guidance_scale=settings.max_guidance,
+            fps=settings.frames_per_second,
+            motion_bucket_id=settings.motion_bucket,
+            noise_aug_strength=settings.noise_strength,
+            decode_chunk_size=settings.frames,
+            generator=[request.generator() for request in requests],
+            output_type="np",
+        ).frames
+    )
 
 
 skip_wiring = unet.skip_wiring

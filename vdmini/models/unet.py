@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vdmini.blocks import Unit
 from vdmini.plan import PlanError
 
 _BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
@@ -68,6 +69,30 @@ def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
         _check_sampler(f"D.{stage}.downsample", stage < stages - 1, kept)
         _check_sampler(f"{up}.upsample", 0 < stage < stages, kept)
     return UNetLayout(teacher_stages, tuple(layers[:stages]), "Mid" in kept)
+
+
+def units(prunable: Sequence[str], widths: Sequence[int]) -> tuple[Unit, ...]:
+    """What can leave a UNet of these blocks, whose resolutions have `widths` channels, and still fit together.
+
+    All pairs of a down stage but the first, each with the up pair that reads its skip; the middle block; and the lowest
+    resolution, where it is as wide as the one above, after its other pairs.
+    """
+    found = [Unit("Mid", ("Mid",))] if "Mid" in prunable else []
+    stages = len(widths)
+    lower: tuple[str, ...] = ()
+    droppable = True
+    for stage in reversed(range(stages)):
+        up, pairs = f"U.{stages - 1 - stage}", _pairs(prunable, f"D.{stage}")
+        inner = [
+            Unit(f"D.{stage}.{pair}+{up}.{pair}", (f"D.{stage}.{pair}", f"{up}.{pair}")) for pair in range(1, pairs)
+        ]
+        found += inner
+        droppable = droppable and stage > 0 and widths[stage] == widths[stage - 1]
+        if droppable:
+            blocks = (f"D.{stage - 1}.downsample", f"D.{stage}.0", f"{up}.0", f"{up}.{pairs}", f"{up}.upsample")
+            found.append(Unit(f"D.{stage}+{up}", blocks, (*(unit.name for unit in inner), *lower)))
+            lower = (f"D.{stage}+{up}",)
+    return tuple(found)
 
 
 def skip_wiring(kept: Sequence[str]) -> tuple[tuple[str, str], ...]:

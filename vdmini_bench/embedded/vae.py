@@ -13,7 +13,7 @@ from vdmini_bench.embedded.architecture import build_vae
 from vdmini_bench.embedded.budget import train_for_minutes
 
 FRAMES_PER_STEP = 10
-CLIPS_PER_STEP = 1
+CLIP_LENGTHS = (5, 10)
 KL_WEIGHT = 1e-4
 
 
@@ -23,15 +23,18 @@ def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.dev
     vae = build_vae().to(device)
 
     def loss_of_step(step: int) -> Tensor:
-        start = int(torch.randint(0, clips.shape[1] - FRAMES_PER_STEP + 1, ()))
-        chosen = torch.randint(0, len(clips), (CLIPS_PER_STEP,))
-        frames = clips[chosen, start : start + FRAMES_PER_STEP].flatten(0, 1).to(device).float() / 127.5 - 1
+        length = CLIP_LENGTHS[step // 2 % len(CLIP_LENGTHS)]
+        start = int(torch.randint(0, clips.shape[1] - length + 1, ()))
+        chosen = torch.randint(0, len(clips), (FRAMES_PER_STEP // length,))
+        frames = clips[chosen, start : start + length].flatten(0, 1).to(device).float() / 127.5 - 1
         if step % 2:
             frames = frames.flip(-1)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
-            decoded = vae.decode(posterior.sample(), num_frames=FRAMES_PER_STEP).sample.float()
-        return _reconstruction_loss(decoded, frames) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+            decoded = vae.decode(posterior.sample(), num_frames=length).sample.float()
+        # The decoder learns to copy colours from the frame before; the first frame has none and must count by itself.
+        loss = _reconstruction_loss(decoded, frames) + _reconstruction_loss(decoded[::length], frames[::length])
+        return loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=1e-3, checkpoint=checkpoint)
     vae.eval()
