@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vdmini.models.svd import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
     from vdmini.plan import PlanError as PlanError
     from vdmini.plan import PruningPlan as PruningPlan
-    from vdmini.plan import make_plan as make_plan
     from vdmini.prune import apply_plan as apply_plan
+    from vdmini.rules import make_plan as make_plan
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _EXPORTS = {
     "checkpoint_sha256": "vdmini.checkpoint",
     "feature_pairs": "vdmini.features",
     "load_model": "vdmini.models",
-    "make_plan": "vdmini.plan",
+    "make_plan": "vdmini.rules",
     "save_student": "vdmini.checkpoint",
 }
 

@@ -6,11 +6,9 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from vdmini.blocks import BlockGraph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,62 +80,28 @@ class PruningPlan:
         )
 
 
-Rule = Callable[[BlockGraph], Iterable[str]]
+def plan_removing(model: VideoModel | nn.Module, removed: Collection[str], rule: str) -> PruningPlan:
+    """The plan that removes the named blocks of a loaded model or a bare denoiser; `rule` says how they were chosen.
 
-
-def remove_nothing(graph: BlockGraph) -> tuple[str, ...]:
-    """Keep every block: the control of any comparison."""
-    return ()
-
-
-def remove_shallow_redundancy(graph: BlockGraph) -> tuple[str, ...]:
-    """VDMini's rule: thin the shallow stages, keep the deep ones that carry motion, drop the lowest resolution.
-
-    For a UNet of four stages a side: D.3, Mid, U.0 and D.2's downsampler go, and so do the second pair of D.0 and D.1
-    and the middle pair of U.2 and U.3 (Wu et al., arXiv 2411.18375, as its published sizes imply). Raises PlanError for
-    another topology.
+    Raises PlanError when a block is unknown or what is left cannot be wired.
     """
-    thinned = ("D.0.1", "D.1.1", "D.2.downsample", "U.2.1", "U.3.1")
-    lowest = [block.name for stage in ("D.3", "Mid", "U.0") for block in graph.stage(stage)]
-    absent = [name for name in thinned if name not in graph.prunable]
-    if absent or not lowest or graph.stage("D.4"):
-        raise PlanError(
-            "rule 'vdmini' needs four stages a side with two pairs down and three up; this model"
-            f" has {', '.join(graph.stages)}: give an unpruned teacher, or use rule 'none'"
-        )
-    return (*thinned, *lowest)
+    from vdmini.models import VideoModel, block_graph, family_named
 
-
-RULES: dict[str, Rule] = {
-    "none": remove_nothing,
-    "vdmini": remove_shallow_redundancy,
-}
-
-
-def make_plan(model: VideoModel | nn.Module | str, rule: str = "vdmini") -> PruningPlan:
-    """Plan what a rule keeps of a model: a loaded one, a bare denoiser, or a family's official one by its name.
-
-    Raises PlanError for an unknown rule, and when the rule does not fit the model's topology.
-    """
-    from vdmini.models import VideoModel, block_graph, family_named, load_model
-
-    if rule not in RULES:
-        raise PlanError(f"unknown rule {rule!r}{_nearest(rule, RULES)}: choose one of {', '.join(sorted(RULES))}")
-    if isinstance(model, str):
-        model = load_model(model, random_weights=True, device="meta")
     graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
     denoiser = model.denoiser if isinstance(model, VideoModel) else model
+    unknown = sorted({*removed} - {*graph.prunable})
+    if unknown:
+        raise PlanError(f"no block {', '.join(unknown)} to remove: the blocks are {', '.join(graph.prunable)}")
     family = family_named(graph.family)
-    chosen = {*RULES[rule](graph)}
-    kept = tuple(name for name in graph.prunable if name not in chosen)
-    removed = tuple(name for name in graph.prunable if name in chosen)
-    family.student_names(kept, removed)
+    kept = tuple(name for name in graph.prunable if name not in removed)
+    gone = tuple(name for name in graph.prunable if name in removed)
+    family.student_names(kept, gone)
     return PruningPlan(
         family=graph.family,
         teacher=architecture_sha256(family.architecture(denoiser)),
         rule=rule,
         kept=kept,
-        removed=removed,
+        removed=gone,
         skips=family.skip_wiring(kept),
     )
 
@@ -171,7 +135,7 @@ def _check_keys(fields: Mapping[str, Any]) -> None:
     known = ("schema", "family", "teacher", "rule", "kept", "removed", "skips")
     for name in fields:
         if name not in known:
-            raise PlanError(f"plan has an unknown key {name!r}{_nearest(name, known)}: the keys are {', '.join(known)}")
+            raise PlanError(f"plan has an unknown key {name!r}{nearest(name, known)}: the keys are {', '.join(known)}")
     missing = [name for name in known if name not in fields]
     if missing:
         raise PlanError(f"plan lacks {', '.join(missing)}: make it again with make_plan(...).to_json()")
@@ -198,6 +162,7 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like a wrong one, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

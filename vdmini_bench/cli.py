@@ -4,51 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.commands import models
+from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
+from vdmini_bench.errors import ExitCode
 
 if TYPE_CHECKING:
     from vdmini_bench.compare import Delta
     from vdmini_bench.run import RunResult
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-RESULTS = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-
-
-def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn expected errors into one message and their exit code; an interrupt says how to go on."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from vdmini_bench.assets import AssetError
-
-        try:
-            return command(*args, **kwargs)
-        except (BenchError, AssetError) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command continues where it stopped", err=True)
-            sys.exit(ExitCode.INTERRUPTED)
-
-    return wrapper
 
 
 @click.group()
 @click.version_option(package_name="vdmini")
 def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
+
+
+for command in models.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

@@ -31,7 +31,7 @@ def contact_sheet(path: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) 
             top = example * (len(clips) * height + gap) + line * height
             draw.text((4, top + height // 2 - 6), model, fill="black")
             for position, frame in enumerate(shown[example]):
-                image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+                image = Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST)
                 sheet.paste(image, (LABEL_WIDTH + position * width, top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

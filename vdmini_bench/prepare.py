@@ -204,13 +204,13 @@ def plan_text(rule_or_file: str) -> str:
     Raises:
         SuiteError: no rule has that name, or the file is no plan.
     """
-    from vdmini.plan import RULES, PlanError, PruningPlan
+    from vdmini.plan import PlanError, PruningPlan
+    from vdmini.rules import parse_rule
 
-    if not rule_or_file.endswith(".json"):
-        if rule_or_file not in RULES:
-            raise SuiteError(f"plan: no rule {rule_or_file!r}; use {', '.join(sorted(RULES))} or a plan's .json file")
-        return rule_or_file
     try:
+        if not rule_or_file.endswith(".json"):
+            parse_rule(rule_or_file)
+            return rule_or_file
         return PruningPlan.from_json(Path(rule_or_file).read_text(encoding="utf-8")).to_json()
     except (OSError, UnicodeDecodeError, PlanError) as error:
         raise SuiteError(f"plan: {rule_or_file}: {error}") from error

@@ -74,7 +74,7 @@ def run_suite(suite: Suite, results: Path) -> RunResult:
     run_dir = store.open_run(suite.name, suite.sha)
     bench = Workbench(
         suite, store, prepared.clips, prepared.teacher, prepared.inputs.teacher,
-        {job.name: job for job in jobs}, run_dir.name, fingerprint,
+        prepared.inputs.plan, {job.name: job for job in jobs}, run_dir.name, fingerprint,
     )  # fmt: skip
     _write_record(run_dir, suite, fingerprint, prepared, jobs, "running")
     problems: dict[str, BenchError] = {}

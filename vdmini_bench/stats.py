@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,8 +16,7 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
     Raises:
         ValueError: unlike or fewer than two pairs.
     """
-    if len(a) != len(b) or len(a) < 2:
-        raise ValueError(f"a paired interval needs two or more pairs, got {len(a)} and {len(b)}")
+    _check_pairs(a, b)
     from scipy.stats import t
 
     differences = [y - x for x, y in zip(a, b, strict=True)]
@@ -33,9 +33,45 @@ def median_difference_interval(
     Raises:
         ValueError: unlike or fewer than two pairs.
     """
-    if len(a) != len(b) or len(a) < 2:
-        raise ValueError(f"a paired interval needs two or more pairs, got {len(a)} and {len(b)}")
+    _check_pairs(a, b)
     chosen = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
     differences = np.median(np.asarray(b)[chosen], axis=1) - np.median(np.asarray(a)[chosen], axis=1)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation with its interval, over `count` pairs."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f}, {self.count} pairs)"
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> RankCorrelation:
+    """Spearman's rank correlation, its interval by Fisher's z with the standard error of Bonett and Wright (2000).
+
+    Raises:
+        ValueError: unlike lengths, or fewer than four pairs.
+    """
+    if len(x) != len(y) or len(x) < 4:
+        raise ValueError(f"a rank correlation needs four or more pairs, got {len(x)} and {len(y)}")
+    from scipy.stats import norm, spearmanr
+
+    value = float(spearmanr(x, y).statistic)
+    if math.isnan(value):
+        return RankCorrelation(value, -1.0, 1.0, len(x))
+    half = float(norm.ppf(0.5 + level / 2)) * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    # A perfect correlation has an infinite z.
+    centre = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
+    return RankCorrelation(value, math.tanh(centre - half), math.tanh(centre + half), len(x))
+
+
+def _check_pairs(a: Sequence[float], b: Sequence[float]) -> None:
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"a paired interval needs two or more pairs, got {len(a)} and {len(b)}")

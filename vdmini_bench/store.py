@@ -68,10 +68,6 @@ class Store:
         files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         write_atomically(folder / DONE, json.dumps({"seconds": round(seconds, 3), "files": files}, sort_keys=True))
 
-    def seconds(self, stage: str, key: str) -> float:
-        """How long the finished job took."""
-        return float(json.loads((self.work_folder(stage, key) / DONE).read_text())["seconds"])
-
     def open_run(self, suite: str, suite_sha: str) -> Path:
         """Make the folder of a new run."""
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

@@ -28,13 +28,17 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Workbench:
-    """One run's fixed surroundings; stages read it and write only into their own folder."""
+    """One run's fixed surroundings; stages read it and write only into their own folder.
+
+    `teacher` is where the teacher loads from, `plan` a rule or the JSON of a plan.
+    """
 
     suite: Suite
     store: Store
     clips: ChosenClips
     teacher: str
     teacher_digest: str
+    plan: str
     jobs: dict[str, Job]
     run_id: str
     fingerprint: Fingerprint

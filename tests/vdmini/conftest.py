@@ -18,7 +18,8 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from vdmini.blocks import BlockGraph
 from vdmini.models import VideoModel, block_graph, load_model
 from vdmini.models.svd import SVD_UNET_CONFIG, SVD_VAE_CONFIG
-from vdmini.plan import PruningPlan, make_plan
+from vdmini.plan import PruningPlan
+from vdmini.rules import make_plan
 
 TINY = {
     "sample_size": 8,

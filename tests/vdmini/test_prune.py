@@ -13,8 +13,9 @@ from torch import Tensor
 from vdmini.blocks import BlockGraph
 from vdmini.cost import count_parameters
 from vdmini.models import VideoModel, block_graph
-from vdmini.plan import PlanError, PruningPlan, make_plan
+from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
+from vdmini.rules import make_plan
 
 
 def edited_teacher(teacher: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -99,8 +99,8 @@ def load_model(
     """Load a model: an embedded name, a diffusers folder, a hub id, or a family name with `random_weights`.
 
     Weights are read from safetensors only and no code that a source brings is run. With `random_weights` the family's
-    official configuration is built from torch's global generator, on the device "meta" without memory. `dtype` None
-    means float32. Raises ModelLoadError.
+    official configuration is built from torch's global generator. On the device "meta" nothing but the configuration of a
+    local folder's denoiser is read, and there is no pipeline. `dtype` None means float32. Raises ModelLoadError.
     """
     name = str(source)
     if family is not None:
@@ -116,7 +116,9 @@ def load_model(
             f"{name!r} is not part of this installation ({EMBEDDED[name]} is missing): install a build that has it"
         )
     folder = EMBEDDED.get(name, Path(name))
-    if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
+    if str(device) == "meta":
+        model = _weightless_model(name, folder, dtype)
+    elif (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
         model = _bare_denoiser(name, folder, device, dtype)
     else:
         model = _pipeline_model(name, folder, device, dtype)
@@ -205,10 +207,35 @@ def _random_model(name: str, family: str | None, device: str | torch.device, dty
     return VideoModel(source=name, family=OFFICIAL[name], denoiser=denoiser, vae=vae, pipeline=None)
 
 
-def _bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
+def _weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
+    import torch
+
+    places = [folder / part / "config.json" for part in ("unet", "transformer", ".")]
+    found = [place for place in places if place.is_file()]
+    if not found:
+        raise ModelLoadError(f"{name!r} has no configuration of a denoiser: give a local folder, or {_known_names()}")
+    try:
+        config = json.loads(found[0].read_text(encoding="utf-8"))
+        with torch.device("meta"):
+            denoiser = _denoiser_classes()[config["_class_name"]].from_config(config)
+    except Exception as error:  # whatever the file made json or diffusers raise, the source is at fault
+        raise ModelLoadError(
+            f"{found[0]} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
+            " give a folder that save_pretrained wrote"
+        ) from error
+    denoiser = denoiser.to(device="meta", dtype=dtype).eval()
+    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+
+
+def _denoiser_classes() -> dict[str, Any]:
     classes: dict[str, Any] = {}
     for family in FAMILIES:
         classes |= family_named(family).denoiser_classes()
+    return classes
+
+
+def _bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
+    classes = _denoiser_classes()
     try:
         class_name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
         denoiser = classes[class_name].from_pretrained(folder, use_safetensors=True, dtype=dtype)

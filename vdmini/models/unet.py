@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from vdmini.blocks import Unit
 from vdmini.plan import PlanError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
 
@@ -158,3 +162,22 @@ def _check_sampler(name: str, wanted: bool, kept: Sequence[str]) -> None:
         raise PlanError(f"{name} is removed but leads to a resolution that is kept: keep it")
     if not wanted and name in kept:
         raise PlanError(f"{name} is kept but leads to no resolution that is kept: remove it")
+
+
+def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """The module whose output is each stage's output, in the order they run, for a UNet with diffusers' names."""
+    net: Any = denoiser
+    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
+    if net.mid_block is not None:
+        stages["Mid"] = net.mid_block
+    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
+
+
+def stage_blocks(name: str, stage: nn.Module, parts: Sequence[str]) -> dict[str, tuple[nn.Module, ...]]:
+    """The submodules of each block of a stage: its pairs, from those lists `parts` that it has, and its samplers."""
+    lists = [getattr(stage, part) for part in parts if hasattr(stage, part)]
+    blocks = {f"{name}.{index}": modules for index, modules in enumerate(zip(*lists, strict=True))}
+    for sampler in ("downsample", "upsample"):
+        if getattr(stage, f"{sampler}rs", None):
+            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
+    return blocks

@@ -36,21 +36,7 @@ def flow_magnitudes(clip: NDArray[np.uint8]) -> FloatArray:
     Raises:
         ValueError: another layout or dtype, fewer than 2 frames, or frames below 12 pixels.
     """
-    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8:
-        raise ValueError(f"the clip is {clip.dtype} of shape {clip.shape}: it must be uint8 T H W 3")
-    if len(clip) < 2:
-        raise ValueError(f"the clip has {len(clip)} frame(s): motion needs at least 2")
-    if min(clip.shape[1:3]) < SMALLEST_SIDE:
-        raise ValueError(f"frames of {clip.shape[1]}x{clip.shape[2]}: both sides must be at least {SMALLEST_SIDE}")
-    import cv2
-
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    with _one_opencv_thread():
-        grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in clip]
-        # Every pair starts from no motion: a field used again would be the guess for the next pair.
-        still = np.zeros((*clip.shape[1:3], 2), dtype=np.float32)
-        flows = [estimator.calc(before, after, still.copy()) for before, after in pairwise(grey)]
-    return np.stack([_mean_and_top(flow) for flow in flows])
+    return np.stack([_mean_and_top(flow) for flow in _flow_fields(clip)])
 
 
 def flow_distance(generated: FloatArray, reference: FloatArray) -> float:
@@ -66,6 +52,35 @@ def flow_distance(generated: FloatArray, reference: FloatArray) -> float:
     from scipy.stats import wasserstein_distance
 
     return float(wasserstein_distance(_top(generated, "generated"), _top(reference, "reference")))
+
+
+def flow_field_distance(clip: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean end-point error between the flow fields of two clips that pair frame by frame, in pixels per frame.
+
+    Both T H W C uint8 RGB of one size; raises ValueError as `flow_magnitudes` does.
+    """
+    if clip.shape != other.shape:
+        raise ValueError(f"clips of shapes {clip.shape} and {other.shape} do not pair")
+    pairs = zip(_flow_fields(clip), _flow_fields(other), strict=True)
+    return float(np.mean([np.hypot(*np.moveaxis(a - b, -1, 0)).mean() for a, b in pairs]))
+
+
+def _flow_fields(clip: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """The flow H W 2 from each frame to the next, in pixels."""
+    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8:
+        raise ValueError(f"the clip is {clip.dtype} of shape {clip.shape}: it must be uint8 T H W 3")
+    if len(clip) < 2:
+        raise ValueError(f"the clip has {len(clip)} frame(s): motion needs at least 2")
+    if min(clip.shape[1:3]) < SMALLEST_SIDE:
+        raise ValueError(f"frames of {clip.shape[1]}x{clip.shape[2]}: both sides must be at least {SMALLEST_SIDE}")
+    import cv2
+
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    with _one_opencv_thread():
+        grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in clip]
+        # Every pair starts from no motion: a field used again would be the guess for the next pair.
+        still = np.zeros((*clip.shape[1:3], 2), dtype=np.float32)
+        return [estimator.calc(before, after, still.copy()) for before, after in pairwise(grey)]
 
 
 def _top(magnitudes: FloatArray, name: str) -> FloatArray:

@@ -31,6 +31,11 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     write_reference(folder, reader, "score reference clips")
 
 
+def shipped_moments() -> Moments:
+    """The moments of the drawn world's reference clips, which ship with the package."""
+    return Moments.load(SHIPPED / MOMENTS)
+
+
 def write_reference(folder: Path, reader: ClipReader, label: str) -> None:
     """Score every clip of `reader` and write their moments and flows."""
     features = clip_features(reader, label)

@@ -1,0 +1,98 @@
+"""Named rules choose the published blocks, keep to their share of the FLOPs, and say why when they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdmini.blocks import BlockGraph
+from vdmini.models import VideoModel
+from vdmini.plan import PlanError
+from vdmini.rules import RULES, make_plan, parse_rule
+
+UNET_RULES = [name for name in RULES if name not in ("every-nth", "keep")]
+
+
+# Parameters in millions and FLOP ratios of SVD's students at 14 frames of 72x128 latents.
+@pytest.mark.parametrize(
+    ("rule", "millions", "flops"),
+    [
+        ("none", 1524.623, 1.0),
+        ("vdmini", 939.88, 0.691),
+        ("second-pairs", 1422.1, 0.735),
+        ("bk-base", 1014.9, 0.631),
+        ("bk-small", 829.3, 0.617),
+        ("bk-tiny", 636.0, 0.596),
+    ],
+)
+def test_students_of_svd_have_the_known_sizes(official: VideoModel, rule: str, millions: float, flops: float) -> None:
+    student = official.blocks.without(make_plan(official, rule).removed)
+    assert student.params / 1e6 == pytest.approx(millions, abs=0.06)
+    assert student.flops / official.blocks.flops == pytest.approx(flops, abs=6e-4)
+
+
+@pytest.mark.parametrize("rule", UNET_RULES)
+def test_every_rule_for_unets_leaves_a_unet_that_can_be_wired(official: VideoModel, rule: str) -> None:
+    plan = make_plan(official, rule)
+    assert plan.rule == rule
+    assert sorted(plan.kept + plan.removed) == sorted(official.blocks.prunable)
+
+
+@given(
+    st.sampled_from(["uniform", "random", "deepest-first"]),
+    st.floats(0.5, 1.0),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=40, deadline=None)
+def test_share_of_the_flops_is_kept(official: VideoModel, rule: str, share: float, seed: int) -> None:
+    text = f"{rule}:flops={share!r}" + (f",seed={seed}" if rule == "random" else "")
+    graph = official.blocks
+    chosen, options = parse_rule(text)
+    removed = chosen.choose(graph, options)
+    left = graph.without([*removed])
+    assert left.flops >= share * graph.flops
+    if rule != "uniform":
+        # No unit that is left whole could still go.
+        assert all(
+            graph.without(graph.blocks_of([*_gone(graph, removed), unit.name])).flops < share * graph.flops
+            for unit in left.units
+        )
+
+
+def _gone(graph: BlockGraph, removed: object) -> list[str]:
+    assert isinstance(removed, tuple)
+    return [unit.name for unit in graph.units if {*unit.blocks} <= {*removed}]
+
+
+def test_random_is_decided_by_its_seed(official: VideoModel) -> None:
+    plans = [make_plan(official, f"random:flops=0.8,seed={seed}") for seed in range(6)]
+    assert plans[0] == make_plan(official, "random:flops=0.8,seed=0")
+    assert len({plan.removed for plan in plans}) > 1
+
+
+def test_deepest_first_starts_at_the_middle_and_vdmini_does_not_touch_the_deep_pairs(official: VideoModel) -> None:
+    assert make_plan(official, "deepest-first:flops=0.98").removed == ("Mid",)
+    deepest = make_plan(official, "deepest-first:flops=0.8").removed
+    assert {"Mid", "D.2.1", "U.1.1"} <= {*deepest}
+    assert "D.0.1" not in deepest
+    assert not {"D.2.1", "U.1.1"} & {*make_plan(official).removed}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("bk-bas", "did you mean 'bk-base'"),
+        ("random:sed=1", "did you mean 'seed'"),
+        ("vdmini:flops=0.5", "it takes none"),
+        ("uniform:flops=much", "is no number"),
+        ("uniform:flops", "is no number"),
+        ("uniform:flops=1.5", "no share"),
+        ("uniform:flops=nan", "no share"),
+        ("every-nth", "for transformers"),
+        ("keep:Dual=3", "for transformers"),
+    ],
+)
+def test_wrong_rules_say_what_to_write(official: VideoModel, rule: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        make_plan(official, rule)

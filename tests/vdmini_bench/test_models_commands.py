@@ -1,0 +1,152 @@
+"""Each step of a run works alone: inspect, prune, sample, importance, plan."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from vdmini.models import load_model
+from vdmini_bench.cli import main
+from vdmini_bench.datasets.video import read_frames
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.importance import parse_shard
+from vdmini_bench.requests import drawn_requests, image_requests, parse_seeds, prompt_requests
+
+FAST = ("--steps", "1", "--frames", "9")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_inspect_json_has_the_published_sizes() -> None:
+    found = json.loads(invoke("inspect", "svd", "--plan", "vdmini", "--json").stdout)
+    assert found["family"] == "svd"
+    assert found["teacher"]["params"] == 1_524_623_082
+    assert found["student"]["params"] == 939_884_186
+    assert sum(block["params"] for block in found["blocks"]) == found["teacher"]["params"]
+    assert sum(block["flops"] for block in found["blocks"] if block["kept"]) == found["student"]["flops"]
+
+
+def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
+    result = invoke("inspect", "embedded/svd", "--plan", "bk-small", "--picture", tmp_path / "blocks.png")
+    assert result.exit_code == 0, result.output
+    assert "removed" in result.output
+    with Image.open(tmp_path / "blocks.png") as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("inspect", "sdv"), "sdv"),
+        (("inspect", "svd", "--plan", "vdmin"), "did you mean 'vdmini'"),
+        (("inspect", "svd", "--plan", "absent.json"), "cannot read the plan"),
+        (("prune", "svd", "-o", "out"), "names a published model, not weights"),
+        (("sample", "embedded/svd", "--seeds", "3-1", "-o", "out", "--images", "."), "a range must not run backwards"),
+        (("sample", "embedded/svd", "--prompts", "p", "--images", ".", "-o", "out"), "give one of them"),
+        (("sample", "elsewhere", "--images", ".", "-o", "out"), "holds no images"),
+        (("sample", "embedded/svd", "--size", "32", "-o", "out"), "--size"),
+        (("importance", "embedded/svd", "--shard", "5/4", "-o", "out"), "--shard"),
+        (("plan", "embedded/svd", "--importance", ".", "--flops", "0.7", "-o", "out.json"), "no importance"),
+    ],
+)
+def test_wrong_arguments_end_with_code_2_and_say_what_to_do(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_prune_then_sample_and_sample_again(tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    result = invoke("prune", "embedded/svd", "-o", student)
+    assert result.exit_code == 0, result.output
+    assert "FLOPs x0.6" in result.output
+    assert invoke("prune", "embedded/svd", "-o", student).exit_code == 2, "an existing folder is never written over"
+    model = load_model(student)
+    assert json.loads((student / "provenance.json").read_text())["teacher"] == "embedded/svd"
+    assert model.blocks.params < load_model("embedded/svd", device="meta").blocks.params
+
+    images, clips = tmp_path / "images", tmp_path / "clips"
+    images.mkdir()
+    for name, request in zip(("a", "b"), drawn_requests(2), strict=True):
+        Image.fromarray(request.picture().__array__()).save(images / f"{name}.png")
+    sampling = ("sample", student, "--images", images, "--seeds", "0,4", *FAST, "--size", "32x32", "-o", clips)
+    result = invoke(*sampling)
+    assert result.exit_code == 0, result.output
+    files = sorted(path.name for path in clips.glob("*.mp4"))
+    assert files == ["a-0.mp4", "a-4.mp4", "b-0.mp4", "b-4.mp4"]
+    assert read_frames(clips / "a-0.mp4", 9).shape == (9, 32, 32, 3)
+    record = json.loads((clips / "samples.json").read_text())
+    assert [(clip["name"], clip["seed"]) for clip in record["clips"]][1] == ("a-4", 4)
+
+    before = {name: (clips / name).stat().st_mtime_ns for name in files}
+    (clips / "b-4.mp4").unlink()
+    assert invoke(*sampling, "--batch-size", "8").exit_code == 0
+    assert sorted(path.name for path in clips.glob("*.mp4")) == files
+    assert {name: (clips / name).stat().st_mtime_ns for name in files} != before, (
+        "the batch with the gap is whole again"
+    )
+    other = invoke(*sampling[:-1], clips, "--guidance", "2")
+    assert other.exit_code == 2
+    assert "another settings" in other.output
+
+
+def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
+    folder = tmp_path / "importance"
+    command = ("importance", "embedded/svd", "--clips", 2, *FAST, "-o", folder)
+    first = invoke(*command, "--shard", "1/16")
+    assert first.exit_code == 0, first.output
+    rows = folder / "rows"
+    part = {path.name: path.stat().st_mtime_ns for path in rows.iterdir()}
+    whole = invoke(*command)
+    assert whole.exit_code == 0, whole.output
+    assert {name: (rows / name).stat().st_mtime_ns for name in part} == part, "nothing is measured twice"
+    assert "units, motion against depth: rank correlation" in whole.output
+    with (folder / "importance.csv").open() as file:
+        table = list(csv.DictReader(file))
+    graph = load_model("embedded/svd", device="meta").blocks
+    assert [row["name"] for row in table] == [*graph.prunable, *(unit.name for unit in graph.units)]
+    assert all(float(row["content"]) > 0 for row in table if row["content"])
+    assert (folder / "importance.png").stat().st_size > 10_000
+    other = invoke(*command, "--steps", "2")
+    assert other.exit_code == 2
+    assert "another folder" in other.output
+
+    plan = tmp_path / "plan.json"
+    result = invoke("plan", "embedded/svd", "--importance", folder, "--by", "motion", "--flops", "0.8", "-o", plan)
+    assert result.exit_code == 0, result.output
+    inspected = json.loads(invoke("inspect", "embedded/svd", "--plan", plan, "--json").stdout)
+    assert inspected["student"]["flops"] <= 0.8 * inspected["teacher"]["flops"]
+    hopeless = invoke("plan", "embedded/svd", "--importance", folder, "--flops", "0.01", "-o", plan)
+    assert hopeless.exit_code == 2
+    assert "cannot be met" in hopeless.output
+
+
+def test_requests_come_in_a_fixed_order(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red disc\n\na blue ring\n")
+    requests = prompt_requests(tmp_path / "prompts.txt", [3, 1])
+    assert [(each.name, each.seed, each.prompt) for each in requests] == [
+        ("0000-3", 3, "a red disc"),
+        ("0000-1", 1, "a red disc"),
+        ("0001-3", 3, "a blue ring"),
+        ("0001-1", 1, "a blue ring"),
+    ]
+    assert parse_seeds("0-2,9") == [0, 1, 2, 9]
+    assert parse_shard("2/4") == (2, 4)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SuiteError, match=r"broken\.png is no image"):
+        image_requests(tmp_path, [0])
+    many = drawn_requests(75)
+    assert len({request.picture().tobytes() for request in many}) == 75

@@ -1,0 +1,215 @@
+"""Named pruning rules: each chooses, from a graph of blocks, those that a student loses.
+
+A rule is written `name` or `name:option=value,...`, for instance `random:flops=0.7,seed=1`: what a plan records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vdmini.blocks import Block, BlockGraph
+from vdmini.plan import PlanError, PruningPlan, nearest, plan_removing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vdmini.models import VideoModel
+
+Options = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to choose the blocks to remove, the options it takes with their defaults, and in a few words what it does.
+
+    A rule of which `by_stage` is true takes the names of stages as options instead.
+    """
+
+    choose: Callable[[BlockGraph, Options], Iterable[str]]
+    summary: str
+    options: Options = field(default_factory=dict)
+    by_stage: bool = False
+
+
+def make_plan(model: VideoModel | nn.Module | str, rule: str = "vdmini") -> PruningPlan:
+    """Plan what a rule keeps of a model: a loaded one, a bare denoiser, or a published one by its name.
+
+    Raises PlanError for an unknown rule or option, and when the rule does not fit the model's topology.
+    """
+    from vdmini.models import VideoModel, block_graph, load_model
+
+    chosen, options = parse_rule(rule)
+    if isinstance(model, str):
+        model = load_model(model, random_weights=True, device="meta")
+    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
+    return plan_removing(model, {*chosen.choose(graph, options)}, rule)
+
+
+def parse_rule(text: str) -> tuple[Rule, dict[str, float]]:
+    """The rule that a text names and all its options; raises PlanError for what it does not know."""
+    name, _, rest = text.partition(":")
+    if name not in RULES:
+        raise PlanError(f"unknown rule {name!r}{nearest(name, RULES)}: choose one of {', '.join(sorted(RULES))}")
+    rule = RULES[name]
+    options = dict(rule.options)
+    for part in rest.split(",") if rest else ():
+        key, _, value = part.partition("=")
+        if not rule.by_stage and key not in rule.options:
+            takes = f"it takes {', '.join(rule.options)}" if rule.options else "it takes none"
+            raise PlanError(f"rule {name!r} has no option {key!r}{nearest(key, rule.options)}: {takes}")
+        try:
+            options[key] = float(value)
+        except ValueError as error:
+            raise PlanError(
+                f"rule {name!r}: {key}={value!r} is no number: write for instance {name}:{key}=1"
+            ) from error
+    return rule, options
+
+
+def remove_nothing(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Keep every block: the control of any comparison."""
+    return ()
+
+
+def remove_shallow_redundancy(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """VDMini's rule: thin the shallow stages, keep the deep ones that carry motion, drop the lowest resolution.
+
+    For a UNet of four stages a side: D.3, Mid, U.0 and D.2's downsampler go, and so do the second pair of D.0 and D.1
+    and the middle pair of U.2 and U.3 (Wu et al., arXiv 2411.18375, as its published sizes imply).
+    """
+    return graph.blocks_of(_units(graph, "vdmini", "D.0.1+U.3.1", "D.1.1+U.2.1", "Mid", "D.3+U.0"))
+
+
+def remove_second_pairs(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Thin the two shallowest resolutions alone."""
+    return graph.blocks_of(_units(graph, "second-pairs", "D.0.1+U.3.1", "D.1.1+U.2.1"))
+
+
+def remove_as_bk_base(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """BK-SDM Base (Kim et al., arXiv 2305.15798): the second pair of every stage goes, the middle one going up."""
+    return graph.blocks_of(_units(graph, "bk-base", *BK_BASE))
+
+
+def remove_as_bk_small(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """BK-SDM Small: Base without the middle block."""
+    return graph.blocks_of(_units(graph, "bk-small", *BK_BASE, "Mid"))
+
+
+def remove_as_bk_tiny(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """BK-SDM Tiny: Small without the lowest resolution."""
+    return graph.blocks_of(_units(graph, "bk-tiny", *BK_BASE, "Mid", "D.3+U.0"))
+
+
+def remove_uniformly(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Remove as many units as leave at least `flops` of the FLOPs, spread evenly in the order they run."""
+    order = [block.name for block in graph.blocks]
+    units = [unit.name for unit in sorted(graph.units, key=lambda unit: min(map(order.index, unit.blocks)))]
+    removed: tuple[str, ...] = ()
+    for count in range(1, len(units) + 1):
+        places = [int((place + 0.5) * len(units) / count) for place in range(count)]
+        blocks = graph.blocks_of([units[place] for place in places])
+        if _flops_left(graph, blocks) < _share(options):
+            break
+        removed = blocks
+    return removed
+
+
+def remove_at_random(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Remove units in an order drawn from `seed`, each that leaves at least `flops` of the FLOPs."""
+    units = [unit.name for unit in graph.units]
+    order = np.random.default_rng(int(options["seed"])).permutation(len(units))
+    return _remove_in_order(graph, [units[place] for place in order], _share(options))
+
+
+def remove_deepest_first(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Remove the deepest units, each that leaves at least `flops` of the FLOPs: the control that should cost motion."""
+    depth = {block.name: block.depth for block in graph.blocks}
+    units = sorted(graph.units, key=lambda unit: -max(depth[name] for name in unit.blocks))
+    return _remove_in_order(graph, [unit.name for unit in units], _share(options))
+
+
+def remove_every_nth(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Remove the `n`-th, 2 `n`-th, ... block of each stack of a transformer."""
+    _must_be_transformer(graph, "every-nth")
+    step = int(options["n"])
+    if step < 2:
+        raise PlanError(f"rule 'every-nth': n={step} leaves nothing of a stack: choose 2 or more")
+    return tuple(block.name for stage in graph.stages for block in _prunable(graph, stage)[step - 1 :: step])
+
+
+def keep_in_each_stack(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Keep the stated number of blocks in each stack of a transformer, evenly spread, the first and last among them."""
+    _must_be_transformer(graph, "keep")
+    removed: list[str] = []
+    stacks = [stage for stage in graph.stages if _prunable(graph, stage)]
+    for stage, wanted in options.items():
+        blocks = _prunable(graph, stage)
+        if not 1 <= int(wanted) <= len(blocks):
+            raise PlanError(
+                f"rule 'keep': {stage}={wanted:g} cannot be kept of {len(blocks)} blocks: the stacks are"
+                f" {', '.join(f'{name} ({len(_prunable(graph, name))})' for name in stacks)}"
+            )
+        kept = {int(place) for place in np.linspace(0, len(blocks) - 1, int(wanted)).round()}
+        removed += [block.name for place, block in enumerate(blocks) if place not in kept]
+    return tuple(removed)
+
+
+BK_BASE = ("D.0.1+U.3.1", "D.1.1+U.2.1", "D.2.1+U.1.1", "D.3.1+U.0.1")
+FLOPS = {"flops": 0.7}
+RULES: dict[str, Rule] = {
+    "none": Rule(remove_nothing, "keep everything"),
+    "vdmini": Rule(remove_shallow_redundancy, "the paper's rule for UNets of four stages"),
+    "second-pairs": Rule(remove_second_pairs, "thin the two shallowest resolutions"),
+    "bk-base": Rule(remove_as_bk_base, "BK-SDM Base: one pair of every stage"),
+    "bk-small": Rule(remove_as_bk_small, "BK-SDM Small: Base without the middle block"),
+    "bk-tiny": Rule(remove_as_bk_tiny, "BK-SDM Tiny: Small without the lowest resolution"),
+    "uniform": Rule(remove_uniformly, "spread evenly, down to a share of the FLOPs", FLOPS),
+    "random": Rule(remove_at_random, "drawn by seed, down to a share of the FLOPs", {**FLOPS, "seed": 0}),
+    "deepest-first": Rule(remove_deepest_first, "a control: the deepest first, down to a share of the FLOPs", FLOPS),
+    "every-nth": Rule(remove_every_nth, "every n-th block of each stack of a transformer", {"n": 5}),
+    "keep": Rule(keep_in_each_stack, "so many blocks of each stack, e.g. keep:Dual=16,Single=32", by_stage=True),
+}
+
+
+def _units(graph: BlockGraph, rule: str, *names: str) -> tuple[str, ...]:
+    known = [unit.name for unit in graph.units]
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise PlanError(
+            f"rule {rule!r} removes {', '.join(absent)}, which this model does not offer; it offers"
+            f" {', '.join(known) or 'nothing'}: use a rule of another kind, such as 'uniform' or, for transformers,"
+            " 'every-nth'"
+        )
+    return names
+
+
+def _remove_in_order(graph: BlockGraph, units: Sequence[str], share: float) -> tuple[str, ...]:
+    chosen: list[str] = []
+    for unit in units:
+        if _flops_left(graph, graph.blocks_of([*chosen, unit])) >= share:
+            chosen.append(unit)
+    return graph.blocks_of(chosen)
+
+
+def _flops_left(graph: BlockGraph, removed: Sequence[str]) -> float:
+    return graph.without(removed).flops / graph.flops
+
+
+def _share(options: Options) -> float:
+    share = options["flops"]
+    if not 0 < share <= 1:
+        raise PlanError(f"flops={share:g} is no share of the teacher's: choose more than 0 and at most 1")
+    return share
+
+
+def _prunable(graph: BlockGraph, stage: str) -> tuple[Block, ...]:
+    return tuple(block for block in graph.stage(stage) if block.prunable)
+
+
+def _must_be_transformer(graph: BlockGraph, rule: str) -> None:
+    if "D.0" in graph.stages:
+        raise PlanError(f"rule {rule!r} is for transformers, this model is a UNet: use 'vdmini' or 'uniform'")

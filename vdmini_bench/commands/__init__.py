@@ -1,0 +1,1 @@
+"""Commands of `vdmini-bench`, grouped by what they work on."""

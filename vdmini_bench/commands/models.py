@@ -1,0 +1,214 @@
+"""Commands on one model: inspect it, prune it, sample from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vdmini_bench.commands.options import JSON, SAMPLING, expected_failures
+
+
+@click.command()
+@click.argument("model")
+@click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", help="Show what a rule or a plan file removes.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the blocks into this PNG or SVG.")
+@JSON
+@expected_failures
+def inspect(model: str, rule_or_file: str | None, picture: Path | None, as_json: bool) -> None:
+    """Show the blocks of MODEL (a published or embedded name, or a folder) and what they cost; reads no weights."""
+    from vdmini_bench.inspection import block_lines, inspect_model
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.table import print_table
+
+    quiet_libraries()
+    inspection = inspect_model(model, rule_or_file)
+    if picture is not None:
+        from vdmini_bench.plots import plot_blocks
+
+        plot_blocks(inspection, picture)
+    if as_json:
+        click.echo(json.dumps(inspection.to_json()))
+        return
+    title = f"{model}, family {inspection.teacher.family}, at {inspection.teacher.input}"
+    print_table(title if rule_or_file is None else f"{title}, plan {rule_or_file}", *block_lines(inspection))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", default="vdmini", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet."
+)
+@expected_failures
+def prune(model: str, rule_or_file: str, output: Path) -> None:
+    """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
+    from vdmini_bench.generation import load_for_use, prune_into
+    from vdmini_bench.inspection import inspect_model
+    from vdmini_bench.progress import quiet_libraries
+
+    quiet_libraries()
+    if output.exists():
+        raise click.UsageError(f"{output} exists already: give another folder with -o")
+    # Without weights first: a plan that does not fit is refused before gigabytes are read.
+    inspection = inspect_model(model, rule_or_file)
+    assert inspection.plan is not None
+    assert inspection.student is not None
+    prune_into(load_for_use(model), inspection.plan, output)
+    before, after = inspection.teacher, inspection.student
+    click.echo(f"{before.params / 1e6:,.3f} M to {after.params / 1e6:,.3f} M weights")
+    click.echo(f"FLOPs x{after.flops / before.flops:.3f} at {before.input}")
+    click.echo(f"wrote {output}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
+@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
+@click.option("--seeds", default="0", show_default=True, help="0, 0,5,7 or 0-7: a clip for each seed.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the clips go.")
+@SAMPLING
+@expected_failures
+def sample(
+    model: str,
+    prompts: Path | None,
+    images: Path | None,
+    seeds: str,
+    output: Path,
+    steps: int | None,
+    frames: int | None,
+    size: str | None,
+    guidance: float | None,
+    batch_size: int,
+) -> None:
+    """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
+    from vdmini_bench.generation import load_for_use, sample_into
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.requests import choose_requests, choose_settings
+
+    quiet_libraries()
+    requests = choose_requests(model, prompts, images, seeds, count=8)
+    settings = choose_settings(model, steps, frames, size, guidance)
+    sample_into(load_for_use(model), requests, settings, output, batch_size)
+    click.echo(f"{len(requests)} clips in {output}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
+@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
+@click.option("--clips", type=click.IntRange(2), default=24, show_default=True, help="Drawn clips for embedded models.")
+@click.option("--seeds", default="0", show_default=True, help="Seeds for each image or prompt.")
+@click.option("--shard", default="1/1", show_default=True, help="2/4 measures the second of four parts.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where rows, table and plot go.")
+@SAMPLING
+@expected_failures
+def importance(
+    model: str,
+    prompts: Path | None,
+    images: Path | None,
+    clips: int,
+    seeds: str,
+    shard: str,
+    output: Path,
+    steps: int | None,
+    frames: int | None,
+    size: str | None,
+    guidance: float | None,
+    batch_size: int,
+) -> None:
+    """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
+    from vdmini_bench.generation import load_for_use, source_sha256
+    from vdmini_bench.importance import Study, measure_importance, parse_shard, write_importance
+    from vdmini_bench.plots import plot_importance
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.requests import choose_requests, choose_settings
+
+    quiet_libraries()
+    part = parse_shard(shard)
+    requests = choose_requests(model, prompts, images, seeds, count=clips)
+    settings = choose_settings(model, steps, frames, size, guidance)
+    study = Study(load_for_use(model), requests, settings, batch_size, source_sha256(model))
+    rows = measure_importance(study, output, part)
+    correlations = write_importance(output, rows)
+    plot_importance(rows, correlations, output / "importance.png")
+    for kind, measures in correlations.items():
+        for name, correlation in measures.items():
+            click.echo(f"{kind}s, {name} against depth: rank correlation {correlation}")
+    click.echo(f"{len(rows)} rows, table and picture: {output}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--importance", "scores", type=click.Path(path_type=Path), required=True, help="What `importance` wrote.")
+@click.option("--by", type=click.Choice(["content", "motion", "flow", "fvd"]), default="fvd", show_default=True)
+@click.option("--flops", type=float, help="At most this share of the teacher's FLOPs.")
+@click.option("--params", type=float, help="At most this share of its weights.")
+@click.option("--time", "time_share", type=float, help="At most this share of its measured time.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan's .json file.")
+@expected_failures
+def plan(
+    model: str,
+    scores: Path,
+    by: str,
+    flops: float | None,
+    params: float | None,
+    time_share: float | None,
+    output: Path,
+) -> None:
+    """Find the units of MODEL whose loss matters least for a wanted cost, and write the plan that removes them."""
+    from vdmini_bench.importance import plan_from_importance
+    from vdmini_bench.progress import quiet_libraries
+
+    quiet_libraries()
+    found = plan_from_importance(model, scores, by, flops, params, time_share)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(found.to_json(), encoding="utf-8")
+    click.echo(f"removes {', '.join(found.removed) or 'nothing'}")
+    click.echo(f"wrote {output}; see: vdmini-bench inspect {model} --plan {output}")
+
+
+@click.command("score-plans")
+@click.argument("model")
+@click.option("--plan", "plans", multiple=True, required=True, metavar="RULE_OR_FILE", help="Once for each plan.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
+@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
+@click.option("--clips", type=click.IntRange(6), default=72, show_default=True, help="Drawn clips for embedded models.")
+@click.option("--seeds", default="0", show_default=True, help="Seeds for each image or prompt.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the table goes.")
+@SAMPLING
+@expected_failures
+def score_plans(
+    model: str,
+    plans: tuple[str, ...],
+    prompts: Path | None,
+    images: Path | None,
+    clips: int,
+    seeds: str,
+    output: Path,
+    steps: int | None,
+    frames: int | None,
+    size: str | None,
+    guidance: float | None,
+    batch_size: int,
+) -> None:
+    """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
+    from vdmini.models import EMBEDDED
+    from vdmini_bench import plan_scores
+    from vdmini_bench.generation import load_for_use, source_sha256
+    from vdmini_bench.importance import Study
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.requests import choose_requests, choose_settings
+    from vdmini_bench.stages.reference import shipped_moments
+    from vdmini_bench.table import print_table
+
+    quiet_libraries()
+    requests = choose_requests(model, prompts, images, seeds, count=clips)
+    settings = choose_settings(model, steps, frames, size, guidance)
+    study = Study(load_for_use(model), requests, settings, batch_size, source_sha256(model))
+    rows = plan_scores.score_plans(study, plans, shipped_moments() if model in EMBEDDED else None, output)
+    print_table(f"{model}, {len(requests)} clips, no retraining", *plan_scores.plan_lines(rows))
+
+
+COMMANDS = (inspect, prune, sample, importance, plan, score_plans)

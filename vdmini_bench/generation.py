@@ -1,0 +1,120 @@
+"""Steps of a run that can be used alone: prune a model into a folder, and sample clips from one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vdmini.checkpoint import checkpoint_sha256, save_student
+from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, pipeline_denoiser
+from vdmini.plan import PlanError, PruningPlan
+from vdmini.prune import apply_plan
+from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
+from vdmini_bench.datasets.video import write_video
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.fingerprint import package_versions
+from vdmini_bench.progress import progress
+from vdmini_bench.store import write_atomically
+
+SAMPLES_RECORD = "samples.json"
+
+
+def load_for_use(source: str, dtype: str = "float32") -> VideoModel:
+    """Load a model on the first GPU, or on the CPU where there is none.
+
+    Raises:
+        SuiteError: it cannot be loaded.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return load_model(source, device=device, dtype=getattr(torch, dtype))
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+
+
+def source_sha256(source: str) -> str:
+    """The identity of a local checkpoint; a hub id stands for itself."""
+    folder = EMBEDDED.get(source, Path(source))
+    return checkpoint_sha256(folder) if folder.is_dir() else source
+
+
+def prune_into(model: VideoModel, plan: PruningPlan, folder: Path) -> None:
+    """Write the pruned model, the whole pipeline where there is one, with its plan and where it came from.
+
+    Raises:
+        SuiteError: the folder exists, or the plan does not fit the model.
+    """
+    try:
+        student = apply_plan(model.denoiser, plan)
+        whole = student
+        if model.pipeline is not None:
+            part = (
+                "unet" if getattr(model.pipeline, "unet", None) is pipeline_denoiser(model.pipeline) else "transformer"
+            )
+            setattr(model.pipeline, part, student)
+            whole = model.pipeline
+        provenance = {
+            "teacher": model.source,
+            "teacher_sha256": source_sha256(model.source),
+            "versions": package_versions(),
+        }
+        save_student(folder, whole, plan, provenance)
+    except (PlanError, FileExistsError) as error:
+        raise SuiteError(str(error)) from error
+
+
+def sample_into(
+    model: VideoModel,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    folder: Path,
+    batch_size: int,
+) -> None:
+    """Write a `.mp4` for each request that has none yet, and `samples.json`, which says what they came from.
+
+    Raises:
+        SuiteError: the folder holds samples of another model or other settings.
+        BenchError: the source holds no pipeline, or the pipeline cannot use the requests.
+    """
+    if model.pipeline is None:
+        raise BenchError(f"{model.source} holds a denoiser alone: give a pipeline folder")
+    _write_record(folder, model, settings, batch_size, requests)
+    groups = list(batches(requests, batch_size))
+    with progress("sample", len(groups)) as advance:
+        for group in groups:
+            paths = [folder / f"{request.name}.mp4" for request in group]
+            # The whole batch again where a clip of it is missing: rounding differs between batches.
+            if not all(path.exists() for path in paths):
+                try:
+                    clips = sample_clips(model.pipeline, group, settings)
+                except ValueError as error:
+                    raise BenchError(f"{model.source} cannot sample {group[0].name}: {error}") from error
+                for path, clip in zip(paths, clips, strict=True):
+                    partial = path.with_name(f"partial-{path.name}")
+                    write_video(partial, clip, settings.frames_per_second)
+                    partial.replace(path)
+            advance()
+
+
+def _write_record(
+    folder: Path, model: VideoModel, settings: SampleSettings, batch_size: int, requests: Sequence[ClipRequest]
+) -> None:
+    identity = {
+        "model": model.source,
+        "checkpoint_sha256": source_sha256(model.source),
+        "settings": asdict(settings),
+        "batch_size": batch_size,
+        "versions": package_versions(),
+    }
+    record = folder / SAMPLES_RECORD
+    if record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        changed = sorted(name for name in identity if before.get(name) != identity[name])
+        if changed:
+            raise SuiteError(f"{folder} holds samples with another {', '.join(changed)}: give another folder with -o")
+    clips = [{"name": each.name, "seed": each.seed, "prompt": each.prompt} for each in requests]
+    write_atomically(record, json.dumps({**identity, "clips": clips}, indent=1) + "\n")

@@ -1,0 +1,277 @@
+"""Measure importance: take out each block and unit of a model in turn, and write what its clips lost."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor, nn
+
+from vdmini.importance import (
+    Candidate,
+    CannotBypassError,
+    Clips,
+    block_seconds,
+    bypassed,
+    candidates,
+    content_distance,
+    marginal_scores,
+    motion_distance,
+)
+from vdmini.models import VideoModel, family_named, pipeline_denoiser
+from vdmini.plan import PlanError, PruningPlan, plan_removing
+from vdmini.planner import Target, plan_for_target
+from vdmini.prune import apply_plan
+from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.inspection import inspect_model
+from vdmini_bench.metrics.flow import flow_field_distance
+from vdmini_bench.metrics.frechet import frechet_distance
+from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
+from vdmini_bench.progress import progress
+from vdmini_bench.stats import RankCorrelation, rank_correlation
+from vdmini_bench.store import write_atomically
+
+RECORD, TABLE = "importance.json", "importance.csv"
+VERSION = 1
+MEASURES = ("content", "motion", "flow", "fvd")
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What one candidate costs and what clips lose without it; the losses are None where nothing could stand for it.
+
+    `content` and `motion` are relative distances, `flow` is in pixels per frame, `fvd` is between the changed clips and
+    those of the whole model; `params`, `flops` and `seconds` are what leaves with it.
+    """
+
+    kind: str
+    name: str
+    depth: float
+    params: int
+    flops: int
+    seconds: float
+    content: float | None
+    motion: float | None
+    flow: float | None
+    fvd: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole of an importance measurement: the same model, requests and settings for all of its candidates."""
+
+    model: VideoModel
+    requests: Sequence[ClipRequest]
+    settings: SampleSettings
+    batch_size: int
+    checkpoint: str
+
+    @property
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline that samples; raises BenchError where the source holds a denoiser alone."""
+        if self.model.pipeline is None:
+            raise BenchError(f"{self.model.source} holds no pipeline to sample with: give a pipeline folder")
+        return self.model.pipeline
+
+    def identity(self) -> dict[str, object]:
+        """Everything that decides a number; a folder that was begun under another one is refused."""
+        digest = hashlib.sha256()
+        for request in self.requests:
+            digest.update(f"{request.name}\0{request.seed}\0{request.prompt}\0".encode())
+            digest.update(b"" if request.image is None else request.image.tobytes())
+        return {
+            "version": VERSION,
+            "checkpoint_sha256": self.checkpoint,
+            "requests_sha256": digest.hexdigest(),
+            "clips": len(self.requests),
+            "settings": asdict(self.settings),
+            "batch_size": self.batch_size,
+            "torch": torch.__version__,
+        }
+
+
+def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 1)) -> list[Importance]:
+    """Measure every candidate of a shard (`number`, `of`), each written to `folder` when done and never measured twice.
+
+    Returns all that the folder has by then, other shards' included, in the order of the candidates.
+
+    Raises:
+        SuiteError: the folder holds another study.
+    """
+    _open_folder(folder, study)
+    chosen = candidates(study.model.blocks)
+    number, of = shard
+    waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
+    if waiting:
+        network = load_i3d().to(next(study.model.denoiser.parameters()).device)
+        seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
+        with progress("importance", len(waiting) + 1) as advance:
+            whole = sample_study(study, study.model.denoiser)
+            features = clip_logits(whole, network)
+            advance()
+            for candidate in waiting:
+                row = _measure(study, candidate, whole, features, network, seconds)
+                write_atomically(_row_path(folder, candidate), json.dumps(asdict(row)) + "\n")
+                advance()
+    paths = [_row_path(folder, candidate) for candidate in chosen]
+    return [Importance(**json.loads(path.read_text())) for path in paths if path.exists()]
+
+
+def write_importance(folder: Path, rows: Sequence[Importance]) -> dict[str, dict[str, RankCorrelation]]:
+    """Write `importance.csv` and return, by kind and measure, the rank correlation with depth, where it has one."""
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**asdict(row), "seconds": f"{row.seconds:.6g}"} for row in rows)
+    found: dict[str, dict[str, RankCorrelation]] = {}
+    for kind in ("block", "unit"):
+        measured = [row for row in rows if row.kind == kind and row.content is not None]
+        if len(measured) >= 4 and len({row.depth for row in measured}) > 1:
+            depths = [row.depth for row in measured]
+            found[kind] = {
+                name: rank_correlation(depths, [getattr(row, name) for row in measured]) for name in MEASURES
+            }
+    return found
+
+
+def unit_scores(rows: Sequence[Importance], model: VideoModel, measure: str) -> dict[str, float]:
+    """Scores for the planner: what each unit adds to the loss of what it requires, by one of the measures.
+
+    Raises:
+        SuiteError: a unit was not measured yet.
+    """
+    values = {row.name: getattr(row, measure) for row in rows if row.kind == "unit"}
+    missing = [unit.name for unit in model.blocks.units if values.get(unit.name) is None]
+    if missing:
+        raise SuiteError(
+            f"importance of {', '.join(missing)} is not measured: run `vdmini-bench importance` to its end"
+        )
+    return marginal_scores(model.blocks, values)
+
+
+def read_importance(folder: Path) -> list[Importance]:
+    """The rows that a folder holds.
+
+    Raises:
+        SuiteError: it holds none.
+    """
+    try:
+        rows = [Importance(**json.loads(path.read_text())) for path in sorted((folder / "rows").glob("*.json"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise SuiteError(f"{folder} holds no importance that can be read ({error}): measure it again") from error
+    if not rows:
+        raise SuiteError(f"{folder} holds no importance: run `vdmini-bench importance MODEL -o {folder}` first")
+    return rows
+
+
+def plan_from_importance(
+    source: str, folder: Path, measure: str, flops: float | None, params: float | None, time: float | None
+) -> PruningPlan:
+    """The plan that meets the shares given and loses the least of a measure.
+
+    Raises:
+        SuiteError: the model or the importance cannot be read, or no plan meets the target.
+    """
+    model = inspect_model(source, None).model
+    rows = read_importance(folder)
+    seconds = {row.name: row.seconds for row in rows if row.kind == "block"}
+    by_unit = {unit.name: sum(seconds.get(name, 0.0) for name in unit.blocks) for unit in model.blocks.units}
+    try:
+        scores = unit_scores(rows, model, measure)
+        # Blocks that cannot go take time too, but only what can go was watched: their share is of the prunable blocks.
+        return plan_for_target(model, Target(flops, params, time), scores, by_unit, sum(seconds.values()))
+    except PlanError as error:
+        raise SuiteError(str(error)) from error
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/4` as (2, 4).
+
+    Raises:
+        SuiteError: it is written in another way, or there is no such part.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal()) or not 1 <= int(number) <= int(of):
+        raise SuiteError(f"--shard {text!r}: write it as 2/4, the second of four parts")
+    return int(number), int(of)
+
+
+def _measure(
+    study: Study, candidate: Candidate, whole: Clips, features: Tensor, network: nn.Module, seconds: dict[str, float]
+) -> Importance:
+    graph = study.model.blocks
+    gone = [block for block in graph.blocks if block.name in candidate.blocks]
+    describe = partial(
+        Importance, candidate.kind, candidate.name, candidate.depth, sum(block.params for block in gone),
+        sum(block.flops for block in gone), sum(seconds[block.name] for block in gone),
+    )  # fmt: skip
+    denoiser = study.model.denoiser
+    try:
+        if candidate.kind == "block":
+            with bypassed(denoiser, candidate.name):
+                changed = sample_study(study, denoiser)
+        else:
+            plan = plan_removing(study.model, {*candidate.blocks}, f"without:{candidate.name}")
+            changed = sample_study(study, apply_plan(denoiser, plan))
+    except CannotBypassError:
+        return describe(None, None, None, None)
+    return describe(
+        content_distance(whole, changed),
+        motion_distance(whole, changed),
+        float(np.mean([flow_field_distance(a, b) for a, b in zip(whole, changed, strict=True)])),
+        frechet_distance(features.numpy(), clip_logits(changed, network).numpy()),
+    )
+
+
+def sample_study(study: Study, denoiser: nn.Module) -> Clips:
+    """All clips B T H W C uint8 of the study's pipeline with `denoiser` in it."""
+    pipeline = study.pipeline
+    original = pipeline_denoiser(pipeline)
+    part = "unet" if getattr(pipeline, "unet", None) is original else "transformer"
+    setattr(pipeline, part, denoiser)
+    try:
+        groups = batches(study.requests, study.batch_size)
+        return np.concatenate([sample_clips(pipeline, group, study.settings) for group in groups])
+    finally:
+        setattr(pipeline, part, original)
+
+
+def clip_logits(clips: Clips, network: nn.Module) -> Tensor:
+    """I3D logits N x 400 float32 of clips N T H W C uint8."""
+    return clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
+
+
+def _example_inputs(model: VideoModel) -> dict[str, Tensor]:
+    parameter = next(model.denoiser.parameters())
+    inputs = family_named(model.family).example_inputs(model.denoiser, model.blocks.input)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.rand(value.shape, generator=generator).to(
+            parameter.device, parameter.dtype if value.is_floating_point() else value.dtype
+        )
+        for name, value in inputs.items()
+    }
+
+
+def _row_path(folder: Path, candidate: Candidate) -> Path:
+    return folder / "rows" / f"{candidate.kind}-{candidate.name}.json"
+
+
+def _open_folder(folder: Path, study: Study) -> None:
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    identity = json.dumps(study.identity(), indent=1, sort_keys=True) + "\n"
+    record = folder / RECORD
+    if record.exists() and record.read_text() != identity:
+        raise SuiteError(
+            f"{folder} holds the importance of another model, of other clips or settings: give another folder with -o"
+        )
+    write_atomically(record, identity)

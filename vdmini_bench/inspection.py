@@ -1,0 +1,113 @@
+"""What a model is made of and what a plan takes from it: blocks, weights and FLOPs, read without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdmini.blocks import BlockGraph
+from vdmini.models import OFFICIAL, ModelLoadError, VideoModel, load_model
+from vdmini.plan import PlanError, PruningPlan
+from vdmini.prune import apply_plan
+from vdmini.rules import make_plan
+from vdmini_bench.errors import SuiteError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A denoiser's blocks, and the plan they were looked at under, if any."""
+
+    model: VideoModel
+    plan: PruningPlan | None
+
+    @property
+    def teacher(self) -> BlockGraph:
+        """The blocks of the model as it is."""
+        return self.model.blocks
+
+    @property
+    def student(self) -> BlockGraph | None:
+        """The blocks that the plan leaves, under the teacher's names; None without a plan."""
+        return None if self.plan is None else self.teacher.without(self.plan.removed)
+
+    def kept(self, block: str) -> bool:
+        """Whether the plan keeps a block."""
+        return self.plan is None or block not in self.plan.removed
+
+    def to_json(self) -> dict[str, object]:
+        """The inspection as plain values; parameters and FLOPs are integers, 1 MAC = 2 FLOP."""
+        student = self.student
+        return {
+            "family": self.teacher.family,
+            "input": str(self.teacher.input),
+            "teacher": {"params": self.teacher.params, "flops": self.teacher.flops},
+            "student": None if student is None else {"params": student.params, "flops": student.flops},
+            "blocks": [
+                {
+                    "name": block.name,
+                    "stage": block.stage,
+                    "depth": block.depth,
+                    "params": block.params,
+                    "flops": block.flops,
+                    "kept": self.kept(block.name),
+                }
+                for block in self.teacher.blocks
+            ],
+        }
+
+
+def inspect_model(source: str, rule_or_file: str | None) -> Inspection:
+    """Look at a published model by its name, an embedded one or a local folder, under a rule or a plan file.
+
+    Raises:
+        SuiteError: the source cannot be read, or the plan does not fit it.
+    """
+    try:
+        model = load_model(source, random_weights=source in OFFICIAL and not Path(source).exists(), device="meta")
+        if rule_or_file is None:
+            return Inspection(model, None)
+        plan = read_or_make_plan(rule_or_file, model)
+        # Without memory this costs nothing, and it finds what a plan's own checks cannot: weights that do not fit.
+        apply_plan(model.denoiser, plan)
+        return Inspection(model, plan)
+    except (ModelLoadError, PlanError) as error:
+        raise SuiteError(str(error)) from error
+
+
+def read_or_make_plan(rule_or_file: str, model: VideoModel) -> PruningPlan:
+    """The plan in a `.json` file, or the one that a rule makes for the model.
+
+    Raises:
+        SuiteError: the file cannot be read.
+        PlanError: it holds no plan, or the rule does not fit.
+    """
+    if not rule_or_file.endswith(".json"):
+        return make_plan(model, rule_or_file)
+    try:
+        return PruningPlan.from_json(Path(rule_or_file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"cannot read the plan {rule_or_file}: {error}") from error
+
+
+def block_lines(inspection: Inspection) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a block, then the sums of teacher and student."""
+    graph, student = inspection.teacher, inspection.student
+    header = ["block", "stage", "depth", "params (M)", "GFLOP", "share of FLOPs", *(["plan"] if student else [])]
+    lines = [
+        [
+            block.name,
+            block.stage,
+            str(block.depth),
+            f"{block.params / 1e6:.3f}",
+            f"{block.flops / 1e9:.3f}",
+            f"{block.flops / graph.flops:.1%}",
+            *([("kept" if inspection.kept(block.name) else "removed")] if student else []),
+        ]
+        for block in graph.blocks
+    ]
+    for name, whole in (("teacher", graph), ("student", student)):
+        if whole is not None:
+            share = f"{whole.flops / graph.flops:.1%}"
+            costs = [f"{whole.params / 1e6:.3f}", f"{whole.flops / 1e9:.3f}", share]
+            lines.append([name, "", "", *costs, *([f"x{whole.params / graph.params:.3f} params"] if student else [])])
+    return header, lines

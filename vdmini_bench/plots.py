@@ -1,0 +1,76 @@
+"""Plots for reports: what a model's blocks cost, and what they matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vdmini_bench.importance import Importance
+    from vdmini_bench.inspection import Inspection
+    from vdmini_bench.stats import RankCorrelation
+
+CONTENT, MOTION = "#31688e", "#e07b39"
+KEPT, REMOVED = "#31688e", "#fde0c5"
+
+
+def plot_blocks(inspection: Inspection, path: Path) -> None:
+    """Draw each block's weights and FLOPs as bars in the order they run, removed ones pale and hatched."""
+    # Figures of their own, not pyplot's: nothing global is touched and no screen is needed.
+    from matplotlib.figure import Figure
+
+    graph = inspection.teacher
+    blocks = [block for block in graph.blocks if block.prunable]
+    figure = Figure(figsize=(max(7.0, 0.24 * len(blocks)), 5.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for axes, label, values in (
+        (above, "params (M)", [block.params / 1e6 for block in blocks]),
+        (below, "GFLOP", [block.flops / 1e9 for block in blocks]),
+    ):
+        bars = axes.bar(range(len(blocks)), values, color=KEPT, edgecolor="#333333", linewidth=0.5)
+        for bar, block in zip(bars, blocks, strict=True):
+            if not inspection.kept(block.name):
+                bar.set(facecolor=REMOVED, hatch="///")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    below.set_xticks(range(len(blocks)), [block.name for block in blocks], rotation=90, fontsize=7)
+    title = f"{inspection.model.source} at {graph.input}"
+    student = inspection.student
+    if student is not None and inspection.plan is not None:
+        title += (
+            f"\nplan {inspection.plan.rule}: {graph.params / 1e6:,.1f} to {student.params / 1e6:,.1f} M weights,"
+            f" FLOPs x{student.flops / graph.flops:.3f} (removed: pale)"
+        )
+    above.set_title(title, fontsize=9, loc="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def plot_importance(
+    rows: Sequence[Importance], correlations: Mapping[str, Mapping[str, RankCorrelation]], path: Path
+) -> None:
+    """Draw, from shallow to deep, two bars a block and a unit: what its loss costs content and motion."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    for axes, kind in zip(figure.subplots(2, 1), ("block", "unit"), strict=True):
+        shown = sorted((row for row in rows if row.kind == kind), key=lambda row: row.depth)
+        places = range(len(shown))
+        for offset, name, colour in ((-0.2, "content", CONTENT), (0.2, "motion", MOTION)):
+            heights = [getattr(row, name) or 0.0 for row in shown]
+            axes.bar([place + offset for place in places], heights, 0.4, label=name, color=colour)
+        for place, row in zip(places, shown, strict=True):
+            if row.content is None:
+                axes.text(place, 0.0, "x", ha="center", va="bottom", color="#888888")
+        labels = [f"{row.name}\n(depth {row.depth:g})" for row in shown]
+        axes.set_xticks(places, labels, rotation=90, fontsize=7)
+        axes.set_ylabel("relative change of the clips")
+        title = f"{kind}s taken out, shallow to deep (x: nothing can stand in its place)"
+        found = correlations.get(kind, {})
+        title += "".join(f"\n{name} against depth: {found[name]}" for name in ("content", "motion") if name in found)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
