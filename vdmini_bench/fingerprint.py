@@ -35,9 +35,11 @@ def take_fingerprint() -> Fingerprint:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     machine = hashlib.sha256(f"{cpu}|{cores}|{gpu}|{torch.cuda.device_count()}".encode()).hexdigest()[:12]
-    commit = _git("rev-parse", "--short=12", "HEAD") or "unknown"
+    # Installed into an environment that lies inside somebody's checkout, this code is none of that checkout's.
+    ours = bool(_git("ls-files", "--", Path(__file__).name))
+    commit = (_git("rev-parse", "--short=12", "HEAD") if ours else "") or "unknown"
     # Results are written into the checkout by the run itself; only changed code makes it dirty.
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!results"))
+    dirty = ours and bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!results"))
     return Fingerprint(machine, cpu, cores, gpu, platform.python_version(), package_versions(), commit, dirty)
 
 
