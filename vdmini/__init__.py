@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from vdmini.models import ModelLoadError as ModelLoadError
     from vdmini.models import VideoModel as VideoModel
     from vdmini.models import load_model as load_model
+    from vdmini.models.animatediff import VDMiniUNetMotionModel as VDMiniUNetMotionModel
     from vdmini.models.svd import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
+    from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
+    from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
     from vdmini.plan import PlanError as PlanError
     from vdmini.plan import PruningPlan as PruningPlan
     from vdmini.prune import apply_plan as apply_plan
     from vdmini.rules import make_plan as make_plan
+    from vdmini.vae import VDMiniAutoencoderKLTemporalDecoder as VDMiniAutoencoderKLTemporalDecoder
 
 __version__ = "0.1.0"
 
@@ -38,7 +42,11 @@ _EXPORTS = {
     "ModelMixin": "diffusers",
     "PlanError": "vdmini.plan",
     "PruningPlan": "vdmini.plan",
+    "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
+    "VDMiniUNetMotionModel": "vdmini.models.animatediff",
     "VDMiniUNetSpatioTemporal": "vdmini.models.svd",
+    "VideoCrafterPipeline": "vdmini.models.videocrafter_pipeline",
+    "VideoCrafterUNet": "vdmini.models.videocrafter",
     "VideoModel": "vdmini.models",
     "apply_plan": "vdmini.prune",
     "checkpoint_sha256": "vdmini.checkpoint",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdmini.blocks import BlockGraph
-from vdmini.models import OFFICIAL, ModelLoadError, VideoModel, load_model
+from vdmini.models import ModelLoadError, VideoModel, is_published, load_model
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
@@ -63,7 +63,7 @@ def inspect_model(source: str, rule_or_file: str | None) -> Inspection:
         SuiteError: the source cannot be read, or the plan does not fit it.
     """
     try:
-        model = load_model(source, random_weights=source in OFFICIAL and not Path(source).exists(), device="meta")
+        model = load_model(source, random_weights=is_published(source) and not Path(source).exists(), device="meta")
         if rule_or_file is None:
             return Inspection(model, None)
         plan = read_or_make_plan(rule_or_file, model)

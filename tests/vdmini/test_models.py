@@ -73,11 +73,11 @@ def test_embedded_model_loads_from_the_package(
 
 
 def test_sources_that_do_not_load_are_named(tmp_path: Path, tiny_folder: Path) -> None:
-    with pytest.raises(ModelLoadError, match="names a family, not weights"):
+    with pytest.raises(ModelLoadError, match="names a published model, not weights"):
         load_model("svd")
     with pytest.raises(ModelLoadError, match=r"unknown family 'sdv'.*did you mean 'svd'"):
         load_model(tiny_folder, family="sdv")
-    with pytest.raises(ModelLoadError, match="needs a family name, not 'x/y'"):
+    with pytest.raises(ModelLoadError, match="'x/y' is no published model's name"):
         load_model("x/y", random_weights=True)
     with pytest.raises(ModelLoadError, match=r"has no model_index\.json"):
         load_model(tmp_path)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from vdmini.blocks import Block, BlockGraph, ModelInput, Unit
 
@@ -25,11 +24,30 @@ if TYPE_CHECKING:
 # One module a family; each implements `Family`.
 FAMILIES = {
     "svd": "vdmini.models.svd",
+    "videocrafter2": "vdmini.models.videocrafter",
+    "animatediff": "vdmini.models.animatediff",
+    "hunyuanvideo": "vdmini.models.hunyuanvideo",
+    "wan": "vdmini.models.wan",
+    "cogvideox": "vdmini.models.cogvideox",
+    "ltx": "vdmini.models.ltx",
+    "mochi": "vdmini.models.mochi",
 }
-# Published models that can be built without their weights, and the family of each.
+# Published models that can be built without their weights, and the family of each; a family's name means its first.
 OFFICIAL = {
     "svd": "svd",
     "svd-xt": "svd",
+    "videocrafter2": "videocrafter2",
+    "t2v-turbo-v2": "videocrafter2",
+    "animatediff": "animatediff",
+    "animatediff-v3": "animatediff",
+    "hunyuanvideo": "hunyuanvideo",
+    "wan2.1-t2v-1.3b": "wan",
+    "wan2.1-t2v-14b": "wan",
+    "wan2.2-t2v-a14b": "wan",
+    "cogvideox-2b": "cogvideox",
+    "cogvideox-5b": "cogvideox",
+    "ltx-video-2b": "ltx",
+    "mochi-1-preview": "mochi",
 }
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
@@ -48,6 +66,7 @@ class Family(Protocol):
 
     def matches(self, denoiser: nn.Module) -> bool: ...
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]: ...
+    def load_original(self, name: str, path: Path) -> nn.Module: ...
     def denoiser_classes(self) -> dict[str, type[nn.Module]]: ...
     def default_input(self, denoiser: nn.Module) -> ModelInput: ...
     def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]: ...
@@ -66,10 +85,10 @@ class Family(Protocol):
 
 
 if TYPE_CHECKING:
-    from vdmini.models import svd
+    from vdmini.models import animatediff, cogvideox, hunyuanvideo, ltx, mochi, svd, videocrafter, wan
 
     # The type checker holds each family's module to the protocol.
-    _FAMILY_MODULES: tuple[Family, ...] = (svd,)
+    _FAMILY_MODULES: tuple[Family, ...] = (svd, videocrafter, animatediff, hunyuanvideo, wan, cogvideox, ltx, mochi)
 
 
 @dataclass(frozen=True)
@@ -96,18 +115,22 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
 ) -> VideoModel:
-    """Load a model: an embedded name, a diffusers folder, a hub id, or a family name with `random_weights`.
+    """Load a model: an embedded name, a diffusers folder, a hub id, or a published name with `random_weights`.
 
-    Weights are read from safetensors only and no code that a source brings is run. With `random_weights` the family's
-    official configuration is built from torch's global generator. On the device "meta" nothing but the configuration of a
-    local folder's denoiser is read, and there is no pipeline. `dtype` None means float32. Raises ModelLoadError.
+    A file is an original checkpoint, whose denoiser is read; `family` says which family's or published model's it is.
+    Weights come from safetensors or, in such files, from a reader that takes tensors only: no code that a source brings
+    is run. With `random_weights` the published configuration is filled from torch's global generator. On the device
+    "meta" a local folder's denoiser is built from its configuration alone, and there is no pipeline. `dtype` None means
+    float32. Raises ModelLoadError.
     """
+    from vdmini.models import sources
+
     name = str(source)
-    if family is not None:
+    if family is not None and not is_published(family):
         family_named(family)
     if random_weights:
-        return _random_model(name, family, device, dtype)
-    if name in OFFICIAL and not Path(name).exists():
+        return sources.random_model(name, family, device, dtype)
+    if is_published(name) and not Path(name).exists():
         raise ModelLoadError(
             f"{name!r} names a published model, not weights: give a folder or a hub id, or pass random_weights=True"
         )
@@ -116,17 +139,24 @@ def load_model(
             f"{name!r} is not part of this installation ({EMBEDDED[name]} is missing): install a build that has it"
         )
     folder = EMBEDDED.get(name, Path(name))
+    if folder.is_file():
+        return sources.original_checkpoint(name, family, device, dtype)
     if str(device) == "meta":
-        model = _weightless_model(name, folder, dtype)
+        model = sources.weightless_model(name, folder, dtype)
     elif (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
-        model = _bare_denoiser(name, folder, device, dtype)
+        model = sources.bare_denoiser(name, folder, device, dtype)
     else:
-        model = _pipeline_model(name, folder, device, dtype)
+        model = sources.pipeline_model(name, folder, device, dtype)
     if family not in (None, model.family):
         raise ModelLoadError(
             f"{name!r} is a model of family {model.family!r}, not {family!r}: pass family={model.family!r}"
         )
     return model
+
+
+def is_published(name: str) -> bool:
+    """Whether a name is a published model's or a family's, to be built without weights."""
+    return name in OFFICIAL or name in FAMILIES
 
 
 def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGraph:
@@ -165,7 +195,7 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
 def family_named(name: str) -> Family:
     """The family of a name; raises ModelLoadError for a name that is not registered."""
     if name not in FAMILIES:
-        raise ModelLoadError(f"unknown family {name!r}{_nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
+        raise ModelLoadError(f"unknown family {name!r}{nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
     return cast(Family, importlib.import_module(FAMILIES[name]))
 
 
@@ -188,92 +218,7 @@ def pipeline_denoiser(pipeline: DiffusionPipeline) -> nn.Module:
     return denoiser
 
 
-def _random_model(name: str, family: str | None, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
-    import torch
-
-    if name not in OFFICIAL:
-        raise ModelLoadError(
-            f"random_weights=True needs a published model's name, not {name!r}{_nearest(name, OFFICIAL)}:"
-            f" use one of {', '.join(OFFICIAL)}"
-        )
-    if family not in (None, OFFICIAL[name]):
-        raise ModelLoadError(f"source {name!r} and family {family!r} disagree: leave family out")
-    with torch.device(device):
-        denoiser, vae = family_named(OFFICIAL[name]).build_official(name)
-    # Some layers make their tensors on the CPU whatever the default device is.
-    denoiser, vae = denoiser.to(device).eval(), vae.to(device).eval()
-    if dtype is not None:
-        denoiser, vae = denoiser.to(dtype), vae.to(dtype)
-    return VideoModel(source=name, family=OFFICIAL[name], denoiser=denoiser, vae=vae, pipeline=None)
-
-
-def _weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
-    import torch
-
-    places = [folder / part / "config.json" for part in ("unet", "transformer", ".")]
-    found = [place for place in places if place.is_file()]
-    if not found:
-        raise ModelLoadError(f"{name!r} has no configuration of a denoiser: give a local folder, or {_known_names()}")
-    try:
-        config = json.loads(found[0].read_text(encoding="utf-8"))
-        with torch.device("meta"):
-            denoiser = _denoiser_classes()[config["_class_name"]].from_config(config)
-    except Exception as error:  # whatever the file made json or diffusers raise, the source is at fault
-        raise ModelLoadError(
-            f"{found[0]} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
-            " give a folder that save_pretrained wrote"
-        ) from error
-    denoiser = denoiser.to(device="meta", dtype=dtype).eval()
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
-
-
-def _denoiser_classes() -> dict[str, Any]:
-    classes: dict[str, Any] = {}
-    for family in FAMILIES:
-        classes |= family_named(family).denoiser_classes()
-    return classes
-
-
-def _bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
-    classes = _denoiser_classes()
-    try:
-        class_name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
-        denoiser = classes[class_name].from_pretrained(folder, use_safetensors=True, dtype=dtype)
-    except Exception as error:  # whatever the file made diffusers, safetensors or json raise, the source is at fault
-        raise ModelLoadError(
-            f"{name!r} holds no denoiser of {', '.join(classes)} ({type(error).__name__}: {error}):"
-            " give a folder that save_pretrained wrote"
-        ) from error
-    denoiser = denoiser.to(device)
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
-
-
-def _pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-    if folder.exists() and not (folder / "model_index.json").is_file():
-        raise ModelLoadError(f"{name!r} has no model_index.json: give the folder that a pipeline was saved to")
-    location = str(folder) if folder.exists() else name
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            location, use_safetensors=True, trust_remote_code=False, dtype=dtype
-        )
-    except Exception as error:  # files, network and hub raise unrelated types; each means that the source did not load
-        raise ModelLoadError(
-            f"cannot load {name!r} ({type(error).__name__}: {error}): check that it is an existing folder or a hub"
-            f" id with safetensors weights; offline, download it first with `hf download {name}`;"
-            f" known names: {_known_names()}"
-        ) from error
-    denoiser = pipeline_denoiser(pipeline)
-    family = family_of(denoiser)
-    pipeline.to(device)
-    return VideoModel(name, family.NAME, denoiser, getattr(pipeline, "vae", None), pipeline)
-
-
-def _known_names() -> str:
-    return ", ".join([*EMBEDDED, *(f"{name} (with random_weights=True)" for name in OFFICIAL)])
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like a wrong one, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit
-from vdmini.models import unet
+from vdmini.models import ModelLoadError, unet
 from vdmini.sample import ClipRequest, SampleSettings
 
 NAME = "svd"
@@ -125,6 +126,11 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `svd` or `svd-xt` with random weights, on torch's current default device."""
     config = SVD_UNET_CONFIG | ({"num_frames": 25} if name == "svd-xt" else {})
     return UNetSpatioTemporalConditionModel(**config), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+
+
+def load_original(name: str, path: Path) -> nn.Module:
+    """Raise ModelLoadError: every published SVD has a diffusers version."""
+    raise ModelLoadError(f"{path}: original checkpoints of {name!r} are not read: give its diffusers version")
 
 
 def denoiser_classes() -> dict[str, type[nn.Module]]:

@@ -1,0 +1,339 @@
+"""AnimateDiff's family: Stable Diffusion 1.5's UNet, frame by frame, with motion modules between its blocks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_motion_model import UNetMotionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vdmini.blocks import ModelInput, Unit
+from vdmini.models import ModelLoadError, unet
+from vdmini.plan import PlanError
+from vdmini.sample import ClipRequest, SampleSettings
+
+NAME = "animatediff"
+TASK = "diffusion"
+
+# Stable Diffusion 1.5 with the motion adapter v1-5-2. SD 1.5's configuration calls its 8 heads "attention_head_dim".
+UNET_CONFIG: dict[str, Any] = {
+    "sample_size": 64,
+    "down_block_types": (*("CrossAttnDownBlockMotion",) * 3, "DownBlockMotion"),
+    "up_block_types": ("UpBlockMotion", *("CrossAttnUpBlockMotion",) * 3),
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "num_attention_heads": 8,
+    "motion_num_attention_heads": 8,
+    "motion_max_seq_length": 32,
+    "use_motion_mid_block": True,
+}
+
+VAE_CONFIG: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
+
+MID_BLOCK_TYPE = "UNetMidBlockCrossAttnMotion"
+PIPELINE_FRAMES = 16
+TEXT_TOKENS = 77
+
+# Settings that may have one entry a stage, in the order the down stages run or, reversed, in that of the up stages.
+DOWN_STAGE_SETTINGS = (
+    "down_block_types",
+    "block_out_channels",
+    "cross_attention_dim",
+    "transformer_layers_per_block",
+    "temporal_transformer_layers_per_block",
+    "num_attention_heads",
+    "motion_num_attention_heads",
+)
+UP_STAGE_SETTINGS = (
+    "up_block_types",
+    "reverse_transformer_layers_per_block",
+    "reverse_temporal_transformer_layers_per_block",
+    "reverse_motion_num_attention_heads",
+)
+# The middle block splits its weights into as many heads as the last entry says; their shapes do not tell.
+MID_BLOCK_SETTINGS = ("num_attention_heads", "motion_num_attention_heads")
+
+StageSetting = int | tuple[int, ...] | tuple[tuple[int, ...], ...]
+
+
+class VDMiniUNetMotionModel(UNetMotionModel):
+    """AnimateDiff's UNet with a middle block only if asked for; the defaults are VDMini's student of it.
+
+    `layers_per_block` counts the pairs of each down stage; the up stage of the same resolution has one more.
+    `mid_block_type` is None or "UNetMidBlockCrossAttnMotion", to which `use_motion_mid_block` gives motion modules or
+    not. Inputs and outputs are those of the parent: B C T H W latents, height and width best divisible by
+    2 ** (stages - 1), and a text context for each frame, (B T) N C.
+    """
+
+    # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
+    __module__ = "vdmini"
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        sample_size: int | None = None,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = ("CrossAttnDownBlockMotion",) * 3,
+        up_block_types: tuple[str, ...] = ("CrossAttnUpBlockMotion",) * 3,
+        block_out_channels: tuple[int, ...] = (320, 640, 1280),
+        layers_per_block: int | tuple[int, ...] = (1, 1, 2),
+        downsample_padding: int = 1,
+        mid_block_scale_factor: float = 1,
+        act_fn: str = "silu",
+        norm_num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        cross_attention_dim: int | tuple[int, ...] = 768,
+        transformer_layers_per_block: StageSetting = 1,
+        reverse_transformer_layers_per_block: StageSetting | None = None,
+        temporal_transformer_layers_per_block: StageSetting = 1,
+        reverse_temporal_transformer_layers_per_block: StageSetting | None = None,
+        transformer_layers_per_mid_block: int | tuple[int, ...] | None = None,
+        temporal_transformer_layers_per_mid_block: int | tuple[int, ...] = 1,
+        use_linear_projection: bool = False,
+        num_attention_heads: int | tuple[int, ...] = 8,
+        motion_max_seq_length: int = 32,
+        motion_num_attention_heads: int | tuple[int, ...] = 8,
+        reverse_motion_num_attention_heads: StageSetting | None = None,
+        use_motion_mid_block: bool = True,
+        mid_block_layers: int = 1,
+        encoder_hid_dim: int | None = None,
+        encoder_hid_dim_type: str | None = None,
+        addition_embed_type: str | None = None,
+        addition_time_embed_dim: int | None = None,
+        projection_class_embeddings_input_dim: int | None = None,
+        time_cond_proj_dim: int | None = None,
+        mid_block_type: str | None = None,
+    ) -> None:
+        if mid_block_type not in (None, MID_BLOCK_TYPE):
+            raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
+        super().__init__(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            downsample_padding=downsample_padding,
+            mid_block_scale_factor=mid_block_scale_factor,
+            act_fn=act_fn,
+            norm_num_groups=norm_num_groups,
+            norm_eps=norm_eps,
+            cross_attention_dim=cross_attention_dim,
+            transformer_layers_per_block=transformer_layers_per_block,
+            reverse_transformer_layers_per_block=reverse_transformer_layers_per_block,
+            temporal_transformer_layers_per_block=temporal_transformer_layers_per_block,
+            reverse_temporal_transformer_layers_per_block=reverse_temporal_transformer_layers_per_block,
+            transformer_layers_per_mid_block=transformer_layers_per_mid_block,
+            temporal_transformer_layers_per_mid_block=temporal_transformer_layers_per_mid_block,
+            use_linear_projection=use_linear_projection,
+            num_attention_heads=num_attention_heads,
+            motion_max_seq_length=motion_max_seq_length,
+            motion_num_attention_heads=motion_num_attention_heads,
+            reverse_motion_num_attention_heads=reverse_motion_num_attention_heads,
+            use_motion_mid_block=use_motion_mid_block,
+            mid_block_layers=mid_block_layers,
+            encoder_hid_dim=encoder_hid_dim,
+            encoder_hid_dim_type=encoder_hid_dim_type,
+            addition_embed_type=addition_embed_type,
+            addition_time_embed_dim=addition_time_embed_dim,
+            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
+            time_cond_proj_dim=time_cond_proj_dim,
+        )
+        if mid_block_type is None:
+            self.mid_block = None
+
+
+SETTINGS = tuple(inspect.signature(VDMiniUNetMotionModel).parameters)
+
+
+def matches(denoiser: nn.Module) -> bool:
+    """Whether a denoiser belongs to this family, as teacher or as student; that of Stable Diffusion XL does not."""
+    return isinstance(denoiser, UNetMotionModel) and denoiser.config.addition_embed_type is None
+
+
+def build_official(name: str) -> tuple[nn.Module, nn.Module]:
+    """The denoiser and VAE with random weights, on torch's current default device.
+
+    `animatediff` is Stable Diffusion 1.5 with the motion adapter v1-5-2, `animatediff-v3` with v1-5-3, whose middle
+    block has no motion modules.
+    """
+    config = UNET_CONFIG | ({"use_motion_mid_block": False} if name == "animatediff-v3" else {})
+    return UNetMotionModel(**config), AutoencoderKL(**VAE_CONFIG)
+
+
+def load_original(name: str, path: Path) -> nn.Module:
+    """Raise ModelLoadError: an original AnimateDiff file holds motion modules alone, without the UNet they go into."""
+    raise ModelLoadError(
+        f"{path}: original checkpoints of {name!r} are not read: put UNet and motion adapter together in diffusers'"
+        " AnimateDiffPipeline, save it and give its folder"
+    )
+
+
+def denoiser_classes() -> dict[str, type[nn.Module]]:
+    """The denoiser classes of this family by the name that a config.json gives them."""
+    return {each.__name__: each for each in (UNetMotionModel, VDMiniUNetMotionModel)}
+
+
+def default_input(denoiser: nn.Module) -> ModelInput:
+    """One clip of the pipeline's own length at the model's own size: 16 frames of 64x64 latents."""
+    config: Any = denoiser.config
+    side = config.sample_size or UNET_CONFIG["sample_size"]
+    return ModelInput(batch=1, frames=min(PIPELINE_FRAMES, config.motion_max_seq_length), height=side, width=side)
+
+
+def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
+    """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
+    config: Any = denoiser.config
+    context = config.cross_attention_dim
+    shapes = {
+        "sample": (size.batch, config.in_channels, size.frames, size.height, size.width),
+        "timestep": (size.batch,),
+        "encoder_hidden_states": (
+            size.batch * size.frames,
+            TEXT_TOKENS,
+            context if isinstance(context, int) else context[0],
+        ),
+    }
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def architecture(denoiser: nn.Module) -> dict[str, object]:
+    """The part of a denoiser's configuration that decides its weights: what a plan identifies its teacher by."""
+    config: Any = denoiser.config
+    return {name: config.get(name, MID_BLOCK_TYPE) for name in SETTINGS if name != "sample_size"}
+
+
+def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+    """The submodules of every block in the order they run; those outside the stages included, so none is left over."""
+    net: Any = denoiser
+    blocks: dict[str, tuple[nn.Module, ...]] = {"embeddings": (net.time_embedding,), "conv_in": (net.conv_in,)}
+    for name, stage in stage_modules(denoiser).items():
+        blocks |= {"Mid": (stage,)} if name == "Mid" else _stage_blocks(name, stage)
+    blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
+    return blocks
+
+
+def _stage_blocks(name: str, stage: Any) -> dict[str, tuple[nn.Module, ...]]:
+    parts = [getattr(stage, part) for part in ("resnets", "attentions", "motion_modules") if hasattr(stage, part)]
+    blocks = {f"{name}.{index}": modules for index, modules in enumerate(zip(*parts, strict=True))}
+    for sampler in ("downsample", "upsample"):
+        if getattr(stage, f"{sampler}rs", None):
+            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
+    return blocks
+
+
+def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """The module whose output is each stage's output, in the order they run."""
+    net: Any = denoiser
+    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
+    if net.mid_block is not None:
+        stages["Mid"] = net.mid_block
+    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
+
+
+def units(denoiser: nn.Module) -> tuple[Unit, ...]:
+    """The smallest removals that leave a UNet which can be wired."""
+    config: Any = denoiser.config
+    stages = stage_modules(denoiser)
+    prunable = [name for name in block_modules(denoiser) if name in stages or name.rpartition(".")[0] in stages]
+    return unet.units(prunable, config.block_out_channels)
+
+
+def stage_depth(denoiser: nn.Module, stage: str) -> int:
+    """Depth of a stage: 0 at the input and output, the number of resolutions for the middle block."""
+    net: Any = denoiser
+    return unet.depth_of(stage, len(net.down_blocks))
+
+
+def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+    """The student's network for the blocks kept of a teacher, with its own random weights.
+
+    Raises PlanError when the kept blocks cannot be wired into a UNet.
+    """
+    student: nn.Module = VDMiniUNetMotionModel(**student_config(teacher, kept, removed))
+    return student
+
+
+def student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
+    """Constructor arguments of `VDMiniUNetMotionModel` for the blocks kept of a teacher.
+
+    Raises PlanError when the kept blocks cannot be wired into a UNet.
+    """
+    layout = unet.student_layout(kept, removed)
+    net: Any = teacher
+    config: dict[str, Any] = architecture(teacher) | {"sample_size": net.config.sample_size}
+    down = {stage: _kept_pairs(kept, f"D.{stage}") for stage in range(len(layout.layers))}
+    up = {stage: _kept_pairs(kept, f"U.{stage}") for stage in range(layout.dropped_stages, layout.teacher_stages)}
+    for name in DOWN_STAGE_SETTINGS:
+        whole, config[name] = config[name], _left_of(config[name], down)
+        if layout.mid and name in MID_BLOCK_SETTINGS and _last(config[name]) != _last(whole):
+            raise PlanError(f"Mid has the {name} of the lowest resolution, which the plan removes: remove Mid too")
+    for name in UP_STAGE_SETTINGS:
+        config[name] = _left_of(config[name], up)
+    config["layers_per_block"] = list(layout.layers)
+    config["mid_block_type"] = MID_BLOCK_TYPE if layout.mid else None
+    return config
+
+
+def _kept_pairs(kept: Sequence[str], stage: str) -> list[int]:
+    places = [name.rpartition(".") for name in kept]
+    return [int(pair) for owner, _, pair in places if owner == stage and pair.isdigit()]
+
+
+def _left_of(setting: Any, pairs: Mapping[int, Sequence[int]]) -> Any:
+    """A setting's entries for the stages of `pairs`; where a stage has an entry for each pair, those of its pairs."""
+    if setting is None or isinstance(setting, int):
+        return setting
+    entries = [(setting[stage], kept) for stage, kept in pairs.items()]
+    return [entry if isinstance(entry, (int, str)) else [entry[pair] for pair in kept] for entry, kept in entries]
+
+
+def _last(setting: Any) -> Any:
+    return setting if isinstance(setting, int) else setting[-1]
+
+
+def sample(
+    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+) -> NDArray[np.float32]:
+    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]."""
+    run: Any = pipeline
+    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
+    return np.asarray(
+        run(
+            prompt=[request.text() for request in requests],
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            generator=[request.generator() for request in requests],
+            # A whole clip at a time, so that the batch it travels in does not choose what is decoded with it.
+            decode_chunk_size=settings.frames,
+            output_type="np",
+            **guidance,
+        ).frames
+    )
+
+
+skip_wiring = unet.skip_wiring
+student_names = unet.student_names
+feature_pairs = unet.feature_pairs

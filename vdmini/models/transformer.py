@@ -1,0 +1,270 @@
+"""What video transformers share: stacks of blocks, each of which hands on tokens of the shape it was given.
+
+So any block can leave, and the one after it reads what the one before it wrote. `Dual.3` is the fourth block of the
+stack `Dual`. A family's file says which class it has, where its stacks are and what surrounds them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vdmini.blocks import Unit
+from vdmini.models import ModelLoadError
+from vdmini.plan import PlanError
+from vdmini.sample import ClipRequest, SampleSettings
+
+PAIRS_PER_STACK = 4
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks that run one after the other: the stage they form, the attribute that lists them, the option that counts.
+
+    `last` names the last block where it is built unlike the others: it stays the student's last and is in no stage.
+    """
+
+    stage: str
+    attribute: str
+    option: str
+    last: str | None = None
+
+    def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
+        """The blocks of a denoiser by name, in the order they run."""
+        modules = [*getattr(denoiser, self.attribute)]
+        names = [f"{self.stage}.{index}" for index in range(len(modules))]
+        if self.last is not None:
+            names[-1] = self.last
+        return dict(zip(names, modules, strict=True))
+
+
+class OwnTensors(nn.Module):
+    """The weights and buffers that a module holds itself, in none of its submodules, as a module of their own.
+
+    It shares the owner's tables, so weights assigned to it are the owner's, and it counts every buffer as part of the
+    state: a student gets copies even of those that are not saved.
+    """
+
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__()
+        self._parameters = owner._parameters
+        self._buffers = owner._buffers
+
+
+@dataclass(frozen=True)
+class TransformerFamily:
+    """What a family's file says of its class, and what follows from it for planning, pruning and loading.
+
+    `configs` holds the published configurations by name, each with every constructor argument; `embeddings` and
+    `output` name the submodules that run before and after the stacks.
+    """
+
+    denoiser_class: type[Any]
+    configs: Mapping[str, Mapping[str, Any]]
+    stacks: tuple[Stack, ...]
+    embeddings: tuple[str, ...]
+    output: tuple[str, ...]
+
+    def matches(self, denoiser: nn.Module) -> bool:
+        """Whether a denoiser belongs to this family, as teacher or as student."""
+        return isinstance(denoiser, self.denoiser_class)
+
+    def build(self, name: str) -> nn.Module:
+        """The denoiser of a published configuration with random weights, on torch's current default device."""
+        denoiser: nn.Module = self.denoiser_class(**self.configs[name])
+        return denoiser
+
+    def denoiser_classes(self) -> dict[str, type[nn.Module]]:
+        """The denoiser class of this family by the name that a config.json gives it; students have the same."""
+        return {self.denoiser_class.__name__: self.denoiser_class}
+
+    def architecture(self, denoiser: nn.Module) -> dict[str, object]:
+        """A denoiser's configuration: what a plan identifies its teacher by."""
+        config: Any = denoiser.config
+        return {option: config.get(option) for option in next(iter(self.configs.values()))}
+
+    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        """The submodules of every block in the order they run; what surrounds the stacks is `embeddings` and `output`.
+
+        Weights that the denoiser holds itself count with the embeddings.
+        """
+        surrounding = [getattr(denoiser, name) for name in (*self.embeddings, *self.output)]
+        unsaved = [part for module in surrounding for part in module.modules() if part._non_persistent_buffers_set]
+        own = [OwnTensors(module) for module in (denoiser, *unsaved)]
+        blocks: dict[str, tuple[nn.Module, ...]] = {
+            "embeddings": (*own, *(getattr(denoiser, name) for name in self.embeddings))
+        }
+        for stack in self.stacks:
+            blocks |= {name: (module,) for name, module in stack.blocks(denoiser).items()}
+        blocks["output"] = tuple(getattr(denoiser, name) for name in self.output)
+        return blocks
+
+    def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
+        """The last block of each stage: a list of modules is not called itself, so it has no output to record."""
+        stages = {}
+        for stack in self.stacks:
+            blocks = stack.blocks(denoiser)
+            stages[stack.stage] = [module for name, module in blocks.items() if name != stack.last][-1]
+        return stages
+
+    def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
+        """The smallest removals: every block of a stage on its own."""
+        names = [name for stack in self.stacks for name in stack.blocks(denoiser) if name != stack.last]
+        return tuple(Unit(name, (name,)) for name in names)
+
+    def stage_depth(self, denoiser: nn.Module, stage: str) -> int:
+        """Place of a stage in the order they run: 0 for the first, and for what is in no stage."""
+        stages = [stack.stage for stack in self.stacks]
+        return stages.index(stage) if stage in stages else 0
+
+    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        """The student's network for the blocks kept of a teacher: the teacher's class with fewer blocks in its stacks.
+
+        Raises PlanError when a stack is left without blocks.
+        """
+        places = self._kept_places(kept, removed)
+        counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
+        native: Any = type(teacher)
+        config: Any = teacher.config
+        student: nn.Module = native.from_config({**config, **counts})
+        return student
+
+    def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """(reader, writer) of each skip connection: transformers have none."""
+        return ()
+
+    def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
+        """What each kept block is called in the student, where every stack is numbered from 0 again.
+
+        Raises PlanError as `build_student` does.
+        """
+        return {
+            f"{stage}.{place}": f"{stage}.{index}"
+            for stage, places in self._kept_places(kept, removed).items()
+            for index, place in enumerate(places)
+        }
+
+    def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
+        """(student block, teacher block) whose outputs should agree: at most four a stack, evenly spaced.
+
+        Raises PlanError as `build_student` does.
+        """
+        # A kept block's successor reads, in the teacher, what the removed blocks between them made of its output. So
+        # the student's block answers for these too: its partner is the teacher's last block before that successor,
+        # and the last block's partner is the stack's end. Each feature holds all tokens, hence so few of them.
+        pairs = []
+        for stack in self.stacks:
+            places = self._kept_places(kept, removed)[stack.stage]
+            total = sum(name.startswith(f"{stack.stage}.") for name in (*kept, *removed))
+            partners = [following - 1 for following in (*places[1:], total)]
+            wanted = min(PAIRS_PER_STACK, len(places))
+            spaced = [len(places) * count // wanted - 1 for count in range(1, wanted + 1)]
+            pairs += [(f"{stack.stage}.{index}", f"{stack.stage}.{partners[index]}") for index in spaced]
+            if stack.last is not None:
+                pairs.append((stack.last, stack.last))
+        return pairs
+
+    def load_original(self, name: str, path: str | Path) -> nn.Module:
+        """Read a published model's original single file, .safetensors or pickled tensors, into its diffusers class.
+
+        `name` says which configuration the file is of. Works without a network and runs no code of the file. Raises
+        ModelLoadError where diffusers cannot convert the family, and for a file that is not that model's.
+        """
+        native: Any = self.denoiser_class
+        if not hasattr(native, "from_single_file"):
+            raise ModelLoadError(
+                f"diffusers converts no original files of {native.__name__}: give the diffusers version of {name!r}"
+            )
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                config = {"_class_name": native.__name__, **self.configs[name]}
+                (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+                denoiser: nn.Module = native.from_single_file(_original_weights(path), config=folder)
+        except Exception as error:  # whatever the file made safetensors, torch or diffusers raise, the file is at fault
+            raise ModelLoadError(
+                f"{str(path)!r} is no original file of {name!r} ({type(error).__name__}: {error}):"
+                " check the file and the model's name"
+            ) from error
+        absent = [key for key, weight in denoiser.named_parameters() if weight.is_meta]
+        if absent:
+            raise ModelLoadError(
+                f"{str(path)!r} lacks {len(absent)} weights of {name!r}, {absent[0]} first: check the model's name"
+            )
+        return denoiser
+
+    def _kept_places(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {stack.stage: [] for stack in self.stacks}
+        for name in (*kept, *removed):
+            stage, _, place = name.rpartition(".")
+            if stage not in places or not re.fullmatch("[0-9]+", place):
+                example = ", ".join(f"{stage}.0" for stage in places)
+                raise PlanError(
+                    f"{name!r} is no block of a {self.denoiser_class.__name__}: blocks are called {example}"
+                )
+        for name in kept:
+            stage, _, place = name.rpartition(".")
+            places[stage].append(int(place))
+        for stage, left in places.items():
+            if not left:
+                raise PlanError(f"the plan removes every block of {stage}: keep at least one")
+        return places
+
+
+def sample_prompts(
+    pipeline: DiffusionPipeline,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    *,
+    frame_stride: int,
+    options: Mapping[str, object] | None = None,
+) -> NDArray[np.float32]:
+    """Draw each request's prompt: B T H W C float32 RGB in [0, 1].
+
+    The VAE makes 1 + k * `frame_stride` frames; `options` are more arguments of this family's pipeline. Raises
+    ValueError for another number of frames.
+    """
+    if settings.frames % frame_stride != 1:
+        nearest = max(0, round((settings.frames - 1) / frame_stride)) * frame_stride + 1
+        raise ValueError(
+            f"this model makes 1 + {frame_stride}k frames, not {settings.frames}: ask for {nearest} frames"
+        )
+    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
+    run: Any = pipeline
+    return np.asarray(
+        run(
+            prompt=[request.text() for request in requests],
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            generator=[request.generator() for request in requests],
+            output_type="np",
+            **guidance,
+            **(options or {}),
+        ).frames
+    )
+
+
+def meta_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors of the given shapes on the meta device, by name."""
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _original_weights(path: str | Path) -> dict[str, Tensor]:
+    if Path(path).suffix == ".safetensors":
+        return load_file(path)
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # HunyuanVideo's own file wraps its weights in "module".
+    return weights.get("module", weights)
