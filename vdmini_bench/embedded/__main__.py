@@ -1,4 +1,4 @@
-"""Train the embedded teacher again: `python -m vdmini_bench.embedded train --minutes 90`, then `... reference`."""
+"""Train the embedded teacher again: `python -m vdmini_bench.embedded train --minutes 150`, then `... reference`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vdmini_bench.datasets.video import read_frames, write_video
 from vdmini_bench.progress import progress, quiet_libraries
 
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
-VAE_SHARE = 0.3
+VAE_SHARE = 0.4
 # Beyond any index that a run draws, so that the reference shares no clip with the real and condition sets.
 REFERENCE_INDICES = range(101, 131)
 
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--minutes", type=float, default=90.0, show_default=True, help="Training time; a repeated call resumes.")
+@click.option("--minutes", type=float, default=150.0, show_default=True, help="Training time; a repeated call resumes.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and train its denoiser further.")
