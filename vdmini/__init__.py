@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vdmini.blocks import Block as Block
     from vdmini.blocks import BlockGraph as BlockGraph
     from vdmini.blocks import ModelInput as ModelInput
+    from vdmini.channels import VDMiniChannelPrunedUNetSpatioTemporal as VDMiniChannelPrunedUNetSpatioTemporal
     from vdmini.checkpoint import checkpoint_sha256 as checkpoint_sha256
     from vdmini.checkpoint import save_student as save_student
     from vdmini.features import FeatureTap as FeatureTap
@@ -43,6 +44,7 @@ _EXPORTS = {
     "PlanError": "vdmini.plan",
     "PruningPlan": "vdmini.plan",
     "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
+    "VDMiniChannelPrunedUNetSpatioTemporal": "vdmini.channels",
     "VDMiniUNetMotionModel": "vdmini.models.animatediff",
     "VDMiniUNetSpatioTemporal": "vdmini.models.svd",
     "VideoCrafterPipeline": "vdmini.models.videocrafter_pipeline",

@@ -24,9 +24,9 @@ class Block:
     """One unit of a denoiser: what it is called, where it sits and what it costs.
 
     `stage` groups blocks that share a resolution and a side of the network (`D.0`, `Mid`, `U.1`); `depth` counts from 0
-    at the input and output towards the middle. `params` is the number of weights; `flops` are those of one forward pass
-    at the graph's input, 1 MAC = 2 FLOP. Blocks that are not `prunable` (embeddings, the convolutions at both ends)
-    always stay.
+    at the input and output of a UNet towards its middle, and from the first block of a transformer to its last.
+    `params` is the number of weights; `flops` are those of one forward pass at the graph's input, 1 MAC = 2 FLOP.
+    Blocks that are not `prunable` (embeddings, the convolutions at both ends) always stay.
     """
 
     name: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ def flops_by_block(
         for submodule in submodules:
             _count_inside(submodule, name, counter, flops)
     meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, _without_values():
         shapes_only(**meta_inputs)
     outside = counter.get_total_flops() - sum(flops.values())
     if outside:
@@ -63,6 +65,24 @@ def _count_inside(submodule: nn.Module, name: str, counter: FlopCounterMode, flo
 
     submodule.register_forward_pre_hook(enter)
     submodule.register_forward_hook(leave)
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Let forward passes run on the meta device that ask it for autocast, or for the places of entries that are not 0.
+
+    Autocast changes no shape there, and an attention mask counts as full.
+    """
+    from torch.fx.experimental import _config
+
+    shape_settings: Any = _config
+    autocast = torch.autocast
+
+    def of_other_devices(device_type: str, *options: Any, **named: Any) -> AbstractContextManager[object]:
+        return nullcontext() if device_type == "meta" else autocast(device_type, *options, **named)
+
+    with patch.object(torch, "autocast", of_other_devices), shape_settings.patch(meta_nonzero_assume_all_nonzero=True):
+        yield
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers import DiffusionPipeline, ModelMixin, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 import vdmini
@@ -60,6 +60,55 @@ def test_pipeline_folder_loads(tiny_folder: Path, tiny_inputs: dict[str, Tensor]
 def test_bare_denoiser_folder_loads(tiny_folder: Path) -> None:
     model = load_model(tiny_folder / "unet")
     assert (model.family, model.vae, model.pipeline) == ("svd", None, None)
+
+
+def test_meta_device_reads_configurations_and_no_weights(tiny_folder: Path, tiny_graph: BlockGraph) -> None:
+    for weights in tiny_folder.rglob("*.safetensors"):
+        weights.unlink()
+    for source in (tiny_folder, tiny_folder / "unet"):
+        model = load_model(source, device="meta", dtype=torch.float16)
+        assert {(each.device.type, each.dtype) for each in model.denoiser.parameters()} == {("meta", torch.float16)}
+        assert (model.pipeline, model.blocks.params) == (None, tiny_graph.params)
+    (tiny_folder / "unet" / "config.json").write_text('{"_class_name": "Transformer2DModel"}')
+    with pytest.raises(ModelLoadError, match=r"describes no denoiser of UNetSpatioTemporal"):
+        load_model(tiny_folder, device="meta")
+    shutil.rmtree(tiny_folder / "unet")
+    with pytest.raises(ModelLoadError, match="has no configuration of a denoiser"):
+        load_model(tiny_folder, device="meta")
+
+
+def test_meta_device_asks_the_hub_for_the_configuration_alone(
+    tiny_teacher: UNetSpatioTemporalConditionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_hub(location: str, subfolder: str) -> dict[str, object]:
+        if (location, subfolder) != ("owner/model", "transformer"):
+            raise OSError(f"{location} has no {subfolder}")
+        return {**tiny_teacher.config, "_class_name": "UNetSpatioTemporalConditionModel"}
+
+    monkeypatch.setattr(ModelMixin, "load_config", from_hub)
+    model = load_model("owner/model", device="meta")
+    assert vdmini.plan.architecture_sha256(family_named("svd").architecture(model.denoiser)) == (
+        vdmini.plan.architecture_sha256(family_named("svd").architecture(tiny_teacher))
+    )
+    with pytest.raises(ModelLoadError, match="owner/other has no unet"):
+        load_model("owner/other", device="meta")
+
+
+def test_a_family_name_means_its_first_published_model() -> None:
+    assert load_model("wan", random_weights=True, device="meta").denoiser.config.num_layers == 30
+    with pytest.raises(ModelLoadError, match="disagree"):
+        load_model("wan2.1-t2v-14b", family="svd", random_weights=True, device="meta")
+
+
+def test_a_file_is_an_original_checkpoint_of_the_family_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "unet_mg.pt"
+    torch.save({"weight": torch.ones(1)}, file)
+    with pytest.raises(ModelLoadError, match="say whose original checkpoint it is"):
+        load_model(file)
+    with pytest.raises(ModelLoadError, match=r"unet_mg\.pt"):
+        load_model(file, family="t2v-turbo-v2")
+    with pytest.raises(ModelLoadError, match="give its diffusers version"):
+        load_model(file, family="svd")
 
 
 def test_embedded_model_loads_from_the_package(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdmini.blocks import BlockGraph
-from vdmini.models import VideoModel
+from vdmini.models import VideoModel, load_model
 from vdmini.plan import PlanError
 from vdmini.rules import RULES, make_plan, parse_rule
 
@@ -96,3 +96,52 @@ def test_deepest_first_starts_at_the_middle_and_vdmini_does_not_touch_the_deep_p
 def test_wrong_rules_say_what_to_write(official: VideoModel, rule: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         make_plan(official, rule)
+
+
+@pytest.fixture(scope="module")
+def hunyuanvideo() -> VideoModel:
+    """HunyuanVideo at its published size, without memory."""
+    return load_model("hunyuanvideo", random_weights=True, device="meta")
+
+
+# Any 12 of the 60 blocks cost the same FLOPs, but not the same number of weights.
+@pytest.mark.parametrize(
+    ("rule", "billions"),
+    [("every-nth:n=5", 10.33), ("keep:Dual=20,Single=28", 11.12), ("keep:Dual=12,Single=36", 9.54)],
+)
+def test_students_of_hunyuanvideo_have_the_known_sizes(hunyuanvideo: VideoModel, rule: str, billions: float) -> None:
+    plan = make_plan(hunyuanvideo, rule)
+    student = hunyuanvideo.blocks.without(plan.removed)
+    assert len(plan.removed) == 12
+    assert student.params / 1e9 == pytest.approx(billions, abs=0.005)
+    assert hunyuanvideo.blocks.flops / student.flops == pytest.approx(1.25, abs=0.005)
+
+
+def test_keep_leaves_the_ends_of_a_stack(hunyuanvideo: VideoModel) -> None:
+    kept = make_plan(hunyuanvideo, "keep:Single=2").kept
+    assert [name for name in kept if name.startswith("Single")] == ["Single.0", "Single.39"]
+    assert sum(name.startswith("Dual") for name in kept) == 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("vdmini", "for transformers, 'every-nth'"),
+        ("keep:Triple=3", r"the stacks are Dual \(20\), Single \(40\)"),
+        ("keep:Dual=21", "cannot be kept of 20 blocks"),
+        ("every-nth:n=1", "choose 2 or more"),
+    ],
+)
+def test_rules_that_do_not_fit_a_transformer_say_so(hunyuanvideo: VideoModel, rule: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        make_plan(hunyuanvideo, rule)
+
+
+def test_rules_by_share_fit_transformers_too(hunyuanvideo: VideoModel) -> None:
+    graph = hunyuanvideo.blocks
+    for rule in ("uniform", "random", "deepest-first"):
+        left = graph.without(make_plan(hunyuanvideo, f"{rule}:flops=0.8").removed)
+        assert 0.8 <= left.flops / graph.flops < 0.82
+    deepest = make_plan(hunyuanvideo, "deepest-first:flops=0.8").removed
+    assert deepest[-1] == "Single.39"
+    assert not any(name.startswith("Dual") for name in deepest)

@@ -50,7 +50,7 @@ def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("inspect", "sdv"), "sdv"),
+        (("inspect", "no/such/folder"), "no/such/folder"),
         (("inspect", "svd", "--plan", "vdmin"), "did you mean 'vdmini'"),
         (("inspect", "svd", "--plan", "absent.json"), "cannot read the plan"),
         (("prune", "svd", "-o", "out"), "names a published model, not weights"),

@@ -259,10 +259,10 @@ def units(denoiser: nn.Module) -> tuple[Unit, ...]:
     return unet.units(prunable, config.block_out_channels)
 
 
-def stage_depth(denoiser: nn.Module, stage: str) -> int:
-    """Depth of a stage: 0 at the input and output, the number of resolutions for the middle block."""
+def block_depth(denoiser: nn.Module, block: str) -> int:
+    """Depth of a block: 0 at the input and output, the number of resolutions for the middle block."""
     net: Any = denoiser
-    return unet.depth_of(stage, len(net.down_blocks))
+    return unet.depth_of(block, len(net.down_blocks))
 
 
 def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:

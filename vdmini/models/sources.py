@@ -53,24 +53,37 @@ def original_checkpoint(
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
-    """A local folder's denoiser on the meta device, from its configuration alone."""
+    """The denoiser of a folder or a hub id on the meta device, from its configuration alone."""
     import torch
 
-    places = [folder / part / "config.json" for part in ("unet", "transformer", ".")]
-    found = [place for place in places if place.is_file()]
-    if not found:
-        raise ModelLoadError(f"{name!r} has no configuration of a denoiser: give a local folder, or {known_names()}")
+    config = _denoiser_config(name, folder)
     try:
-        config = json.loads(found[0].read_text(encoding="utf-8"))
         with torch.device("meta"):
-            denoiser = _denoiser_classes()[config["_class_name"]].from_config(config)
-    except Exception as error:  # whatever the file made json or diffusers raise, the source is at fault
+            denoiser = _denoiser_classes()[str(config["_class_name"])].from_config(config)
+    except Exception as error:  # whatever an unfit configuration makes diffusers raise, the source is at fault
         raise ModelLoadError(
-            f"{found[0]} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
+            f"{name!r} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
             " give a folder that save_pretrained wrote"
         ) from error
     denoiser = denoiser.to(device="meta", dtype=dtype).eval()
     return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+
+
+def _denoiser_config(name: str, folder: Path) -> dict[str, object]:
+    from diffusers.models.modeling_utils import ModelMixin
+
+    problems = []
+    for part in ("unet", "transformer", None) if folder.is_dir() else ("unet", "transformer"):
+        try:
+            if folder.is_dir():
+                return dict(json.loads((folder / (part or ".") / "config.json").read_text(encoding="utf-8")))
+            return dict(ModelMixin.load_config(name, subfolder=part))
+        except (OSError, ValueError) as error:  # this part is missing, unreachable or no JSON
+            problems.append(str(error))
+    raise ModelLoadError(
+        f"{name!r} has no configuration of a denoiser that can be read ({problems[0]}): give a folder that"
+        f" save_pretrained wrote, a hub id, or one of {known_names()}"
+    )
 
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:

@@ -124,10 +124,10 @@ class TransformerFamily:
         names = [name for stack in self.stacks for name in stack.blocks(denoiser) if name != stack.last]
         return tuple(Unit(name, (name,)) for name in names)
 
-    def stage_depth(self, denoiser: nn.Module, stage: str) -> int:
-        """Place of a stage in the order they run: 0 for the first, and for what is in no stage."""
-        stages = [stack.stage for stack in self.stacks]
-        return stages.index(stage) if stage in stages else 0
+    def block_depth(self, denoiser: nn.Module, block: str) -> int:
+        """Place of a block in the order they run, through all stacks; 0 for what is in none."""
+        names = [name for stack in self.stacks for name in stack.blocks(denoiser)]
+        return names.index(block) if block in names else 0
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
         """The student's network for the blocks kept of a teacher: the teacher's class with fewer blocks in its stacks.

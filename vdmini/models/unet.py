@@ -35,13 +35,13 @@ class UNetLayout:
         return self.teacher_stages - len(self.layers)
 
 
-def depth_of(stage: str, stages: int) -> int:
-    """Depth of a stage in a UNet of `stages` resolutions: 0 at the input and output, `stages` for the middle block."""
-    side, _, index = stage.partition(".")
+def depth_of(block: str, stages: int) -> int:
+    """Depth of a block in a UNet of `stages` resolutions: 0 at the input and output, `stages` for the middle block."""
+    side, *place = block.split(".")
     if side == "Mid":
         return stages
     if side in ("D", "U"):
-        return int(index) if side == "D" else stages - 1 - int(index)
+        return int(place[0]) if side == "D" else stages - 1 - int(place[0])
     return 0
 
 

@@ -135,9 +135,9 @@ def units(denoiser: nn.Module) -> tuple[Unit, ...]:
     return unet.units(prunable, config.block_out_channels)
 
 
-def stage_depth(denoiser: nn.Module, stage: str) -> int:
-    """Depth of a stage: 0 at the input and output, the number of resolutions for the middle block."""
-    return unet.depth_of(stage, len(pairs_of_stages(denoiser)))
+def block_depth(denoiser: nn.Module, block: str) -> int:
+    """Depth of a block: 0 at the input and output, the number of resolutions for the middle block."""
+    return unet.depth_of(block, len(pairs_of_stages(denoiser)))
 
 
 def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:

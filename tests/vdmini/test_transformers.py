@@ -1,0 +1,407 @@
+"""Students of video transformers are their teachers with blocks cut out, in classes that diffusers loads by itself."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tiny_transformers import TINY, Tiny
+from torch import Tensor, nn
+
+from vdmini import models
+from vdmini.blocks import ModelInput
+from vdmini.cost import count_parameters
+from vdmini.features import FeatureTap, feature_pairs
+from vdmini.models import Family, ModelLoadError, VideoModel, block_graph, family_named, load_model
+from vdmini.plan import PlanError, PruningPlan, architecture_sha256
+from vdmini.prune import apply_plan
+from vdmini.sample import ClipRequest
+
+PUBLISHED = {
+    "hunyuanvideo": ("hunyuanvideo", "12.821"),
+    "wan2.1-t2v-1.3b": ("wan", "1.419"),
+    "wan2.1-t2v-14b": ("wan", "14.288"),
+    "wan2.2-t2v-a14b": ("wan", "14.288"),
+    "cogvideox-2b": ("cogvideox", "1.694"),
+    "cogvideox-5b": ("cogvideox", "5.570"),
+    "ltx-video-2b": ("ltx", "1.923"),
+    "mochi-1-preview": ("mochi", "10.028"),
+}
+REQUESTS = (ClipRequest("one", 3, prompt="a cat runs"), ClipRequest("two", 4, prompt="a red dog sleeps"))
+# Mochi asks for autocast to float32, which CPUs have no use for.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
+every_tiny = pytest.mark.parametrize("tiny", TINY.values(), ids=[*TINY])
+
+
+@pytest.fixture(scope="module")
+def hunyuanvideo() -> VideoModel:
+    """HunyuanVideo at its published size, without memory."""
+    return load_model("hunyuanvideo", random_weights=True, device="meta")
+
+
+def family_of(tiny: Tiny) -> Family:
+    """The family's module."""
+    return family_named(tiny.family)
+
+
+def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
+    """The plan that removes just these blocks."""
+    family = models.family_of(denoiser)
+    names = [name for unit in family.units(denoiser) for name in unit.blocks]
+    return PruningPlan(
+        family=family.NAME,
+        teacher=architecture_sha256(family.architecture(denoiser)),
+        rule="by hand",
+        kept=tuple(name for name in names if name not in removed),
+        removed=tuple(name for name in names if name in removed),
+        skips=(),
+    )
+
+
+def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
+    """Random values for the family's example inputs of two clips with prompts of different lengths."""
+    generator = torch.Generator().manual_seed(2)
+    size = ModelInput(batch=2, frames=2, height=2, width=4)
+    values: dict[str, Tensor] = {}
+    for name, shape in family_of(tiny).example_inputs(denoiser, size).items():
+        values[name] = torch.rand(shape.shape, generator=generator)
+        if name == "timestep":
+            values[name] = torch.tensor([300, 700])
+        if name == "encoder_attention_mask":
+            values[name] = torch.ones(shape.shape, dtype=torch.bool)
+            values[name][0, 5:] = False
+    return values
+
+
+def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
+    """The teacher itself with blocks taken out of its lists."""
+    net = copy.deepcopy(teacher)
+    gone = {id(family_blocks[-1]) for name, family_blocks in block_modules(net).items() if name in removed}
+    for attribute in ("transformer_blocks", "single_transformer_blocks", "blocks"):
+        if hasattr(net, attribute):
+            left = [block for block in getattr(net, attribute) if id(block) not in gone]
+            setattr(net, attribute, nn.ModuleList(left))
+    return net
+
+
+def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+    """The submodules of every block."""
+    return models.family_of(denoiser).block_modules(denoiser)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_official_models_have_the_published_sizes(name: str) -> None:
+    model = load_model(name, random_weights=True, device="meta")
+    family, billions = PUBLISHED[name]
+    assert model.family == family
+    assert f"{count_parameters(model.denoiser) / 1e9:.3f}" == billions
+    assert model.vae is not None
+
+
+@pytest.mark.parametrize(("dual", "single", "billions"), [(16, 32, "10.33"), (20, 28, "11.12"), (12, 36, "9.54")])
+def test_hunyuanvideo_gets_a_fifth_cheaper_whichever_twelve_blocks_leave(
+    hunyuanvideo: VideoModel, dual: int, single: int, billions: str
+) -> None:
+    gone = (*(f"Dual.{index}" for index in range(dual, 20)), *(f"Single.{index}" for index in range(single, 40)))
+    student = block_graph(apply_plan(hunyuanvideo.denoiser, plan_for(hunyuanvideo.denoiser, gone)))
+    left = hunyuanvideo.blocks.without(gone)
+    assert f"{student.params / 1e9:.2f}" == billions
+    assert f"{hunyuanvideo.blocks.flops / student.flops:.2f}" == "1.25"
+    assert (student.params, student.flops) == (left.params, left.flops)
+
+
+def test_hunyuanvideo_costs_what_was_published_at_both_sizes(hunyuanvideo: VideoModel) -> None:
+    # 97x544x960 pixels are 25 * 34 * 60 = 51,000 video tokens; with them go 256 text tokens.
+    large = block_graph(hunyuanvideo.denoiser, ModelInput(batch=1, frames=33, height=90, width=160))
+    for graph, total, each in ((hunyuanvideo.blocks, "2.634", "0.0439"), (large, "12.069", "0.2011")):
+        assert f"{graph.flops / 1e15:.3f}" == total
+        assert {f"{block.flops / 1e15:.4f}" for block in graph.blocks if block.prunable} == {each}
+    assert {f"{block.params / 1e6:.2f}" for block in large.stage("Dual")} == {"339.83"}
+    assert {f"{block.params / 1e6:.2f}" for block in large.stage("Single")} == {"141.59"}
+
+
+@every_tiny
+def test_every_block_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    graph = block_graph(teacher)
+    blocks = graph.prunable
+    assert [unit.blocks for unit in graph.units] == [(name,) for name in blocks]
+    student = block_graph(apply_plan(teacher, plan_for(teacher, (blocks[0],))))
+    left = graph.without((blocks[0],))
+    assert [(block.params, block.flops) for block in student.blocks] == [
+        (block.params, block.flops) for block in left.blocks
+    ]
+    assert len(student.stages) == len(graph.stages)
+
+
+@every_tiny
+@torch.no_grad()
+def test_student_equals_the_teacher_with_blocks_deleted(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    student = apply_plan(teacher, plan_for(teacher, tiny.removed))
+    inputs = real_inputs(tiny, teacher)
+    output = student(**inputs).sample
+    assert type(student) is type(teacher)
+    assert not any(tensor.is_meta for tensor in (*student.parameters(), *student.buffers()))
+    assert torch.equal(output, edited(teacher, tiny.removed)(**inputs).sample)
+    assert not torch.allclose(output, teacher(**inputs).sample)
+
+
+@every_tiny
+def test_student_owns_its_weights(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    student = apply_plan(teacher, plan_for(teacher, tiny.removed))
+    with torch.no_grad():
+        for tensor in (*student.parameters(), *student.buffers()):
+            tensor.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert not any(buffer.any() for buffer in student.buffers())
+    assert all(buffer.any() for buffer in teacher.buffers())
+
+
+@every_tiny
+@torch.no_grad()
+def test_paired_features_agree_where_the_removed_blocks_do_nothing(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    for name in tiny.removed:
+        for weight in block_modules(teacher)[name][-1].parameters():
+            weight.zero_()
+    plan = plan_for(teacher, tiny.removed)
+    student = apply_plan(teacher, plan)
+    inputs = real_inputs(tiny, teacher)
+    student_blocks, teacher_blocks = zip(*feature_pairs(plan), strict=True)
+    with FeatureTap(student, student_blocks) as student_tap, FeatureTap(teacher, teacher_blocks) as teacher_tap:
+        assert torch.equal(student(**inputs).sample, teacher(**inputs).sample)
+    features = student_tap.features
+    assert all(torch.equal(*pair) for pair in zip(features, teacher_tap.features, strict=True))
+    assert not any(torch.equal(one, other) for one, other in itertools.pairwise(features))
+
+
+def test_features_pair_a_block_with_the_last_one_it_answers_for() -> None:
+    hunyuanvideo, mochi = family_named("hunyuanvideo"), family_named("mochi")
+    kept = [f"Dual.{index}" for index in (0, 1, 4)] + [f"Single.{index}" for index in range(0, 16, 2)]
+    removed = ["Dual.2", "Dual.3", "Dual.5"] + [f"Single.{index}" for index in range(1, 16, 2)]
+    assert hunyuanvideo.feature_pairs(kept, removed) == [
+        ("Dual.0", "Dual.0"),
+        ("Dual.1", "Dual.3"),
+        ("Dual.2", "Dual.5"),
+        ("Single.1", "Single.3"),
+        ("Single.3", "Single.7"),
+        ("Single.5", "Single.11"),
+        ("Single.7", "Single.15"),
+    ]
+    assert mochi.feature_pairs(["Block.1"], ["Block.0", "Block.2"]) == [
+        ("Block.0", "Block.2"),
+        ("last_block", "last_block"),
+    ]
+
+
+@every_tiny
+def test_a_stage_puts_out_what_its_last_block_does(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    last = {unit.name.rpartition(".")[0]: unit.name for unit in family_of(tiny).units(teacher)}
+    with FeatureTap(teacher, [*last, *last.values()]) as tap, torch.no_grad():
+        teacher(**real_inputs(tiny, teacher))
+    stages = len(last)
+    assert all(torch.equal(*pair) for pair in zip(tap.features[:stages], tap.features[stages:], strict=True))
+
+
+@every_tiny
+def test_gradient_checkpointing_gives_the_same_gradients(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    inputs = real_inputs(tiny, teacher)
+    gradients = []
+    for checkpointing in (False, True):
+        student = apply_plan(teacher, plan_for(teacher, tiny.removed)).train()
+        if checkpointing:
+            student.enable_gradient_checkpointing()
+        student(**inputs).sample.square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in student.named_parameters()})
+    trained = [name for name, gradient in gradients[0].items() if gradient is not None]
+    assert len(trained) > 0.9 * len(gradients[0])
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in trained)
+
+
+@every_tiny
+def test_plans_that_leave_a_stack_empty_or_name_other_blocks_are_refused(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    names = [unit.name for unit in family_of(tiny).units(teacher)]
+    stage = names[0].rpartition(".")[0]
+    gone = tuple(name for name in names if name.startswith(stage))
+    with pytest.raises(PlanError, match=f"removes every block of {stage}: keep at least one"):
+        apply_plan(teacher, plan_for(teacher, gone))
+    with pytest.raises(PlanError, match="'last_block' is no block"):
+        family_of(tiny).student_names([*names, "last_block"], [])
+    with pytest.raises(PlanError, match=r"'Mid' is no block of a .*blocks are called"):
+        family_of(tiny).feature_pairs(names, ["Mid"])
+
+
+def test_mochis_last_block_stays_last() -> None:
+    teacher = TINY["mochi"].build_denoiser()
+    graph = block_graph(teacher)
+    assert graph.prunable == ("Block.0", "Block.1", "Block.2", "Block.3")
+    student = apply_plan(teacher, plan_for(teacher, ("Block.3",)))
+    assert [block.context_pre_only for block in student.transformer_blocks] == [False, False, False, True]
+    last, teachers_last = student.transformer_blocks[-1], teacher.transformer_blocks[-1]
+    assert torch.equal(last.ff.net[2].weight, teachers_last.ff.net[2].weight)
+
+
+RELOAD = """
+import json, sys, numpy, torch
+from diffusers import DiffusionPipeline
+for folder, call in json.loads(sys.argv[1]).items():
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    generators = [torch.Generator().manual_seed(seed) for seed in call.pop("seeds")]
+    numpy.save(f"{folder}/clips.npy", pipeline(**call, generator=generators, output_type="np").frames)
+assert "vdmini" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def sampled(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Two clips of each tiny student's pipeline: sampled here, and from its folder by a process without vdmini."""
+    calls, here, folders = {}, {}, {}
+    for name, tiny in TINY.items():
+        teacher = tiny.build_denoiser()
+        pipeline = tiny.build_pipeline(apply_plan(teacher, plan_for(teacher, tiny.removed)))
+        here[name] = family_of(tiny).sample(pipeline, REQUESTS, tiny.settings)
+        folders[name] = tmp_path_factory.mktemp(name)
+        pipeline.save_pretrained(folders[name])
+        calls[str(folders[name])] = {
+            "prompt": [request.prompt for request in REQUESTS],
+            "seeds": [request.seed for request in REQUESTS],
+            "num_inference_steps": tiny.settings.steps,
+            "num_frames": tiny.frames,
+            "height": tiny.height,
+            "width": tiny.width,
+        }
+        if tiny.family == "ltx":
+            calls[str(folders[name])]["frame_rate"] = tiny.settings.frames_per_second
+    subprocess.run([sys.executable, "-c", RELOAD, json.dumps(calls)], check=True)
+    return {name: (clips, np.load(folders[name] / "clips.npy")) for name, clips in here.items()}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_diffusers_alone_reloads_a_students_pipeline_and_samples_the_same_clips(
+    sampled: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]], name: str
+) -> None:
+    here, there = sampled[name]
+    tiny = TINY[name]
+    assert here.shape == (2, tiny.frames, tiny.height, tiny.width, 3)
+    assert 0 <= here.min() < here.max() <= 1
+    assert here.tobytes() == there.tobytes()
+
+
+@every_tiny
+def test_a_clip_depends_on_its_own_request(tiny: Tiny) -> None:
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    sample, settings = family_of(tiny).sample, tiny.settings
+    together = sample(pipeline, REQUESTS, settings)
+    for request, clip in zip(REQUESTS, together, strict=True):
+        assert np.abs(sample(pipeline, [request], settings)[0] - clip).max() < 1e-3
+    first = REQUESTS[0]
+    for changed in (dataclasses.replace(first, seed=9), dataclasses.replace(first, prompt="red dog")):
+        assert np.abs(sample(pipeline, [changed], settings)[0] - together[0]).max() > 1e-6
+    for setting in ({"guidance": 2.0}, {"steps": 3}):
+        other = dataclasses.replace(settings, **setting)
+        assert np.abs(sample(pipeline, [first], other)[0] - together[0]).max() > 1e-6
+    with pytest.raises(ValueError, match=r"makes 1 \+ .*k frames, not 12: ask for (13|9) frames"):
+        sample(pipeline, [first], dataclasses.replace(settings, frames=12))
+    with pytest.raises(ValueError, match="clip 'one' has no prompt"):
+        sample(pipeline, [dataclasses.replace(first, prompt=None)], settings)
+
+
+def test_ltx_is_told_the_frame_rate() -> None:
+    tiny = TINY["ltx"]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    slow, fast = (dataclasses.replace(tiny.settings, frames_per_second=rate) for rate in (5, 30))
+    one, other = (family_of(tiny).sample(pipeline, REQUESTS[:1], settings) for settings in (slow, fast))
+    assert np.abs(one - other).max() > 1e-6
+
+
+def original_wan(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Wan's weights under the names of its own files."""
+    renamed = {
+        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+        "condition_embedder.time_proj": "time_projection.1",
+        ".attn1.": ".self_attn.",
+        ".attn2.": ".cross_attn.",
+        ".to_out.0.": ".o.",
+        ".to_q.": ".q.",
+        ".to_k.": ".k.",
+        ".to_v.": ".v.",
+        ".norm2.": ".norm3.",
+        "ffn.net.0.proj": "ffn.0",
+        "ffn.net.2": "ffn.2",
+        ".scale_shift_table": ".modulation",
+        "proj_out": "head.head",
+    }
+    original = {}
+    for name, tensor in weights.items():
+        for ours, theirs in renamed.items():
+            name = name.replace(ours, theirs)
+        original["head.modulation" if name == "scale_shift_table" else name] = tensor.clone()
+    return original
+
+
+def original_ltx(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LTX-Video's weights under the names of its own files."""
+    renamed = {"proj_in": "patchify_proj", "time_embed": "adaln_single", "norm_q": "q_norm", "norm_k": "k_norm"}
+    original = {}
+    for name, tensor in weights.items():
+        for ours, theirs in renamed.items():
+            name = name.replace(ours, theirs)
+        original[f"model.diffusion_model.{name}"] = tensor.clone()
+    return original
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize(("family", "original"), [("wan", original_wan), ("ltx", original_ltx)])
+def test_original_files_load_offline(
+    family: str, original: object, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = family_named(family)
+    denoiser = TINY[family].build_denoiser()
+    monkeypatch.setitem(module.CONFIGS, "tiny", module.architecture(denoiser))
+    weights = original(denoiser.state_dict())
+    path = tmp_path / f"original.{suffix}"
+    save_file(weights, path) if suffix == "safetensors" else torch.save({"module": weights}, path)
+    loaded = module.load_original("tiny", path)
+    inputs = real_inputs(TINY[family], denoiser)
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).sample, denoiser(**inputs).sample)
+
+
+def test_files_that_are_not_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wan = family_named("wan")
+    denoiser = TINY["wan"].build_denoiser()
+    monkeypatch.setitem(wan.CONFIGS, "tiny", wan.architecture(denoiser))
+    weights = original_wan(denoiser.state_dict())
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "blocks.4" not in name}, tmp_path / "short.safetensors"
+    )
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "page.safetensors").write_bytes(b"<html>")
+    for name in ("short", "other", "page", "absent"):
+        with pytest.raises(ModelLoadError, match="check the"):
+            wan.load_original("tiny", tmp_path / f"{name}.safetensors")
+    with pytest.raises(ModelLoadError, match="diffusers converts no original files of CogVideoX"):
+        family_named("cogvideox").load_original("cogvideox-2b", tmp_path / "file.safetensors")
+    assert not hasattr(CogVideoXTransformer3DModel, "from_single_file")
