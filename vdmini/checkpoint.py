@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -52,8 +53,8 @@ def read_plan(folder: str | Path) -> PruningPlan:
 def checkpoint_sha256(folder: str | Path) -> str:
     """Identity of a checkpoint: SHA-256 over the names and contents of its weights, configurations and vocabularies.
 
-    Plan and provenance are left out, and so is anything else that loading does not read. Raises FileNotFoundError when
-    the folder holds no weights.
+    Plan and provenance are left out, and so is anything else that loading does not read, such as where it was loaded
+    from before. Raises FileNotFoundError when the folder holds no weights.
     """
     folder = Path(folder)
     files = {
@@ -68,6 +69,16 @@ def checkpoint_sha256(folder: str | Path) -> str:
         raise FileNotFoundError(f"{folder} holds no safetensors weights: give a folder that save_student wrote")
     digest = hashlib.sha256()
     for name in sorted(files):
-        with files[name].open("rb") as file:
-            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name}\0{_content_sha256(files[name])}\n".encode())
     return digest.hexdigest()
+
+
+def _content_sha256(path: Path) -> str:
+    if path.name in ("config.json", "model_index.json"):
+        with contextlib.suppress(ValueError, AttributeError):
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            # diffusers notes where a part was loaded from: the same checkpoint in another place is the same.
+            kept = {name: value for name, value in settings.items() if name != "_name_or_path"}
+            return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -86,10 +86,12 @@ def _without_values() -> Iterator[None]:
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
-    """A copy with the same topology and no storage: the weights are replaced before they would be copied."""
+    """A float32 copy with the same topology and no storage: the weights are replaced before they would be copied."""
     replaced: dict[int, object] = {}
     for parameter in module.parameters():
         replaced[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     for buffer in module.buffers():
         replaced[id(buffer)] = buffer.detach().to("meta")
-    return copy.deepcopy(module, replaced)
+    # Inputs are made in float32, and the number of operations does not depend on the format.
+    copied: nn.Module = copy.deepcopy(module, replaced)
+    return copied.float()

@@ -138,6 +138,12 @@ def test_the_hash_is_of_weights_and_configurations(student_pipeline: Saved, tmp_
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     assert checkpoint_sha256(copied) == checkpoint_sha256(first)
+    config = copied / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": "/another/place"}))
+    assert checkpoint_sha256(copied) == checkpoint_sha256(first)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_frames": 3}))
+    assert checkpoint_sha256(copied) != checkpoint_sha256(first)
+    shutil.copy(first / "unet" / "config.json", config)
     (copied / "notes.md").write_text("not loaded")
     assert checkpoint_sha256(copied) == checkpoint_sha256(first)
     weights = copied / "unet" / "diffusion_pytorch_model.safetensors"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers import AutoModel, DiffusionPipeline, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 import vdmini
@@ -85,7 +85,7 @@ def test_meta_device_asks_the_hub_for_the_configuration_alone(
             raise OSError(f"{location} has no {subfolder}")
         return {**tiny_teacher.config, "_class_name": "UNetSpatioTemporalConditionModel"}
 
-    monkeypatch.setattr(ModelMixin, "load_config", from_hub)
+    monkeypatch.setattr(AutoModel, "load_config", from_hub)
     model = load_model("owner/model", device="meta")
     assert vdmini.plan.architecture_sha256(family_named("svd").architecture(model.denoiser)) == (
         vdmini.plan.architecture_sha256(family_named("svd").architecture(tiny_teacher))

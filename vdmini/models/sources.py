@@ -70,14 +70,14 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
 
 
 def _denoiser_config(name: str, folder: Path) -> dict[str, object]:
-    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.models.auto_model import AutoModel
 
     problems = []
     for part in ("unet", "transformer", None) if folder.is_dir() else ("unet", "transformer"):
         try:
             if folder.is_dir():
                 return dict(json.loads((folder / (part or ".") / "config.json").read_text(encoding="utf-8")))
-            return dict(ModelMixin.load_config(name, subfolder=part))
+            return dict(AutoModel.load_config(name, subfolder=part))
         except (OSError, ValueError) as error:  # this part is missing, unreachable or no JSON
             problems.append(str(error))
     raise ModelLoadError(

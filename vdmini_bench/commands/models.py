@@ -98,7 +98,7 @@ def sample(
 @click.argument("model")
 @click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
-@click.option("--clips", type=click.IntRange(2), default=24, show_default=True, help="Drawn clips for embedded models.")
+@click.option("--clips", type=click.IntRange(2), default=16, show_default=True, help="Drawn clips for embedded models.")
 @click.option("--seeds", default="0", show_default=True, help="Seeds for each image or prompt.")
 @click.option("--shard", default="1/1", show_default=True, help="2/4 measures the second of four parts.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where rows, table and plot go.")
