@@ -142,4 +142,5 @@ def _denoiser_classes() -> dict[str, Any]:
 
 
 def known_names() -> str:
-    return ", ".join([*EMBEDDED, *(f"{name} (with random_weights=True)" for name in OFFICIAL)])
+    """The names that load without a folder, and those that need `random_weights`."""
+    return f"{', '.join(EMBEDDED)}, or with random_weights=True {', '.join(OFFICIAL)}"
