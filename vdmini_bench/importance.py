@@ -36,6 +36,7 @@ from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.flow import flow_field_distance
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
+from vdmini_bench.plots import RATIO
 from vdmini_bench.progress import progress
 from vdmini_bench.stats import RankCorrelation, rank_correlation
 from vdmini_bench.store import write_atomically
@@ -134,12 +135,15 @@ def write_importance(folder: Path, rows: Sequence[Importance]) -> dict[str, dict
         writer.writerows({**asdict(row), "seconds": f"{row.seconds:.6g}"} for row in rows)
     found: dict[str, dict[str, RankCorrelation]] = {}
     for kind in ("block", "unit"):
-        measured = [row for row in rows if row.kind == kind and row.content is not None]
+        measured = [row for row in rows if row.kind == kind and row.content and row.motion is not None]
         if len(measured) >= 4 and len({row.depth for row in measured}) > 1:
             depths = [row.depth for row in measured]
             found[kind] = {
                 name: rank_correlation(depths, [getattr(row, name) for row in measured]) for name in MEASURES
             }
+            # Where all losses fall with depth, this still says whether deep blocks carry motion rather than content.
+            ratios = [(row.motion or 0.0) / row.content for row in measured if row.content]
+            found[kind][RATIO] = rank_correlation(depths, ratios)
     return found
 
 

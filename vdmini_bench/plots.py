@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+RATIO = "motion over content"
 
 if TYPE_CHECKING:
     from vdmini_bench.importance import Importance
@@ -50,7 +53,7 @@ def plot_blocks(inspection: Inspection, path: Path) -> None:
 def plot_importance(
     rows: Sequence[Importance], correlations: Mapping[str, Mapping[str, RankCorrelation]], path: Path
 ) -> None:
-    """Draw, from shallow to deep, two bars a block and a unit: what its loss costs content and motion."""
+    """Draw, from shallow to deep, two bars a block and a unit on a logarithmic scale: what its loss costs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 7.0), layout="constrained")
@@ -58,17 +61,21 @@ def plot_importance(
         shown = sorted((row for row in rows if row.kind == kind), key=lambda row: row.depth)
         places = range(len(shown))
         for offset, name, colour in ((-0.2, "content", CONTENT), (0.2, "motion", MOTION)):
-            heights = [getattr(row, name) or 0.0 for row in shown]
+            heights = [getattr(row, name) or math.nan for row in shown]
             axes.bar([place + offset for place in places], heights, 0.4, label=name, color=colour)
         for place, row in zip(places, shown, strict=True):
             if row.content is None:
-                axes.text(place, 0.0, "x", ha="center", va="bottom", color="#888888")
-        labels = [f"{row.name}\n(depth {row.depth:g})" for row in shown]
+                axes.text(place, 0.02, "x", ha="center", color="#888888", transform=axes.get_xaxis_transform())
+        labels = [f"{row.name}\n(depth {row.depth:.2g})" for row in shown]
+        # What a block is worth spans orders of magnitude.
+        axes.set_yscale("log")
         axes.set_xticks(places, labels, rotation=90, fontsize=7)
         axes.set_ylabel("relative change of the clips")
         title = f"{kind}s taken out, shallow to deep (x: nothing can stand in its place)"
         found = correlations.get(kind, {})
-        title += "".join(f"\n{name} against depth: {found[name]}" for name in ("content", "motion") if name in found)
+        title += "".join(
+            f"\n{name} against depth: {found[name]}" for name in ("content", "motion", RATIO) if name in found
+        )
         axes.set_title(title, fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
