@@ -89,9 +89,12 @@ def _on_meta(module: nn.Module) -> nn.Module:
     """A float32 copy with the same topology and no storage: the weights are replaced before they would be copied."""
     replaced: dict[int, object] = {}
     for parameter in module.parameters():
-        replaced[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        replaced[id(parameter)] = nn.Parameter(_shape_of(parameter), parameter.requires_grad)
     for buffer in module.buffers():
-        replaced[id(buffer)] = buffer.detach().to("meta")
+        replaced[id(buffer)] = _shape_of(buffer)
+    return copy.deepcopy(module, replaced)
+
+
+def _shape_of(weight: Tensor) -> Tensor:
     # Inputs are made in float32, and the number of operations does not depend on the format.
-    copied: nn.Module = copy.deepcopy(module, replaced)
-    return copied.float()
+    return weight.detach().to("meta", torch.float32 if weight.is_floating_point() else weight.dtype)

@@ -55,6 +55,7 @@ def original_checkpoint(
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
     """The denoiser of a folder or a hub id on the meta device, from its configuration alone."""
     import torch
+    from torch import nn
 
     config = _denoiser_config(name, folder)
     try:
@@ -65,7 +66,9 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
             f"{name!r} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
             " give a folder that save_pretrained wrote"
         ) from error
-    denoiser = denoiser.to(device="meta", dtype=dtype).eval()
+    # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts, which
+    # lose nothing where there are no values.
+    nn.Module.to(denoiser, device="meta", dtype=dtype).eval()
     return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
 
 
