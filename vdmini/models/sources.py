@@ -66,8 +66,8 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
             f"{name!r} describes no denoiser of {', '.join(_denoiser_classes())} ({type(error).__name__}: {error}):"
             " give a folder that save_pretrained wrote"
         ) from error
-    # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts, which
-    # lose nothing where there are no values.
+    # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts,
+    # which lose nothing where there are no values.
     nn.Module.to(denoiser, device="meta", dtype=dtype).eval()
     return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
 
