@@ -138,6 +138,22 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert "cannot be met" in hopeless.output
 
 
+def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
+    result = invoke("score-plans", "embedded/svd", "--plan", "vdmini", "--clips", 6, *FAST, "-o", tmp_path / "plans")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "plans" / "plans.csv").open() as file:
+        whole, pruned = csv.DictReader(file)
+    assert (whole["plan"], pruned["plan"]) == ("none", "vdmini")
+    assert [float(whole[name]) for name in ("params", "flops", "content", "motion", "flow")] == [1, 1, 0, 0, 0]
+    assert float(pruned["flops"]) == pytest.approx(0.617, abs=0.001)
+    assert float(pruned["content"]) > 0
+    assert float(pruned["fvd_to_teacher"]) > float(whole["fvd_to_teacher"])
+    assert float(pruned["fvd"]) > 0, "drawn clips have real ones to be compared with"
+    refused = invoke("score-plans", "embedded/svd", "--plan", "keep:Dual=3", "-o", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert not (tmp_path / "other").exists()
+
+
 def test_requests_come_in_a_fixed_order(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red disc\n\na blue ring\n")
     requests = prompt_requests(tmp_path / "prompts.txt", [3, 1])
