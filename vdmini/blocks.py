@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 
@@ -35,6 +35,11 @@ class Block:
     params: int
     flops: int
     prunable: bool = True
+
+
+def prunable_names(blocks: Iterable[str], stages: Collection[str]) -> list[str]:
+    """The names of blocks that belong to a stage, or are one: what may be removed, in the order given."""
+    return [name for name in blocks if name in stages or name.rpartition(".")[0] in stages]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vdmini.blocks import prunable_names
 from vdmini.models import Family, ModelLoadError, family_of
 from vdmini.plan import PlanError, PruningPlan, architecture_sha256
 
@@ -43,7 +44,7 @@ def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
             " make a plan for this teacher with make_plan(teacher)"
         )
     stages = family.stage_modules(teacher)
-    blocks = [name for name in family.block_modules(teacher) if name in stages or name.rpartition(".")[0] in stages]
+    blocks = prunable_names(family.block_modules(teacher), stages)
     for name in (*plan.kept, *plan.removed):
         if name not in blocks:
             raise PlanError(f"the plan names {name!r}, a block the teacher lacks: its blocks are {', '.join(blocks)}")

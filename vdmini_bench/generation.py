@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vdmini.checkpoint import checkpoint_sha256, save_student
-from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, pipeline_denoiser
+from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, replace_denoiser
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
@@ -52,10 +52,7 @@ def prune_into(model: VideoModel, plan: PruningPlan, folder: Path) -> None:
         student = apply_plan(model.denoiser, plan)
         whole = student
         if model.pipeline is not None:
-            part = (
-                "unet" if getattr(model.pipeline, "unet", None) is pipeline_denoiser(model.pipeline) else "transformer"
-            )
-            setattr(model.pipeline, part, student)
+            replace_denoiser(model.pipeline, student)
             whole = model.pipeline
         provenance = {
             "teacher": model.source,

@@ -26,7 +26,7 @@ from vdmini.importance import (
     marginal_scores,
     motion_distance,
 )
-from vdmini.models import VideoModel, family_named, pipeline_denoiser
+from vdmini.models import VideoModel, family_named, pipeline_denoiser, replace_denoiser
 from vdmini.plan import PlanError, PruningPlan, plan_removing
 from vdmini.planner import Target, plan_for_target
 from vdmini.prune import apply_plan
@@ -240,13 +240,12 @@ def sample_study(study: Study, denoiser: nn.Module) -> Clips:
     """All clips B T H W C uint8 of the study's pipeline with `denoiser` in it."""
     pipeline = study.pipeline
     original = pipeline_denoiser(pipeline)
-    part = "unet" if getattr(pipeline, "unet", None) is original else "transformer"
-    setattr(pipeline, part, denoiser)
+    replace_denoiser(pipeline, denoiser)
     try:
         groups = batches(study.requests, study.batch_size)
         return np.concatenate([sample_clips(pipeline, group, study.settings) for group in groups])
     finally:
-        setattr(pipeline, part, original)
+        replace_denoiser(pipeline, original)
 
 
 def clip_logits(clips: Clips, network: nn.Module) -> Tensor:

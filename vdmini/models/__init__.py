@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from vdmini.blocks import Block, BlockGraph, ModelInput, Unit
+from vdmini.plan import nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,15 +210,15 @@ def family_of(denoiser: nn.Module) -> Family:
     )
 
 
+def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
+    """Put another denoiser in the place of a pipeline's own; raises ModelLoadError where it has none."""
+    original = pipeline_denoiser(pipeline)
+    setattr(pipeline, "unet" if getattr(pipeline, "unet", None) is original else "transformer", denoiser)
+
+
 def pipeline_denoiser(pipeline: DiffusionPipeline) -> nn.Module:
     """A pipeline's UNet or transformer; raises ModelLoadError where it has neither."""
     denoiser: nn.Module | None = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if denoiser is None:
         raise ModelLoadError(f"a {type(pipeline).__name__} has no denoiser: give a video pipeline")
     return denoiser
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like a wrong one, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

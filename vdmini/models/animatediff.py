@@ -16,7 +16,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vdmini.blocks import ModelInput, Unit
+from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import ModelLoadError, unet
 from vdmini.plan import PlanError
 from vdmini.sample import ClipRequest, SampleSettings
@@ -49,6 +49,7 @@ VAE_CONFIG: dict[str, Any] = {
 }
 
 MID_BLOCK_TYPE = "UNetMidBlockCrossAttnMotion"
+PAIR_PARTS = ("resnets", "attentions", "motion_modules")
 PIPELINE_FRAMES = 16
 TEXT_TOKENS = 77
 
@@ -228,34 +229,15 @@ def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
     net: Any = denoiser
     blocks: dict[str, tuple[nn.Module, ...]] = {"embeddings": (net.time_embedding,), "conv_in": (net.conv_in,)}
     for name, stage in stage_modules(denoiser).items():
-        blocks |= {"Mid": (stage,)} if name == "Mid" else _stage_blocks(name, stage)
+        blocks |= {"Mid": (stage,)} if name == "Mid" else unet.stage_blocks(name, stage, PAIR_PARTS)
     blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
     return blocks
-
-
-def _stage_blocks(name: str, stage: Any) -> dict[str, tuple[nn.Module, ...]]:
-    parts = [getattr(stage, part) for part in ("resnets", "attentions", "motion_modules") if hasattr(stage, part)]
-    blocks = {f"{name}.{index}": modules for index, modules in enumerate(zip(*parts, strict=True))}
-    for sampler in ("downsample", "upsample"):
-        if getattr(stage, f"{sampler}rs", None):
-            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
-    return blocks
-
-
-def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """The module whose output is each stage's output, in the order they run."""
-    net: Any = denoiser
-    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
-    if net.mid_block is not None:
-        stages["Mid"] = net.mid_block
-    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
 
 
 def units(denoiser: nn.Module) -> tuple[Unit, ...]:
     """The smallest removals that leave a UNet which can be wired."""
     config: Any = denoiser.config
-    stages = stage_modules(denoiser)
-    prunable = [name for name in block_modules(denoiser) if name in stages or name.rpartition(".")[0] in stages]
+    prunable = prunable_names(block_modules(denoiser), stage_modules(denoiser))
     return unet.units(prunable, config.block_out_channels)
 
 
@@ -334,6 +316,7 @@ def sample(
     )
 
 
+stage_modules = unet.stage_modules
 skip_wiring = unet.skip_wiring
 student_names = unet.student_names
 feature_pairs = unet.feature_pairs

@@ -16,9 +16,9 @@ from vdmini.models import (
     family_named,
     family_of,
     is_published,
-    nearest,
     pipeline_denoiser,
 )
+from vdmini.plan import nearest
 
 if TYPE_CHECKING:
     import torch

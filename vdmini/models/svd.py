@@ -15,7 +15,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vdmini.blocks import ModelInput, Unit
+from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import ModelLoadError, unet
 from vdmini.sample import ClipRequest, SampleSettings
 
@@ -51,6 +51,7 @@ SVD_VAE_CONFIG: dict[str, Any] = {
 }
 
 MID_BLOCK_TYPE = "UNetMidBlockSpatioTemporal"
+PAIR_PARTS = ("resnets", "attentions")
 
 
 class NoMidBlock(nn.Module):
@@ -178,23 +179,12 @@ def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         "conv_in": (net.conv_in,),
     }
     for index, stage in enumerate(net.down_blocks):
-        blocks |= _stage_blocks(f"D.{index}", stage)
+        blocks |= unet.stage_blocks(f"D.{index}", stage, PAIR_PARTS)
     if not isinstance(net.mid_block, NoMidBlock):
         blocks["Mid"] = (net.mid_block,)
     for index, stage in enumerate(net.up_blocks):
-        blocks |= _stage_blocks(f"U.{index}", stage)
+        blocks |= unet.stage_blocks(f"U.{index}", stage, PAIR_PARTS)
     blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
-    return blocks
-
-
-def _stage_blocks(name: str, stage: Any) -> dict[str, tuple[nn.Module, ...]]:
-    attentions = getattr(stage, "attentions", [()] * len(stage.resnets))
-    blocks: dict[str, tuple[nn.Module, ...]] = {}
-    for index, (resnet, attention) in enumerate(zip(stage.resnets, attentions, strict=True)):
-        blocks[f"{name}.{index}"] = (resnet, attention) if attention else (resnet,)
-    for sampler in ("downsample", "upsample"):
-        if getattr(stage, f"{sampler}rs", None):
-            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
     return blocks
 
 
@@ -209,8 +199,7 @@ def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
 def units(denoiser: nn.Module) -> tuple[Unit, ...]:
     """The smallest removals that leave a UNet which can be wired."""
     config: Any = denoiser.config
-    stages = stage_modules(denoiser)
-    prunable = [name for name in block_modules(denoiser) if name in stages or name.rpartition(".")[0] in stages]
+    prunable = prunable_names(block_modules(denoiser), stage_modules(denoiser))
     return unet.units(prunable, config.block_out_channels)
 
 

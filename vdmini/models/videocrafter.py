@@ -13,7 +13,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vdmini.blocks import ModelInput, Unit
+from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import unet, videocrafter_keys, videocrafter_unet
 from vdmini.models.videocrafter_unet import (
     MID_BLOCK_TYPE,
@@ -130,8 +130,7 @@ def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
 def units(denoiser: nn.Module) -> tuple[Unit, ...]:
     """The smallest removals that leave a UNet which can be wired."""
     config: Any = denoiser.config
-    stages = stage_modules(denoiser)
-    prunable = [name for name in block_modules(denoiser) if name in stages or name.rpartition(".")[0] in stages]
+    prunable = prunable_names(block_modules(denoiser), stage_modules(denoiser))
     return unet.units(prunable, config.block_out_channels)
 
 
