@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from vdmini.blocks import prunable_names
-from vdmini.models import Family, ModelLoadError, family_of
+from vdmini.models import Family, ModelLoadError, family_of, pipeline_denoiser, replace_denoiser
 from vdmini.plan import PlanError, PruningPlan, architecture_sha256
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+# What diffusers calls the denoiser of the later steps, where a pipeline has one for these.
+SECOND_EXPERT = "transformer_2"
 
 
 def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -26,6 +34,20 @@ def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
         weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
         student_module.load_state_dict(weights, assign=True)
     return student.train(teacher.training)
+
+
+def prune_pipeline(pipeline: DiffusionPipeline, plan: PruningPlan) -> nn.Module:
+    """Put the student of a pipeline's denoiser in its place and return it.
+
+    Where the pipeline has a second expert, as Wan 2.2's has for the steps of low noise, the same plan prunes that too.
+    Raises PlanError as `apply_plan` does, for either of them, and then leaves the pipeline as it was.
+    """
+    student = apply_plan(pipeline_denoiser(pipeline), plan)
+    second: nn.Module | None = getattr(pipeline, SECOND_EXPERT, None)
+    if second is not None:
+        setattr(pipeline, SECOND_EXPERT, apply_plan(second, plan))
+    replace_denoiser(pipeline, student)
+    return student
 
 
 def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:

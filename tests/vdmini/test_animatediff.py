@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import string
 import subprocess
 import sys
 from collections.abc import Collection
@@ -16,16 +15,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AnimateDiffPipeline,
-    AutoencoderKL,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     MotionAdapter,
     UNet2DConditionModel,
     UNetMotionModel,
 )
+from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import vdmini
 from vdmini import FeatureTap, PlanError, apply_plan, feature_pairs, load_model, make_plan, save_student
@@ -34,18 +31,10 @@ from vdmini.models import VideoModel, animatediff, block_graph
 from vdmini.plan import PruningPlan, architecture_sha256, plan_removing
 from vdmini.sample import ClipRequest, SampleSettings, sample_clips
 
-TINY: dict[str, Any] = {
-    "sample_size": 8,
-    "block_out_channels": (32, 64, 64, 64),
-    "cross_attention_dim": 32,
-    "num_attention_heads": 4,
-    "motion_num_attention_heads": 4,
-    "motion_max_seq_length": 8,
-}
 # Every setting that may differ from stage to stage or from pair to pair does; those that reach Mid agree where a stage
 # can be dropped.
 UNEVEN: dict[str, Any] = {
-    **TINY,
+    **ANIMATEDIFF,
     "num_attention_heads": (1, 4, 4, 4),
     "motion_num_attention_heads": (4, 2, 2, 2),
     "transformer_layers_per_block": ((1, 2), (2, 1), (1, 2), 1),
@@ -53,19 +42,13 @@ UNEVEN: dict[str, Any] = {
     "temporal_transformer_layers_per_block": ((2, 1), (1, 2), (2, 1), (1, 2)),
     "reverse_temporal_transformer_layers_per_block": ((1, 2, 1), (2, 1, 1), (1, 3, 2), (3, 1, 2)),
 }
-CONFIGS = {"uneven": UNEVEN, "no motion in Mid": {**TINY, "use_motion_mid_block": False}}
-
-
-def tiny_unet(config: dict[str, Any] = TINY) -> UNetMotionModel:
-    """A four-stage UNet with motion modules and random weights, the same in every test."""
-    torch.manual_seed(0)
-    return UNetMotionModel(**{**animatediff.UNET_CONFIG, **config}).eval()
+CONFIGS = {"uneven": UNEVEN, "no motion in Mid": {**ANIMATEDIFF, "use_motion_mid_block": False}}
 
 
 @pytest.fixture(scope="module")
 def plan() -> PruningPlan:
     """What the rule 'vdmini' keeps of the tiny teacher."""
-    return make_plan(tiny_unet())
+    return make_plan(animatediff_unet())
 
 
 def unet_inputs(height: int = 8, width: int = 8) -> dict[str, Tensor]:
@@ -134,7 +117,7 @@ def test_official_model_is_what_stable_diffusion_and_the_adapter_make(name: str,
 @torch.no_grad()
 @pytest.mark.parametrize("config", CONFIGS)
 def test_student_equals_the_teacher_cut_in_place(config: str) -> None:
-    teacher = tiny_unet(CONFIGS[config])
+    teacher = animatediff_unet(CONFIGS[config])
     plan = make_plan(teacher)
     student = apply_plan(teacher, plan)
     cut = cut_in_place(teacher, plan.removed)
@@ -148,7 +131,7 @@ def test_student_equals_the_teacher_cut_in_place(config: str) -> None:
 
 @torch.no_grad()
 def test_every_unit_leaves_a_student_equal_to_the_teacher_cut_in_place() -> None:
-    teacher, inputs = tiny_unet(UNEVEN), unet_inputs()
+    teacher, inputs = animatediff_unet(UNEVEN), unet_inputs()
     model = VideoModel("tiny", "animatediff", teacher, vae=None, pipeline=None)
     graph = model.blocks
     assert [unit.name for unit in graph.units if "Mid" in unit.blocks or unit.requires] == ["Mid", "D.3+U.0", "D.2+U.1"]
@@ -162,14 +145,14 @@ def test_every_unit_leaves_a_student_equal_to_the_teacher_cut_in_place() -> None
 @torch.no_grad()
 @pytest.mark.parametrize("config", CONFIGS)
 def test_removing_nothing_changes_nothing(config: str) -> None:
-    teacher, inputs = tiny_unet(CONFIGS[config]), unet_inputs()
+    teacher, inputs = animatediff_unet(CONFIGS[config]), unet_inputs()
     student = apply_plan(teacher, make_plan(teacher, rule="none"))
     assert torch.equal(student(**inputs).sample, teacher(**inputs).sample)
 
 
 @pytest.mark.parametrize("heads", ["num_attention_heads", "motion_num_attention_heads"])
 def test_a_middle_block_is_not_split_into_other_heads(heads: str) -> None:
-    teacher = tiny_unet({**TINY, heads: (1, 2, 2, 4)})
+    teacher = animatediff_unet({**ANIMATEDIFF, heads: (1, 2, 2, 4)})
     model = VideoModel("tiny", "animatediff", teacher, vae=None, pipeline=None)
     lowest = model.blocks.blocks_of(["D.3+U.0"])
     with pytest.raises(PlanError, match=f"Mid has the {heads} of the lowest resolution"):
@@ -179,7 +162,7 @@ def test_a_middle_block_is_not_split_into_other_heads(heads: str) -> None:
 
 @torch.no_grad()
 def test_paired_features_have_the_same_shape(plan: PruningPlan) -> None:
-    teacher, inputs = tiny_unet(), unet_inputs()
+    teacher, inputs = animatediff_unet(), unet_inputs()
     student = apply_plan(teacher, plan)
     of_student, of_teacher = zip(*feature_pairs(plan), strict=True)
     with FeatureTap(student, of_student) as student_tap, FeatureTap(teacher, of_teacher) as teacher_tap:
@@ -190,7 +173,7 @@ def test_paired_features_have_the_same_shape(plan: PruningPlan) -> None:
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(plan: PruningPlan) -> None:
-    teacher = tiny_unet()
+    teacher = animatediff_unet()
     gradients = []
     for checkpointing in (False, True):
         student = apply_plan(teacher, plan).train()
@@ -212,7 +195,7 @@ def test_the_unet_of_stable_diffusion_xl_is_of_no_family() -> None:
         "projection_class_embeddings_input_dim": 80,
     }
     with pytest.raises(vdmini.ModelLoadError, match="no family knows UNetMotionModel"):
-        block_graph(tiny_unet({**TINY, **two_stages}))
+        block_graph(animatediff_unet({**ANIMATEDIFF, **two_stages}))
 
 
 def test_an_original_file_is_refused_with_the_way_to_load_it(tmp_path: Path) -> None:
@@ -223,33 +206,6 @@ def test_an_original_file_is_refused_with_the_way_to_load_it(tmp_path: Path) -> 
 def test_an_unknown_middle_block_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown mid_block_type 'UNetMidBlock2D'"):
         animatediff.VDMiniUNetMotionModel(mid_block_type="UNetMidBlock2D")
-
-
-def pipeline_around(denoiser: nn.Module) -> AnimateDiffPipeline:
-    """A text-to-video pipeline that runs in milliseconds."""
-    torch.manual_seed(2)
-    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    vocabulary = {token: index for index, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    text = CLIPTextConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        bos_token_id=vocabulary["<|startoftext|>"],
-        eos_token_id=vocabulary["<|endoftext|>"],
-        pad_token_id=vocabulary["<|endoftext|>"],
-    )
-    vae = {**animatediff.VAE_CONFIG, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1, "sample_size": 64}
-    return AnimateDiffPipeline(
-        vae=AutoencoderKL(**vae).eval(),
-        text_encoder=CLIPTextModel(text).eval(),
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=16),
-        unet=denoiser,
-        motion_adapter=None,
-        scheduler=DDIMScheduler(clip_sample=False),
-    )
 
 
 SETTINGS = SampleSettings(steps=2, frames=3, height=32, width=64)
@@ -286,7 +242,7 @@ assert np.array_equal(clips, saved["clips"].numpy())
 
 
 def test_another_process_reads_and_samples_the_same_student(plan: PruningPlan, tmp_path: Path) -> None:
-    pipeline = pipeline_around(apply_plan(tiny_unet(), plan))
+    pipeline = animatediff_pipeline(apply_plan(animatediff_unet(), plan))
     folder = save_student(tmp_path / "student", pipeline, plan, {})
     clips = sample_clips(pipeline, REQUESTS, SETTINGS)
     expected = tmp_path / "expected.pt"
@@ -302,7 +258,7 @@ def test_another_process_reads_and_samples_the_same_student(plan: PruningPlan, t
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerAncestralDiscreteScheduler])
 @pytest.mark.parametrize("guidance", [1.0, None])
 def test_a_clip_is_the_same_in_any_batch(scheduler: Any, guidance: float | None) -> None:
-    pipeline = pipeline_around(tiny_unet())
+    pipeline = animatediff_pipeline(animatediff_unet())
     pipeline.scheduler = scheduler()
     settings = dataclasses.replace(SETTINGS, guidance=guidance)
     together = sample_clips(pipeline, REQUESTS, settings)
@@ -315,7 +271,7 @@ def test_a_clip_is_the_same_in_any_batch(scheduler: Any, guidance: float | None)
 
 
 def test_request_and_settings_reach_the_pipeline() -> None:
-    pipeline = pipeline_around(tiny_unet())
+    pipeline = animatediff_pipeline(animatediff_unet())
     request = REQUESTS[0]
     clip = sample_clips(pipeline, [request], SETTINGS)
     # 7.5 is the pipeline's own default.

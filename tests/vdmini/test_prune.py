@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel, WanPipeline
+from tiny_transformers import TINY
 from torch import Tensor
 
 from vdmini.blocks import BlockGraph
 from vdmini.cost import count_parameters
-from vdmini.models import VideoModel, block_graph
+from vdmini.models import VideoModel, block_graph, load_model
 from vdmini.plan import PlanError, PruningPlan
-from vdmini.prune import apply_plan
+from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.rules import make_plan
+from vdmini.sample import ClipRequest, sample_clips
 
 
 def edited_teacher(teacher: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> Tensor:
@@ -205,3 +210,69 @@ def test_a_wrapped_or_foreign_denoiser_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match="no family knows Sequential"):
         apply_plan(torch.nn.Sequential(tiny_teacher), tiny_plan)
+
+
+def test_a_pipeline_of_one_denoiser_gets_its_student(
+    tiny_pipeline: StableVideoDiffusionPipeline, tiny_plan: PruningPlan, tiny_inputs: dict[str, Tensor]
+) -> None:
+    expected = apply_plan(tiny_pipeline.unet, tiny_plan)
+    student = prune_pipeline(tiny_pipeline, tiny_plan)
+    assert tiny_pipeline.unet is student
+    with torch.no_grad():
+        assert torch.equal(student(**tiny_inputs).sample, expected(**tiny_inputs).sample)
+
+
+def pipeline_of_two_experts() -> WanPipeline:
+    """Wan 2.2's kind of pipeline: one expert for the first of two steps, another for the second."""
+    tiny = TINY["wan"]
+    first, second = tiny.build_denoiser(), tiny.build_denoiser()
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.mul_(0.5)
+    pipeline = tiny.build_pipeline(first)
+    pipeline.register_modules(transformer_2=second)
+    pipeline.register_to_config(boundary_ratio=0.9)
+    return pipeline
+
+
+def test_both_experts_of_a_pipeline_are_pruned_saved_and_read(tmp_path: Path) -> None:
+    pipeline = pipeline_of_two_experts()
+    settings = TINY["wan"].settings
+    requests = [ClipRequest("cat", 3, prompt="a cat runs"), ClipRequest("dog", 4, prompt="a red dog")]
+    plan = make_plan(pipeline.transformer, "every-nth:n=2")
+    whole = sample_clips(pipeline, requests, settings)
+    experts = [apply_plan(each, plan).state_dict() for each in (pipeline.transformer, pipeline.transformer_2)]
+    student = prune_pipeline(pipeline, plan)
+    assert student is pipeline.transformer
+    clips = sample_clips(pipeline, requests, settings)
+    assert not np.array_equal(clips, whole)
+    pipeline.save_pretrained(tmp_path / "student")
+    reloaded = load_model(tmp_path / "student").pipeline
+    assert reloaded.config.boundary_ratio == 0.9
+    for expert, expected in zip((reloaded.transformer, reloaded.transformer_2), experts, strict=True):
+        assert expert.config.num_layers == len(expert.blocks) == 3
+        weights = expert.state_dict()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    # Copies, since the last bit of a product may depend on where in a file a weight was mapped from.
+    for name in ("transformer", "transformer_2", "text_encoder", "vae"):
+        setattr(reloaded, name, copy.deepcopy(getattr(reloaded, name)))
+    assert np.array_equal(sample_clips(reloaded, requests, settings), clips)
+    # Both experts drew the clips: without either of them these are others.
+    for name in ("transformer", "transformer_2"):
+        expert = getattr(reloaded, name)
+        setattr(reloaded, name, copy.deepcopy(expert).requires_grad_(False))
+        for weight in getattr(reloaded, name).parameters():
+            weight.mul_(1.5)
+        assert not np.array_equal(sample_clips(reloaded, requests, settings), clips), name
+        setattr(reloaded, name, expert)
+
+
+def test_a_second_expert_that_the_plan_does_not_fit_leaves_the_pipeline_whole() -> None:
+    pipeline = pipeline_of_two_experts()
+    plan = make_plan(pipeline.transformer, "every-nth:n=2")
+    first = pipeline.transformer
+    pipeline.transformer_2 = second = apply_plan(pipeline.transformer_2, plan)
+    with pytest.raises(PlanError, match="make a plan for this teacher"):
+        prune_pipeline(pipeline, plan)
+    assert (pipeline.transformer, pipeline.transformer_2) == (first, second)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXTransformer3DModel
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from tiny_transformers import TINY, Tiny
-from torch import Tensor, nn
+from tiny_transformers import TINY, Tiny, real_inputs
+from torch import nn
 
 from vdmini import models
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_parameters
 from vdmini.features import FeatureTap, feature_pairs
-from vdmini.models import Family, ModelLoadError, VideoModel, block_graph, family_named, load_model
+from vdmini.models import Family, VideoModel, block_graph, family_named, load_model
 from vdmini.plan import PlanError, PruningPlan, architecture_sha256
 from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest
@@ -37,6 +35,18 @@ PUBLISHED = {
     "cogvideox-5b": ("cogvideox", "5.570"),
     "ltx-video-2b": ("ltx", "1.923"),
     "mochi-1-preview": ("mochi", "10.028"),
+}
+# What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
+# strictly; all else is the class's default.
+CONVERTED = {
+    "hunyuanvideo": {},
+    "wan2.1-t2v-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
+    "wan2.1-t2v-14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
+    "wan2.2-t2v-a14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
+    "cogvideox-2b": {"num_attention_heads": 30, "num_layers": 30, "use_rotary_positional_embeddings": False},
+    "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
+    "ltx-video-2b": {},
+    "mochi-1-preview": {},
 }
 REQUESTS = (ClipRequest("one", 3, prompt="a cat runs"), ClipRequest("two", 4, prompt="a red dog sleeps"))
 # Mochi asks for autocast to float32, which CPUs have no use for.
@@ -69,21 +79,6 @@ def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
     )
 
 
-def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
-    """Random values for the family's example inputs of two clips with prompts of different lengths."""
-    generator = torch.Generator().manual_seed(2)
-    size = ModelInput(batch=2, frames=2, height=2, width=4)
-    values: dict[str, Tensor] = {}
-    for name, shape in family_of(tiny).example_inputs(denoiser, size).items():
-        values[name] = torch.rand(shape.shape, generator=generator)
-        if name == "timestep":
-            values[name] = torch.tensor([300, 700])
-        if name == "encoder_attention_mask":
-            values[name] = torch.ones(shape.shape, dtype=torch.bool)
-            values[name][0, 5:] = False
-    return values
-
-
 def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
     """The teacher itself with blocks taken out of its lists."""
     net = copy.deepcopy(teacher)
@@ -107,6 +102,14 @@ def test_official_models_have_the_published_sizes(name: str) -> None:
     assert model.family == family
     assert f"{count_parameters(model.denoiser) / 1e9:.3f}" == billions
     assert model.vae is not None
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_official_models_are_configured_as_the_published_files_are_converted(name: str) -> None:
+    module = family_named(PUBLISHED[name][0])
+    (denoiser_class,) = module.denoiser_classes().values()
+    parameters = inspect.signature(denoiser_class).parameters.values()
+    assert module.CONFIGS[name] == {each.name: each.default for each in parameters} | CONVERTED[name]
 
 
 @pytest.mark.parametrize(("dual", "single", "billions"), [(16, 32, "10.33"), (20, 28, "11.12"), (12, 36, "9.54")])
@@ -331,77 +334,3 @@ def test_ltx_is_told_the_frame_rate() -> None:
     slow, fast = (dataclasses.replace(tiny.settings, frames_per_second=rate) for rate in (5, 30))
     one, other = (family_of(tiny).sample(pipeline, REQUESTS[:1], settings) for settings in (slow, fast))
     assert np.abs(one - other).max() > 1e-6
-
-
-def original_wan(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Wan's weights under the names of its own files."""
-    renamed = {
-        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-        "condition_embedder.time_proj": "time_projection.1",
-        ".attn1.": ".self_attn.",
-        ".attn2.": ".cross_attn.",
-        ".to_out.0.": ".o.",
-        ".to_q.": ".q.",
-        ".to_k.": ".k.",
-        ".to_v.": ".v.",
-        ".norm2.": ".norm3.",
-        "ffn.net.0.proj": "ffn.0",
-        "ffn.net.2": "ffn.2",
-        ".scale_shift_table": ".modulation",
-        "proj_out": "head.head",
-    }
-    original = {}
-    for name, tensor in weights.items():
-        for ours, theirs in renamed.items():
-            name = name.replace(ours, theirs)
-        original["head.modulation" if name == "scale_shift_table" else name] = tensor.clone()
-    return original
-
-
-def original_ltx(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LTX-Video's weights under the names of its own files."""
-    renamed = {"proj_in": "patchify_proj", "time_embed": "adaln_single", "norm_q": "q_norm", "norm_k": "k_norm"}
-    original = {}
-    for name, tensor in weights.items():
-        for ours, theirs in renamed.items():
-            name = name.replace(ours, theirs)
-        original[f"model.diffusion_model.{name}"] = tensor.clone()
-    return original
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-@pytest.mark.parametrize(("family", "original"), [("wan", original_wan), ("ltx", original_ltx)])
-def test_original_files_load_offline(
-    family: str, original: object, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = family_named(family)
-    denoiser = TINY[family].build_denoiser()
-    monkeypatch.setitem(module.CONFIGS, "tiny", module.architecture(denoiser))
-    weights = original(denoiser.state_dict())
-    path = tmp_path / f"original.{suffix}"
-    save_file(weights, path) if suffix == "safetensors" else torch.save({"module": weights}, path)
-    loaded = module.load_original("tiny", path)
-    inputs = real_inputs(TINY[family], denoiser)
-    with torch.no_grad():
-        assert torch.equal(loaded(**inputs).sample, denoiser(**inputs).sample)
-
-
-def test_files_that_are_not_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wan = family_named("wan")
-    denoiser = TINY["wan"].build_denoiser()
-    monkeypatch.setitem(wan.CONFIGS, "tiny", wan.architecture(denoiser))
-    weights = original_wan(denoiser.state_dict())
-    save_file(
-        {name: tensor for name, tensor in weights.items() if "blocks.4" not in name}, tmp_path / "short.safetensors"
-    )
-    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    (tmp_path / "page.safetensors").write_bytes(b"<html>")
-    for name in ("short", "other", "page", "absent"):
-        with pytest.raises(ModelLoadError, match="check the"):
-            wan.load_original("tiny", tmp_path / f"{name}.safetensors")
-    with pytest.raises(ModelLoadError, match="diffusers converts no original files of CogVideoX"):
-        family_named("cogvideox").load_original("cogvideox-2b", tmp_path / "file.safetensors")
-    assert not hasattr(CogVideoXTransformer3DModel, "from_single_file")

@@ -12,84 +12,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from tiny_unets import videocrafter_pipeline
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from vdmini.models import family_of
-from vdmini.models.videocrafter import VideoCrafterUNet
-from vdmini.models.videocrafter_pipeline import (
-    VideoCrafterPipeline,
-    consistency_scheduler,
-    consistency_timesteps,
-    ddim_scheduler,
-)
+from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline, consistency_timesteps
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini.sample import ClipRequest, SampleSettings, sample_clips
 
 SETTINGS = SampleSettings(steps=2, frames=3, height=16, width=24)
-LETTERS = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
 SAMPLERS = ("consistency", "ddim")
-
-
-def tiny_tokenizer() -> CLIPTokenizer:
-    """A tokenizer that spells: a token for each letter."""
-    tokens = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[], pad_token="!")
-
-
-def tiny_pipeline(sampler: str) -> VideoCrafterPipeline:
-    """A whole pipeline with random weights, the same at every call: T2V-Turbo-v2's with "consistency"."""
-    torch.manual_seed(0)
-    guidance = {"time_cond_dim": 256, "motion_cond_dim": 256} if sampler == "consistency" else {}
-    unet = VideoCrafterUNet(
-        sample_size=(8, 8),
-        # Wider than the norms have groups: a norm of single channels would take the embeddings out again.
-        block_out_channels=(32, 64, 64, 64),
-        cross_attention_dim=32,
-        attention_head_dim=16,
-        num_frames=3,
-        **guidance,
-    )
-    text = CLIPTextConfig(
-        vocab_size=55,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=12,
-        bos_token_id=53,
-        eos_token_id=54,
-    )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(32, 32),
-        scaling_factor=0.18215,
-    )
-    scheduler = consistency_scheduler() if sampler == "consistency" else ddim_scheduler()
-    pipeline = VideoCrafterPipeline(unet.eval(), vae.eval(), CLIPTextModel(text).eval(), tiny_tokenizer(), scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.fixture(scope="module", params=SAMPLERS)
 def pipeline(request: pytest.FixtureRequest) -> VideoCrafterPipeline:
     """The tiny pipeline, with each of the two samplers."""
-    return tiny_pipeline(request.param)
+    return videocrafter_pipeline(request.param)
 
 
 @pytest.fixture(scope="module")
 def turbo() -> VideoCrafterPipeline:
     """The tiny pipeline of a consistency model."""
-    return tiny_pipeline("consistency")
+    return videocrafter_pipeline("consistency")
 
 
 @pytest.fixture(scope="module")
 def ddim() -> VideoCrafterPipeline:
     """The tiny pipeline of a diffusion model."""
-    return tiny_pipeline("ddim")
+    return videocrafter_pipeline("ddim")
 
 
 def clip(pipeline: VideoCrafterPipeline, *requests: ClipRequest, **changes: Any) -> np.ndarray:
@@ -219,7 +170,7 @@ assert numpy.array_equal(clips, numpy.load(sys.argv[3]))
 
 
 def test_a_saved_student_pipeline_is_the_same_in_another_process(tmp_path: Path) -> None:
-    pipeline = tiny_pipeline("consistency")
+    pipeline = videocrafter_pipeline("consistency")
     pipeline.unet = apply_plan(pipeline.unet, make_plan(pipeline.unet))
     pipeline.save_pretrained(tmp_path / "student")
     torch.save(pipeline.unet.to_original(), tmp_path / "weights.pt")

@@ -30,7 +30,7 @@ from diffusers import (
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -43,6 +43,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from vdmini.blocks import ModelInput
+from vdmini.models import family_named
 from vdmini.sample import SampleSettings
 
 WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "cat", "dog", "red", "runs", "sleeps"]
@@ -211,11 +213,11 @@ def ltx_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
     )
 
 
-def mochi() -> nn.Module:
+def mochi(layers: int = 5) -> nn.Module:
     return MochiTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=8,
-        num_layers=5,
+        num_layers=layers,
         pooled_projection_dim=16,
         text_embed_dim=WIDTH,
         time_embed_dim=8,
@@ -247,3 +249,18 @@ TINY = {
     "ltx": Tiny("ltx", ltx, ltx_pipeline, MIDDLE, frames=9, height=64, width=64),
     "mochi": Tiny("mochi", mochi, mochi_pipeline, MIDDLE, frames=7),
 }
+
+
+def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
+    """Random values for the family's example inputs of two clips with prompts of different lengths."""
+    generator = torch.Generator().manual_seed(2)
+    size = ModelInput(batch=2, frames=2, height=2, width=4)
+    values: dict[str, Tensor] = {}
+    for name, shape in family_named(tiny.family).example_inputs(denoiser, size).items():
+        values[name] = torch.rand(shape.shape, generator=generator)
+        if name == "timestep":
+            values[name] = torch.tensor([300, 700])
+        if name == "encoder_attention_mask":
+            values[name] = torch.ones(shape.shape, dtype=torch.bool)
+            values[name][0, 5:] = False
+    return values

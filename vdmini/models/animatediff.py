@@ -25,6 +25,7 @@ NAME = "animatediff"
 TASK = "diffusion"
 
 # Stable Diffusion 1.5 with the motion adapter v1-5-2. SD 1.5's configuration calls its 8 heads "attention_head_dim".
+# Source of the motion modules: github.com/guoyww/AnimateDiff, configs/inference/inference-v2.yaml and -v3.yaml.
 UNET_CONFIG: dict[str, Any] = {
     "sample_size": 64,
     "down_block_types": (*("CrossAttnDownBlockMotion",) * 3, "DownBlockMotion"),

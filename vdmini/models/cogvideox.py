@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
+from vdmini.models import ModelLoadError
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
 
@@ -20,6 +22,7 @@ NAME = "cogvideox"
 # Discrete timesteps and v-prediction at zero terminal signal, so neither "flow" nor SVD's "edm".
 TASK = "diffusion"
 
+# Source: diffusers' scripts/convert_cogvideox_to_diffusers.py; copies of the published config.json agree.
 _SMALL: dict[str, Any] = {
     "num_attention_heads": 30,
     "attention_head_dim": 64,
@@ -75,7 +78,14 @@ build_student = FAMILY.build_student
 skip_wiring = FAMILY.skip_wiring
 student_names = FAMILY.student_names
 feature_pairs = FAMILY.feature_pairs
-load_original = FAMILY.load_original
+
+
+def load_original(name: str, path: Path) -> nn.Module:
+    """Raise ModelLoadError: diffusers has no converter of CogVideoX's original files that a program can call."""
+    raise ModelLoadError(
+        f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or convert the"
+        " file with scripts/convert_cogvideox_to_diffusers.py of diffusers' repository"
+    )
 
 
 def build_official(name: str) -> tuple[nn.Module, nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ NAME = "hunyuanvideo"
 TASK = "flow"
 TEXT_TOKENS = 256
 
+# Source: diffusers' scripts/convert_hunyuan_video_to_diffusers.py, which builds the class with its defaults.
 CONFIGS: dict[str, dict[str, Any]] = {
     "hunyuanvideo": {
         "in_channels": 16,
@@ -42,6 +43,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+SINGLE_BLOCK_PARTS = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+
+
+def split_single_blocks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
+
+    diffusers' converter splits that layer where the published width of 3072 wants it, whatever its width is.
+    """
+    split: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        block, fused, kind = name.partition(".linear1.")
+        if not fused:
+            split[name] = weight
+            continue
+        width = len(weights[f"{block}.linear2.weight"])
+        parts = weight.split((width, width, width, len(weight) - 3 * width))
+        split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
+    return split
+
+
 FAMILY = TransformerFamily(
     denoiser_class=HunyuanVideoTransformer3DModel,
     configs=CONFIGS,
@@ -51,6 +72,7 @@ FAMILY = TransformerFamily(
     ),
     embeddings=("x_embedder", "context_embedder", "time_text_embed"),
     output=("norm_out", "proj_out"),
+    prepare_original=split_single_blocks,
 )
 
 matches = FAMILY.matches

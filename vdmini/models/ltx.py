@@ -20,6 +20,7 @@ NAME = "ltx"
 TASK = "flow"
 TEXT_TOKENS = 128
 
+# Source: diffusers' scripts/convert_ltx_to_diffusers.py, which builds the class with its defaults.
 CONFIGS: dict[str, dict[str, Any]] = {
     "ltx-video-2b": {
         "in_channels": 128,
@@ -64,7 +65,8 @@ load_original = FAMILY.load_original
 
 def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `ltx-video-2b` with random weights, on torch's current default device."""
-    # The VAE of version 0.9.0 has the defaults of its class; later versions share the denoiser, not the VAE.
+    # The VAE of version 0.9.0 has the defaults of its class (diffusers' scripts/convert_ltx_to_diffusers.py); later
+    # versions share the denoiser, not the VAE.
     return FAMILY.build(name), AutoencoderKLLTXVideo()
 
 

@@ -19,6 +19,7 @@ from vdmini.sample import ClipRequest, SampleSettings
 NAME = "mochi"
 TASK = "flow"
 
+# Source: diffusers' scripts/convert_mochi_to_diffusers.py, which builds the class with its defaults.
 CONFIGS: dict[str, dict[str, Any]] = {
     "mochi-1-preview": {
         "patch_size": 2,

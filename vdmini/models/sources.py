@@ -44,11 +44,13 @@ def original_checkpoint(
     name: str, family: str | None, device: str | torch.device, dtype: torch.dtype | None
 ) -> VideoModel:
     """The denoiser of an original checkpoint file."""
+    import torch
+
     if family is None:
         raise ModelLoadError(f"{name!r} is a file: say whose original checkpoint it is, such as family='t2v-turbo-v2'")
     published = _published(family)
     module = family_named(OFFICIAL[published])
-    denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype).eval()
+    denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype or torch.float32).eval()
     return VideoModel(source=name, family=module.NAME, denoiser=denoiser, vae=None, pipeline=None)
 
 

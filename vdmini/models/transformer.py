@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ class TransformerFamily:
     """What a family's file says of its class, and what follows from it for planning, pruning and loading.
 
     `configs` holds the published configurations by name, each with every constructor argument; `embeddings` and
-    `output` name the submodules that run before and after the stacks.
+    `output` name the submodules that run before and after the stacks. `prepare_original` changes the weights of an
+    original file, by name, where diffusers' converter would not take them as they are.
     """
 
     denoiser_class: type[Any]
@@ -76,6 +77,7 @@ class TransformerFamily:
     stacks: tuple[Stack, ...]
     embeddings: tuple[str, ...]
     output: tuple[str, ...]
+    prepare_original: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
     def matches(self, denoiser: nn.Module) -> bool:
         """Whether a denoiser belongs to this family, as teacher or as student."""
@@ -179,19 +181,17 @@ class TransformerFamily:
     def load_original(self, name: str, path: str | Path) -> nn.Module:
         """Read a published model's original single file, .safetensors or pickled tensors, into its diffusers class.
 
-        `name` says which configuration the file is of. Works without a network and runs no code of the file. Raises
-        ModelLoadError where diffusers cannot convert the family, and for a file that is not that model's.
+        `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
+        runs no code of the file. Raises ModelLoadError for a file that is not that model's, all of it and no more.
         """
         native: Any = self.denoiser_class
-        if not hasattr(native, "from_single_file"):
-            raise ModelLoadError(
-                f"diffusers converts no original files of {native.__name__}: give the diffusers version of {name!r}"
-            )
         try:
+            weights = self.prepare_original(_original_weights(path))
+            found = _number_of_values(weights)
             with tempfile.TemporaryDirectory() as folder:
                 config = {"_class_name": native.__name__, **self.configs[name]}
                 (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-                denoiser: nn.Module = native.from_single_file(_original_weights(path), config=folder)
+                denoiser: nn.Module = native.from_single_file(weights, config=folder)
         except Exception as error:  # whatever the file made safetensors, torch or diffusers raise, the file is at fault
             raise ModelLoadError(
                 f"{str(path)!r} is no original file of {name!r} ({type(error).__name__}: {error}):"
@@ -200,7 +200,15 @@ class TransformerFamily:
         absent = [key for key, weight in denoiser.named_parameters() if weight.is_meta]
         if absent:
             raise ModelLoadError(
-                f"{str(path)!r} lacks {len(absent)} weights of {name!r}, {absent[0]} first: check the model's name"
+                f"{str(path)!r} lacks {len(absent)} weights of {name!r}, {absent[0]} first: check the model's name, and"
+                " that the file is not one part of several"
+            )
+        # diffusers drops what the model has no place for: more blocks, or the scales of quantised weights.
+        placed = _number_of_values(denoiser.state_dict())
+        if found != placed:
+            raise ModelLoadError(
+                f"{str(path)!r} holds {found} numbers, {name!r} has {placed}: check the model's name, and give a file"
+                " of unquantised weights"
             )
         return denoiser
 
@@ -260,6 +268,11 @@ def sample_prompts(
 def meta_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Tensors of the given shapes on the meta device, by name."""
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _number_of_values(weights: Mapping[str, Tensor]) -> int:
+    """How many numbers a model's weights are; a VAE in the same file, as LTX-Video's have it, does not count."""
+    return sum(weight.numel() for name, weight in weights.items() if "vae" not in name)
 
 
 def _original_weights(path: str | Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ NAME = "wan"
 TASK = "flow"
 TEXT_TOKENS = 512
 
+# Source: diffusers' scripts/convert_wan_to_diffusers.py (Wan-T2V-1.3B, Wan-T2V-14B, Wan2.2-T2V-A14B).
 _LARGE: dict[str, Any] = {
     "patch_size": (1, 2, 2),
     "num_attention_heads": 40,

@@ -1,0 +1,156 @@
+"""Every rule on every family: it makes a student that another process reloads and samples alike, or says why not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import DiffusionPipeline
+from tiny_transformers import TINY
+from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
+
+from vdmini.models import FAMILIES, VideoModel, family_named, pipeline_denoiser, replace_denoiser
+from vdmini.plan import PlanError
+from vdmini.prune import apply_plan
+from vdmini.rules import RULES, make_plan
+from vdmini.sample import ClipRequest, SampleSettings
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    # Mochi asks for autocast to float32, which CPUs have no use for.
+    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+]
+
+UNETS = ("svd", "videocrafter2", "animatediff")
+TRANSFORMERS = ("hunyuanvideo", "wan", "cogvideox", "ltx", "mochi")
+# Shares that leave every family something to remove and something to keep.
+OPTIONS = {
+    "uniform": "uniform:flops=0.6",
+    "random": "random:flops=0.6,seed=1",
+    "deepest-first": "deepest-first:flops=0.6",
+    "every-nth": "every-nth:n=2",
+    "keep": "keep:Block=3",
+}
+NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
+NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
+# Every pair that must be refused, and what it must say; all others must work.
+REFUSED = {
+    **{
+        (family, rule): NOT_OFFERED.format(rule)
+        for family in TRANSFORMERS
+        for rule in ("vdmini", "second-pairs", "bk-base", "bk-small", "bk-tiny")
+    },
+    **{(family, rule): NOT_A_TRANSFORMER.format(rule) for family in UNETS for rule in ("every-nth", "keep")},
+}
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
+REQUESTS = [
+    ClipRequest(name, seed, image, prompt)
+    for name, seed, image, prompt in zip("ab", (3, 4), PICTURES, ("a cat", "a dog"), strict=True)
+]
+
+# Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
+# lie where those of a student in memory do.
+READER = """
+import copy, json, sys, traceback
+import numpy as np, torch
+import vdmini
+from diffusers import DiffusionPipeline
+from vdmini.models import family_of, pipeline_denoiser
+from vdmini.sample import ClipRequest, SampleSettings
+
+pictures = np.load(sys.argv[1])
+for line in sys.stdin:
+    family, folder, settings, requests = json.loads(line)
+    try:
+        if family == "videocrafter2":
+            # diffusers looks for a pipeline's class among its own, where naming ours puts it.
+            vdmini.VideoCrafterPipeline
+        pipeline = DiffusionPipeline.from_pretrained(folder)
+        for name, part in pipeline.components.items():
+            if isinstance(part, torch.nn.Module):
+                setattr(pipeline, name, copy.deepcopy(part))
+        pipeline.set_progress_bar_config(disable=True)
+        clips = [ClipRequest(name, seed, picture, prompt)
+                 for (name, seed, prompt), picture in zip(requests, pictures)]
+        sampled = family_of(pipeline_denoiser(pipeline)).sample(pipeline, clips, SampleSettings(**settings))
+        np.save(folder + "/clips.npy", sampled)
+        print("sampled", flush=True)
+    except Exception:
+        print(json.dumps(traceback.format_exc()), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which reloads each folder that it is told and samples the same requests from it."""
+    pictures = tmp_path_factory.mktemp("pictures") / "pictures.npy"
+    np.save(pictures, PICTURES)
+    command = [sys.executable, "-c", READER, str(pictures)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+def build_pipeline(family: str, request: pytest.FixtureRequest) -> tuple[DiffusionPipeline, SampleSettings]:
+    """A family's tiny pipeline and the smallest clip that it makes, in a step or two."""
+    if family == "svd":
+        return request.getfixturevalue("tiny_pipeline"), SampleSettings(steps=1, frames=2, height=32, width=32)
+    if family == "animatediff":
+        return animatediff_pipeline(animatediff_unet()), SampleSettings(steps=1, frames=2, height=32, width=32)
+    if family == "videocrafter2":
+        return videocrafter_pipeline("ddim"), SampleSettings(steps=1, frames=2, height=16, width=16)
+    tiny = {each.family: each for each in TINY.values()}[family]
+    return tiny.build_pipeline(tiny.build_denoiser()), tiny.settings
+
+
+def test_the_table_covers_every_family_and_rule() -> None:
+    assert {*UNETS, *TRANSFORMERS} == {*FAMILIES}
+    assert {rule for _, rule in REFUSED} < {*RULES}
+    assert {*OPTIONS} == {name for name, rule in RULES.items() if rule.options or rule.by_stage}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
+    family: str, request: pytest.FixtureRequest, reader: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    pipeline, settings = build_pipeline(family, request)
+    pipeline.set_progress_bar_config(disable=True)
+    teacher = pipeline_denoiser(pipeline)
+    # Rules share one count of what the blocks cost.
+    model = VideoModel("tiny", family, teacher, vae=None, pipeline=pipeline)
+    whole = family_named(family).sample(pipeline, REQUESTS, settings)
+    for rule in RULES:
+        text = OPTIONS.get(rule, rule)
+        if family == "hunyuanvideo" and rule == "keep":
+            text = "keep:Dual=2,Single=3"
+        if (family, rule) in REFUSED:
+            with pytest.raises(PlanError, match=REFUSED[family, rule]):
+                make_plan(model, text)
+            continue
+        plan = make_plan(model, text)
+        assert bool(plan.removed) == (rule != "none"), rule
+        replace_denoiser(pipeline, apply_plan(teacher, plan))
+        clips = family_named(family).sample(pipeline, REQUESTS, settings)
+        assert np.array_equal(clips, whole) == (rule == "none"), rule
+        there = reload_and_sample(reader, family, pipeline, tmp_path / rule, settings)
+        assert there.shape == clips.shape == (2, settings.frames, settings.height, settings.width, 3)
+        assert np.abs(there - clips).max() == 0, rule
+
+
+def reload_and_sample(
+    reader: subprocess.Popen[str], family: str, pipeline: DiffusionPipeline, folder: Path, settings: SampleSettings
+) -> np.ndarray:
+    """What the other process samples from the pipeline's folder."""
+    pipeline.save_pretrained(folder)
+    requests = [(each.name, each.seed, each.prompt) for each in REQUESTS]
+    reader.stdin.write(json.dumps([family, str(folder), vars(settings), requests]) + "\n")
+    reader.stdin.flush()
+    answer = reader.stdout.readline()
+    assert answer == "sampled\n", json.loads(answer or '"the other process ended"')
+    return np.load(folder / "clips.npy")
