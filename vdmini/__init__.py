@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from vdmini.blocks import Block as Block
     from vdmini.blocks import BlockGraph as BlockGraph
     from vdmini.blocks import ModelInput as ModelInput
-    from vdmini.channels import VDMiniChannelPrunedUNetSpatioTemporal as VDMiniChannelPrunedUNetSpatioTemporal
     from vdmini.checkpoint import checkpoint_sha256 as checkpoint_sha256
     from vdmini.checkpoint import save_student as save_student
     from vdmini.features import FeatureTap as FeatureTap
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from vdmini.models import load_model as load_model
     from vdmini.models.animatediff import VDMiniUNetMotionModel as VDMiniUNetMotionModel
     from vdmini.models.svd import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
+    from vdmini.models.svd_channels import (
+        VDMiniChannelPrunedUNetSpatioTemporal as VDMiniChannelPrunedUNetSpatioTemporal,
+    )
     from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
     from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
     from vdmini.plan import PlanError as PlanError
@@ -44,7 +46,7 @@ _EXPORTS = {
     "PlanError": "vdmini.plan",
     "PruningPlan": "vdmini.plan",
     "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
-    "VDMiniChannelPrunedUNetSpatioTemporal": "vdmini.channels",
+    "VDMiniChannelPrunedUNetSpatioTemporal": "vdmini.models.svd_channels",
     "VDMiniUNetMotionModel": "vdmini.models.animatediff",
     "VDMiniUNetSpatioTemporal": "vdmini.models.svd",
     "VideoCrafterPipeline": "vdmini.models.videocrafter_pipeline",

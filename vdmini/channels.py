@@ -1,4 +1,7 @@
-"""Channel pruning, the baselines: a UNet with narrower layers, by the rules of Torch-Pruning's dependency graph."""
+"""Channel pruning, the baselines: a UNet with narrower layers, by the rules of Torch-Pruning's dependency graph.
+
+A rule is written `importance` or `importance:option=value,...`, for instance `depgraph-l2:ratio=0.2,pair_gates=1`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,21 @@ import copy
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from vdmini.models.svd import MID_BLOCK_TYPE, VDMiniUNetSpatioTemporal
+from vdmini.blocks import ModelInput
+from vdmini.models import svd
+from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
+from vdmini.plan import PlanError, nearest
 
 IMPORTANCES = ("depgraph-l2", "depgraph-taylor", "magnitude")
 # Heads and normalisation groups lose whole channels each, so the share that goes is near the one asked for, not equal.
@@ -29,59 +33,53 @@ WALK_LIMIT = 1_000_000
 PYTHON_LIMIT = 20_000
 
 
-class VDMiniChannelPrunedUNetSpatioTemporal(VDMiniUNetSpatioTemporal):
-    """SVD's UNet, whole or block-pruned, with layers of their own widths.
+class RatioError(RuntimeError):
+    """A share of channels that cannot be removed; the message says what could be, and what to do."""
 
-    `layer_channels` gives the first two sizes of the weight (one for a normalisation) of every layer, by its name,
-    whose width the other arguments do not tell. Raises ValueError for a layer that is not there or would grow.
-    """
 
-    # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
-    __module__ = "vdmini"
+@dataclass(frozen=True)
+class ChannelRule:
+    """How channels are ranked and which share of them goes; the names are those of `prune_channels`."""
 
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(
-        self,
-        sample_size: int | None = None,
-        in_channels: int = 8,
-        out_channels: int = 4,
-        down_block_types: tuple[str, ...] = (*("CrossAttnDownBlockSpatioTemporal",) * 3, "DownBlockSpatioTemporal"),
-        up_block_types: tuple[str, ...] = ("UpBlockSpatioTemporal", *("CrossAttnUpBlockSpatioTemporal",) * 3),
-        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
-        addition_time_embed_dim: int = 256,
-        projection_class_embeddings_input_dim: int = 768,
-        layers_per_block: int | tuple[int, ...] = 2,
-        cross_attention_dim: int | tuple[int, ...] = 1024,
-        transformer_layers_per_block: int | tuple[int, ...] = 1,
-        num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20),
-        num_frames: int = 25,
-        mid_block_type: str | None = MID_BLOCK_TYPE,
-        layer_channels: dict[str, list[int]] | None = None,
-    ) -> None:
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            layers_per_block=layers_per_block,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            num_attention_heads=num_attention_heads,
-            num_frames=num_frames,
-            mid_block_type=mid_block_type,
+    importance: str
+    ratio: float = 0.2
+    pair_gates: bool = False
+
+    def __str__(self) -> str:
+        """The rule as `parse_channel_rule` reads it, the same for every way of writing it."""
+        return f"{self.importance}:ratio={self.ratio!r}" + (",pair_gates=1" if self.pair_gates else "")
+
+
+def parse_channel_rule(text: str) -> ChannelRule:
+    """The rule that a text such as `depgraph-l2:ratio=0.2` names; raises PlanError for what it does not know."""
+    name, _, rest = text.partition(":")
+    if name not in IMPORTANCES:
+        raise PlanError(
+            f"unknown channel rule {name!r}{nearest(name, IMPORTANCES)}: choose one of {', '.join(IMPORTANCES)}"
         )
-        for name, channels in (layer_channels or {}).items():
-            _narrow(self, name, channels)
-        _follow_layers(self)
+    options = {"ratio": ChannelRule.ratio, "pair_gates": float(ChannelRule.pair_gates)}
+    for part in rest.split(",") if rest else ():
+        key, _, value = part.partition("=")
+        if key not in options:
+            raise PlanError(
+                f"channel rule {name!r} has no option {key!r}{nearest(key, options)}: it takes {', '.join(options)}"
+            )
+        try:
+            options[key] = float(value)
+        except ValueError as error:
+            raise PlanError(
+                f"channel rule {name!r}: {key}={value!r} is no number: write for instance {name}:ratio=0.2"
+            ) from error
+    if not 0.0 < options["ratio"] < 1.0:
+        raise PlanError(f"channel rule {name!r}: ratio={options['ratio']:g} is no share: choose between 0 and 1")
+    if options["pair_gates"] not in (0.0, 1.0):
+        raise PlanError(f"channel rule {name!r}: pair_gates={options['pair_gates']:g} is neither 1 nor 0")
+    return ChannelRule(name, options["ratio"], bool(options["pair_gates"]))
 
 
 def prune_channels(
     denoiser: nn.Module,
-    example_inputs: Mapping[str, Tensor],
+    example_inputs: Mapping[str, Tensor] | None = None,
     *,
     importance: str = "depgraph-l2",
     ratio: float = 0.2,
@@ -95,11 +93,12 @@ def prune_channels(
     once on the copy, "magnitude" by the L1 norm of the group's first layer alone. Every head and every normalisation
     group loses the same number. Torch-Pruning ranks the values and the gates of a feed-forward apart, and then removes
     each with its partner, so that up to twice `ratio` of them go; with `pair_gates` the pairs are ranked and `ratio` of
-    them go. `example_inputs` are the arguments of one forward pass, of any size that runs. On the meta device, where no
-    weight has a value, the last channels go: sizes and costs are close to those of a real run.
+    them go. `example_inputs` are the arguments of one forward pass, of any size that runs, a very small one by default.
+    On the meta device, where no weight has a value, the last channels go: sizes and costs are close to those of a real
+    run.
 
     The result saves and reloads like any diffusers model. Raises TypeError for another network, ValueError for unusable
-    arguments, RuntimeError when the share of channels removed is not within 0.02 of `ratio`, and ImportError without
+    arguments, RatioError when the share of channels removed is not within 0.02 of `ratio`, and ImportError without
     Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov et al., CVPR 2019; Li et al., ICLR 2017.
     """
     if not isinstance(denoiser, UNetSpatioTemporalConditionModel):
@@ -117,14 +116,23 @@ def prune_channels(
     with torch.enable_grad():
         if loss is not None and not on_meta:
             _differentiate(network, loss)
-        _prune(network, example_inputs, score, ratio, pair_gates)
+        _prune(network, example_inputs or _small_inputs(denoiser), score, ratio, pair_gates)
     achieved = 1 - _channels(network) / _channels(denoiser)
     if abs(achieved - ratio) > TOLERANCE:
-        raise RuntimeError(
+        raise RatioError(
             f"asked to remove {ratio:.3f} of the channels, {achieved:.3f} could go: a normalisation group or a head"
             " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each"
         )
     return _native(denoiser, network).train(denoiser.training)
+
+
+def _small_inputs(denoiser: nn.Module) -> dict[str, Tensor]:
+    """Zeros for one clip of two frames, two latents a side at the lowest resolution."""
+    network: Any = denoiser
+    side = 2 ** len(network.down_blocks)
+    weight = next(denoiser.parameters())
+    shapes = svd.example_inputs(denoiser, ModelInput(batch=1, frames=2, height=side, width=side))
+    return {name: torch.zeros_like(shape, dtype=weight.dtype, device=weight.device) for name, shape in shapes.items()}
 
 
 def _torch_pruning() -> Any:
@@ -231,43 +239,10 @@ def _native(denoiser: nn.Module, network: nn.Module) -> VDMiniChannelPrunedUNetS
     }
     settings: Any = denoiser.config
     config = {name: value for name, value in settings.items() if not name.startswith("_")}
-    config = {"mid_block_type": MID_BLOCK_TYPE} | config | {"layer_channels": layer_channels}
+    # Of a network that was narrowed before, layers that stay as they are keep the widths they have.
+    layer_channels = (config.get("layer_channels") or {}) | layer_channels
+    config = {"mid_block_type": svd.MID_BLOCK_TYPE} | config | {"layer_channels": layer_channels}
     with torch.device("meta"):
         student = VDMiniChannelPrunedUNetSpatioTemporal(**config)
     student.load_state_dict(weights, assign=True)
     return student
-
-
-def _narrow(network: nn.Module, name: str, channels: Sequence[int]) -> None:
-    """Cut one layer's weights to the first channels."""
-    try:
-        layer: Any = network.get_submodule(name)
-        before = layer.weight.shape[:2]
-    except AttributeError as error:
-        raise ValueError(f"layer_channels names {name!r}, which this network lacks") from error
-    if len(channels) != len(before) or any(not 0 < new <= old for new, old in zip(channels, before, strict=True)):
-        raise ValueError(f"{name} has {[*before]} channels, which {[*channels]} cannot be cut from")
-    layer.weight = nn.Parameter(layer.weight.detach()[tuple(slice(0, size) for size in channels)].clone())
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[: channels[0]].clone())
-    if isinstance(layer, nn.GroupNorm):
-        layer.num_channels = channels[0]
-    elif isinstance(layer, nn.LayerNorm):
-        layer.normalized_shape = (channels[0],)
-    elif isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = channels
-    else:
-        layer.out_channels, layer.in_channels = channels
-
-
-def _follow_layers(network: nn.Module) -> None:
-    """Tell the modules that remember a width what the layers inside them have now."""
-    for module in network.modules():
-        if isinstance(module, Upsample2D | Downsample2D):
-            module.channels, module.out_channels = module.conv.in_channels, module.conv.out_channels
-        elif isinstance(module, Attention):
-            module.inner_dim = module.inner_kv_dim = module.to_q.out_features
-            module.query_dim = module.to_q.in_features
-            module.cross_attention_dim = module.to_k.in_features
-            module.out_dim = module.to_out[0].out_features
-            module.scale = (module.inner_dim // module.heads) ** -0.5

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
+from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
 from vdmini.checkpoint import checkpoint_sha256, save_student
 from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, replace_denoiser
 from vdmini.plan import PlanError, PruningPlan
-from vdmini.prune import apply_plan
+from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.datasets.video import write_video
 from vdmini_bench.errors import BenchError, SuiteError
@@ -42,26 +46,74 @@ def source_sha256(source: str) -> str:
     return checkpoint_sha256(folder) if folder.is_dir() else source
 
 
-def prune_into(model: VideoModel, plan: PruningPlan, folder: Path) -> None:
-    """Write the pruned model, the whole pipeline where there is one, with its plan and where it came from.
+def read_channel_rule(text: str, family: str) -> ChannelRule:
+    """The channel rule that a text names, for a model of a family.
 
     Raises:
-        SuiteError: the folder exists, or the plan does not fit the model.
+        SuiteError: the rule is unknown or needs data, the family is another than SVD's, or Torch-Pruning is missing.
     """
     try:
-        student = apply_plan(model.denoiser, plan)
-        whole = student
-        if model.pipeline is not None:
-            replace_denoiser(model.pipeline, student)
-            whole = model.pipeline
-        provenance = {
-            "teacher": model.source,
-            "teacher_sha256": source_sha256(model.source),
-            "versions": package_versions(),
-        }
-        save_student(folder, whole, plan, provenance)
-    except (PlanError, FileExistsError) as error:
+        rule = parse_channel_rule(text)
+    except PlanError as error:
+        raise SuiteError(f"channels: {error}") from error
+    if family != "svd":
+        raise SuiteError(
+            f"channels: {text}: channel pruning knows family 'svd', this model is of family {family!r}: prune its"
+            " blocks alone, without channels"
+        )
+    if rule.importance == "depgraph-taylor":
+        raise SuiteError(
+            f"channels: {text}: 'depgraph-taylor' ranks channels by a loss on data, which cannot be given here: call"
+            " vdmini.channels.prune_channels(..., loss=...), or use depgraph-l2 or magnitude"
+        )
+    if importlib.util.find_spec("torch_pruning") is None:
+        raise SuiteError(f"channels: {text}: Torch-Pruning is not installed: pip install 'vdmini[channels]'")
+    return rule
+
+
+def prune_denoiser(denoiser: nn.Module, plan: PruningPlan, channels: ChannelRule | None) -> nn.Module:
+    """The student that a plan leaves of a denoiser, then narrowed by a channel rule where there is one.
+
+    Raises:
+        SuiteError: the plan does not fit the denoiser, or the channels cannot go in that share.
+    """
+    try:
+        return _narrowed(apply_plan(denoiser, plan), channels)
+    except (PlanError, RatioError) as error:
         raise SuiteError(str(error)) from error
+
+
+def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: ChannelRule | None = None) -> nn.Module:
+    """Write the pruned model, the whole pipeline where there is one, with its plan and where it came from.
+
+    Returns the student's denoiser.
+
+    Raises:
+        SuiteError: the folder exists, the plan does not fit the model, or the channels cannot go in that share.
+    """
+    provenance = {
+        "teacher": model.source,
+        "teacher_sha256": source_sha256(model.source),
+        "channels": None if channels is None else str(channels),
+        "versions": package_versions(),
+    }
+    try:
+        if model.pipeline is None:
+            whole = student = prune_denoiser(model.denoiser, plan, channels)
+        else:
+            whole = model.pipeline
+            student = _narrowed(prune_pipeline(whole, plan), channels)
+            replace_denoiser(whole, student)
+        save_student(folder, whole, plan, provenance)
+    except (PlanError, RatioError, FileExistsError) as error:
+        raise SuiteError(str(error)) from error
+    return student
+
+
+def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
+    if channels is None:
+        return student
+    return prune_channels(student, importance=channels.importance, ratio=channels.ratio, pair_gates=channels.pair_gates)
 
 
 def sample_into(

@@ -6,19 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdmini.blocks import BlockGraph
-from vdmini.models import ModelLoadError, VideoModel, is_published, load_model
+from vdmini.channels import ChannelRule
+from vdmini.models import ModelLoadError, VideoModel, block_graph, is_published, load_model
 from vdmini.plan import PlanError, PruningPlan
-from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.generation import prune_denoiser, read_channel_rule
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A denoiser's blocks, and the plan they were looked at under, if any."""
+    """A denoiser's blocks, and the plan and the channel rule they were looked at under, if any.
+
+    `narrowed` are the blocks of the student that lost both, under its own names; None without a channel rule.
+    """
 
     model: VideoModel
     plan: PruningPlan | None
+    channels: ChannelRule | None = None
+    narrowed: BlockGraph | None = None
 
     @property
     def teacher(self) -> BlockGraph:
@@ -36,12 +42,14 @@ class Inspection:
 
     def to_json(self) -> dict[str, object]:
         """The inspection as plain values; parameters and FLOPs are integers, 1 MAC = 2 FLOP."""
-        student = self.student
         return {
             "family": self.teacher.family,
             "input": str(self.teacher.input),
-            "teacher": {"params": self.teacher.params, "flops": self.teacher.flops},
-            "student": None if student is None else {"params": student.params, "flops": student.flops},
+            "channels": None if self.channels is None else str(self.channels),
+            **{
+                name: None if graph is None else {"params": graph.params, "flops": graph.flops}
+                for name, graph in (("teacher", self.teacher), ("student", self.student), ("narrowed", self.narrowed))
+            },
             "blocks": [
                 {
                     "name": block.name,
@@ -56,20 +64,23 @@ class Inspection:
         }
 
 
-def inspect_model(source: str, rule_or_file: str | None) -> Inspection:
+def inspect_model(source: str, rule_or_file: str | None, channels: str | None = None) -> Inspection:
     """Look at a published model by its name, an embedded one or a local folder, under a rule or a plan file.
 
+    A channel rule alone means the plan `none`; what it leaves is found by pruning on the meta device.
+
     Raises:
-        SuiteError: the source cannot be read, or the plan does not fit it.
+        SuiteError: the source cannot be read, or the plan or the channel rule does not fit it.
     """
     try:
         model = load_model(source, random_weights=is_published(source) and not Path(source).exists(), device="meta")
-        if rule_or_file is None:
+        if rule_or_file is None and channels is None:
             return Inspection(model, None)
-        plan = read_or_make_plan(rule_or_file, model)
-        # Without memory this costs nothing, and it finds what a plan's own checks cannot: weights that do not fit.
-        apply_plan(model.denoiser, plan)
-        return Inspection(model, plan)
+        rule = None if channels is None else read_channel_rule(channels, model.family)
+        plan = read_or_make_plan(rule_or_file or "none", model)
+        # Without memory a plan costs nothing, and it finds what its own checks cannot: weights that do not fit.
+        student = prune_denoiser(model.denoiser, plan, rule)
+        return Inspection(model, plan, rule, None if rule is None else block_graph(student, model.blocks.input))
     except (ModelLoadError, PlanError) as error:
         raise SuiteError(str(error)) from error
 
@@ -90,7 +101,7 @@ def read_or_make_plan(rule_or_file: str, model: VideoModel) -> PruningPlan:
 
 
 def block_lines(inspection: Inspection) -> tuple[list[str], list[list[str]]]:
-    """The header and one line a block, then the sums of teacher and student."""
+    """The header and one line a block, then the sums of teacher and student, and of the student with fewer channels."""
     graph, student = inspection.teacher, inspection.student
     header = ["block", "stage", "depth", "params (M)", "GFLOP", "share of FLOPs", *(["plan"] if student else [])]
     lines = [
@@ -105,7 +116,7 @@ def block_lines(inspection: Inspection) -> tuple[list[str], list[list[str]]]:
         ]
         for block in graph.blocks
     ]
-    for name, whole in (("teacher", graph), ("student", student)):
+    for name, whole in (("teacher", graph), ("student", student), ("narrowed", inspection.narrowed)):
         if whole is not None:
             share = f"{whole.flops / graph.flops:.1%}"
             costs = [f"{whole.params / 1e6:.3f}", f"{whole.flops / 1e9:.3f}", share]

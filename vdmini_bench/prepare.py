@@ -20,6 +20,8 @@ from vdmini_bench.suite import DatasetSpec, Profile, Suite
 
 DRAWN = "drawn.txt"
 FREE_BYTES_NEEDED = 500 * 2**20
+# Neither a rule nor the JSON of a plan holds an empty line.
+CHANNELS_MARK = "\n\nchannels "
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def digest_inputs(
 
     return Inputs(
         teacher=teacher_digest(profile.teacher),
-        plan=plan_text(profile.plan),
+        plan=pruning_text(profile.plan, profile.channels),
         train_clips=digest("train", clips.train),
         condition_clips=digest("condition", clips.condition),
         real_clips=digest("real", clips.real),
@@ -198,12 +200,27 @@ def model_folder(source: str) -> Path:
     return Path(index).parent
 
 
-def plan_text(rule_or_file: str) -> str:
-    """The name of a pruning rule, or the text of a plan file; both decide what the student is.
+def pruning_text(rule_or_file: str, channels: str | None) -> str:
+    """All that decides what the pruned student is: a rule or the text of a plan file, and the channel rule if any.
 
     Raises:
-        SuiteError: no rule has that name, or the file is no plan.
+        SuiteError: no rule has that name, the file is no plan, or the channel rule cannot be used in a run.
     """
+    plan = _plan_text(rule_or_file)
+    if channels is None:
+        return plan
+    from vdmini_bench.generation import read_channel_rule
+
+    return f"{plan}{CHANNELS_MARK}{read_channel_rule(channels, 'svd')}"
+
+
+def split_pruning_text(text: str) -> tuple[str, str | None]:
+    """What `pruning_text` joined: a rule or the JSON of a plan, and the channel rule or None."""
+    plan, mark, channels = text.partition(CHANNELS_MARK)
+    return plan, channels if mark else None
+
+
+def _plan_text(rule_or_file: str) -> str:
     from vdmini.plan import PlanError, PruningPlan
     from vdmini.rules import parse_rule
 

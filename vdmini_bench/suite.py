@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.store import key_of
@@ -102,6 +103,20 @@ class Profile(_Spec):
     sample: SampleSpec
     distill: DistillSpec
     timing: TimingSpec
+    # After `distill`, which it is checked against.
+    channels: str | None = None
+
+    @field_validator("channels")
+    @classmethod
+    def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
+        distill = info.data.get("distill")
+        if channels is not None and distill is not None and distill.lambda_icd > 0:
+            raise PydanticCustomError(
+                "channels",
+                "the ICD loss compares features of teacher and student, which have other widths without these"
+                " channels: set distill.lambda_icd: 0, or leave channels out",
+            )
+        return channels
 
 
 class Suite(_Spec):

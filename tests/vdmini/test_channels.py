@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,15 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from vdmini.channels import VDMiniChannelPrunedUNetSpatioTemporal, prune_channels
-from vdmini.cost import count_parameters
+from vdmini.blocks import ModelInput
+from vdmini.channels import RatioError, prune_channels
+from vdmini.cost import count_flops, count_parameters
+from vdmini.models import block_graph, load_model, svd
 from vdmini.models.svd import SVD_UNET_CONFIG, VDMiniUNetSpatioTemporal
+from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
+from vdmini.plan import PlanError, plan_removing
+from vdmini.prune import apply_plan
+from vdmini.rules import make_plan
 
 torch_pruning = pytest.importorskip("torch_pruning")
 
@@ -47,7 +55,7 @@ import copy
 import sys
 import torch
 import vdmini
-from vdmini.channels import VDMiniChannelPrunedUNetSpatioTemporal
+from vdmini import VDMiniChannelPrunedUNetSpatioTemporal
 assert "torch_pruning" not in sys.modules
 inputs, expected = torch.load(sys.argv[2], weights_only=True)
 student, report = VDMiniChannelPrunedUNetSpatioTemporal.from_pretrained(sys.argv[1], output_loading_info=True)
@@ -161,6 +169,32 @@ def test_a_student_reloads_bit_for_bit_without_torch_pruning(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("importance", ["magnitude", "depgraph-taylor"])
+def test_the_other_importances_narrow_four_stages_too(
+    teacher: UNetSpatioTemporalConditionModel, student: Any, inputs: dict[str, Tensor], importance: str
+) -> None:
+    """The same shapes but for gated feed-forwards, and an output that other channels than the L2 norm's give."""
+
+    def loss(network: nn.Module) -> Tensor:
+        return network(**inputs).sample.square().mean()
+
+    taylor = importance == "depgraph-taylor"
+    other = prune_channels(teacher, importance=importance, ratio=0.5, loss=loss if taylor else None)
+    whole = {name: tensor.shape for name, tensor in student.state_dict().items() if ".ff" not in name}
+    assert {name: tensor.shape for name, tensor in other.state_dict().items() if ".ff" not in name} == whole
+    with torch.no_grad():
+        output = other(**inputs).sample
+        assert torch.isfinite(output).all()
+        assert not torch.allclose(output, student(**inputs).sample)
+
+
+def test_a_clip_of_its_own_gives_the_same_student_as_one_that_is_given(
+    small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]
+) -> None:
+    given_inputs, own = prune_channels(small, inputs, ratio=0.5), prune_channels(small, ratio=0.5)
+    assert all(torch.equal(tensor, own.state_dict()[name]) for name, tensor in given_inputs.state_dict().items())
+
+
 def test_l2_keeps_the_heaviest_channels(small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> None:
     """Both kinds of importance must see a layer whose last channels weigh ten times the first."""
     heavy = copy.deepcopy(small)
@@ -200,6 +234,38 @@ def test_a_ratio_that_cannot_be_reached_is_refused(
         prune_channels(small, inputs, ratio=0.2)
 
 
+def test_rounding_stops_all_that_a_normalisation_sees_and_is_caught(
+    small: UNetSpatioTemporalConditionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch-Pruning rounds within each of a normalisation's 32 groups: asked for multiples of 32, it takes nothing."""
+    pruner = torch_pruning.pruner.BasePruner
+    network = copy.deepcopy(small)
+    shapes = svd.example_inputs(small, ModelInput(batch=1, frames=2, height=4, width=4))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unwrapped parameters detected")
+        pruner(
+            network,
+            {name: torch.zeros_like(shape, device="cpu") for name, shape in shapes.items()},
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=0.5,
+            round_to=32,
+            ignored_layers=[network.conv_out],
+            in_channel_groups={},
+            out_channel_groups={},
+            forward_fn=lambda model, inputs: model(**inputs).sample,
+        ).step()
+    whole = dict(small.named_modules())
+    layers = (nn.Conv2d, nn.Conv3d, nn.GroupNorm)
+    assert all(
+        module.weight.shape == whole[name].weight.shape
+        for name, module in network.named_modules()
+        if isinstance(module, layers)
+    )
+    monkeypatch.setattr(torch_pruning.pruner, "BasePruner", partial(pruner, round_to=32))
+    with pytest.raises(RatioError, match=r"asked to remove 0\.500 of the channels, 0\.[0-3]\d+ could go"):
+        prune_channels(small, ratio=0.5)
+
+
 def test_graphs_deeper_than_torch_pruning_walks_are_walked(
     small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,13 +279,24 @@ def test_graphs_deeper_than_torch_pruning_walks_are_walked(
         prune_channels(small, inputs, ratio=0.5)
 
 
-def test_limits_and_teacher_are_left_as_they_were(
-    small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]
+def test_limits_are_raised_for_the_walk_alone_and_the_teacher_is_left_as_it_was(
+    small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch_pruning.dependency import constants
 
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     limits = sys.getrecursionlimit(), constants.MAX_RECURSION_DEPTH
+    seen = set()
+
+    def score(group: Any) -> Tensor:
+        seen.add((sys.getrecursionlimit(), constants.MAX_RECURSION_DEPTH))
+        return torch.arange(len(group[0].idxs), dtype=torch.float32)
+
+    monkeypatch.setattr("vdmini.channels._score", lambda importance: score)
+    prune_channels(small, inputs, ratio=0.5)
+    ((python_limit, walk_limit),) = seen
+    assert python_limit >= 20_000 > limits[0]
+    assert walk_limit > limits[1]
     bad_inputs = {**inputs, "encoder_hidden_states": torch.randn(1, 1, 7)}
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         prune_channels(small, bad_inputs, ratio=0.5)
@@ -236,6 +313,56 @@ def test_block_pruned_students_can_lose_channels_too(inputs: dict[str, Tensor]) 
     assert both.config.mid_block_type is None
     with torch.no_grad():
         assert both(**inputs).sample.shape == (1, 2, 4, 8, 8)
+
+
+def test_blocks_then_channels_makes_a_student_that_reloads(
+    teacher: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """A stage, the middle and a sampler of four stages, then half of the channels of what is left."""
+    lowest = block_graph(teacher).blocks_of(["Mid", "D.3+U.0"])
+    block_pruned = apply_plan(teacher, plan_removing(teacher, lowest, "by hand"))
+    both = prune_channels(block_pruned, ratio=0.5)
+    assert count_parameters(both) < 0.35 * count_parameters(block_pruned) < 0.35 * count_parameters(teacher)
+    assert len(both.down_blocks) == 3
+    both.save_pretrained(tmp_path / "both")
+    again = load_model(tmp_path / "both")
+    assert again.family == "svd"
+    assert type(again.denoiser) is VDMiniChannelPrunedUNetSpatioTemporal
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(again.denoiser)(**inputs).sample, both(**inputs).sample)
+    weightless = load_model(tmp_path / "both", device="meta")
+    assert weightless.blocks.params == count_parameters(both)
+    assert weightless.blocks.flops == count_flops(both, svd.example_inputs(both, svd.default_input(both)))
+    assert weightless.blocks.flops < 0.4 * block_graph(teacher).flops
+
+
+def test_channels_can_go_twice(small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> None:
+    """Layers that the second pruning leaves alone stay as narrow as the first one made them."""
+    once = prune_channels(small, ratio=0.5)
+    # One channel is left in each normalisation group, so that only what no normalisation sees can lose more.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vdmini.channels.TOLERANCE", 1.0)
+        twice = prune_channels(once, ratio=0.5)
+    assert twice.conv_in.weight.shape == once.conv_in.weight.shape == (32, 8, 3, 3)
+    assert count_parameters(twice) < count_parameters(once)
+    with torch.no_grad():
+        assert torch.isfinite(twice(**inputs).sample).all()
+
+
+def test_blocks_cannot_go_after_channels(small: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> None:
+    narrow = prune_channels(small, ratio=0.5)
+    plan = plan_removing(narrow, {"Mid"}, "by hand")
+    with pytest.raises(PlanError, match="channels were pruned, so that Mid cannot go any more: prune blocks first"):
+        apply_plan(narrow, plan)
+    copied = apply_plan(narrow, make_plan(narrow, "none"))
+    with torch.no_grad():
+        assert torch.equal(copied(**inputs).sample, narrow(**inputs).sample)
+    # Widths are a part of what a plan is for, and plans for usual widths are for what they were before.
+    with pytest.raises(PlanError, match="the plan is for a teacher with configuration"):
+        apply_plan(narrow, make_plan(small, "none"))
+    assert "layer_channels" not in svd.architecture(small)
+    usual = VDMiniChannelPrunedUNetSpatioTemporal(**SHALLOW)
+    assert svd.architecture(usual) == svd.architecture(small)
 
 
 def test_arguments_that_do_not_fit_are_refused(

@@ -4,25 +4,62 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image
 
 from vdmini.models import load_model
+from vdmini.plan import plan_removing
+from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.generation import prune_denoiser, read_channel_rule
 from vdmini_bench.importance import parse_shard
-from vdmini_bench.requests import drawn_requests, image_requests, parse_seeds, prompt_requests
+from vdmini_bench.inspection import inspect_model
+from vdmini_bench.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 FAST = ("--steps", "1", "--frames", "9")
+# Its normalisation groups hold two or three channels, so that about half of them can go and little else.
+HALF = "depgraph-l2:ratio=0.5"
+
+TWO_STAGES = {
+    "sample_size": 8,
+    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    "block_out_channels": (64, 64),
+    "layers_per_block": 1,
+    "num_attention_heads": (1, 2),
+    "cross_attention_dim": 32,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24,
+    "num_frames": 4,
+}
+
+# Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address.
+SAMPLER = """
+import copy
+import sys
+import numpy
+import torch
+from vdmini.models import load_model
+from vdmini.sample import sample_clips
+from vdmini_bench.requests import choose_settings, drawn_requests
+pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
+pipeline.unet = copy.deepcopy(pipeline.unet)
+numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None)))
+"""
 
 
 def invoke(*arguments: object) -> Result:
@@ -60,6 +97,10 @@ def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
         (("sample", "embedded/svd", "--size", "32", "-o", "out"), "--size"),
         (("importance", "embedded/svd", "--shard", "5/4", "-o", "out"), "--shard"),
         (("plan", "embedded/svd", "--importance", ".", "--flops", "0.7", "-o", "out.json"), "no importance"),
+        (("prune", "embedded/svd", "--channels", "depgraph-l3", "-o", "out"), "did you mean 'depgraph-l2'"),
+        (("prune", "embedded/svd", "--channels", "depgraph-taylor", "-o", "out"), "prune_channels(..., loss=...)"),
+        (("prune", "embedded/svd", "--channels", "depgraph-l2:ratio=0.2", "-o", "out"), "asked to remove 0.200"),
+        (("inspect", "ltx", "--channels", "magnitude"), "this model is of family 'ltx'"),
     ],
 )
 def test_wrong_arguments_end_with_code_2_and_say_what_to_do(
@@ -107,6 +148,77 @@ def test_prune_then_sample_and_sample_again(tmp_path: Path) -> None:
     assert "another settings" in other.output
 
 
+def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    result = invoke("prune", "embedded/svd", "--channels", HALF, "-o", folder)
+    assert result.exit_code == 0, result.output
+    inspection = inspect_model("embedded/svd", "vdmini")
+    assert inspection.plan is not None
+    teacher = load_model("embedded/svd", dtype=torch.float32)
+    assert teacher.pipeline is not None
+    teacher.pipeline.unet = prune_denoiser(teacher.denoiser, inspection.plan, read_channel_rule(HALF, "svd"))
+    expected = sample_clips(teacher.pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None))
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLER, folder, tmp_path / "clips.npy"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.load(tmp_path / "clips.npy"), expected)
+
+    seen = json.loads(invoke("inspect", folder, "--json").stdout)
+    before = inspection.teacher
+    assert f"{before.params / 1e6:,.3f} M to {seen['teacher']['params'] / 1e6:,.3f} M weights" in result.output
+    assert f"FLOPs x{seen['teacher']['flops'] / before.flops:.3f} at" in result.output
+    assert seen["teacher"]["params"] < 0.35 * inspection.teacher.without(inspection.plan.removed).params
+    assert json.loads((folder / "provenance.json").read_text())["channels"] == HALF
+    assert json.loads((folder / "pruning_plan.json").read_text())["rule"] == "vdmini"
+    refused = invoke("inspect", folder, "--plan", "bk-base")
+    assert refused.exit_code == 2
+    images = tmp_path / "images"
+    images.mkdir()
+    drawn_requests(1)[0].picture().save(images / "a.png")
+    clips = tmp_path / "clips"
+    result = invoke("sample", folder, "--images", images, *FAST, "--size", "32x32", "-o", clips)
+    assert result.exit_code == 0, result.output
+    assert read_frames(clips / "a-0.mp4", 9).shape == (9, 32, 32, 3)
+
+
+def test_channels_alone_are_inspected_without_weights_and_pruned(tmp_path: Path) -> None:
+    """Without weights the last channels go: as many of each layer as with them, where gates go with their values."""
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    UNetSpatioTemporalConditionModel(**TWO_STAGES).save_pretrained(teacher)
+    rule = f"{HALF},pair_gates=1"
+    found = json.loads(invoke("inspect", teacher, "--channels", rule, "--json").stdout)
+    assert found["channels"] == rule
+    assert found["student"] == found["teacher"]
+    assert all(block["kept"] for block in found["blocks"])
+    result = invoke("prune", teacher, "--plan", "none", "--channels", rule, "-o", student)
+    assert result.exit_code == 0, result.output
+    weightless = load_model(student, device="meta").blocks
+    assert found["narrowed"] == {"params": weightless.params, "flops": weightless.flops}
+    table = invoke("inspect", teacher, "--channels", rule).stdout
+    (narrowed,) = [line.split() for line in table.splitlines() if "narrowed" in line]
+    assert f"{weightless.params / 1e6:.3f}" in narrowed
+    assert "pair_gates=1" in table
+    refused = invoke("inspect", student, "--plan", str(plan_without_middle(student, tmp_path)))
+    assert refused.exit_code == 2
+    assert "prune blocks first, then channels" in refused.output
+
+
+def test_channels_without_torch_pruning_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    result = invoke("prune", "embedded/svd", "--channels", HALF, "-o", tmp_path / "student")
+    assert result.exit_code == 2
+    assert "pip install 'vdmini[channels]'" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def plan_without_middle(model: Path, folder: Path) -> Path:
+    """A plan file that takes the middle block of a saved model."""
+    plan = plan_removing(load_model(model, device="meta"), {"Mid"}, "by hand")
+    (folder / "plan.json").write_text(plan.to_json())
+    return folder / "plan.json"
+
+
 def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     folder = tmp_path / "importance"
     command = ("importance", "embedded/svd", "--clips", 2, *FAST, "-o", folder)
@@ -118,6 +230,10 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert whole.exit_code == 0, whole.output
     assert {name: (rows / name).stat().st_mtime_ns for name in part} == part, "nothing is measured twice"
     assert "units, motion against depth: rank correlation" in whole.output
+    printed = json.loads(invoke(*command, "--json").stdout)
+    motion = printed["correlations_with_depth"]["unit"]["motion"]
+    assert f"units, motion against depth: rank correlation {motion['value']:+.2f}" in whole.output
+    assert printed["rows"] == len(list(rows.iterdir()))
     with (folder / "importance.csv").open() as file:
         table = list(csv.DictReader(file))
     graph = load_model("embedded/svd", device="meta").blocks
@@ -132,6 +248,9 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     result = invoke("plan", "embedded/svd", "--importance", folder, "--by", "motion", "--flops", "0.8", "-o", plan)
     assert result.exit_code == 0, result.output
     inspected = json.loads(invoke("inspect", "embedded/svd", "--plan", plan, "--json").stdout)
+    again = ("plan", "embedded/svd", "--importance", folder, "--by", "motion", "--flops", "0.8", "-o", plan, "--json")
+    removed = [block["name"] for block in inspected["blocks"] if not block["kept"]]
+    assert json.loads(invoke(*again).stdout) == {"removed": removed, "output": str(plan)}
     assert inspected["student"]["flops"] <= 0.8 * inspected["teacher"]["flops"]
     hopeless = invoke("plan", "embedded/svd", "--importance", folder, "--flops", "0.01", "-o", plan)
     assert hopeless.exit_code == 2

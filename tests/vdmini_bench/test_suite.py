@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vdmini.cost import count_parameters
+from vdmini.models import load_model
+from vdmini.rules import make_plan
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.prepare import model_folder, pruning_text, split_pruning_text
+from vdmini_bench.stages.prune import run_stage
+from vdmini_bench.store import Store
 from vdmini_bench.suite import load_suite
+from vdmini_bench.workbench import STUDENT, Workbench
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\
@@ -140,6 +149,54 @@ def test_a_wrong_value_is_placed_and_quoted(tmp_path: Path, old: str, new: str, 
     message = error_of(tmp_path, text)
     assert message.startswith(f"FILE:{place(text, new)}: ")
     assert re.search(reason, message)
+
+
+def test_channels_need_distillation_without_features(tmp_path: Path) -> None:
+    """The conflict is placed at `channels`, wherever that comes from, and gone where no features are compared."""
+    rule = "channels: depgraph-l2:ratio=0.3"
+    text = TEXT.replace("    teacher: embedded/svd\n", f"    teacher: embedded/svd\n    {rule}\n")
+    message = error_of(tmp_path, text)
+    assert message.startswith(f"FILE:{place(text, rule)}: channels: ")
+    assert "set distill.lambda_icd: 0" in message
+    assert error_of(tmp_path, text, "child") == message
+    assert error_of(tmp_path, TEXT, None, ("channels=magnitude",)).startswith("--set channels=magnitude: channels: ")
+    without = load_suite(tmp_path / "suite.yaml", None, ("channels=magnitude", "distill.lambda_icd=0")).profile
+    assert without.channels == "magnitude"
+    assert load_suite(write(tmp_path, text), None, ("distill.lambda_icd=0.0",)).profile.channels == rule[10:]
+    assert load_suite(write(tmp_path, TEXT)).profile.channels is None
+    assert "valid string" in error_of(tmp_path, TEXT, None, ("channels=3",))
+
+
+def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
+    plan_file = tmp_path / "plan.json"
+    plan_file.write_text(make_plan("svd").to_json())
+    plan = plan_file.read_text()
+    for rule_or_file, text in (("vdmini", "vdmini"), (str(plan_file), plan)):
+        assert pruning_text(rule_or_file, None) == text
+        assert split_pruning_text(text) == (text, None)
+        both = pruning_text(rule_or_file, "magnitude:ratio=3e-1")
+        assert both == pruning_text(rule_or_file, "magnitude:pair_gates=0,ratio=0.3")
+        assert split_pruning_text(both) == (text, "magnitude:ratio=0.3")
+    for rule, said in (
+        ("depgraph-taylor", r"prune_channels\(\.\.\., loss=\.\.\.\)"),
+        ("magnitud", "did you mean 'magnitude'"),
+    ):
+        with pytest.raises(SuiteError, match=said):
+            pruning_text("vdmini", rule)
+
+
+def test_the_prune_stage_narrows_what_the_plan_leaves(tmp_path: Path) -> None:
+    suite = load_suite(SUITE, "smoke", ("channels=depgraph-l2:ratio=0.5", "distill.lambda_icd=0"))
+    text = pruning_text(suite.profile.plan, suite.profile.channels)
+    teacher = str(model_folder(suite.profile.teacher))
+    nothing: Any = None
+    bench = Workbench(suite, Store(tmp_path), nothing, teacher, "digest", text, {}, "run", nothing)
+    run_stage(bench, "", tmp_path / "pruned")
+    student = load_model(tmp_path / "pruned" / STUDENT, device="meta").denoiser
+    blocks_alone = load_model(teacher, device="meta").blocks.without(make_plan("svd").removed)
+    assert count_parameters(student) < 0.35 * blocks_alone.params
+    provenance = json.loads((tmp_path / "pruned" / STUDENT / "provenance.json").read_text())
+    assert provenance == {"teacher_sha256": "digest", "channels": "depgraph-l2:ratio=0.5"}
 
 
 def test_a_missing_key_is_named_where_it_belongs(tmp_path: Path) -> None:

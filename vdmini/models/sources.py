@@ -93,10 +93,12 @@ def _denoiser_config(name: str, folder: Path) -> dict[str, object]:
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
     """A folder that holds a denoiser and no pipeline."""
+    import torch
+
     classes = _denoiser_classes()
     try:
         class_name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
-        denoiser = classes[class_name].from_pretrained(folder, use_safetensors=True, dtype=dtype)
+        denoiser = classes[class_name].from_pretrained(folder, use_safetensors=True, dtype=dtype or torch.float32)
     except Exception as error:  # whatever the file made diffusers, safetensors or json raise, the source is at fault
         raise ModelLoadError(
             f"{name!r} holds no denoiser of {', '.join(classes)} ({type(error).__name__}: {error}):"
@@ -108,6 +110,7 @@ def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: to
 
 def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
     """A pipeline, from a folder or the hub."""
+    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     if folder.exists() and not (folder / "model_index.json").is_file():
@@ -117,7 +120,7 @@ def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: t
     location = str(folder) if folder.exists() else name
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            location, use_safetensors=True, trust_remote_code=False, dtype=dtype
+            location, use_safetensors=True, trust_remote_code=False, dtype=dtype or torch.float32
         )
     except Exception as error:  # files, network and hub raise unrelated types; each means that the source did not load
         raise ModelLoadError(

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit, prunable_names
-from vdmini.models import ModelLoadError, unet
+from vdmini.models import unet
+from vdmini.plan import PlanError
+from vdmini.models.svd_checkpoint import load_unet
 from vdmini.sample import ClipRequest, SampleSettings
 
 NAME = "svd"
@@ -125,18 +127,25 @@ def matches(denoiser: nn.Module) -> bool:
 
 def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `svd` or `svd-xt` with random weights, on torch's current default device."""
-    config = SVD_UNET_CONFIG | ({"num_frames": 25} if name == "svd-xt" else {})
-    return UNetSpatioTemporalConditionModel(**config), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+    return UNetSpatioTemporalConditionModel(**_official_config(name)), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+
+
+def _official_config(name: str) -> dict[str, Any]:
+    return SVD_UNET_CONFIG | ({"num_frames": 25} if name == "svd-xt" else {})
 
 
 def load_original(name: str, path: Path) -> nn.Module:
-    """Raise ModelLoadError: every published SVD has a diffusers version."""
-    raise ModelLoadError(f"{path}: original checkpoints of {name!r} are not read: give its diffusers version")
+    """Read a UNet's own .safetensors file, such as AnimateLCM-SVD's; raises ModelLoadError for any other."""
+    return load_unet(path, _official_config(name))
 
 
 def denoiser_classes() -> dict[str, type[nn.Module]]:
     """The denoiser classes of this family by the name that a config.json gives them."""
-    return {each.__name__: each for each in (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal)}
+    # That module builds on the classes of this one.
+    from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
+
+    classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
+    return {each.__name__: each for each in classes}
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:
@@ -168,7 +177,15 @@ def architecture(denoiser: nn.Module) -> dict[str, object]:
     decides_nothing = ("sample_size", "num_frames")
     config: Any = denoiser.config
     names = [name for name in (*SVD_UNET_CONFIG, "mid_block_type") if name not in decides_nothing]
-    return {name: config.get(name, MID_BLOCK_TYPE) for name in names}
+    decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
+    # Left out where every layer has its usual width: such a network is the same whichever class it has.
+    return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
+
+
+def layer_channels(denoiser: nn.Module) -> dict[str, list[int]]:
+    """The widths that a channel-pruned denoiser's layers have of their own; nothing for any other."""
+    config: Any = denoiser.config
+    return dict(config.get("layer_channels") or {})
 
 
 def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
@@ -212,9 +229,21 @@ def block_depth(denoiser: nn.Module, block: str) -> int:
 def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
     """The student's network for the blocks kept of a teacher, with its own random weights.
 
-    Raises PlanError when the kept blocks cannot be wired into a UNet.
+    Raises PlanError when the kept blocks cannot be wired into a UNet, and when blocks are to go from a teacher whose
+    channels were pruned: the blocks that would become neighbours do not agree on which channels are left.
     """
-    student: nn.Module = VDMiniUNetSpatioTemporal(**student_config(teacher, kept, removed))
+    config = student_config(teacher, kept, removed)
+    widths = layer_channels(teacher)
+    if widths and removed:
+        raise PlanError(
+            f"the teacher's channels were pruned, so that {removed[0]} cannot go any more: prune blocks first, then"
+            " channels, starting from the teacher that has all of both"
+        )
+    if widths:
+        from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
+
+        return VDMiniChannelPrunedUNetSpatioTemporal(**config, layer_channels=widths)
+    student: nn.Module = VDMiniUNetSpatioTemporal(**config)
     return student
 
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, SAMPLING, expected_failures
+from vdmini_bench.commands.options import CHANNELS, JSON, Conditions, expected_failures, with_conditions
+
+if TYPE_CHECKING:
+    from vdmini_bench.importance import Study
 
 
 @click.command()
 @click.argument("model")
 @click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", help="Show what a rule or a plan file removes.")
+@CHANNELS
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the blocks into this PNG or SVG.")
 @JSON
 @expected_failures
-def inspect(model: str, rule_or_file: str | None, picture: Path | None, as_json: bool) -> None:
+def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
     """Show the blocks of MODEL (a published or embedded name, or a folder) and what they cost; reads no weights."""
     from vdmini_bench.inspection import block_lines, inspect_model
     from vdmini_bench.progress import quiet_libraries
     from vdmini_bench.table import print_table
 
     quiet_libraries()
-    inspection = inspect_model(model, rule_or_file)
+    inspection = inspect_model(model, rule_or_file, channels)
     if picture is not None:
         from vdmini_bench.plots import plot_blocks
 
@@ -32,19 +39,23 @@ def inspect(model: str, rule_or_file: str | None, picture: Path | None, as_json:
         click.echo(json.dumps(inspection.to_json()))
         return
     title = f"{model}, family {inspection.teacher.family}, at {inspection.teacher.input}"
-    print_table(title if rule_or_file is None else f"{title}, plan {rule_or_file}", *block_lines(inspection))
+    title += "" if rule_or_file is None else f", plan {rule_or_file}"
+    title += "" if inspection.channels is None else f", channels {inspection.channels}"
+    print_table(title, *block_lines(inspection))
 
 
 @click.command()
 @click.argument("model")
 @click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", default="vdmini", show_default=True)
+@CHANNELS
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet."
 )
 @expected_failures
-def prune(model: str, rule_or_file: str, output: Path) -> None:
+def prune(model: str, rule_or_file: str, channels: str | None, output: Path) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
-    from vdmini_bench.generation import load_for_use, prune_into
+    from vdmini.models import block_graph
+    from vdmini_bench.generation import load_for_use, prune_into, read_channel_rule
     from vdmini_bench.inspection import inspect_model
     from vdmini_bench.progress import quiet_libraries
 
@@ -54,9 +65,9 @@ def prune(model: str, rule_or_file: str, output: Path) -> None:
     # Without weights first: a plan that does not fit is refused before gigabytes are read.
     inspection = inspect_model(model, rule_or_file)
     assert inspection.plan is not None
-    assert inspection.student is not None
-    prune_into(load_for_use(model), inspection.plan, output)
-    before, after = inspection.teacher, inspection.student
+    before = inspection.teacher
+    rule = None if channels is None else read_channel_rule(channels, before.family)
+    after = block_graph(prune_into(load_for_use(model), inspection.plan, output, rule), before.input)
     click.echo(f"{before.params / 1e6:,.3f} M to {after.params / 1e6:,.3f} M weights")
     click.echo(f"FLOPs x{after.flops / before.flops:.3f} at {before.input}")
     click.echo(f"wrote {output}")
@@ -64,75 +75,46 @@ def prune(model: str, rule_or_file: str, output: Path) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
-@click.option("--seeds", default="0", show_default=True, help="0, 0,5,7 or 0-7: a clip for each seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the clips go.")
-@SAMPLING
+@with_conditions(clips=8)
 @expected_failures
-def sample(
-    model: str,
-    prompts: Path | None,
-    images: Path | None,
-    seeds: str,
-    output: Path,
-    steps: int | None,
-    frames: int | None,
-    size: str | None,
-    guidance: float | None,
-    batch_size: int,
-) -> None:
+def sample(model: str, output: Path, conditions: Conditions) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
     from vdmini_bench.generation import load_for_use, sample_into
     from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.requests import choose_requests, choose_settings
 
     quiet_libraries()
-    requests = choose_requests(model, prompts, images, seeds, count=8)
-    settings = choose_settings(model, steps, frames, size, guidance)
-    sample_into(load_for_use(model), requests, settings, output, batch_size)
+    requests, settings = conditions.requests(model), conditions.settings(model)
+    sample_into(load_for_use(model), requests, settings, output, conditions.batch_size)
     click.echo(f"{len(requests)} clips in {output}")
 
 
 @click.command()
 @click.argument("model")
-@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
-@click.option("--clips", type=click.IntRange(2), default=16, show_default=True, help="Drawn clips for embedded models.")
-@click.option("--seeds", default="0", show_default=True, help="Seeds for each image or prompt.")
 @click.option("--shard", default="1/1", show_default=True, help="2/4 measures the second of four parts.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where rows, table and plot go.")
-@SAMPLING
+@with_conditions(clips=16, fewest=2)
+@JSON
 @expected_failures
-def importance(
-    model: str,
-    prompts: Path | None,
-    images: Path | None,
-    clips: int,
-    seeds: str,
-    shard: str,
-    output: Path,
-    steps: int | None,
-    frames: int | None,
-    size: str | None,
-    guidance: float | None,
-    batch_size: int,
-) -> None:
+def importance(model: str, shard: str, output: Path, conditions: Conditions, as_json: bool) -> None:
     """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
-    from vdmini_bench.generation import load_for_use, source_sha256
-    from vdmini_bench.importance import Study, measure_importance, parse_shard, write_importance
+    from vdmini_bench.importance import measure_importance, parse_shard, write_importance
     from vdmini_bench.plots import plot_importance
     from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.requests import choose_requests, choose_settings
 
     quiet_libraries()
     part = parse_shard(shard)
-    requests = choose_requests(model, prompts, images, seeds, count=clips)
-    settings = choose_settings(model, steps, frames, size, guidance)
-    study = Study(load_for_use(model), requests, settings, batch_size, source_sha256(model))
-    rows = measure_importance(study, output, part)
+    rows = measure_importance(_study(model, conditions), output, part)
     correlations = write_importance(output, rows)
     plot_importance(rows, correlations, output / "importance.png")
+    if as_json:
+        # A correlation with what never changes is no number, which JSON cannot say.
+        values = {
+            kind: {name: None if math.isnan(found.value) else asdict(found) for name, found in measures.items()}
+            for kind, measures in correlations.items()
+        }
+        click.echo(json.dumps({"correlations_with_depth": values, "rows": len(rows), "output": str(output)}))
+        return
     for kind, measures in correlations.items():
         for name, correlation in measures.items():
             click.echo(f"{kind}s, {name} against depth: rank correlation {correlation}")
@@ -147,6 +129,7 @@ def importance(
 @click.option("--params", type=float, help="At most this share of its weights.")
 @click.option("--time", "time_share", type=float, help="At most this share of its measured time.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan's .json file.")
+@JSON
 @expected_failures
 def plan(
     model: str,
@@ -156,6 +139,7 @@ def plan(
     params: float | None,
     time_share: float | None,
     output: Path,
+    as_json: bool,
 ) -> None:
     """Find the units of MODEL whose loss matters least for a wanted cost, and write the plan that removes them."""
     from vdmini_bench.importance import plan_from_importance
@@ -165,6 +149,9 @@ def plan(
     found = plan_from_importance(model, scores, by, flops, params, time_share)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(found.to_json(), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({"removed": found.removed, "output": str(output)}))
+        return
     click.echo(f"removes {', '.join(found.removed) or 'nothing'}")
     click.echo(f"wrote {output}; see: vdmini-bench inspect {model} --plan {output}")
 
@@ -172,43 +159,30 @@ def plan(
 @click.command("score-plans")
 @click.argument("model")
 @click.option("--plan", "plans", multiple=True, required=True, metavar="RULE_OR_FILE", help="Once for each plan.")
-@click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate.")
-@click.option("--clips", type=click.IntRange(6), default=72, show_default=True, help="Drawn clips for embedded models.")
-@click.option("--seeds", default="0", show_default=True, help="Seeds for each image or prompt.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the table goes.")
-@SAMPLING
+@with_conditions(clips=72, fewest=6)
 @expected_failures
-def score_plans(
-    model: str,
-    plans: tuple[str, ...],
-    prompts: Path | None,
-    images: Path | None,
-    clips: int,
-    seeds: str,
-    output: Path,
-    steps: int | None,
-    frames: int | None,
-    size: str | None,
-    guidance: float | None,
-    batch_size: int,
-) -> None:
+def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Conditions) -> None:
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
     from vdmini.models import EMBEDDED
     from vdmini_bench import plan_scores
-    from vdmini_bench.generation import load_for_use, source_sha256
-    from vdmini_bench.importance import Study
     from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.requests import choose_requests, choose_settings
     from vdmini_bench.stages.reference import shipped_moments
     from vdmini_bench.table import print_table
 
     quiet_libraries()
-    requests = choose_requests(model, prompts, images, seeds, count=clips)
-    settings = choose_settings(model, steps, frames, size, guidance)
-    study = Study(load_for_use(model), requests, settings, batch_size, source_sha256(model))
+    study = _study(model, conditions)
     rows = plan_scores.score_plans(study, plans, shipped_moments() if model in EMBEDDED else None, output)
-    print_table(f"{model}, {len(requests)} clips, no retraining", *plan_scores.plan_lines(rows))
+    print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))
+
+
+def _study(model: str, conditions: Conditions) -> Study:
+    from vdmini_bench.generation import load_for_use, source_sha256
+    from vdmini_bench.importance import Study
+
+    # Conditions first: what is wrong with them is said before gigabytes are read.
+    requests, settings = conditions.requests(model), conditions.settings(model)
+    return Study(load_for_use(model), requests, settings, conditions.batch_size, source_sha256(model))
 
 
 COMMANDS = (inspect, prune, sample, importance, plan, score_plans)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from vdmini.plan import PlanError
 from vdmini_bench.errors import BenchError, ExitCode
+
+if TYPE_CHECKING:
+    from vdmini.sample import ClipRequest, SampleSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,17 +26,74 @@ RESULTS = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
-def SAMPLING(command: Callable[P, R]) -> Callable[P, R]:  # noqa: N802 - a decorator like the options above
-    """The options that say how a model samples."""
-    for option in (
-        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True),
-        click.option("--guidance", type=float, help="Classifier-free guidance; the model's own when not given."),
-        click.option("--size", metavar="HEIGHTxWIDTH", help="Pixels, e.g. 576x1024."),
-        click.option("--frames", type=click.IntRange(1), help="Frames a clip."),
+CHANNELS = click.option(
+    "--channels",
+    metavar="RULE",
+    help="After the blocks, prune channels of an SVD model, e.g. depgraph-l2:ratio=0.2 or magnitude:ratio=0.3,"
+    "pair_gates=1; takes minutes at full size.",
+)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a command's clips are made from, and how they are sampled: what its options say."""
+
+    prompts: Path | None
+    images: Path | None
+    clips: int
+    seeds: str
+    steps: int | None
+    frames: int | None
+    size: str | None
+    guidance: float | None
+    batch_size: int
+
+    def requests(self, model: str) -> list[ClipRequest]:
+        """The clips to sample from a model; raises SuiteError for conditions that do not fit it."""
+        from vdmini_bench.requests import choose_requests
+
+        return choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
+
+    def settings(self, model: str) -> SampleSettings:
+        """How to sample from a model; raises SuiteError where it must be told more."""
+        from vdmini_bench.requests import choose_settings
+
+        return choose_settings(model, self.steps, self.frames, self.size, self.guidance)
+
+
+def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """The options that say what clips are made from, `clips` of them by default, and how a model samples.
+
+    The command gets them as one argument, `conditions`.
+    """
+    options = (
+        click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line."),
+        click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate."),
+        click.option(
+            "--clips", type=click.IntRange(fewest), default=clips, show_default=True,
+            help="Drawn clips, for embedded models without --prompts or --images.",
+        ),
+        click.option(
+            "--seeds", default="0", show_default=True, help="0, 0,5,7 or 0-7: a clip for each image or prompt and seed."
+        ),
         click.option("--steps", type=click.IntRange(1), help="Sampling steps."),
-    ):
-        command = option(command)
-    return command
+        click.option("--frames", type=click.IntRange(1), help="Frames a clip."),
+        click.option("--size", metavar="HEIGHTxWIDTH", help="Pixels, e.g. 576x1024."),
+        click.option("--guidance", type=float, help="Classifier-free guidance; the model's own when not given."),
+        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True),
+    )  # fmt: skip
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def with_one_argument(**given: Any) -> R:
+            conditions = Conditions(**{field.name: given.pop(field.name) for field in fields(Conditions)})
+            return command(conditions=conditions, **given)
+
+        for option in reversed(options):
+            with_one_argument = option(with_one_argument)
+        return with_one_argument
+
+    return decorate
 
 
 def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
@@ -46,6 +108,9 @@ def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
         except (BenchError, AssetError) as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
+        except PlanError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(ExitCode.USAGE)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues where it stopped", err=True)
             sys.exit(ExitCode.INTERRUPTED)
