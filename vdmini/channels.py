@@ -44,10 +44,13 @@ class ChannelRule:
     importance: str
     ratio: float = 0.2
     pair_gates: bool = False
+    tolerance: float = TOLERANCE
 
     def __str__(self) -> str:
         """The rule as `parse_channel_rule` reads it, the same for every way of writing it."""
-        return f"{self.importance}:ratio={self.ratio!r}" + (",pair_gates=1" if self.pair_gates else "")
+        options = [f"ratio={self.ratio!r}", *(["pair_gates=1"] if self.pair_gates else [])]
+        options += [f"tolerance={self.tolerance!r}"] if self.tolerance != TOLERANCE else []
+        return f"{self.importance}:{','.join(options)}"
 
 
 def parse_channel_rule(text: str) -> ChannelRule:
@@ -57,7 +60,7 @@ def parse_channel_rule(text: str) -> ChannelRule:
         raise PlanError(
             f"unknown channel rule {name!r}{nearest(name, IMPORTANCES)}: choose one of {', '.join(IMPORTANCES)}"
         )
-    options = {"ratio": ChannelRule.ratio, "pair_gates": float(ChannelRule.pair_gates)}
+    options = {"ratio": ChannelRule.ratio, "pair_gates": float(ChannelRule.pair_gates), "tolerance": TOLERANCE}
     for part in rest.split(",") if rest else ():
         key, _, value = part.partition("=")
         if key not in options:
@@ -74,7 +77,9 @@ def parse_channel_rule(text: str) -> ChannelRule:
         raise PlanError(f"channel rule {name!r}: ratio={options['ratio']:g} is no share: choose between 0 and 1")
     if options["pair_gates"] not in (0.0, 1.0):
         raise PlanError(f"channel rule {name!r}: pair_gates={options['pair_gates']:g} is neither 1 nor 0")
-    return ChannelRule(name, options["ratio"], bool(options["pair_gates"]))
+    if not 0.0 <= options["tolerance"] < 1.0:
+        raise PlanError(f"channel rule {name!r}: tolerance={options['tolerance']:g} is no share: choose between 0 and 1")
+    return ChannelRule(name, options["ratio"], bool(options["pair_gates"]), options["tolerance"])
 
 
 def prune_channels(
@@ -85,6 +90,7 @@ def prune_channels(
     ratio: float = 0.2,
     loss: Callable[[nn.Module], Tensor] | None = None,
     pair_gates: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> VDMiniChannelPrunedUNetSpatioTemporal:
     """A copy of SVD's UNet, or of a block-pruned student, without the least important `ratio` of the channels.
 
@@ -98,7 +104,7 @@ def prune_channels(
     run.
 
     The result saves and reloads like any diffusers model. Raises TypeError for another network, ValueError for unusable
-    arguments, RatioError when the share of channels removed is not within 0.02 of `ratio`, and ImportError without
+    arguments, RatioError when the share of channels removed is not within `tolerance` of `ratio`, and ImportError without
     Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov et al., CVPR 2019; Li et al., ICLR 2017.
     """
     if not isinstance(denoiser, UNetSpatioTemporalConditionModel):
@@ -118,10 +124,10 @@ def prune_channels(
             _differentiate(network, loss)
         _prune(network, example_inputs or _small_inputs(denoiser), score, ratio, pair_gates)
     achieved = 1 - _channels(network) / _channels(denoiser)
-    if abs(achieved - ratio) > TOLERANCE:
+    if abs(achieved - ratio) > tolerance:
         raise RatioError(
             f"asked to remove {ratio:.3f} of the channels, {achieved:.3f} could go: a normalisation group or a head"
-            " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each"
+            " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each, or a wider tolerance"
         )
     return _native(denoiser, network).train(denoiser.training)
 

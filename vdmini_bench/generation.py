@@ -113,7 +113,13 @@ def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: Cha
 def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
     if channels is None:
         return student
-    return prune_channels(student, importance=channels.importance, ratio=channels.ratio, pair_gates=channels.pair_gates)
+    return prune_channels(
+        student,
+        importance=channels.importance,
+        ratio=channels.ratio,
+        pair_gates=channels.pair_gates,
+        tolerance=channels.tolerance,
+    )
 
 
 def sample_into(
@@ -122,8 +128,11 @@ def sample_into(
     settings: SampleSettings,
     folder: Path,
     batch_size: int,
+    suffix: str = ".mp4",
 ) -> None:
-    """Write a `.mp4` for each request that has none yet, and `samples.json`, which says what they came from.
+    """Write a video for each request that has none yet, and `samples.json`, which says what they came from.
+
+    A `suffix` of ".mkv" keeps the clips without loss.
 
     Raises:
         SuiteError: the folder holds samples of another model or other settings.
@@ -135,7 +144,7 @@ def sample_into(
     groups = list(batches(requests, batch_size))
     with progress("sample", len(groups)) as advance:
         for group in groups:
-            paths = [folder / f"{request.name}.mp4" for request in group]
+            paths = [folder / f"{request.name}{suffix}" for request in group]
             # The whole batch again where a clip of it is missing: rounding differs between batches.
             if not all(path.exists() for path in paths):
                 try:

@@ -47,3 +47,11 @@ def test_channel_rules_have_defaults_and_one_way_to_be_written() -> None:
 def test_a_wrong_channel_rule_is_named(text: str, said: str) -> None:
     with pytest.raises(PlanError, match=said):
         parse_channel_rule(text)
+
+
+def test_a_wider_tolerance_is_part_of_the_rule() -> None:
+    rule = parse_channel_rule("depgraph-l2:tolerance=0.1,ratio=0.2")
+    assert (rule.ratio, rule.tolerance) == (0.2, 0.1)
+    assert parse_channel_rule(str(rule)) == rule
+    with pytest.raises(PlanError, match="tolerance=2 is no share"):
+        parse_channel_rule("magnitude:tolerance=2")
