@@ -78,7 +78,7 @@ def parse_channel_rule(text: str) -> ChannelRule:
     if options["pair_gates"] not in (0.0, 1.0):
         raise PlanError(f"channel rule {name!r}: pair_gates={options['pair_gates']:g} is neither 1 nor 0")
     if not 0.0 <= options["tolerance"] < 1.0:
-        raise PlanError(f"channel rule {name!r}: tolerance={options['tolerance']:g} is no share: choose between 0 and 1")
+        raise PlanError(f"channel rule {name!r}: tolerance={options['tolerance']:g} is no share: take 0 to below 1")
     return ChannelRule(name, options["ratio"], bool(options["pair_gates"]), options["tolerance"])
 
 
@@ -98,14 +98,14 @@ def prune_channels(
     of all their weights, "depgraph-taylor" by the first-order change of `loss(denoiser)`, a scalar that is computed
     once on the copy, "magnitude" by the L1 norm of the group's first layer alone. Every head and every normalisation
     group loses the same number. Torch-Pruning ranks the values and the gates of a feed-forward apart, and then removes
-    each with its partner, so that up to twice `ratio` of them go; with `pair_gates` the pairs are ranked and `ratio` of
-    them go. `example_inputs` are the arguments of one forward pass, of any size that runs, a very small one by default.
-    On the meta device, where no weight has a value, the last channels go: sizes and costs are close to those of a real
-    run.
+    each with its partner, so that about twice `ratio` of them go; with `pair_gates`, needed from a ratio of 0.5 on, the
+    pairs are ranked and `ratio` of them go. `example_inputs` are the arguments of one forward pass, of any size that
+    runs, a very small one by default. On the meta device, where no weight has a value, the last channels go: sizes are
+    those of a real run with `pair_gates`, and near them without.
 
     The result saves and reloads like any diffusers model. Raises TypeError for another network, ValueError for unusable
-    arguments, RatioError when the share of channels removed is not within `tolerance` of `ratio`, and ImportError without
-    Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov et al., CVPR 2019; Li et al., ICLR 2017.
+    arguments, RatioError when the share of channels removed is not within `tolerance` of `ratio`, and ImportError
+    without Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov et al., CVPR 2019; Li et al., ICLR 2017.
     """
     if not isinstance(denoiser, UNetSpatioTemporalConditionModel):
         raise TypeError(f"channel pruning knows UNetSpatioTemporalConditionModel, not {type(denoiser).__name__}")
@@ -113,6 +113,11 @@ def prune_channels(
         raise ValueError(f"unknown importance {importance!r}: choose one of {', '.join(IMPORTANCES)}")
     if not 0.0 < ratio < 1.0:
         raise ValueError(f"ratio is the share of channels to remove, between 0 and 1, got {ratio}")
+    if ratio >= 0.5 and not pair_gates:
+        raise RatioError(
+            f"with ratio {ratio:g} the values and the gates of a feed-forward, ranked apart, would leave nothing of it:"
+            " set pair_gates, or choose a ratio below 0.5"
+        )
     if (loss is not None) != (importance == "depgraph-taylor"):
         raise ValueError(f"importance 'depgraph-taylor' needs a loss and no other does, got {importance!r}")
     on_meta = next(denoiser.parameters()).device.type == "meta"
@@ -127,7 +132,8 @@ def prune_channels(
     if abs(achieved - ratio) > tolerance:
         raise RatioError(
             f"asked to remove {ratio:.3f} of the channels, {achieved:.3f} could go: a normalisation group or a head"
-            " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each, or a wider tolerance"
+            " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each, or"
+            " a wider tolerance"
         )
     return _native(denoiser, network).train(denoiser.training)
 
