@@ -35,7 +35,7 @@ def flops_by_block(
 
     Counts as `count_flops` does. Raises ValueError when some FLOPs lie outside all blocks.
     """
-    shapes_only = _on_meta(module)
+    shapes_only = on_meta(module)
     blocks = block_modules(shapes_only)
     flops = dict.fromkeys(blocks, 0)
     counter = FlopCounterMode(display=False)
@@ -51,6 +51,16 @@ def flops_by_block(
             f"{outside} FLOPs of {type(module).__name__} belong to no block: its list of blocks is incomplete"
         )
     return flops
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A float32 copy with the same topology and no storage: the weights are replaced before they would be copied."""
+    replaced: dict[int, object] = {}
+    for parameter in module.parameters():
+        replaced[id(parameter)] = nn.Parameter(_shape_of(parameter), parameter.requires_grad)
+    for buffer in module.buffers():
+        replaced[id(buffer)] = _shape_of(buffer)
+    return copy.deepcopy(module, replaced)
 
 
 def _count_inside(submodule: nn.Module, name: str, counter: FlopCounterMode, flops: dict[str, int]) -> None:
@@ -83,16 +93,6 @@ def _without_values() -> Iterator[None]:
 
     with patch.object(torch, "autocast", of_other_devices), shape_settings.patch(meta_nonzero_assume_all_nonzero=True):
         yield
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    """A float32 copy with the same topology and no storage: the weights are replaced before they would be copied."""
-    replaced: dict[int, object] = {}
-    for parameter in module.parameters():
-        replaced[id(parameter)] = nn.Parameter(_shape_of(parameter), parameter.requires_grad)
-    for buffer in module.buffers():
-        replaced[id(buffer)] = _shape_of(buffer)
-    return copy.deepcopy(module, replaced)
 
 
 def _shape_of(weight: Tensor) -> Tensor:

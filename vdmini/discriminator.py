@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 HIDDEN_CHANNELS = 64
 NOISE_CHANNELS = 32
+SMALLEST_LEVEL = 1e-3
 
 
 class DiscriminatorHead(nn.Module):
@@ -63,7 +64,7 @@ class DiscriminatorHeads(nn.Module):
 
 
 def _noise_features(sigmas: Tensor) -> Tensor:
-    """Fourier features of ln(sigma) / 4: B x 64."""
+    """Fourier features of ln(sigma) / 4: B x 64; noise levels may be 0, as the first timestep is."""
     frequencies = torch.exp(torch.linspace(0, math.log(100.0), NOISE_CHANNELS, device=sigmas.device))
-    angles = (sigmas.log() / 4)[:, None] * frequencies
+    angles = (sigmas.clamp_min(SMALLEST_LEVEL).log() / 4)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.store import key_of
-from vdmini_bench.suite import Profile
+from vdmini_bench.suite import WITHOUT_EFFECT, DistillSpec, Profile
+
+if TYPE_CHECKING:
+    from vdmini_bench.distill_config import DistillConfig
 
 # Raise a stage's number when its code changes what it writes: results of the older code are then made again.
-STAGE_VERSIONS = {"encode": 1, "prune": 1, "distill": 1, "sample": 1, "reference": 1, "measure": 1, "time": 1}
+STAGE_VERSIONS = {"encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 1, "measure": 1, "time": 1}
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
 GENERATED = ("teacher", "pruned", "student")
@@ -33,6 +36,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class TrainingInputs:
+    """Digests of everything a distillation reads: the teacher's checkpoint, the training clips, the software."""
+
+    teacher: str
+    plan: str
+    train_clips: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Digests of everything a run reads: the teacher's checkpoint, the chosen clips, the I3D weights, the software."""
 
@@ -46,45 +59,70 @@ class Inputs:
     versions: dict[str, str]
     machine_id: str
 
+    @property
+    def training(self) -> TrainingInputs:
+        """Those that a distillation reads."""
+        return TrainingInputs(self.teacher, self.plan, self.train_clips, self.versions)
 
-def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
-    """All jobs of a profile in an order in which each comes after what it needs."""
-    jobs: dict[str, Job] = {}
 
-    def add(stage: str, subject: str, needs: tuple[str, ...], estimate: float, **settings: Any) -> None:
+class _Jobs:
+    """Jobs as they are planned: each key holds those of the jobs it needs."""
+
+    def __init__(self, versions: dict[str, str]) -> None:
+        self.versions = versions
+        self.planned: dict[str, Job] = {}
+
+    def add(self, stage: str, subject: str, needs: tuple[str, ...], estimate: float, **settings: Any) -> None:
         content = {
             "stage": stage,
             "version": STAGE_VERSIONS[stage],
             "subject": subject,
-            "needs": [jobs[need].key for need in needs],
-            "versions": inputs.versions,
+            "needs": [self.planned[need].key for need in needs],
+            "versions": self.versions,
             **settings,
         }
         job = Job(stage, subject, key_of(content), needs, estimate)
-        jobs[job.name] = job
+        self.planned[job.name] = job
 
-    clip = {
-        "frames": profile.protocol.frames,
-        "frames_per_second": profile.protocol.frames_per_second,
-        "sample": profile.sample.model_dump(),
-        "dtype": profile.dtype,
-    }
+    def add_training(
+        self, inputs: TrainingInputs, clip: dict[str, Any], count: int, dtype: str, distill: DistillSpec
+    ) -> None:
+        """The three jobs of a distillation of `count` clips; `clip` is what decides how each is encoded."""
+        teacher, settings = inputs.teacher, distill.model_dump(exclude=WITHOUT_EFFECT)
+        add = self.add
+        add("encode", "", (), 0.07 * count, teacher=teacher, clips=inputs.train_clips, clip=clip)
+        add("prune", "", (), 3, teacher=teacher, plan=inputs.plan, dtype=dtype)
+        add("distill", "", ("encode", "prune"), distill.steps * distill.batch_size * 0.2, distill=settings)
+
+
+def plan_training(profile: Profile, inputs: TrainingInputs) -> list[Job]:
+    """The jobs of a profile that end with its student: `encode`, `prune` and `distill`."""
+    jobs = _Jobs(inputs.versions)
     # Encoding reads the clip's size and condition, not how it will be sampled.
-    encoded = {**clip, "sample": profile.sample.model_dump(include=ENCODED_WITH)}
+    encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
+    jobs.add_training(inputs, encoded, profile.dataset.train_clips, profile.dtype, profile.distill)
+    return list(jobs.planned.values())
+
+
+def plan_configured(configuration: DistillConfig, inputs: TrainingInputs, count: int) -> list[Job]:
+    """The same jobs of a distillation's own configuration, on `count` clips."""
+    jobs = _Jobs(inputs.versions)
+    clip = {
+        **configuration.clip.model_dump(),
+        "dtype": configuration.dtype,
+        "clips_per_shard": configuration.data.clips_per_shard,
+    }
+    jobs.add_training(inputs, clip, count, configuration.dtype, configuration.distill)
+    return list(jobs.planned.values())
+
+
+def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
+    """All jobs of a profile in an order in which each comes after what it needs."""
+    jobs = _Jobs(inputs.versions)
+    jobs.planned = {job.name: job for job in plan_training(profile, inputs.training)}
+    add, clip = jobs.add, _clip(profile)
     protocol = profile.protocol.model_dump()
     generated = profile.protocol.clips_per_block * profile.protocol.blocks
-    add(
-        "encode",
-        "",
-        (),
-        0.07 * profile.dataset.train_clips,
-        teacher=inputs.teacher,
-        clips=inputs.train_clips,
-        clip=encoded,
-    )
-    add("prune", "", (), 3, teacher=inputs.teacher, plan=inputs.plan, dtype=profile.dtype)
-    distill = profile.distill.model_dump(exclude={"checkpoint_every"})
-    add("distill", "", ("encode", "prune"), profile.distill.steps * profile.distill.batch_size * 0.2, distill=distill)
     add("reference", "", (), 2, protocol=protocol, clips=inputs.reference, i3d=inputs.i3d)
     sources: dict[str, tuple[str, ...]] = {"teacher": (), "pruned": ("prune",), "student": ("distill",)}
     for model in GENERATED:
@@ -100,4 +138,13 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     timing = profile.timing.model_dump()
     settings = {"teacher": inputs.teacher, "timing": timing, "clip": clip, "machine": inputs.machine_id}
     add("time", "", ("prune", "distill"), runs * 6.0, **settings)
-    return list(jobs.values())
+    return list(jobs.planned.values())
+
+
+def _clip(profile: Profile) -> dict[str, Any]:
+    return {
+        "frames": profile.protocol.frames,
+        "frames_per_second": profile.protocol.frames_per_second,
+        "sample": profile.sample.model_dump(),
+        "dtype": profile.dtype,
+    }

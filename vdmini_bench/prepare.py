@@ -22,6 +22,8 @@ DRAWN = "drawn.txt"
 FREE_BYTES_NEEDED = 500 * 2**20
 # Neither a rule nor the JSON of a plan holds an empty line.
 CHANNELS_MARK = "\n\nchannels "
+# The packages whose versions a job's key holds.
+DECIDING = ("torch", "diffusers", "transformers", "av")
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,9 @@ def digest_inputs(
     remember: bool = True,
 ) -> Inputs:
     """Digest everything that decides a number: weights, the bytes of every chosen clip, and versions."""
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
 
     def digest(name: str, videos: tuple[VideoFile, ...]) -> str:
-        order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
-        content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
-        return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+        return digest_videos(videos, store, root, name, remember)
 
     return Inputs(
         teacher=teacher_digest(profile.teacher),
@@ -97,13 +96,26 @@ def digest_inputs(
         if profile.protocol.reference == "computed"
         else _shipped_digest(),
         i3d=i3d,
-        versions={name: fingerprint.versions[name] for name in ("torch", "diffusers", "transformers", "av")},
+        versions=deciding_versions(fingerprint.versions),
         machine_id=fingerprint.machine_id,
     )
 
 
-def find_missing(profile: Profile) -> list[Missing]:
-    """Everything the profile needs that this program cannot fetch by itself."""
+def digest_videos(videos: tuple[VideoFile, ...], store: Store, root: Path, name: str, remember: bool = True) -> str:
+    """Digest the order and the bytes of videos under `root`; the store remembers what each file's are."""
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
+    content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
+    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+
+
+def deciding_versions(versions: dict[str, str]) -> dict[str, str]:
+    """The versions that a job's key holds."""
+    return {name: versions[name] for name in DECIDING}
+
+
+def find_missing(profile: Profile, *, measured: bool = True) -> list[Missing]:
+    """Everything the profile needs that this program cannot fetch by itself, to train alone unless `measured`."""
     missing = []
     try:
         model_folder(profile.teacher)
@@ -115,7 +127,7 @@ def find_missing(profile: Profile) -> list[Missing]:
             )
         )  # fmt: skip
     needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
-    needed += ["pytorch-fid-inception"] if profile.protocol.frame_fid else []
+    needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
     for name in needed:
         if asset_path(name) is None:
             asset = ASSETS[name]
@@ -200,7 +212,7 @@ def model_folder(source: str) -> Path:
     return Path(index).parent
 
 
-def pruning_text(rule_or_file: str, channels: str | None) -> str:
+def pruning_text(rule_or_file: str, channels: str | None, family: str = "svd") -> str:
     """All that decides what the pruned student is: a rule or the text of a plan file, and the channel rule if any.
 
     Raises:
@@ -211,7 +223,7 @@ def pruning_text(rule_or_file: str, channels: str | None) -> str:
         return plan
     from vdmini_bench.generation import read_channel_rule
 
-    return f"{plan}{CHANNELS_MARK}{read_channel_rule(channels, 'svd')}"
+    return f"{plan}{CHANNELS_MARK}{read_channel_rule(channels, family)}"
 
 
 def split_pruning_text(text: str) -> tuple[str, str | None]:

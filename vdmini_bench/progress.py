@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 PLAIN_LINE_SECONDS = 15.0
+
+
+class Advance(Protocol):
+    """Counts one finished item; the note says something of it."""
+
+    def __call__(self, note: str = "") -> None: ...
 
 
 def say(message: str) -> None:
@@ -17,15 +24,15 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a long step is; the value is called once for each finished item."""
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """Show how far a long step is; the value is called once for each finished item, with a note to show beside it."""
     if sys.stderr.isatty():
         yield from _bar(label, total)
     else:
         yield from _plain(label, total)
 
 
-def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+def _bar(label: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -39,20 +46,24 @@ def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance(note: str = "") -> None:
+            bar.update(task, advance=1, description=f"{label} {note}" if note else label)
+
+        yield advance
 
 
-def _plain(label: str, total: int) -> Iterator[Callable[[], None]]:
+def _plain(label: str, total: int) -> Iterator[Advance]:
     started = last = time.monotonic()
     done = 0
 
-    def advance() -> None:
+    def advance(note: str = "") -> None:
         nonlocal done, last
         done += 1
         now = time.monotonic()
         if now - last >= PLAIN_LINE_SECONDS and done < total:
             left = (now - started) / done * (total - done)
-            say(f"  {label}: {done} of {total}, about {left:.0f} s left")
+            say(f"  {label}: {done} of {total}, about {left:.0f} s left{f' ({note})' if note else ''}")
             last = now
 
     yield advance

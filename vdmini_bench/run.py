@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vdmini_bench.clips import IncompleteError
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.examples import example_clips
+from vdmini_bench.execution import LOG, perform_job
 from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
 from vdmini_bench.jobs import Job, plan_jobs
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import SCHEMA, Row
 from vdmini_bench.pictures import contact_sheet
 from vdmini_bench.prepare import Prepared, prepare_inputs
-from vdmini_bench.progress import say
 from vdmini_bench.rows import publish_rows
 from vdmini_bench.stages import stage_named
 from vdmini_bench.store import Store, write_atomically
@@ -88,8 +86,9 @@ def run_suite(suite: Suite, results: Path) -> RunResult:
             cached += 1
         else:
             ran += 1
-            problem = _execute(bench, job, run_dir)
-            if problem is not None:
+            try:
+                execute_job(bench, job, run_dir / LOG)
+            except BenchError as problem:
                 problems[job.name] = problem
         rows += publish_rows(bench, job, run_dir, problems.get(job.name))
     code = max((problem.exit_code for problem in problems.values()), default=ExitCode.OK)
@@ -120,22 +119,14 @@ class SkippedError(BenchError):
         self.exit_code = cause.exit_code
 
 
-def _execute(bench: Workbench, job: Job, run_dir: Path) -> BenchError | None:
-    """Run one job in its folder; whatever goes wrong becomes a problem with a name, its traceback goes to log.txt."""
-    started = time.monotonic()
-    folder = bench.store.start(job.stage, job.key)
-    try:
-        stage_named(job.stage)(bench, job.subject, folder)
-    except IncompleteError as error:
-        return IncompleteError(error.problems, job.name)
-    except Exception as error:  # a stage may raise anything; the other jobs and all results so far must survive it
-        with (run_dir / "log.txt").open("a") as log:
-            log.write(f"{job.name}\n{traceback.format_exc()}\n")
-        return BenchError(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {run_dir / 'log.txt'})")
-    seconds = time.monotonic() - started
-    bench.store.finish(job.stage, job.key, seconds)
-    say(f"{job.name}: {seconds:.1f} s")
-    return None
+def execute_job(bench: Workbench, job: Job, log: Path | None = None) -> None:
+    """Run one job of a suite and mark it done; `log` takes the traceback, the results folder's own when None.
+
+    Raises:
+        BenchError: whatever went wrong, with the job's name.
+    """
+    stage = stage_named(job.stage)
+    perform_job(bench.store, job, lambda folder: stage(bench, job.subject, folder), log or bench.store.root / LOG)
 
 
 def _write_record(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vdmini.models import VideoModel
     from vdmini.sample import SampleSettings
+    from vdmini_bench.recipe import Recipe
 
 SCORES = "scores.json"
 STUDENT = "student"
@@ -73,6 +74,13 @@ class Workbench:
         if pipeline is None:
             raise BenchError(f"{self.model_source(model)} holds no pipeline; give a folder with a model_index.json")
         return pipeline
+
+    @property
+    def recipe(self) -> Recipe:
+        """What encoding, pruning and distilling work from."""
+        from vdmini_bench.distill_run import recipe_of_suite
+
+        return recipe_of_suite(self.suite, self.clips.train, self.teacher, self.teacher_digest, self.plan)
 
     @property
     def device(self) -> torch.device:

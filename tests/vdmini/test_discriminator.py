@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -94,6 +96,16 @@ def test_every_score_depends_on_both_conditions(
     scores = heads(features, SIGMAS, embedding, FRAMES)
     assert ((heads(features, SIGMAS * 2, embedding, FRAMES) - scores).abs() > 1e-5).all()
     assert ((heads(features, SIGMAS, embedding + 1, FRAMES) - scores).abs() > 1e-5).all()
+
+
+@torch.no_grad()
+def test_every_level_that_a_task_may_draw_has_scores_of_its_own(
+    heads: DiscriminatorHeads, features: list[Tensor], embedding: Tensor
+) -> None:
+    # Timestep 0 is a level too.
+    scores = [heads(features, torch.full((3,), level), embedding, FRAMES) for level in (0.0, 1.0, 2.0, 999.0)]
+    assert all(each.isfinite().all() for each in scores)
+    assert all((one != other).all() for one, other in pairwise(scores))
 
 
 def test_gradients_reach_the_clip_and_the_heads_but_not_the_teacher(

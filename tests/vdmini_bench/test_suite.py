@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vdmini.cost import count_parameters
 from vdmini.models import load_model
 from vdmini.rules import make_plan
+from vdmini_bench.clips import ChosenClips
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.prepare import model_folder, pruning_text, split_pruning_text
 from vdmini_bench.stages.prune import run_stage
@@ -151,6 +152,20 @@ def test_a_wrong_value_is_placed_and_quoted(tmp_path: Path, old: str, new: str, 
     assert re.search(reason, message)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("distill.task=edn", "did you mean 'edm'"),
+        ("distill.task_options={sigma_mean: 0.0}", "set distill.task"),
+        ("distill.preview_every=5", "leave this out"),
+    ],
+)
+def test_a_distillation_that_cannot_be_is_refused(tmp_path: Path, override: str, said: str) -> None:
+    message = error_of(tmp_path, TEXT, None, (override,))
+    assert message.startswith(f"--set {override}: distill")
+    assert said in message
+
+
 def test_channels_need_distillation_without_features(tmp_path: Path) -> None:
     """The conflict is placed at `channels`, wherever that comes from, and gone where no features are compared."""
     rule = "channels: depgraph-l2:ratio=0.3"
@@ -186,17 +201,18 @@ def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
 
 
 def test_the_prune_stage_narrows_what_the_plan_leaves(tmp_path: Path) -> None:
-    suite = load_suite(SUITE, "smoke", ("channels=depgraph-l2:ratio=0.5", "distill.lambda_icd=0"))
+    suite = load_suite(SUITE, "smoke", ("channels=depgraph-l2:ratio=0.5,pair_gates=1", "distill.lambda_icd=0"))
     text = pruning_text(suite.profile.plan, suite.profile.channels)
     teacher = str(model_folder(suite.profile.teacher))
     nothing: Any = None
-    bench = Workbench(suite, Store(tmp_path), nothing, teacher, "digest", text, {}, "run", nothing)
+    clips = ChosenClips((), (), (), ())
+    bench = Workbench(suite, Store(tmp_path), clips, teacher, "digest", text, {}, "run", nothing)
     run_stage(bench, "", tmp_path / "pruned")
     student = load_model(tmp_path / "pruned" / STUDENT, device="meta").denoiser
     blocks_alone = load_model(teacher, device="meta").blocks.without(make_plan("svd").removed)
     assert count_parameters(student) < 0.35 * blocks_alone.params
     provenance = json.loads((tmp_path / "pruned" / STUDENT / "provenance.json").read_text())
-    assert provenance == {"teacher_sha256": "digest", "channels": "depgraph-l2:ratio=0.5"}
+    assert provenance == {"teacher_sha256": "digest", "channels": "depgraph-l2:ratio=0.5,pair_gates=1"}
 
 
 def test_a_missing_key_is_named_where_it_belongs(tmp_path: Path) -> None:

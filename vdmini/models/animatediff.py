@@ -20,9 +20,10 @@ from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import ModelLoadError, unet
 from vdmini.plan import PlanError
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.epsilon import EpsilonTask
 
 NAME = "animatediff"
-TASK = "diffusion"
 
 # Stable Diffusion 1.5 with the motion adapter v1-5-2. SD 1.5's configuration calls its 8 heads "attention_head_dim".
 # Source of the motion modules: github.com/guoyww/AnimateDiff, configs/inference/inference-v2.yaml and -v3.yaml.
@@ -194,6 +195,11 @@ def load_original(name: str, path: Path) -> nn.Module:
 def denoiser_classes() -> dict[str, type[nn.Module]]:
     """The denoiser classes of this family by the name that a config.json gives them."""
     return {each.__name__: each for each in (UNetMotionModel, VDMiniUNetMotionModel)}
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Its noise is predicted, under a linear schedule."""
+    return EpsilonTask(beta_schedule="linear")
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

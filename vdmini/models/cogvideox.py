@@ -17,10 +17,11 @@ from vdmini.blocks import ModelInput
 from vdmini.models import ModelLoadError
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.epsilon import EpsilonTask
 
 NAME = "cogvideox"
 # Discrete timesteps and v-prediction at zero terminal signal, so neither "flow" nor SVD's "edm".
-TASK = "diffusion"
 
 # Source: diffusers' scripts/convert_cogvideox_to_diffusers.py; copies of the published config.json agree.
 _SMALL: dict[str, Any] = {
@@ -92,6 +93,13 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `cogvideox-2b` or `cogvideox-5b` with random weights, on torch's default device."""
     # But for the scale of the latents, the published VAEs have the defaults of their class.
     return FAMILY.build(name), AutoencoderKLCogVideoX(scaling_factor=LATENT_SCALES[name])
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """The velocity is predicted, down to no signal at all; the 2B model's schedule is shifted."""
+    config: Any = denoiser.config
+    shift = 1.0 if config.use_rotary_positional_embeddings else 3.0
+    return EpsilonTask(prediction="v", zero_terminal_snr=True, snr_shift=shift)
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

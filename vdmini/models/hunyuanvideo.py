@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.flow import FlowTask
 
 NAME = "hunyuanvideo"
-TASK = "flow"
 TEXT_TOKENS = 256
 
 # Source: diffusers' scripts/convert_hunyuan_video_to_diffusers.py, which builds the class with its defaults.
@@ -93,6 +94,11 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `hunyuanvideo` with random weights, on torch's current default device."""
     # The published VAE has the defaults of its class.
     return FAMILY.build(name), AutoencoderKLHunyuanVideo()
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Rectified flow, shifted as its published scheduler is."""
+    return FlowTask()
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.flow import FlowTask
 
 NAME = "ltx"
-TASK = "flow"
 TEXT_TOKENS = 128
 
 # Source: diffusers' scripts/convert_ltx_to_diffusers.py, which builds the class with its defaults.
@@ -68,6 +69,11 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     # The VAE of version 0.9.0 has the defaults of its class (diffusers' scripts/convert_ltx_to_diffusers.py); later
     # versions share the denoiser, not the VAE.
     return FAMILY.build(name), AutoencoderKLLTXVideo()
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Rectified flow."""
+    return FlowTask()
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.flow import FlowTask
 
 NAME = "mochi"
-TASK = "flow"
 
 # Source: diffusers' scripts/convert_mochi_to_diffusers.py, which builds the class with its defaults.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -63,6 +64,11 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser and VAE of `mochi-1-preview` with random weights, on torch's current default device."""
     # The published VAE has the defaults of its class.
     return FAMILY.build(name), AutoencoderKLMochi()
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Rectified flow; its network counts timesteps up to clean."""
+    return FlowTask(inverted=True)
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

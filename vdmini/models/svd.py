@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import unet
-from vdmini.plan import PlanError
 from vdmini.models.svd_checkpoint import load_unet
+from vdmini.plan import PlanError
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.edm import EdmTask
 
 NAME = "svd"
-TASK = "edm"
 
 SVD_UNET_CONFIG: dict[str, Any] = {
     "sample_size": 96,
@@ -146,6 +147,11 @@ def denoiser_classes() -> dict[str, type[nn.Module]]:
 
     classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
     return {each.__name__: each for each in classes}
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Multi-step diffusion in EDM's terms; a one-step student is trained by `SfvTask`."""
+    return EdmTask()
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

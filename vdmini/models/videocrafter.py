@@ -25,9 +25,11 @@ from vdmini.models.videocrafter_unet import (
     VideoCrafterUNet as VideoCrafterUNet,
 )
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.consistency import ConsistencyTask
+from vdmini.tasks.epsilon import EpsilonTask
 
 NAME = "videocrafter2"
-TASK = "consistency"
 
 # T2V-Turbo-v2 embeds the guidance and the motion guidance it was distilled with.
 TURBO_CONFIG: dict[str, Any] = {"time_cond_dim": 256, "motion_cond_dim": 256}
@@ -82,6 +84,12 @@ def load_original(name: str, path: Path) -> nn.Module:
 def denoiser_classes() -> dict[str, type[nn.Module]]:
     """The denoiser classes of this family by the name that a config.json gives them."""
     return {VideoCrafterUNet.__name__: VideoCrafterUNet}
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """The consistency task for a network that embeds its guidance, T2V-Turbo-v2; else VideoCrafter2's own."""
+    config: Any = denoiser.config
+    return EpsilonTask(smallest_scale=0.7) if config.time_cond_dim is None else ConsistencyTask()
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.tasks import Task
+from vdmini.tasks.flow import FlowTask
 
 NAME = "wan"
-TASK = "flow"
 TEXT_TOKENS = 512
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py (Wan-T2V-1.3B, Wan-T2V-14B, Wan2.2-T2V-A14B).
@@ -72,6 +73,11 @@ def build_official(name: str) -> tuple[nn.Module, nn.Module]:
     """The denoiser (of Wan 2.2, one expert) and VAE of a published model with random weights, on the default device."""
     # The published VAE, that of Wan 2.1 in all of these, has the defaults of its class.
     return FAMILY.build(name), AutoencoderKLWan()
+
+
+def default_task(denoiser: nn.Module) -> Task:
+    """Rectified flow, shifted as its pipeline documents for 480p."""
+    return FlowTask(shift=3.0)
 
 
 def default_input(denoiser: nn.Module) -> ModelInput:

@@ -88,7 +88,8 @@ def content_digest(videos: Sequence[VideoFile], index: Path, remember: bool = Tr
         if remembered is not None and remembered[:2] == [status.st_size, status.st_mtime_ns]:
             fresh[video.relative] = remembered
         else:
-            sha = hashlib.sha256(video.path.read_bytes()).hexdigest()
+            with video.path.open("rb") as file:
+                sha = hashlib.file_digest(file, "sha256").hexdigest()
             fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha]
     if remember and fresh != known:
         write_atomically(index, json.dumps(fresh, sort_keys=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 ENCODINGS = {
     ".avi": ("mpeg4", "yuv420p", {"qmin": "1", "qmax": "1", "flags": "+bitexact"}),
-    ".mp4": ("libx264", "yuv420p", {"crf": "6"}),
+    ".mp4": ("libx264", "yuv420p", {"crf": "6", "x264-params": "mbtree=0"}),
     ".mkv": ("ffv1", "bgr0", {"level": "1"}),
 }
+# FFmpeg tells a format by the content: a playlist under a video's name would have it open other files and addresses.
+SELF_CONTAINED = "asf,avi,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,ogg"
 
 
 class UnreadableVideoError(Exception):
@@ -26,25 +29,34 @@ class UnreadableVideoError(Exception):
         self.reason = reason
 
 
-def read_frames(path: Path, count: int, frames_per_second: float | None = None) -> NDArray[np.uint8]:
+def read_frames(
+    path: Path, count: int, frames_per_second: float | None = None, *, file: BinaryIO | None = None
+) -> NDArray[np.uint8]:
     """Read the first `count` frames, resampled to `frames_per_second` when given: T H W C uint8 RGB.
+
+    They are read from `file`, which must seek, when it is given; `path` then only names it. Such a file is not
+    trusted: it is read when it is of a format that holds its own frames, and a playlist is not followed.
 
     Raises:
         UnreadableVideoError: the file cannot be opened or decoded, or holds fewer frames than asked for.
     """
-    if not path.is_file():
-        raise UnreadableVideoError(path, "no such file")
-    if path.stat().st_size == 0:
-        raise UnreadableVideoError(path, "the file is empty")
+    if file is None:
+        if not path.is_file():
+            raise UnreadableVideoError(path, "no such file")
+        if path.stat().st_size == 0:
+            raise UnreadableVideoError(path, "the file is empty")
+    options = {} if file is None else {"format_whitelist": SELF_CONTAINED}
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if file is None else file, "r", container_options=options) as container:
             if not container.streams.video:
                 raise UnreadableVideoError(path, "no video stream")
-            frames = list(_take(container, count, frames_per_second))
+            frames = list(_take(container, path, count, frames_per_second))
     except (av.FFmpegError, OSError) as error:
         raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
     if len(frames) < count:
         raise UnreadableVideoError(path, f"{len(frames)} frames where the protocol needs {count}")
+    if len({frame.shape for frame in frames}) > 1:
+        raise UnreadableVideoError(path, "its frames change size")
     return np.stack(frames)
 
 
@@ -69,12 +81,12 @@ def write_video(path: Path, frames: NDArray[np.uint8], frames_per_second: int) -
 
 
 def _take(
-    container: av.container.InputContainer, count: int, frames_per_second: float | None
+    container: av.container.InputContainer, path: Path, count: int, frames_per_second: float | None
 ) -> Iterator[NDArray[np.uint8]]:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         # Cut so early that the file no longer says how it was encoded.
-        raise UnreadableVideoError(Path(container.name), "its encoding cannot be told")
+        raise UnreadableVideoError(path, "its encoding cannot be told")
     # By default FFmpeg paints over what it cannot decode, and a damaged file reads as a good one.
     stream.codec_context.options = {"err_detect": "explode"}
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
-from vdmini.tasks import EdmTask, edm_loss, noisy_input
+from vdmini.tasks.edm import EdmTask, edm_loss
 from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
 from vdmini_bench.embedded.budget import train_for_minutes
@@ -60,8 +60,8 @@ def train_denoiser(
         chosen = torch.randint(0, len(clips), (CLIPS_PER_STEP,))
         unscaled = latents[chosen].to(device)
         clean = unscaled * scale
-        noise, sigmas = torch.randn_like(clean), TASK.sample_sigmas(len(clean)).to(device)
-        scaled, timesteps = noisy_input(clean, noise, sigmas)
+        noise, sigmas = torch.randn_like(clean), TASK.draw_levels(len(clean), torch.default_generator).to(device)
+        scaled, timesteps = TASK.network_input(TASK.noisy(clean, noise, sigmas), sigmas)
         condition = unscaled[:, :1].expand(-1, clean.shape[1], -1, -1, -1)
         time_ids = torch.tensor([[FRAMES_PER_SECOND - 1, MOTION_BUCKET, 0.0]], device=device).expand(len(clean), -1)
         with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini.data import encode_clips
-from vdmini_bench.clips import ClipReader
+from vdmini.latents import UnreadableClipsError, encode_to_cache
+from vdmini_bench.clips import IncompleteError
+from vdmini_bench.datasets.video import UnreadableVideoError
 from vdmini_bench.progress import progress
+from vdmini_bench.recipe import Recipe, pipeline_of
 from vdmini_bench.workbench import Workbench
 
-ENCODED = "encoded.safetensors"
+LATENTS = "latents"
+DRAWN_CLIPS = "clips"
 
 
 def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
-    """Write `encoded.safetensors` from the chosen training clips."""
-    settings = bench.sample_settings
-    pipeline = bench.load_pipeline("teacher")
-    paths = [video.path for video in bench.clips.train]
-    with progress("encode training clips", len(paths)) as advance:
-        reader = ClipReader(
-            paths, settings.frames, settings.frames_per_second, settings.width, settings.height, on_clip=advance
-        )
-        encoded = encode_clips(
-            pipeline,
-            reader,
-            frames_per_second=settings.frames_per_second,
-            motion_bucket=settings.motion_bucket,
-            noise_strength=settings.noise_strength,
-        )
-    reader.check()
-    encoded.save(folder / ENCODED)
+    """Write the latent cache of the chosen training clips; what an interrupted attempt encoded is kept."""
+    encode_clips(bench.recipe, folder)
+
+
+def encode_clips(recipe: Recipe, folder: Path) -> None:
+    """Write the latent cache of a recipe's clips, and the clips themselves where the teacher draws them.
+
+    Raises:
+        IncompleteError: clips could not be read; the others are encoded.
+    """
+    model = recipe.load(recipe.teacher)
+    pipeline = pipeline_of(model)
+    source = recipe.clips(model, folder / DRAWN_CLIPS)
+    with progress("encode training clips", len(source.names)) as advance:
+        try:
+            encode_to_cache(
+                pipeline,
+                source,
+                folder / LATENTS,
+                recipe.encoding,
+                identity=recipe.teacher_sha256,
+                clips_per_shard=recipe.clips_per_shard,
+                skip_unreadable=recipe.skip_unreadable,
+                on_clip=advance,
+            )
+        except UnreadableClipsError as error:
+            problems = [UnreadableVideoError(Path(problem.name), problem.reason) for problem in error.problems]
+            raise IncompleteError(problems) from error

@@ -1,0 +1,182 @@
+"""The command `distill`: what it refuses, what it plans, and the jobs it shares with `run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vdmini.distill import DistillSettings
+from vdmini.distill.estimate import Estimate
+from vdmini.models import EMBEDDED
+from vdmini_bench import distill_plan, estimation
+from vdmini_bench.cli import main
+from vdmini_bench.clips import choose_clips
+from vdmini_bench.datasets.synthetic import draw_clip
+from vdmini_bench.datasets.ucf101 import read_split
+from vdmini_bench.datasets.video import write_video
+from vdmini_bench.distill_plan import DistillPlan, print_plan
+from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.jobs import plan_jobs
+from vdmini_bench.prepare import dataset_root, digest_inputs
+from vdmini_bench.store import Store
+from vdmini_bench.suite import DistillSpec, load_suite
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+TEXT = """\
+kind: distillation
+name: small
+teacher: embedded/svd
+clip: {frames: 4, frames_per_second: 7, height: 32, width: 32}
+data: {kind: folder, path: videos}
+distill:
+  steps: 2
+  batch_size: 2
+  learning_rate: 1e-4
+"""
+SMALL = (
+    "dataset.train_clips=4", "dataset.drawn_test_per_group=1", "protocol.clips_per_block=4", "distill.steps=2",
+    "distill.batch_size=2", "protocol.frames=9",
+)  # fmt: skip
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def overrides(*settings: str) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    write_video(tmp_path / "videos" / "a.mkv", draw_clip("Rise", 1, 0).frames[:4], 7)
+    (tmp_path / "videos" / "captions.csv").write_text("file,caption\na.mkv,a disc\n")
+    (tmp_path / "small.yaml").write_text(TEXT, encoding="utf-8")
+    return tmp_path / "small.yaml"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("data.path=absent",), "absent: no such folder"),
+        (("data.captions=absent.csv",), "absent.csv cannot be read"),
+        (("data={kind: webdataset, shards: 'no-*.tar'}",), "no such shard"),
+        (("data={kind: generated, prompts: absent.txt, steps: 1}",), "cannot read the prompts"),
+        (("data={kind: generated, images: videos, steps: 1}",), "holds no images"),
+        (("data={kind: generated, images: a, prompts: b, steps: 1}",), "give one"),
+        (("distill.task=edn",), "did you mean 'edm'"),
+        (("teacher=no/such/model",), "neither a folder nor a downloaded hub model"),
+        (("plan=vdmin",), "did you mean 'vdmini'"),
+        (("plan=absent.json",), "absent.json"),
+        (("plan=keep:Dual=3",), "plan: "),
+        (("channels=depgraph-l3", "distill.lambda_icd=0"), "did you mean 'depgraph-l2'"),
+        (("distill.micro_batch_size=3",), "micro_batch_size 3 does not divide"),
+    ],
+)
+def test_what_is_wrong_ends_with_code_2_and_says_what_to_do(
+    configuration: Path, settings: tuple[str, ...], said: str
+) -> None:
+    results = configuration.parent / "results"
+    done = invoke("distill", configuration, "--results", results, *overrides(*settings))
+    assert done.exit_code == 2, done.output
+    assert said in done.output
+    assert not list(results.glob("work/*")), "nothing was run"
+
+
+def test_a_results_folder_that_cannot_be_is_refused_before_any_work(configuration: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = invoke("distill", configuration, "--results", tmp_path / "file" / "results")
+    assert done.exit_code == 4
+    assert "choose another folder with --results" in done.output
+
+
+def test_a_plan_estimates_memory_and_time_and_writes_nothing(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, made = configuration.parent / "results", list[DistillPlan]()
+    show = distill_plan.print_plan
+
+    def record(plan: DistillPlan, price_per_hour: float | None) -> None:
+        made.append(plan)
+        show(plan, price_per_hour)
+
+    monkeypatch.setattr(distill_plan, "print_plan", record)
+    done = invoke("distill", configuration, "--results", results, "--plan", "--price-per-hour", 2)
+    assert done.exit_code == 0, done.output
+    assert "it fits" in done.stdout
+    assert " s a step, about " in done.stdout
+    assert "at 2 an hour" in done.stdout
+    assert not results.exists()
+    (plan,) = made
+    assert plan.steps == (("encode", False), ("prune", False), ("distill", False))
+    (memory,) = plan.memory
+    # Teacher, student, gradients, AdamW's two moments and the average, in float32: of 11.03 and 6.85 million weights.
+    assert memory.estimate.peak_bytes > memory.estimate.held_bytes > 4 * (11.0e6 + 4 * 6.8e6)
+    assert memory.estimate.held_bytes < 4 * (11.1e6 + 5 * 6.9e6) * 1.05
+    assert plan.step_seconds is not None
+    assert plan.step_seconds > 0
+    assert plan.hours == pytest.approx((2 * plan.step_seconds + (plan.encode_seconds or 0)) / 3600)
+
+
+@pytest.mark.parametrize(("limit", "fits_with"), [(100, 0), (60, 1), (30, 2), (15, 3), (1, None)])
+def test_ever_more_frugal_settings_are_tried_until_one_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: int, fits_with: int | None
+) -> None:
+    """Each saving halves what a step takes, of 80 bytes; nine tenths of the limit may be used."""
+
+    def step(
+        teacher: object, plan: object, shapes: object, task: object, settings: DistillSettings, **more: object
+    ) -> Estimate:
+        saved = (settings.micro_batch_size == 1, settings.gradient_checkpointing, settings.mixed_precision == "bf16")
+        return Estimate(held_bytes=1, peak_bytes=80 // 2 ** sum(saved), step_flops=1)
+
+    monkeypatch.setattr(estimation, "estimate_step", step)
+    specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
+    teacher = str(EMBEDDED["embedded/svd"])
+    request = estimation.EstimateRequest(teacher, "none", "float32", specification, {}, 1, limit)
+    found = estimation.estimate_memory(request)
+    assert [each.fits for each in found] == [number == fits_with for number in range(len(found))]
+    assert len(found) == (4 if fits_with is None else fits_with + 1)
+    steps = (("encode", True), ("prune", True), ("distill", False))
+    print_plan(DistillPlan(steps, True, "cpu", 1, limit, tuple(found), 1, None, None), None)
+    shown = capsys.readouterr().out
+    assert "begun" in shown
+    assert ("it fits" in shown) == (fits_with == 0)
+    assert ("none of these fits" in shown) == (fits_with is None)
+    assert "time: not measured" in shown
+    if fits_with == 2:
+        assert "--set distill.micro_batch_size=1 --set distill.gradient_checkpointing=true: 0.00 GiB, fits" in shown
+
+
+def test_a_suite_distils_the_jobs_that_run_finds_done(tmp_path: Path) -> None:
+    arguments = ("distill", SUITE, "--profile", "smoke", *overrides(*SMALL), "--results", tmp_path)
+    done = invoke(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["jobs"]["ran"] == ["encode", "prune", "distill"]
+    profile, store = load_suite(SUITE, "smoke", SMALL).profile, Store(tmp_path)
+    root = dataset_root(profile.dataset, store)
+    assert root is not None
+    clips = choose_clips(read_split(root, profile.dataset.split), profile)
+    inputs = digest_inputs(profile, store, root, clips, "i3d", take_fingerprint(), remember=False)
+    finished = {job.name for job in plan_jobs(profile, inputs) if store.is_done(job.stage, job.key)}
+    assert finished == {"encode", "prune", "distill"}
+    planned = json.loads(invoke(*arguments, "--plan", "--json").stdout)
+    assert [step["done"] for step in planned["steps"]] == [True] * 3
+    assert planned["memory"] == []
+    assert "all is done" in invoke(*arguments, "--plan").stdout
+
+
+def test_a_suites_missing_data_is_listed_without_what_only_scores_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VDMINI_CACHE", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+    done = invoke("distill", SUITE, "--profile", "paper", "--results", tmp_path / "results")
+    assert done.exit_code == 2
+    assert "assets import ucf101" in done.output
+    assert "pytorch-fid-inception" not in done.output
+    assert not (tmp_path / "results").exists()

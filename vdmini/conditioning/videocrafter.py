@@ -1,0 +1,100 @@
+"""The clips of VideoCrafter2 and T2V-Turbo-v2: frames of Stable Diffusion's VAE, a text and a frame rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor, nn
+
+from vdmini.conditioning import EncodeSettings, TrainingClip
+from vdmini.conditioning.pixels import clip_pixels, encoding_precision
+from vdmini.models import videocrafter
+from vdmini.models.videocrafter_pipeline import TURBO_GUIDANCE, guidance_embedding
+
+# What T2V-Turbo-v2's pipeline embeds: motion guidance in the noisier half of the schedule, none in the other.
+MOTION_GUIDANCE = 0.05
+MOTION_TIMESTEP = 500
+
+
+@torch.no_grad()
+def encode_clip(pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings) -> dict[str, Tensor]:
+    """Encode a clip frame by frame, and its prompt as the pipeline does.
+
+    "latents" T C H W are VAE means times the scaling factor, "context" N E the text encoder's states, "fps" the frame
+    rate. Raises ValueError as `clip_pixels` does.
+    """
+    run: Any = pipeline
+    frames = clip_pixels(clip, multiple=2 ** (len(run.vae.config.block_out_channels) - 1)).to(run._execution_device)
+    with encoding_precision(run.vae) as dtype:
+        latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
+    return {
+        "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
+        "context": _context(pipeline, clip.prompt),
+        "fps": torch.tensor(float(settings.frames_per_second)),
+    }
+
+
+@torch.no_grad()
+def unconditional(pipeline: DiffusionPipeline, settings: EncodeSettings) -> dict[str, Tensor]:
+    """The context N E of an empty prompt, float32."""
+    return {"context": _context(pipeline, "")}
+
+
+def _context(pipeline: DiffusionPipeline, prompt: str) -> Tensor:
+    run: Any = pipeline
+    context: Tensor = run._encode_text([prompt])[0]
+    return context.float().cpu()
+
+
+def denoiser_inputs(
+    denoiser: nn.Module,
+    latents: Tensor,
+    timesteps: Tensor,
+    conditions: Mapping[str, Tensor],
+    guidance: Tensor | None,
+) -> dict[str, Tensor]:
+    """Keyword arguments of VideoCrafter2's UNet for `latents` B T C H W and timesteps 0 to 999.
+
+    A network with guidance embeddings gets those of `guidance`, 7.5 where it is None, and of the motion guidance that
+    T2V-Turbo-v2's pipeline has at each timestep.
+    """
+    config: Any = denoiser.config
+    dtype: Any = denoiser.dtype
+    inputs = {
+        "sample": latents.transpose(1, 2).to(dtype),
+        "timestep": timesteps,
+        "encoder_hidden_states": conditions["context"].to(dtype),
+        "fps": conditions["fps"],
+    }
+    if config.time_cond_dim is not None:
+        scales = [TURBO_GUIDANCE] * len(latents) if guidance is None else guidance.tolist()
+        inputs["timestep_cond"] = guidance_embedding(scales, config.time_cond_dim).to(inputs["sample"])
+    if config.motion_cond_dim is not None:
+        motion = [MOTION_GUIDANCE if timestep >= MOTION_TIMESTEP else 0.0 for timestep in timesteps.tolist()]
+        inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
+    return inputs
+
+
+def prediction(output: Any) -> Tensor:
+    """The predicted noise, B T C H W."""
+    sample: Tensor = output.sample
+    return sample.transpose(1, 2)
+
+
+def condition_embedding(conditions: Mapping[str, Tensor]) -> Tensor:
+    """The mean of the context's tokens, B E float32."""
+    return conditions["context"].float().mean(1)
+
+
+def encoder_channels(denoiser: nn.Module) -> tuple[int, ...]:
+    """The channels of each down stage."""
+    config: Any = denoiser.config
+    return tuple(config.block_out_channels)
+
+
+def encoder_features(denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """The output of each down stage, (B T) C H W."""
+    return videocrafter.encoder_features(denoiser, **inputs)

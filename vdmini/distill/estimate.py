@@ -1,0 +1,147 @@
+"""What a distillation will need, found before it starts: memory by a step on tensors without values."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from vdmini.distill.batch import Batch
+from vdmini.distill.processes import Alone
+from vdmini.distill.settings import DistillSettings
+from vdmini.distill.training import Training
+from vdmini.plan import PruningPlan
+from vdmini.prune import apply_plan
+from vdmini.tasks import Noised, Task
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One process's share of a step: bytes that stay between steps, bytes at the worst moment, and FLOPs of the step.
+
+    1 MAC = 2 FLOP, recomputation by gradient checkpointing included.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+    step_flops: int
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make while it is active, with values or without.
+
+    What kernels take for themselves and what an allocator keeps back is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run the operation and note the storages it made."""
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and leaf.device.type != "meta":
+                self._note(leaf.untyped_storage())
+        return output
+
+    def _note(self, storage: Any) -> None:
+        address = storage._cdata
+        if address not in self._sizes:
+            self._sizes[address] = storage.nbytes()
+            self.held += self._sizes[address]
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._forget, address)
+
+    def _forget(self, address: int) -> None:
+        self.held -= self._sizes.pop(address)
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Clips of which only the shapes are known; stands where a LatentCache would."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    unconditional: Mapping[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return 1
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        return {name: torch.zeros(len(indices), *shape) for name, shape in self.shapes.items()}
+
+
+def estimate_step(
+    teacher: nn.Module,
+    plan: PruningPlan,
+    shapes: Mapping[str, tuple[int, ...]],
+    task: Task,
+    settings: DistillSettings,
+    *,
+    teacher_dtype: torch.dtype = torch.float32,
+    processes: int = 1,
+) -> Estimate:
+    """What a step of `distill` takes on each of `processes` processes that hold everything whole, as DDP's do.
+
+    `teacher` is on the meta device, `shapes` are a latent cache's: of each tensor for one clip. Runs a step in full on
+    tensors without values: it takes no memory and no device, and time only for the number of its operations.
+    """
+    # torch's own `to`: diffusers' warns of casts, which lose nothing where there are no values.
+    student = nn.Module.to(apply_plan(teacher, plan), torch.float32)
+    teacher = nn.Module.to(copy.deepcopy(teacher), teacher_dtype)
+    share = settings.share(processes)
+    micro = settings.micro_batch_size or share
+    # With two, the gradients of one are held while the other is worked on; more change nothing.
+    parts = min(2, share // micro)
+    # What a task works out once and keeps, it must keep with values.
+    one = torch.zeros(1, *shapes["latents"])
+    task.network_input(task.noisy(one, one, levels := task.draw_levels(1, torch.Generator())), levels)
+    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, _everything_in_place():
+        teacher, student = teacher.to_empty(device="cpu"), student.to_empty(device="cpu")
+        training = Training(Alone(torch.device("cpu")), teacher, student, plan, _Shapes(shapes), task, settings)
+        training.step = settings.discriminator_warmup
+        with training:
+            # The first step makes what the optimisers hold; the second is like all others.
+            _step(training, shapes, task, micro, parts)
+            held, memory.peak = memory.held, memory.held
+            with FlopCounterMode(display=False) as counter:
+                _step(training, shapes, task, micro, parts)
+            flops = counter.get_total_flops() * share // (micro * parts)
+    return Estimate(held, memory.peak, flops)
+
+
+@contextmanager
+def _everything_in_place() -> Iterator[None]:
+    """Let modules stay where they are: torch cannot move weights without values, and these need not be moved."""
+    with patch.object(nn.Module, "to", lambda module, *_: module):
+        yield
+
+
+def _step(training: Training, shapes: Mapping[str, tuple[int, ...]], task: Task, micro: int, parts: int) -> None:
+    clean = torch.zeros(micro, *shapes["latents"])
+    conditions = {name: torch.zeros(micro, *shape) for name, shape in shapes.items() if name != "latents"}
+    levels = torch.full((micro,), 0.5)
+    guidance = None if task.draw_guidance(1, torch.Generator()) is None else torch.ones(micro)
+    batch = Batch(Noised(clean, clean, levels), conditions, guidance, clean, levels)
+    for _ in range(parts):
+        training.backward(batch, 1 / parts)
+    training.update_weights()

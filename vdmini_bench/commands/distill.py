@@ -1,0 +1,112 @@
+"""The command that distils alone: no sampling, no scores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
+from vdmini_bench.errors import BenchError, ExitCode
+
+if TYPE_CHECKING:
+    from vdmini_bench.distill_config import DistillConfig
+    from vdmini_bench.distill_run import Distillation, Outcome
+    from vdmini_bench.suite import Suite
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--profile", help="A profile of the suite; its default one when not given.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show steps, memory, time and cost; write nothing.")
+@click.option("--timing/--no-timing", default=True, show_default=True, help="With --plan, time two real steps.")
+@click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the whole machine, to print costs.")
+@RESULTS
+@JSON
+@expected_failures
+def distill(
+    file: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    only_plan: bool,
+    timing: bool,
+    price_per_hour: float | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Encode, prune and distil what FILE asks for: a suite, or a configuration of its own, for any family.
+
+    Goes on where it stopped. On several GPUs: accelerate launch -m vdmini_bench distill FILE
+    """
+    from vdmini_bench.progress import quiet_libraries
+
+    # Before torch is there, which reads it when it loads.
+    quiet_libraries()
+    from vdmini_bench.distill_config import load_distillation
+    from vdmini_bench.processes import is_main, join_launch, leave
+
+    processes = join_launch()
+    try:
+        asked = load_distillation(file, profile, overrides)
+        _distill(asked, results, processes, only_plan, timing, price_per_hour, as_json)
+    except BenchError as error:
+        if not is_main():
+            leave(error.exit_code)
+        raise
+    except KeyboardInterrupt:
+        if not is_main():
+            sys.exit(ExitCode.INTERRUPTED)
+        raise
+
+
+def _distill(
+    asked: Suite | DistillConfig,
+    results: Path,
+    processes: int,
+    only_plan: bool,
+    timing: bool,
+    price_per_hour: float | None,
+    as_json: bool,
+) -> None:
+    from vdmini_bench.distill_plan import plan_distillation, print_plan
+    from vdmini_bench.distill_run import prepare_distillation, run_distillation
+    from vdmini_bench.processes import is_main, on_main
+
+    prepared: list[Distillation] = []
+    on_main(lambda: prepared.append(prepare_distillation(asked, results, processes, write=not only_plan)))
+    # What the first process drew and remembered is there for the others.
+    distillation = prepared[0] if prepared else prepare_distillation(asked, results, processes, write=False)
+    if only_plan:
+        plan = plan_distillation(distillation, processes, timing=timing)
+        if is_main():
+            click.echo(json.dumps(plan.to_json())) if as_json else print_plan(plan, price_per_hour)
+        return
+    outcome = run_distillation(distillation)
+    if is_main():
+        _print_outcome(outcome, price_per_hour, as_json)
+
+
+def _print_outcome(outcome: Outcome, price_per_hour: float | None, as_json: bool) -> None:
+    cost = None if price_per_hour is None else outcome.cost_per_1000_steps(price_per_hour)
+    if as_json:
+        click.echo(json.dumps({**outcome.to_json(), "cost_per_1000_steps": cost}))
+        return
+    found = outcome.summary
+    click.echo(
+        f"{found['steps']:,} steps, {found['clips_seen']:,} clips seen; {found['timed_steps']:,} of them timed:"
+        f" {found['seconds'] / 3600:.3f} h on {found['processes']} x {found['device']}, peak memory"
+        f" {found['peak_memory_bytes'] / 2**30:.2f} GiB"
+    )
+    price = "" if cost is None else f", {cost:.2f} at {price_per_hour:g} an hour"
+    click.echo(f"{found['hours_per_1000_steps']:.3f} h for 1,000 steps{price}")
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in outcome.losses.items())
+    click.echo(f"losses, mean of the last {outcome.averaged_steps} steps: {losses}")
+    click.echo(f"each step's: {outcome.losses_file}")
+    click.echo(f"student: {outcome.student}")
+
+
+COMMANDS = (distill,)

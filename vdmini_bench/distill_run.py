@@ -1,0 +1,264 @@
+"""Distil what a suite or a configuration asks for: find the clips, then encode, prune and distil what is not done."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vdmini.conditioning import EncodeSettings, conditioning_of
+from vdmini.distill import DivergedError
+from vdmini.models import ModelLoadError, VideoModel, load_model
+from vdmini.plan import PlanError, PruningPlan
+from vdmini.prune import apply_plan
+from vdmini_bench.clips import choose_clips
+from vdmini_bench.datasets.ucf101 import VideoFile, read_split
+from vdmini_bench.distill_config import DistillConfig
+from vdmini_bench.distillation import SUMMARY, settings_of
+from vdmini_bench.errors import ExitCode, MissingAssetsError, SuiteError
+from vdmini_bench.execution import LOG, perform_job
+from vdmini_bench.fingerprint import package_versions
+from vdmini_bench.jobs import Job, TrainingInputs, plan_configured, plan_training
+from vdmini_bench.loss_log import LOSSES
+from vdmini_bench.prepare import (
+    DRAWN,
+    check_writable,
+    dataset_root,
+    deciding_versions,
+    digest_videos,
+    draw_dataset,
+    find_missing,
+    missing_table,
+    model_folder,
+    pruning_text,
+    teacher_digest,
+)
+from vdmini_bench.processes import is_main, leave, on_main
+from vdmini_bench.recipe import Recipe
+from vdmini_bench.stages.distill import distill_student
+from vdmini_bench.stages.encode import encode_clips
+from vdmini_bench.stages.prune import plan_of, prune_teacher
+from vdmini_bench.store import Store
+from vdmini_bench.suite import Suite
+from vdmini_bench.training_clips import DatasetClips, configured_clips, preview_of
+from vdmini_bench.workbench import STUDENT
+
+# One step's losses say little: the last ones are averaged.
+LAST_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A recipe and its three jobs, in the order they run."""
+
+    recipe: Recipe
+    store: Store
+    jobs: tuple[Job, ...]
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage leaves its output."""
+        return next(self.store.work_folder(job.stage, job.key) for job in self.jobs if job.stage == stage)
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage has run to its end."""
+        return any(self.store.is_done(job.stage, job.key) for job in self.jobs if job.stage == stage)
+
+
+def prepare_distillation(asked: Suite | DistillConfig, results: Path, processes: int, *, write: bool) -> Distillation:
+    """Find what a distillation reads and digest it; with `write` also draw the clips that a suite has drawn.
+
+    Raises:
+        MissingAssetsError: something has to be imported by hand.
+        SuiteError: the teacher, the plan or the clips are missing or do not fit.
+        BenchError: the results folder cannot be written.
+    """
+    store = Store(results)
+    _check_share(asked, processes)
+    if isinstance(asked, Suite):
+        missing = find_missing(asked.profile, measured=False)
+        if missing:
+            raise MissingAssetsError(missing_table(asked, missing))
+    if write:
+        check_writable(results)
+    return _of_suite(asked, store, write) if isinstance(asked, Suite) else _of_configuration(asked, store, write)
+
+
+def recipe_of_suite(
+    suite: Suite, train: tuple[VideoFile, ...], teacher: str, teacher_sha256: str, pruning: str
+) -> Recipe:
+    """The recipe of a suite's profile, on the clips that it chose."""
+    profile = suite.profile
+    frames, rate = profile.protocol.frames, profile.protocol.frames_per_second
+    sample = profile.sample
+    source = DatasetClips(train, frames, rate, sample.width, sample.height)
+    return Recipe(
+        teacher=teacher,
+        teacher_sha256=teacher_sha256,
+        pruning=pruning,
+        dtype=profile.dtype,
+        clips=lambda model, folder: source,
+        count=profile.dataset.train_clips,
+        frames=frames,
+        height=sample.height,
+        width=sample.width,
+        encoding=EncodeSettings(rate, sample.motion_bucket, sample.noise_strength),
+        distill=profile.distill,
+    )
+
+
+def _of_suite(suite: Suite, store: Store, write: bool) -> Distillation:
+    profile = suite.profile
+    root = dataset_root(profile.dataset, store)
+    assert root is not None
+    drawn = profile.dataset.kind == "drawn"
+    if drawn and write:
+        draw_dataset(root, profile.dataset)
+    train: tuple[VideoFile, ...] = ()
+    digest = "not drawn yet"
+    if not drawn or (root / DRAWN).exists():
+        train = choose_clips(read_split(root, profile.dataset.split), profile).train
+        digest = digest_videos(train, store, root, "train", write)
+    inputs = TrainingInputs(
+        teacher_digest(profile.teacher),
+        pruning_text(profile.plan, profile.channels),
+        digest,
+        deciding_versions(package_versions()),
+    )
+    teacher = str(model_folder(profile.teacher))
+    recipe = recipe_of_suite(suite, train, teacher, inputs.teacher, inputs.plan)
+    return Distillation(recipe, store, tuple(plan_training(profile, inputs)))
+
+
+def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -> Distillation:
+    clips, preview = configured_clips(configuration, store, remember=write), preview_of(configuration)
+    teacher, clip = str(model_folder(configuration.teacher)), configuration.clip
+    model = _weightless(teacher)
+    pruning = pruning_text(configuration.plan, configuration.channels, model.family)
+    _checked_plan(model, pruning)
+    inputs = TrainingInputs(
+        teacher_digest(configuration.teacher), pruning, clips.digest, deciding_versions(package_versions())
+    )
+    recipe = Recipe(
+        teacher=teacher,
+        teacher_sha256=inputs.teacher,
+        pruning=pruning,
+        dtype=configuration.dtype,
+        clips=clips.clips,
+        count=clips.count,
+        frames=clip.frames,
+        height=clip.height,
+        width=clip.width,
+        encoding=EncodeSettings(clip.frames_per_second, clip.motion_bucket, clip.noise_strength),
+        distill=configuration.distill,
+        clips_per_shard=configuration.data.clips_per_shard,
+        skip_unreadable=getattr(configuration.data, "skip_unreadable", False),
+        preview=preview,
+    )
+    return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, clips.count)))
+
+
+def _check_share(asked: Suite | DistillConfig, processes: int) -> None:
+    distill = asked.profile.distill if isinstance(asked, Suite) else asked.distill
+    try:
+        settings_of(distill).share(processes)
+    except ValueError as error:
+        raise SuiteError(f"distill: {error}") from error
+
+
+def _weightless(teacher: str) -> VideoModel:
+    """The teacher without weights, of a family that can be distilled."""
+    try:
+        model = load_model(teacher, device="meta")
+        conditioning_of(model.denoiser)
+    except ModelLoadError as error:
+        raise SuiteError(f"teacher: {error}") from error
+    return model
+
+
+def _checked_plan(model: VideoModel, pruning: str) -> PruningPlan:
+    """The plan that a pruning's text says, found to fit before any weights are read."""
+    try:
+        plan = plan_of(model, pruning)
+        apply_plan(model.denoiser, plan)
+    except PlanError as error:
+        raise SuiteError(f"plan: {error}") from error
+    return plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a distillation left: the student's folder, what it took, and the last steps' mean losses."""
+
+    student: Path
+    losses_file: Path
+    summary: dict[str, Any]
+    losses: dict[str, float]
+    averaged_steps: int
+    ran: tuple[str, ...]
+    cached: tuple[str, ...]
+
+    def cost_per_1000_steps(self, price_per_hour: float) -> float:
+        """What a thousand steps cost where all processes together cost `price_per_hour`."""
+        return float(self.summary["hours_per_1000_steps"]) * price_per_hour
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `distill --json` prints."""
+        return {
+            "student": str(self.student),
+            "losses_file": str(self.losses_file),
+            **self.summary,
+            "losses": self.losses,
+            "losses_averaged_over": self.averaged_steps,
+            "jobs": {"ran": list(self.ran), "cached": list(self.cached)},
+        }
+
+
+def run_distillation(distillation: Distillation) -> Outcome:
+    """Encode, prune and distil what is not done yet; all processes of a launch call this together.
+
+    The first process encodes and prunes while the others wait, all distil, and the first one writes.
+
+    Raises:
+        BenchError: a job failed, with its name.
+    """
+    recipe, store = distillation.recipe, distillation.store
+    works: dict[str, Callable[[Path], None]] = {
+        "encode": partial(encode_clips, recipe),
+        "prune": partial(prune_teacher, recipe),
+        "distill": partial(distill_student, recipe, distillation.folder("encode"), distillation.folder("prune")),
+    }
+    ran, cached = [], []
+    for job in distillation.jobs:
+        if on_main(partial(store.is_done, job.stage, job.key)):
+            cached.append(job.name)
+            continue
+        ran.append(job.name)
+        if job.stage == "distill":
+            _distill_together(store, job, works[job.stage])
+        else:
+            on_main(partial(perform_job, store, job, works[job.stage], store.root / LOG))
+    return _outcome(distillation.folder("distill"), ran, cached)
+
+
+def _distill_together(store: Store, job: Job, work: Callable[[Path], None]) -> None:
+    if is_main():
+        perform_job(store, job, work, store.root / LOG)
+        return
+    try:
+        work(store.work_folder(job.stage, job.key))
+    except DivergedError:
+        # Every process meets it at the same step.
+        leave(ExitCode.FAILED)
+
+
+def _outcome(folder: Path, ran: Sequence[str], cached: Sequence[str]) -> Outcome:
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    with (folder / LOSSES).open(newline="", encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-LAST_STEPS:]
+    losses = {name: statistics.fmean(float(row[name]) for row in last) for name in last[0] if name != "step"}
+    return Outcome(folder / STUDENT, folder / LOSSES, summary, losses, len(last), tuple(ran), tuple(cached))

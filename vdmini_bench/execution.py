@@ -1,0 +1,39 @@
+"""Run one job in its folder, so that whatever goes wrong becomes an error with the job's name."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from vdmini_bench.clips import IncompleteError
+from vdmini_bench.errors import BenchError
+from vdmini_bench.jobs import Job
+from vdmini_bench.progress import say
+from vdmini_bench.store import Store
+
+LOG = "log.txt"
+
+
+def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
+    """Do a job's work in its folder and mark it done; what an interrupted attempt left there is there again.
+
+    Raises:
+        IncompleteError: clips could not be read.
+        BenchError: it failed otherwise; the traceback is in `log`.
+    """
+    started = time.monotonic()
+    folder = store.start(job.stage, job.key)
+    try:
+        work(folder)
+    except IncompleteError as error:
+        raise IncompleteError(error.problems, job.name) from error
+    except Exception as error:  # a stage may raise anything; other jobs and all results so far must survive it
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{job.name}\n{traceback.format_exc()}\n")
+        raise BenchError(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {log})") from error
+    seconds = time.monotonic() - started
+    store.finish(job.stage, job.key, seconds)
+    say(f"{job.name}: {seconds:.1f} s")

@@ -1,0 +1,89 @@
+"""Several processes of one distillation, as `accelerate launch` starts them: who does what, and on which device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from accelerate import PartialState
+from torch import distributed
+
+from vdmini.distill.processes import Launched
+from vdmini_bench.errors import ExitCode, SuiteError
+
+T = TypeVar("T")
+# Encoding takes hours, and the others wait: collectives of training keep their own, shorter limit.
+PATIENCE = timedelta(days=30)
+
+
+def join_launch() -> int:
+    """Find the other processes of this launch, once and before anything else; returns how many there are.
+
+    Raises:
+        SuiteError: the launch is of a kind that cannot be used.
+    """
+    try:
+        return Launched(cpu=not torch.cuda.is_available()).count
+    except ValueError as error:
+        raise SuiteError(str(error)) from error
+
+
+def process_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device: torch.device = _state().device
+    return device
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return bool(_state().is_main_process)
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Have the first process do something while the others wait; all get what came of it.
+
+    When it fails, its error is raised there, and the others end without a word.
+    """
+    if _state().num_processes == 1:
+        return work()
+    group = _waiting_group()
+    if not is_main():
+        answer: list[Any] = [None, None]
+        distributed.broadcast_object_list(answer, src=0, group=group)
+        if not answer[0]:
+            leave(ExitCode.FAILED)
+        result: T = answer[1]
+        return result
+    try:
+        done = work()
+    except Exception:
+        distributed.broadcast_object_list([False, None], src=0, group=group)
+        raise
+    distributed.broadcast_object_list([True, done], src=0, group=group)
+    return done
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End this process, which is not the first one, without a word and after the first one.
+
+    The first says what was wrong, and a launcher ends all processes as soon as one has ended.
+    """
+    with contextlib.suppress(RuntimeError):
+        distributed.barrier(_waiting_group())
+    raise SystemExit(code)
+
+
+def _state() -> Any:
+    # Accelerate would take other accelerators than CUDA's, where models are on the CPU here.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+@cache
+def _waiting_group() -> Any:
+    return distributed.new_group(backend="gloo", timeout=PATIENCE)

@@ -1,0 +1,60 @@
+"""What the three steps of a distillation work from, whoever asked for it: encode, prune, distil."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vdmini.conditioning import EncodeSettings
+from vdmini.latents import ClipSource
+from vdmini.models import VideoModel, load_model
+from vdmini.prune import SECOND_EXPERT
+from vdmini_bench.distillation import Preview
+from vdmini_bench.errors import BenchError
+from vdmini_bench.processes import process_device
+from vdmini_bench.suite import DistillSpec
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a student, and how much memory and time it takes.
+
+    `teacher` is where the teacher loads from, `pruning` what `pruning_text` gives, `dtype` the number format it is
+    loaded in. `clips` gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them
+    with the teacher into the folder it is given.
+    """
+
+    teacher: str
+    teacher_sha256: str
+    pruning: str
+    dtype: str
+    clips: Callable[[VideoModel, Path], ClipSource]
+    count: int
+    frames: int
+    height: int
+    width: int
+    encoding: EncodeSettings
+    distill: DistillSpec
+    clips_per_shard: int = 64
+    skip_unreadable: bool = False
+    preview: Preview | None = None
+
+    def load(self, source: str, device: torch.device | None = None) -> VideoModel:
+        """Load the teacher or its student in the recipe's number format, on the process's device when None."""
+        return load_model(source, device=device or process_device(), dtype=getattr(torch, self.dtype))
+
+
+def pipeline_of(model: VideoModel) -> DiffusionPipeline:
+    """A model's pipeline; raises BenchError where the source holds a denoiser alone, or more than one."""
+    if model.pipeline is None:
+        raise BenchError(f"{model.source} holds no pipeline; give a folder with a model_index.json")
+    if getattr(model.pipeline, SECOND_EXPERT, None) is not None:
+        raise BenchError(f"{model.source} has two denoisers, of which one would be distilled: give a model with one")
+    return model.pipeline
