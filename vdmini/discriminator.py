@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 HIDDEN_CHANNELS = 64
 NOISE_CHANNELS = 32
-SMALLEST_LEVEL = 1e-3
 
 
 class DiscriminatorHead(nn.Module):
@@ -66,5 +65,5 @@ class DiscriminatorHeads(nn.Module):
 def _noise_features(sigmas: Tensor) -> Tensor:
     """Fourier features of ln(sigma) / 4: B x 64; noise levels may be 0, as the first timestep is."""
     frequencies = torch.exp(torch.linspace(0, math.log(100.0), NOISE_CHANNELS, device=sigmas.device))
-    angles = (sigmas.clamp_min(SMALLEST_LEVEL).log() / 4)[:, None] * frequencies
+    angles = (sigmas.clamp(min=1e-3).log() / 4)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)

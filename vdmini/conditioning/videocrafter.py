@@ -70,10 +70,10 @@ def denoiser_inputs(
         "fps": conditions["fps"],
     }
     if config.time_cond_dim is not None:
-        scales = [TURBO_GUIDANCE] * len(latents) if guidance is None else guidance.tolist()
+        scales = torch.full_like(timesteps, TURBO_GUIDANCE, dtype=torch.float32) if guidance is None else guidance
         inputs["timestep_cond"] = guidance_embedding(scales, config.time_cond_dim).to(inputs["sample"])
     if config.motion_cond_dim is not None:
-        motion = [MOTION_GUIDANCE if timestep >= MOTION_TIMESTEP else 0.0 for timestep in timesteps.tolist()]
+        motion = torch.where(timesteps >= MOTION_TIMESTEP, MOTION_GUIDANCE, 0.0)
         inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
     return inputs
 

@@ -58,7 +58,11 @@ class PeakMemory(TorchDispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run the operation and note the storages it made."""
-        output = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.nonzero.default and isinstance(mask := args[0], Tensor):
+            # How many entries are not 0 is not known: a mask counts as full.
+            output: object = torch.zeros(mask.numel(), mask.dim(), dtype=torch.long)
+        else:
+            output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.device.type != "meta":
                 self._note(leaf.untyped_storage())
@@ -81,7 +85,10 @@ class _Shapes:
     """Clips of which only the shapes are known; stands where a LatentCache would."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    unconditional: Mapping[str, Tensor] | None = None
+
+    @property
+    def unconditional(self) -> Mapping[str, Tensor]:
+        return {name: torch.zeros(shape) for name, shape in self.shapes.items() if name != "latents"}
 
     def __len__(self) -> int:
         return 1
@@ -120,11 +127,12 @@ def estimate_step(
         training = Training(Alone(torch.device("cpu")), teacher, student, plan, _Shapes(shapes), task, settings)
         training.step = settings.discriminator_warmup
         with training:
-            # The first step makes what the optimisers hold; the second is like all others.
-            _step(training, shapes, task, micro, parts)
-            held, memory.peak = memory.held, memory.held
+            # The first step makes what the optimisers hold; the second is like all others. FLOPs are counted in the
+            # first, since the counter keeps what gradient checkpointing makes anew.
             with FlopCounterMode(display=False) as counter:
                 _step(training, shapes, task, micro, parts)
+            held, memory.peak = memory.held, memory.held
+            _step(training, shapes, task, micro, parts)
             flops = counter.get_total_flops() * share // (micro * parts)
     return Estimate(held, memory.peak, flops)
 

@@ -54,22 +54,23 @@ class Training:
         settings.share(processes.count)
         self.processes, self.settings, self.clips, self.task = processes, settings, clips, task
         self.teacher = teacher.to(processes.device).requires_grad_(False).eval()
-        self.bare_student = student.requires_grad_(True).train()
+        self.bare_student = student.requires_grad_(True).eval()
         if settings.gradient_checkpointing:
             # The teacher too: the adversary's gradient runs through its first half.
             for network in (teacher, student):
                 network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.conditioning = conditioning_of(teacher)
         self.template = on_meta(student)
-        student_stages, teacher_stages = zip(*feature_pairs(plan), strict=True)
-        self.student_tap = FeatureTap(student, student_stages)
-        self.teacher_tap = FeatureTap(teacher, teacher_stages)
         embedding = self.conditioning.condition_embedding(clips.batch(torch.zeros(1, dtype=torch.long)))
         self.adversary = Adversary(processes, teacher, self.conditioning, task, embedding.shape[1], settings)
         self.step, self.balance, self.history = 0, 1.0, list[StepLosses]()
         self.student = processes.spread(student)
         self.optimizer = _optimizer(student, settings)
         self.average = Average(self.bare_student)
+        # Last, so that nothing listens when anything above is refused.
+        student_stages, teacher_stages = zip(*feature_pairs(plan), strict=True)
+        self.student_tap = FeatureTap(student, student_stages)
+        self.teacher_tap = FeatureTap(teacher, teacher_stages)
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +125,9 @@ class Training:
             teacher_features = self.teacher_tap.features
             prediction = self._predict(self.student, batch)(network_input, timesteps)
             icd = self._icd(teacher_features)
-            output = output_distillation_loss(prediction, teacher_prediction)
+            output = torch.zeros(())
+            if settings.lambda_output:
+                output = output_distillation_loss(prediction, teacher_prediction)
             task = self.task.loss(batch.sample, prediction, teacher_prediction, batch.guidance, self._networks(batch))
             mca, heads = self._adversarial(prediction, teacher_prediction, noisy, batch, share)
         total = task + settings.lambda_icd * icd + settings.lambda_output * output
@@ -190,12 +193,12 @@ class Training:
     def averaged_student(self, average: Mapping[str, Tensor]) -> nn.Module:
         """The moving average, gathered, as a network of its own."""
         student = copy.deepcopy(self.template)
-        student.load_state_dict({**self._buffers(), **average}, assign=True)
+        # Buffers first, saved with the weights or not: the template has none of their values.
+        for name, value in self.bare_student.named_buffers():
+            owner, _, own = name.rpartition(".")
+            setattr(student.get_submodule(owner), own, value.clone())
+        student.load_state_dict({**student.state_dict(), **average}, assign=True)
         return student.to(next(self.teacher.parameters()).device).requires_grad_(False).eval()
-
-    def _buffers(self) -> dict[str, Tensor]:
-        saved = self.template.state_dict()
-        return {name: value.clone() for name, value in self.bare_student.named_buffers() if name in saved}
 
     def save(self, checkpoint: Path) -> None:
         """Write the whole state beside `checkpoint` and move it there, so a kill leaves the old one or the new one.

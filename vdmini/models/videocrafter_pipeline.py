@@ -134,7 +134,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
             scales = {"timestep_cond": guidance, "motion_cond": motion}
             widths = {"timestep_cond": config.time_cond_dim, "motion_cond": config.motion_cond_dim}
             conditions = {
-                name: guidance_embedding([scales[name]] * len(latents), width).to(context)
+                name: guidance_embedding(torch.full((len(latents),), scales[name]), width).to(context)
                 for name, width in widths.items()
                 if width
             }
@@ -213,9 +213,9 @@ def consistency_timesteps(steps: int) -> list[int]:
     return [999 - stride * step for step in range(steps)]
 
 
-def guidance_embedding(scales: Sequence[float], width: int) -> Tensor:
+def guidance_embedding(scales: Tensor, width: int) -> Tensor:
     """Sinusoids of guidance scales, B x `width` (Kingma et al. 2021, as latent consistency models use them)."""
-    return get_timestep_embedding(torch.tensor(scales) * 1000, width, downscale_freq_shift=1)
+    return get_timestep_embedding(scales * 1000, width, downscale_freq_shift=1)
 
 
 def latent_scale(timestep: int) -> float:
