@@ -18,7 +18,9 @@ CONSTRAINTS = os.environ.get("VDMINI_CONSTRAINTS", "constraints.txt")
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")})
+    # Two workers of one thread each: torch processes that share cores with more threads slow each other manyfold.
+    workers = ("-n", "2", "--dist", "loadfile")
+    session.run("pytest", *workers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
