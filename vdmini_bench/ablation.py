@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.jobs import plan_jobs
 from vdmini_bench.measurement import Score
@@ -150,10 +150,13 @@ def _arm_scores(bench: Workbench, label: str, seed: int, subject: str) -> list[A
     params, flops = _costs(bench, subject)
     steps = bench.suite.profile.distill.steps if subject == "student" else 0
     plan = bench.plan if subject in ("student", "pruned") else ""
-    return [
-        ArmScore(label, seed, plan, params, flops, steps, metric, scores[metric].value or 0.0, scores[metric].blocks)
-        for metric in METRICS
-    ]
+    found = []
+    for metric in METRICS:
+        value = scores[metric].value
+        if value is None:
+            raise BenchError(f"{label}, training seed {seed}: {metric} is {scores[metric].status}: no arm can be ranked")
+        found.append(ArmScore(label, seed, plan, params, flops, steps, metric, value, scores[metric].blocks))
+    return found
 
 
 def _costs(bench: Workbench, subject: str) -> tuple[float, float]:
