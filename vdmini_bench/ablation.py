@@ -154,7 +154,7 @@ def _arm_scores(bench: Workbench, label: str, seed: int, subject: str) -> list[A
     for metric in METRICS:
         value = scores[metric].value
         if value is None:
-            raise BenchError(f"{label}, training seed {seed}: {metric} is {scores[metric].status}: no arm can be ranked")
+            raise BenchError(f"{label}, training seed {seed}: {metric} is {scores[metric].status}: run it again")
         found.append(ArmScore(label, seed, plan, params, flops, steps, metric, value, scores[metric].blocks))
     return found
 
