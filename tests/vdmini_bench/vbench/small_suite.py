@@ -1,0 +1,116 @@
+"""A small prompt file in the official format, videos for it, and a driver that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdmini_bench.datasets.video import write_video
+from vdmini_bench.vbench.dimensions import Mode
+from vdmini_bench.vbench.prompts import read_prompts, request_videos
+from vdmini_bench.vbench.scoring import Scoring
+
+ENTRIES = [
+    {"prompt_en": "a red bicycle", "dimension": ["color"], "auxiliary_info": {"color": {"color": "red"}}},
+    {"prompt_en": "A person is clapping; $HOME `x` 'y'", "dimension": ["human_action"]},
+    {"prompt_en": "a cat, by Hokusai", "dimension": ["subject_consistency", "imaging_quality", "dynamic_degree"]},
+    {"prompt_en": "a still lake.", "dimension": ["temporal_flickering"]},
+    # The official file has two prompts twice, each time for other dimensions.
+    {"prompt_en": "a cat, by Hokusai", "dimension": ["overall_consistency"]},
+]
+
+# Each dimension's answer is chosen by the plan; the scores are made from file names, so that mistakes show.
+DRIVER = """
+import json, math, sys
+from pathlib import Path
+
+plan_file, asked, answer = map(Path, sys.argv[1:])
+plan, request = json.loads(plan_file.read_text()), json.loads(asked.read_text())
+what = request.get("dimension", request["action"])
+with plan_file.with_name("calls.txt").open("a") as calls:
+    calls.write(what + "\\n")
+print("the official code speaks of", what)
+behaviour = plan.get(what, "fine")
+if behaviour == "fails":
+    sys.exit("RuntimeError: CUDA out of memory")
+if behaviour == "silent":
+    sys.exit(0)
+if behaviour == "broken":
+    answer.write_text('{"result": [0.5, [{"vid')
+    sys.exit(0)
+common = {"device": "CPU", "versions": {"vbench": "0.1.5"}, "seconds": 0.1}
+if request["action"] == "filter":
+    static = {video: not Path(video).stem.endswith(("-0", "-10")) for video in request["videos"]}
+    answer.write_text(json.dumps({"static": static, **common}))
+    sys.exit(0)
+entries = json.loads(Path(request["entries"]).read_text())
+paths = [path for entry in entries for path in entry["video_list"]]
+index = {path: int(Path(path).stem.rpartition("-")[2]) for path in paths}
+if behaviour == "partial":
+    paths = paths[1:]
+if behaviour == "twice":
+    paths = [*paths, paths[0]]
+scale = 100 if what == "imaging_quality" else 1
+videos = [{"video_path": path, "video_results": scale * (index[path] + 1) / 32} for path in paths]
+if what == "dynamic_degree":
+    videos = [{"video_path": path, "video_results": index[path] > 1} for path in paths]
+if behaviour == "wrong names":
+    videos[0]["video_path"] = "/elsewhere/" + Path(paths[0]).name
+if behaviour == "nan video":
+    videos[0]["video_results"] = math.nan
+score = math.nan if behaviour == "nan" else sum(entry["video_results"] for entry in videos) / len(videos) / scale
+answer.write_text(json.dumps({"result": [score, videos], **common}))
+"""
+
+
+def write_prompts(folder: Path) -> Path:
+    """The official format."""
+    file = folder / "prompts.json"
+    file.write_text(json.dumps(ENTRIES), encoding="utf-8")
+    return file
+
+
+def draw_video(path: Path, seed: int, frames: int = 4) -> None:
+    """A small video of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8)
+    write_video(path, pixels, 8)
+
+
+class Bench:
+    """A folder with all videos of some dimensions, an output folder, and the driver."""
+
+    def __init__(self, root: Path, dimensions: tuple[str, ...], *, filtered: bool = False) -> None:
+        self.root, self.dimensions, self.filtered = root, dimensions, filtered
+        self.videos, self.output = root / "videos", root / "scores"
+        self.prompt_file = write_prompts(root)
+        self.prompts = tuple(read_prompts(self.prompt_file))
+        (root / "driver.py").write_text(DRIVER, encoding="utf-8")
+        self.plan()
+        for place, request in enumerate(request_videos(self.prompts, dimensions, filtered=filtered)):
+            draw_video(self.videos / f"{request.name}.mp4", place, frames=2)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Runs the driver."""
+        return (sys.executable, str(self.root / "driver.py"), str(self.root / "plan.json"))
+
+    def plan(self, **behaviours: str) -> None:
+        """Say how the driver answers for a dimension."""
+        (self.root / "plan.json").write_text(json.dumps(behaviours), encoding="utf-8")
+
+    def calls(self) -> list[str]:
+        """What the driver was asked since this was asked last."""
+        file = self.root / "calls.txt"
+        called = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return called
+
+    def scoring(self, mode: Mode = "t2v", **changed: Any) -> Scoring:
+        """What `score_videos` takes."""
+        settings = {"dimensions": self.dimensions, "prompts": self.prompts, "filtered": self.filtered, **changed}
+        places = {"folder": self.videos, "output": self.output, "command": self.command}
+        return Scoring(mode=mode, packages="p", download=True, **places, **settings)

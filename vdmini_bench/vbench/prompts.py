@@ -1,0 +1,149 @@
+"""The official prompts, the videos that they ask for, and the names and seeds of those videos."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED
+
+SAMPLES = 5
+# Of these the first five without motion are scored: see `filtering`.
+SAMPLES_TO_FILTER = 25
+_NUMBERED = re.compile(r"^(?P<prompt>.*)-(?P<index>\d+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One entry of an official prompt file, with the image that it animates where there is one."""
+
+    text: str
+    dimensions: tuple[str, ...]
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
+    image: Path | None = None
+
+
+@dataclass(frozen=True)
+class VideoRequest:
+    """One video that the protocol asks for; its name has no suffix."""
+
+    name: str
+    prompt: str
+    index: int
+    seed: int
+    image: Path | None = None
+
+
+def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
+    """Read `VBench_full_info.json` or `vbench2_i2v_full_info.json`; `images` is the folder of one aspect ratio's crops.
+
+    Raises:
+        SuiteError: the file is no such list, or a prompt of it cannot be a file's name.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        prompts = [_prompt(entry, images) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SuiteError(f"{file} is no official VBench prompt file ({reason}): get it again") from error
+    for prompt in prompts:
+        name = f"{prompt.text}-{SAMPLES_TO_FILTER}.mp4"
+        if not prompt.text or "/" in name or "\0" in name or len(name.encode()) > 255:
+            raise SuiteError(f"{file}: the prompt {prompt.text!r} cannot be a file's name, which the protocol wants")
+    return prompts
+
+
+def request_videos(
+    prompts: Iterable[Prompt], dimensions: Sequence[str], base_seed: int = 0, *, filtered: bool = True
+) -> list[VideoRequest]:
+    """The videos that these dimensions are scored on, each once, in the order of the prompt file.
+
+    With `filtered`, prompts of temporal_flickering are sampled 25 times, of which the official filter keeps five
+    without motion; without, five times like the others.
+    """
+    count: dict[str, int] = {}
+    images: dict[str, Path | None] = {}
+    for prompt in prompts:
+        if {*dimensions} & {*prompt.dimensions}:
+            more = filtered and FILTERED in dimensions and FILTERED in prompt.dimensions
+            count[prompt.text] = max(count.get(prompt.text, 0), SAMPLES_TO_FILTER if more else SAMPLES)
+            images[prompt.text] = images.get(prompt.text) or prompt.image
+    return [
+        VideoRequest(f"{text}-{index}", text, index, seed_of(text, index, base_seed), images[text])
+        for text, samples in count.items()
+        for index in range(samples)
+    ]
+
+
+def seed_of(prompt: str, index: int, base_seed: int = 0) -> int:
+    """The seed of one video, below 2^32: a hash, so that neither the order nor the choice of prompts changes it."""
+    digest = hashlib.sha256(f"{base_seed}\0{index}\0{prompt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def official_entries(prompts: Iterable[Prompt], dimension: str, videos: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """What the official code reads for one dimension: its prompts with the paths of their videos.
+
+    `videos` maps names without suffix to files. The first five samples of a prompt are listed, or those there are.
+    """
+    entries = []
+    for prompt in prompts:
+        if dimension not in prompt.dimensions:
+            continue
+        names = [f"{prompt.text}-{index}" for index in range(SAMPLES)]
+        entry: dict[str, Any] = {
+            "prompt_en": prompt.text,
+            "dimension": [dimension],
+            "video_list": [str(videos[name].absolute()) for name in names if name in videos],
+        }
+        if prompt.auxiliary:
+            entry["auxiliary_info"] = dict(prompt.auxiliary)
+        entries.append(_with_image(entry, prompt.image))
+    return entries
+
+
+def custom_entries(
+    dimension: str, videos: Mapping[str, Path], images: Mapping[str, Path] | None = None
+) -> list[dict[str, Any]]:
+    """The same for videos of any prompt, which is their name without a number at its end.
+
+    Raises:
+        SuiteError: the dimension needs the image of a video, and there is none of its prompt's name.
+    """
+    entries = []
+    for name, path in videos.items():
+        prompt = prompt_of(name)
+        image = (images or {}).get(prompt) or (images or {}).get(name)
+        if image is None and DIMENSIONS[dimension].needs_images:
+            raise SuiteError(f"{dimension}: no image {prompt}.jpg or .png for {path.name}; give --images FOLDER")
+        entry = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(path.absolute())]}
+        entries.append(_with_image(entry, image))
+    return entries
+
+
+def prompt_of(name: str) -> str:
+    """The prompt that a video's name, without suffix, says: `prompt-3` and `prompt` are of the same."""
+    found = _NUMBERED.match(name)
+    return found["prompt"] if found else name
+
+
+def _prompt(entry: dict[str, Any], images: Path | None) -> Prompt:
+    name = entry.get("image_name")
+    auxiliary = entry.get("auxiliary_info") or {}
+    dimensions = tuple(entry["dimension"])
+    if not isinstance(entry["prompt_en"], str) or not all(isinstance(part, str) for part in dimensions):
+        raise TypeError("prompt_en must be text and dimension a list of names")
+    return Prompt(entry["prompt_en"], dimensions, auxiliary, images / name if images and name else None)
+
+
+def _with_image(entry: dict[str, Any], image: Path | None) -> dict[str, Any]:
+    if image is not None:
+        # The official code joins its own folder with this, which an absolute path replaces.
+        entry["image_name"] = str(image.absolute())
+    return entry

@@ -1,0 +1,65 @@
+"""VBench's normalised scores, groups and totals: numbers in, numbers out, and no total where a dimension is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V_QUALITY
+
+# Total = (4 Quality + Semantic) / 5 for text to video, (Quality + I2V) / 2 for image to video.
+QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4.0, 1.0
+I2V_QUALITY_WEIGHT, I2V_WEIGHT = 1.0, 1.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Normalised scores by dimension, and the groups; a value is None where a dimension that it needs is `missing`.
+
+    `alignment` is the Semantic score of text to video and the I2V score of image to video.
+    """
+
+    normalised: dict[str, float]
+    quality: float | None
+    alignment: float | None
+    total: float | None
+    missing: tuple[str, ...]
+
+
+def normalise(dimension: str, score: float) -> float:
+    """(score - low) / (high - low), not clamped, as the official scripts have it."""
+    of = DIMENSIONS[dimension]
+    return (score - of.low) / (of.high - of.low)
+
+
+def compute_totals(scores: Mapping[str, float], mode: Literal["t2v", "i2v"]) -> Totals:
+    """The official groups and total of raw scores, which run from 0 to 1; dimensions of another mode are left out.
+
+    Source: scripts/cal_final_score.py and cal_i2v_final_score.py of the VBench repository, which count a missing
+    dimension as 0; here there is no value then.
+    """
+    if mode == "t2v":
+        quality_names = _of_group("quality")
+        other_names, weights = _of_group("semantic"), (QUALITY_WEIGHT, SEMANTIC_WEIGHT)
+    else:
+        quality_names = I2V_QUALITY
+        other_names, weights = _of_group("i2v"), (I2V_QUALITY_WEIGHT, I2V_WEIGHT)
+    names = (*quality_names, *other_names)
+    normalised = {name: normalise(name, scores[name]) for name in names if name in scores}
+    quality, other = _weighted_mean(normalised, quality_names), _weighted_mean(normalised, other_names)
+    total = None
+    if quality is not None and other is not None:
+        total = (weights[0] * quality + weights[1] * other) / sum(weights)
+    return Totals(normalised, quality, other, total, tuple(name for name in names if name not in scores))
+
+
+def _of_group(group: str) -> tuple[str, ...]:
+    return tuple(name for name, dimension in DIMENSIONS.items() if dimension.group == group)
+
+
+def _weighted_mean(normalised: Mapping[str, float], names: Sequence[str]) -> float | None:
+    if any(name not in normalised for name in names):
+        return None
+    weighted = sum(normalised[name] * DIMENSIONS[name].weight for name in names)
+    return weighted / sum(DIMENSIONS[name].weight for name in names)
