@@ -1,0 +1,73 @@
+"""Runs inside the environment: fills a cache folder with random weights of the right shapes, for seven dimensions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+# As DINO's own: the weights come from torch's cache, whatever path the caller gives.
+HUBCONF = """
+import timm
+import torch
+
+def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
+    model = timm.create_model("vit_base_patch16_224", num_classes=0)
+    file = torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"
+    model.load_state_dict(torch.load(file))
+    return model
+"""
+
+
+def main(cache: Path) -> None:
+    """Write every file; needs the package and 1 GB of memory."""
+    torch.manual_seed(0)
+    save_clip(cache / "clip_model" / "ViT-B-32.pt", 512, 12, 768, 32, 512, 8)
+    save_clip(cache / "clip_model" / "ViT-L-14.pt", 768, 24, 1024, 14, 768, 12)
+    save(torch.nn.Linear(768, 1).state_dict(), cache / "aesthetic_model" / "emb_reader" / "sa_0_4_vit_l_14_linear.pth")
+    import timm
+    from omegaconf import OmegaConf
+    from pyiqa.archs.musiq_arch import MUSIQ
+    from vbench.motion_smoothness import build_from_cfg
+    from vbench.third_party.RAFT.core.raft import RAFT
+
+    dino = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
+    save(dino, cache / "dino_model" / "dino_vitbase16_pretrain.pth")
+    hub = cache / "dino_model" / "facebookresearch_dino_main" / "hubconf.py"
+    hub.parent.mkdir(parents=True)
+    hub.write_text(HUBCONF)
+    save(MUSIQ(pretrained=False).state_dict(), cache / "pyiqa_model" / "musiq_spaq_ckpt-358bb6af.pth")
+    raft = RAFT(argparse.Namespace(small=False, mixed_precision=False, alternate_corr=False)).state_dict()
+    raft = {f"module.{name}": value for name, value in raft.items()}
+    save(raft, cache / "raft_model" / "models" / "raft-things.pth")
+    import vbench
+
+    settings = OmegaConf.load(Path(vbench.__file__).parent / "third_party" / "amt" / "cfgs" / "AMT-S.yaml").network
+    # The published file also holds the arguments of its training script.
+    amt = {"state_dict": build_from_cfg(settings).state_dict(), "args": argparse.Namespace(seed=0)}
+    save(amt, cache / "amt_model" / "amt-s.pth")
+
+
+def save_clip(file: Path, embedding: int, layers: int, width: int, patch: int, text_width: int, heads: int) -> None:
+    """A CLIP in half precision, as published ones are."""
+    from clip.model import CLIP
+
+    model = CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12)
+    save({name: value.half() for name, value in model.state_dict().items()}, file)
+
+
+def save(content: object, file: Path) -> None:
+    """Write a checkpoint."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, file)
+
+
+if __name__ == "__main__":
+    sys.path.append(sys.argv[1])
+    driver = __import__("driver")
+    driver.repair_torchvision()
+    os.environ["VBENCH_CACHE_DIR"] = sys.argv[2]
+    main(Path(sys.argv[2]))

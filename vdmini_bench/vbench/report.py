@@ -1,0 +1,130 @@
+"""How scoring ended: each dimension's score or error, the groups and the total."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vdmini_bench.errors import ExitCode
+from vdmini_bench.measurement import Score, Status
+from vdmini_bench.vbench.completeness import Completeness
+from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.vbench.results import DimensionResult
+from vdmini_bench.vbench.totals import Totals
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one dimension ended: its result, or the error and the log that says more."""
+
+    dimension: str
+    result: DimensionResult | None
+    cached: bool = False
+    error: str = ""
+    log: str = ""
+
+    def describe(self) -> str:
+        """One line."""
+        if self.result is None:
+            return f"failed: {self.error}"
+        return f"{self.result.score:.6f}{', kept from before' if self.cached else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; a score that is not there is null."""
+        if self.result is None:
+            return {"status": "failed", "score": None, "error": self.error, "log": self.log}
+        counts = {"n": len(self.result.videos), "expected": self.result.expected, "skipped": len(self.result.skipped)}
+        return {"status": "ok", "score": self.result.score, **counts, "cached": self.cached}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All outcomes, and the totals: None for `custom` videos, which have none."""
+
+    protocol: str
+    outcomes: tuple[Outcome, ...]
+    totals: Totals | None
+    completeness: Completeness
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FAILED where a dimension did."""
+        return ExitCode.FAILED if any(outcome.result is None for outcome in self.outcomes) else ExitCode.OK
+
+    @property
+    def groups(self) -> dict[str, float | None]:
+        """The groups and the total by name; a value is None where a dimension that it needs is missing."""
+        if self.totals is None:
+            return {}
+        other = "i2v" if self.protocol.startswith("vbench-i2v") else "semantic"
+        return {"quality": self.totals.quality, other: self.totals.alignment, "total": self.totals.total}
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "protocol": self.protocol,
+            "vbench": VBENCH_VERSION,
+            "dimensions": {outcome.dimension: outcome.to_json() for outcome in self.outcomes},
+            **({} if self.totals is None else {**self.groups, "totals": asdict(self.totals)}),
+            "videos": self.completeness.to_json(),
+        }
+
+    def scores(self, model: str) -> Iterator[Score]:
+        """As measurements of a model: each dimension with its raw score, the groups and the total."""
+        for outcome in self.outcomes:
+            result = outcome.result
+            if result is None:
+                yield self._score(model, outcome.dimension, None, "failed", 0, 0)
+            else:
+                yield self._score(model, outcome.dimension, result.score, "ok", len(result.videos), result.expected)
+        videos = len(self.completeness.videos)
+        for name, value in self.groups.items():
+            status: Status = "unavailable" if value is None else "ok"
+            yield self._score(model, name, value, status, videos if value is not None else 0, videos)
+
+    def lines(self) -> tuple[list[str], list[list[str]]]:
+        """A table: raw and normalised scores, numbers of videos, how each dimension ended."""
+        normalised = {} if self.totals is None else self.totals.normalised
+        lines = []
+        for outcome in self.outcomes:
+            found, name = outcome.result, outcome.dimension
+            score, count = ("-", "-") if found is None else (f"{found.score:.4%}", str(len(found.videos)))
+            mapped = f"{normalised[name]:.4%}" if name in normalised else "-"
+            status = "failed" if found is None else "ok"
+            lines.append([name, DIMENSIONS[name].group, score, mapped, count, status])
+        for name, value in self.groups.items():
+            lines.append(
+                [
+                    name,
+                    "",
+                    "",
+                    "-" if value is None else f"{value:.4%}",
+                    "",
+                    "ok" if value is not None else "incomplete",
+                ]
+            )
+        return ["dimension", "group", "score", "normalised", "videos", "status"], lines
+
+    def _score(
+        self,
+        model: str,
+        name: str,
+        value: float | None,
+        status: Status,
+        n: int,
+        expected: int,
+    ) -> Score:
+        return Score(
+            model=model,
+            metric=f"vbench_{name}",
+            metric_version=f"vbench-{VBENCH_VERSION}",
+            protocol=self.protocol,
+            value=value,
+            unit="",
+            better="higher",
+            standard_error=None,
+            n=n,
+            n_expected=expected,
+            status=status,
+        )

@@ -1,0 +1,217 @@
+"""Score a folder of videos, dimension by dimension: what is done is not done again, and what failed is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.errors import MissingAssetsError, SuiteError
+from vdmini_bench.progress import say
+from vdmini_bench.store import key_of, write_atomically
+from vdmini_bench.vbench.completeness import (
+    Completeness,
+    IncompleteVideosError,
+    check_videos,
+    read_record,
+    write_record,
+)
+from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED, Mode
+from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
+from vdmini_bench.vbench.filtering import keep_static
+from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
+from vdmini_bench.vbench.report import Outcome, Report
+from vdmini_bench.vbench.requirements import missing_weights
+from vdmini_bench.vbench.results import (
+    RECORD_VERSION,
+    ResultError,
+    check_result,
+    forget_result,
+    keep_result,
+    kept_result,
+)
+from vdmini_bench.vbench.totals import Totals, compute_totals
+
+VIDEOS = "videos.json"
+COMPLETENESS = "completeness.json"
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What to score and how.
+
+    `prompts` are the official ones, none for `custom`; `images` maps prompts to images, for `custom` only. `command`
+    runs the driver and `packages` is a digest of what it runs with. `filtered`: temporal_flickering is scored on
+    the first five of 25 samples in which the official filter sees no motion. `download`: weights that are not there
+    are left to the official code to fetch.
+    """
+
+    folder: Path
+    output: Path
+    mode: Mode
+    dimensions: tuple[str, ...]
+    command: tuple[str, ...]
+    packages: str
+    prompts: tuple[Prompt, ...] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+    ratio: str = "1-1"
+    filtered: bool = True
+    download: bool = False
+
+    @property
+    def filters(self) -> bool:
+        """Whether videos are sorted out before temporal_flickering is scored."""
+        return self.filtered and self.mode == "t2v" and FILTERED in self.dimensions
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name: scores compare only under the same one."""
+        if self.mode == "i2v":
+            return f"vbench-i2v-{self.ratio}"
+        return f"vbench-{self.mode}" if self.filtered or self.mode == "custom" else "vbench-t2v-unfiltered"
+
+
+def score_videos(scoring: Scoring) -> Report:
+    """Check that all videos are there, then score dimension by dimension; each result is written as it comes.
+
+    Raises:
+        SuiteError: the output folder holds scores of other videos.
+        MissingAssetsError: weights or images are not there; nothing was scored.
+        IncompleteVideosError: videos are missing, doubly there or unreadable; nothing was scored.
+    """
+    _require_own_output(scoring)
+    _require_images(scoring)
+    _require_weights(scoring)
+    found = _check(scoring)
+    outcomes = []
+    for dimension in scoring.dimensions:
+        outcomes.append(_outcome(scoring, dimension, found))
+        say(f"{dimension}: {outcomes[-1].describe()}")
+    report = Report(scoring.protocol, tuple(outcomes), _totals(scoring, outcomes), found)
+    written = {"mode": scoring.mode, "folder": str(scoring.folder.resolve()), **report.to_json()}
+    write_atomically(scoring.output / SCORES, json.dumps(written, indent=1))
+    return report
+
+
+def _require_own_output(scoring: Scoring) -> None:
+    try:
+        written = json.loads((scoring.output / SCORES).read_text(encoding="utf-8"))
+        of = (written["mode"], written["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if of != (scoring.mode, str(scoring.folder.resolve())):
+        raise SuiteError(f"{scoring.output} holds scores of {of[1]} in mode {of[0]}: give another folder with -o")
+
+
+def _require_images(scoring: Scoring) -> None:
+    if scoring.mode != "i2v":
+        return
+    compared = {name for name in scoring.dimensions if DIMENSIONS[name].needs_images}
+    of = [prompt for prompt in scoring.prompts if compared & {*prompt.dimensions}]
+    missing = [prompt for prompt in of if prompt.image is None or not prompt.image.is_file()]
+    if missing:
+        first = missing[0].image or f"that of {missing[0].text!r}"
+        raise MissingAssetsError(
+            f"{', '.join(sorted(compared))}: {len(missing)} of {len(of)} images are not there, such as {first};"
+            " next: `vdmini-bench assets import vbench-i2v PATH`, or --images FOLDER"
+        )
+
+
+def _require_weights(scoring: Scoring) -> None:
+    if scoring.download:
+        return
+    unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
+    missing = missing_weights(unscored, filtered=scoring.filters)
+    if missing:
+        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
+        raise MissingAssetsError(
+            "weights are missing, so nothing was scored; `vdmini-bench doctor` says how to get each, --download leaves"
+            f" that to the official code, and --dimensions chooses others:\n{lines}"
+        )
+
+
+def _check(scoring: Scoring) -> Completeness:
+    wanted: list[str] | None = None
+    known: list[str] = []
+    if scoring.mode != "custom":
+        wanted = _names(scoring, scoring.dimensions, filtered=scoring.filters)
+        known = _names(scoring, [*DIMENSIONS], filtered=scoring.mode == "t2v")
+    record = scoring.output / VIDEOS
+    earlier = read_record(record)
+    found = check_videos(scoring.folder, wanted, known, earlier)
+    write_record(record, {**earlier, **found.files})
+    listing = scoring.output / COMPLETENESS
+    write_atomically(listing, json.dumps(found.to_json(), indent=1))
+    if not found.complete:
+        raise IncompleteVideosError(f"{scoring.folder}: nothing was scored\n{found.describe(listing)}")
+    if scoring.mode == "custom":
+        for dimension in scoring.dimensions:
+            custom_entries(dimension, found.videos, scoring.images)
+    if found.extra or found.identical:
+        say(found.describe(listing))
+    return found
+
+
+def _names(scoring: Scoring, dimensions: Sequence[str], *, filtered: bool) -> list[str]:
+    return [request.name for request in request_videos(scoring.prompts, dimensions, filtered=filtered)]
+
+
+def _outcome(scoring: Scoring, dimension: str, found: Completeness) -> Outcome:
+    videos: Mapping[str, Path] = found.videos
+    try:
+        if dimension == FILTERED and scoring.filters:
+            videos = keep_static(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
+        return _score(scoring, dimension, videos, found)
+    except DriverError as error:
+        forget_result(scoring.output, dimension)
+        return Outcome(dimension, None, error=str(error), log=str(error.log))
+
+
+def _score(scoring: Scoring, dimension: str, videos: Mapping[str, Path], found: Completeness) -> Outcome:
+    if scoring.mode == "custom":
+        entries = custom_entries(dimension, videos, scoring.images)
+    else:
+        entries = official_entries(scoring.prompts, dimension, videos)
+    paths = [path for entry in entries for path in entry["video_list"]]
+    content = {entry.file: entry.sha256 for entry in found.files.values()}
+    contents = {Path(path).name: content[Path(path).name] for path in paths}
+    key = _key(scoring, dimension, entries, contents)
+    kept = kept_result(scoring.output, dimension, key)
+    if kept is not None:
+        return Outcome(dimension, kept, cached=True)
+    forget_result(scoring.output, dimension)
+    logs = scoring.output.absolute() / "logs"
+    listing = logs / f"{dimension}.entries"
+    write_atomically(listing, json.dumps(entries, indent=1))
+    request = {"action": "evaluate", "package": DIMENSIONS[dimension].package, "dimension": dimension}
+    request |= {"entries": str(listing), "resolution": scoring.ratio}
+    response = call_driver(scoring.command, request, logs, dimension)
+    try:
+        result = check_result(dimension, response.get("result"), paths)
+    except ResultError as error:
+        raise DriverError(dimension, str(error), logs / f"{dimension}.log") from error
+    keep_result(scoring.output, key, contents, response, result)
+    return Outcome(dimension, result)
+
+
+def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> str:
+    """The hash of all that a dimension's score follows from; weights by size and time, since they have gigabytes."""
+    named = [{**entry, "video_list": [Path(path).name for path in entry["video_list"]]} for entry in entries]
+    weights = {}
+    for weight in DIMENSIONS[dimension].weights:
+        path = weights_folder() / weight.path
+        if path.is_file():
+            weights[weight.path] = [path.stat().st_size, path.stat().st_mtime_ns]
+    settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages, "weights": weights}
+    read = {"dimension": dimension, "entries": named, "contents": dict(contents)}
+    return key_of({"version": RECORD_VERSION, **read, **settings})
+
+
+def _totals(scoring: Scoring, outcomes: Sequence[Outcome]) -> Totals | None:
+    if scoring.mode == "custom":
+        return None
+    scores = {outcome.dimension: outcome.result.score for outcome in outcomes if outcome.result is not None}
+    return compute_totals(scores, scoring.mode)

@@ -1,0 +1,71 @@
+"""The zip that the public leaderboard takes: every dimension's results in the official format."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from vdmini_bench.errors import BenchError, ExitCode, SuiteError
+from vdmini_bench.vbench.completeness import read_record
+from vdmini_bench.vbench.dimensions import OF_MODE
+from vdmini_bench.vbench.results import kept_contents, kept_result, results_file
+from vdmini_bench.vbench.scoring import SCORES, VIDEOS
+
+# A zip of the same results is the same file.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class IncompleteResultsError(BenchError):
+    """A dimension has no results: the leaderboard would count it as 0."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
+    """Pack the results in `output` into `target`; says which leaderboard they are for.
+
+    Raises:
+        SuiteError: the folder holds no scores of an official mode.
+        IncompleteResultsError: a dimension is missing, or was scored on videos that have changed since.
+    """
+    mode = _mode(output)
+    names = OF_MODE[mode]
+    missing = [name for name in names if kept_result(output, name) is None]
+    if missing:
+        raise IncompleteResultsError(
+            f"{output}: no results for {', '.join(missing)}, which the leaderboard would count as 0:"
+            " score them into the same folder first"
+        )
+    _require_same_videos(output, names)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            file = results_file(output, name)
+            archive.writestr(zipfile.ZipInfo(file.name, _DATE), file.read_bytes(), zipfile.ZIP_DEFLATED)
+    partial.replace(target)
+    return mode
+
+
+def _require_same_videos(output: Path, names: Sequence[str]) -> None:
+    now = {video.file: video.sha256 for video in read_record(output / VIDEOS).values()}
+    of_others = [
+        name for name in names if any(now.get(file) != sha256 for file, sha256 in kept_contents(output, name).items())
+    ]
+    if of_others:
+        raise IncompleteResultsError(
+            f"{output}: videos have changed since {', '.join(of_others)} was scored: score all dimensions again"
+        )
+
+
+def _mode(output: Path) -> Literal["t2v", "i2v"]:
+    try:
+        mode = json.loads((output / SCORES).read_text(encoding="utf-8"))["mode"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SuiteError(f"{output} holds no scores ({error}): give what `vbench score -o` wrote") from error
+    if mode not in ("t2v", "i2v"):
+        raise SuiteError(f"{output} holds scores of mode {mode}, for which there is no leaderboard")
+    return "t2v" if mode == "t2v" else "i2v"
