@@ -100,8 +100,22 @@ ASSETS = {
             file_name="ucf101.json",
             needed_for="the UCF101 suite",
         ),
+        Asset(
+            name="vbench-i2v",
+            what="VBench-I2V's prompts and images: the folder that holds vbench2_i2v_full_info.json and data/crop/",
+            source="vbench2_beta_i2v of github.com/Vchitect/VBench, with the images by its download_data.sh",
+            sha256=None,
+            size_bytes=None,
+            licence="Apache-2.0 (prompts), Pexels and Pixabay (images)",
+            file_name="vbench_i2v.json",
+            needed_for="VBench-I2V",
+        ),
     )
 }
+
+
+# Folders, which stay where they are: what each must hold, as a pattern below it.
+FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
 
 
 class AssetError(Exception):
@@ -129,7 +143,7 @@ def asset_path(name: str, cache: Path | None = None) -> Path | None:
     stored = _stored(name, cache)
     if not _record(stored).is_file() or not stored.is_file():
         return None
-    if name != "ucf101":
+    if name not in FOLDERS:
         return stored
     try:
         folder = Path(json.loads(stored.read_text(encoding="utf-8"))["folder"])
@@ -173,13 +187,14 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
     stored = _stored(name, cache)
     if not path.exists():
         raise AssetError(name, f"{path} does not exist", _import_command(name))
-    if name == "ucf101":
-        if not any((path / "UCF-101").glob("*/v_*.avi")):
-            raise AssetError(name, f"{path} holds no UCF-101/<Class>/v_*.avi", _import_command(name))
+    if name in FOLDERS:
+        if not any(path.glob(FOLDERS[name])):
+            wanted = FOLDERS[name].replace("/*/", "/<Class>/")
+            raise AssetError(name, f"{path} holds no {wanted}", _import_command(name))
     elif not path.is_file():
         raise AssetError(name, f"{path} is not a file", _import_command(name))
     with _locked(name, stored), tempfile.TemporaryDirectory(dir=stored.parent, prefix=".import-") as work:
-        if name == "ucf101":
+        if name in FOLDERS:
             temporary = Path(work) / "record"
             temporary.write_text(json.dumps({"folder": str(path.resolve())}) + "\n", encoding="utf-8")
             _install(temporary, stored)
@@ -208,10 +223,14 @@ def verify_asset(name: str, cache: Path | None = None) -> str | None:
         return "it is not in the cache"
     if sha256_of(stored) != _record(stored).read_bytes().strip().decode("ascii", "replace"):
         return f"{stored} has changed since it was stored"
-    if name == "ucf101":
+    if name in FOLDERS:
         folder = asset_path(name, cache)
         if folder is None:
             return "the recorded folder is gone"
+        if not any(folder.glob(FOLDERS[name])):
+            return f"{folder} no longer holds {FOLDERS[name]}"
+    if name == "ucf101":
+        assert folder is not None
         clips = sum(1 for _ in (folder / "UCF-101").glob("*/v_*.avi"))
         if clips != UCF101_CLIPS:
             return f"{folder} holds {clips:,} clips where UCF101 has {UCF101_CLIPS:,}"

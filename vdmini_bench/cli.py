@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands import ablate, distill, models
+from vdmini_bench.commands import ablate, distill, models, vbench
 from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
 from vdmini_bench.errors import ExitCode
 
@@ -24,7 +24,7 @@ def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS):
+for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS, *vbench.COMMANDS):
     main.add_command(command)
 
 
@@ -94,6 +94,9 @@ def compare(a: str, b: str, suite: str | None, run_folder: Path | None, results:
 @main.group()
 def assets() -> None:
     """Weights and data: list, fetch, import, verify."""
+
+
+assets.add_command(vbench.environment)
 
 
 @assets.command("list")

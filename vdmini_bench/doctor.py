@@ -26,8 +26,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at versions, devices, video codecs, the embedded teacher, assets and disk."""
-    return [_python(), *_packages(), _device(), *_codecs(), _embedded_teacher(), *_assets(), _disk()]
+    """Look at versions, devices, video codecs, the embedded teacher, assets, VBench and disk."""
+    return [_python(), *_packages(), _device(), *_codecs(), _embedded_teacher(), *_assets(), *_vbench(), _disk()]
 
 
 def _python() -> Finding:
@@ -85,6 +85,20 @@ def _assets() -> list[Finding]:
             Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
         )
     return findings
+
+
+def _vbench() -> list[Finding]:
+    from vdmini_bench.vbench.environment import default_environment
+    from vdmini_bench.vbench.requirements import examine_dimensions
+
+    return [
+        Finding(
+            f"vbench {found.dimension}",
+            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
+            "; ".join(found.next),
+        )
+        for found in examine_dimensions(default_environment())
+    ]
 
 
 def _disk() -> Finding:
