@@ -11,6 +11,7 @@ from small_suite import Bench, draw_video
 
 from vdmini_bench.errors import ExitCode, MissingAssetsError, SuiteError
 from vdmini_bench.vbench.completeness import IncompleteVideosError
+from vdmini_bench.vbench.prompts import read_prompts
 from vdmini_bench.vbench.report import Report
 from vdmini_bench.vbench.results import kept_result, results_file
 from vdmini_bench.vbench.scoring import score_videos
@@ -206,3 +207,19 @@ def test_measurements_say_what_is_unavailable(tmp_path: Path) -> None:
     assert (rows["vbench_dynamic_degree"].status, rows["vbench_dynamic_degree"].value) == ("failed", None)
     assert (rows["vbench_total"].status, rows["vbench_total"].value) == ("unavailable", None)
     assert not any(row.value is not None and math.isnan(row.value) for row in rows.values())
+
+
+def test_image_to_video_needs_every_image_before_anything_runs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ("color",))
+    entries = [{"prompt_en": "a red bicycle", "dimension": ["i2v_subject", "camera_motion"], "image_name": "b.jpg"}]
+    bench.prompt_file.write_text(json.dumps(entries), encoding="utf-8")
+    prompts = tuple(read_prompts(bench.prompt_file, tmp_path))
+    names = ("i2v_subject", "camera_motion")
+    with pytest.raises(MissingAssetsError, match=r"i2v_subject: 1 of 1 images are not there, such as .*b\.jpg"):
+        score_videos(bench.scoring("i2v", dimensions=names, prompts=prompts))
+    assert bench.calls() == []
+    (tmp_path / "b.jpg").touch()
+    report = score_videos(bench.scoring("i2v", dimensions=names, prompts=prompts, ratio="16-9"))
+    assert by_name(report) == {"i2v_subject": 3 / 32, "camera_motion": 3 / 32}
+    assert report.protocol == "vbench-i2v-16-9"
+    assert "i2v" in report.groups
