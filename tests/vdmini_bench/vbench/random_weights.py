@@ -15,7 +15,7 @@ import timm
 import torch
 
 def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
-    model = timm.create_model("vit_base_patch16_224", num_classes=0)
+    model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True)
     file = torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"
     model.load_state_dict(torch.load(file))
     return model
@@ -51,12 +51,30 @@ def main(cache: Path) -> None:
     save(amt, cache / "amt_model" / "amt-s.pth")
 
 
+class Holder(torch.nn.Module):
+    """Parameters under given names, which a TorchScript archive keeps."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
 def save_clip(file: Path, embedding: int, layers: int, width: int, patch: int, text_width: int, heads: int) -> None:
-    """A CLIP in half precision, as published ones are."""
+    """A CLIP in half precision in a TorchScript archive, as published ones are."""
     from clip.model import CLIP
 
-    model = CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12)
-    save({name: value.half() for name, value in model.state_dict().items()}, file)
+    root = Holder()
+    for name, value in (
+        CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12).state_dict().items()
+    ):
+        place = root
+        *parents, last = name.split(".")
+        for parent in parents:
+            if not hasattr(place, parent):
+                place.add_module(parent, Holder())
+            place = getattr(place, parent)
+        place.register_parameter(last, torch.nn.Parameter(value.half(), requires_grad=False))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(root).save(str(file))
 
 
 def save(content: object, file: Path) -> None:
