@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands import ablate, distill, models, vbench
-from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
+from vdmini_bench.commands import ablate, distill, models, score, vbench
+from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS, *vbench.COMMANDS):
+for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS, *score.COMMANDS, *vbench.COMMANDS):
     main.add_command(command)
 
 
@@ -33,12 +33,14 @@ for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS, *vbench.C
 @click.option("--profile", help="A profile of the suite; its default one when not given.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show jobs, cache, time and disk; run nothing.")
+@WORKERS
 @RESULTS
 @JSON
 @expected_failures
 def run(
-    suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, results: Path, as_json: bool
-) -> None:
+    suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, workers: int | None, results: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
     from vdmini_bench.progress import quiet_libraries, say
     from vdmini_bench.suite import load_suite
@@ -54,8 +56,9 @@ def run(
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
     from vdmini_bench.run import run_suite
+    from vdmini_bench.workers import choose_workers
 
-    result = run_suite(chosen, results)
+    result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
@@ -76,19 +79,25 @@ def run(
 @JSON
 @expected_failures
 def compare(a: str, b: str, suite: str | None, run_folder: Path | None, results: Path, as_json: bool) -> None:
-    """Compare models A and B (teacher, student, pruned, static, real) of one run, with intervals."""
-    from vdmini_bench.compare import compare_models, latest_run
+    """Compare models A and B (teacher, student, pruned, static, real) of one run, with intervals.
+
+    A or B may also be the folder of records that `score` names.
+    """
+    from vdmini_bench.compare import compare_models, is_scored_folder, latest_run
     from vdmini_bench.store import Store
 
-    folder = run_folder or latest_run(Store(results), suite)
+    folder = run_folder
+    if folder is None and not (is_scored_folder(a) and is_scored_folder(b)):
+        folder = latest_run(Store(results), suite)
     deltas = compare_models(folder, a, b)
+    run = "" if folder is None else folder.name
     if as_json:
         ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
         speedup = ends[0].a / ends[0].b if ends else None
         rows = [delta.to_json() for delta in deltas]
-        click.echo(json.dumps({"a": a, "b": b, "rows": rows, "speedup": speedup, "status": "ok", "run": folder.name}))
+        click.echo(json.dumps({"a": a, "b": b, "rows": rows, "speedup": speedup, "status": "ok", "run": run}))
         return
-    _print_deltas(folder, a, b, deltas)
+    _print_deltas(run, a, b, deltas)
 
 
 @main.group()
@@ -143,7 +152,15 @@ def assets_import(name: str, path: Path) -> None:
     """Take over a file or folder you have as asset NAME."""
     from vdmini_bench.assets import import_asset
 
+    agreement = None
+    if name == "i3d-torchscript" and path.is_file():
+        from vdmini_bench.metrics.agreement import script_agreement
+
+        # Before it takes the packaged network's place.
+        agreement = script_agreement(path)
     click.echo(str(import_asset(name, path)))
+    if agreement is not None:
+        click.echo(f"against the packaged weights: {agreement}")
 
 
 @assets.command("verify")
@@ -193,7 +210,7 @@ def _print_run(suite: str, result: RunResult) -> None:
     click.echo(f"table, contact sheet and records: {result.run_dir}")
 
 
-def _print_deltas(folder: Path, a: str, b: str, deltas: list[Delta]) -> None:
+def _print_deltas(run: str, a: str, b: str, deltas: list[Delta]) -> None:
     from vdmini_bench.table import print_table
 
     lines = []
@@ -203,5 +220,5 @@ def _print_deltas(folder: Path, a: str, b: str, deltas: list[Delta]) -> None:
         lines.append(
             [delta.metric, f"{delta.a:.5g}", f"{delta.b:.5g}", f"{delta.delta:.4g}", interval, ratio, delta.verdict]
         )
-    title = f"{a} against {b}, {folder.name}"
+    title = f"{a} against {b}, {run}" if run else f"{a} against {b}"
     print_table(title, ["metric", a, b, "difference", "95 % interval", "ratio", "verdict"], lines)

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vdmini_bench.datasets.ucf101 import UcfSplit, VideoFile, choose_balanced
-from vdmini_bench.datasets.video import UnreadableVideoError, read_frames
-from vdmini_bench.errors import BenchError, ExitCode
-from vdmini_bench.suite import Profile
+from vdmini_bench.datasets.video import UnreadableVideoError, read_frames, video_facts
+from vdmini_bench.errors import BenchError, ExitCode, SuiteError
+from vdmini_bench.metrics.flow import flow_magnitudes
+from vdmini_bench.preprocessing import preprocess_clip, resize_clip
+from vdmini_bench.protocols import Preprocessing
+from vdmini_bench.suite import Profile, ProtocolSpec
+from vdmini_bench.workers import in_order
+
+__all__ = [
+    "ChosenClips", "ClipReader", "IncompleteError", "choose_clips", "choose_reference", "clip_reader", "resize_clip",
+]  # fmt: skip
+
+Result = TypeVar("Result")
+# Each choice shuffles its list in its own way, the same in every run.
+SEEDS = {"test": 0, "train": 1, "all": 2}
 
 
 class IncompleteError(BenchError):
@@ -30,7 +43,7 @@ class IncompleteError(BenchError):
 
 @dataclass(frozen=True)
 class ChosenClips:
-    """The clips of a run, disjoint but for what the split lists repeat.
+    """The clips of a run, disjoint but for what the split lists repeat and what a protocol's "all" takes again.
 
     `train` distils; `condition` gives the first frames; `real` is the held-out floor; `reference` is the real side of
     FVD where it is computed (empty where it is shipped).
@@ -41,27 +54,161 @@ class ChosenClips:
     real: tuple[VideoFile, ...]
     reference: tuple[VideoFile, ...]
 
+    def warnings(self) -> list[str]:
+        """What makes scores look better than they are: training clips on the side they are scored against."""
+        found = []
+        trained = {video.relative for video in self.train}
+        groups = {_group(video) for video in self.train}
+        scored = {"reference": self.reference, "real": self.real, "condition": self.condition}
+        for name, videos in scored.items():
+            same = sum(video.relative in trained for video in videos)
+            related = sum(_group(video) in groups for video in videos)
+            if same:
+                found.append(
+                    f"{same} of {len(videos)} {name} clips are clips that the student is distilled on, which flatters"
+                    " it: choose another split (protocol.reference_split, protocol.condition_split)"
+                )
+            elif related:
+                found.append(
+                    f"{related} of {len(videos)} {name} clips are cut from the same recordings (UCF101 groups) as clips"
+                    " that the student is distilled on, which flatters it: say so beside the numbers"
+                )
+        return found
+
 
 def choose_clips(split: UcfSplit, profile: Profile) -> ChosenClips:
-    """Choose by class and seed: training and reference clips from the training list, the others from the test list."""
+    """Choose by class and seed: training clips from the training list, the others as the protocol says.
+
+    Raises:
+        SuiteError: a list has too few clips.
+    """
     protocol = profile.protocol
-    generated = protocol.clips_per_block * protocol.blocks
-    from_test = choose_balanced(split.test, 2 * generated, seed=0)
-    wanted = profile.dataset.train_clips + (protocol.reference_clips if protocol.reference == "computed" else 0)
-    from_train = choose_balanced(split.train, wanted, seed=1)
-    return ChosenClips(
-        train=tuple(from_train[: profile.dataset.train_clips]),
-        condition=tuple(from_test[:generated]),
-        real=tuple(from_test[generated:]),
-        reference=tuple(from_train[profile.dataset.train_clips :]),
-    )
+    split = _long_enough(split, protocol)
+    lists = _Lists(split, protocol.sampling)
+    # The distillation is the same whatever the protocol samples.
+    train = _Lists(split, "balanced").take("train", profile.dataset.train_clips)
+    lists.taken["train"] = len(train) if protocol.sampling == "balanced" else 0
+    condition = lists.take(protocol.condition_split, protocol.clips)
+    real = lists.take(protocol.condition_split, protocol.clips)
+    reference = _reference(lists, protocol)
+    return ChosenClips(train, condition, real, reference)
+
+
+def choose_reference(split: UcfSplit, profile: Profile) -> tuple[VideoFile, ...]:
+    """The reference clips that `choose_clips` chooses, whether or not there are clips for a run's other rows.
+
+    Raises:
+        SuiteError: a list has too few clips.
+    """
+    protocol = profile.protocol
+    lists = _Lists(_long_enough(split, protocol), protocol.sampling)
+    if protocol.sampling == "balanced":
+        lists.taken["train"] = profile.dataset.train_clips
+    if protocol.condition_split == protocol.reference_split:
+        lists.taken[protocol.condition_split] += 2 * protocol.clips
+    return _reference(lists, protocol)
+
+
+def _reference(lists: _Lists, protocol: ProtocolSpec) -> tuple[VideoFile, ...]:
+    if protocol.reference == "shipped":
+        return ()
+    if protocol.reference_split == "all":
+        # As published: the real side is the whole data set, or as many of it as there are.
+        return lists.first("all", min(protocol.reference_clips, len(lists.pools["all"])))
+    return lists.take(protocol.reference_split, protocol.reference_clips)
+
+
+class _Lists:
+    """The clips of each split, dealt from the front."""
+
+    def __init__(self, split: UcfSplit, sampling: str) -> None:
+        everything = sorted({*split.train, *split.test}, key=lambda video: video.relative)
+        self.pools: dict[str, Sequence[VideoFile]] = {"train": split.train, "test": split.test, "all": everything}
+        self.taken = dict.fromkeys(self.pools, 0)
+        self.sampling = sampling
+
+    def first(self, name: str, count: int) -> tuple[VideoFile, ...]:
+        if self.sampling == "balanced":
+            return tuple(choose_balanced(self.pools[name], count, SEEDS[name]))
+        if count > len(self.pools[name]):
+            raise SuiteError(f"{count} clips asked for where the data set has {len(self.pools[name])}; ask for fewer")
+        return tuple(sorted(self.pools[name], key=lambda video: video.relative)[:count])
+
+    def take(self, name: str, count: int) -> tuple[VideoFile, ...]:
+        before = self.taken[name]
+        self.taken[name] += count
+        return self.first(name, self.taken[name])[before:]
+
+
+def _long_enough(split: UcfSplit, protocol: ProtocolSpec) -> UcfSplit:
+    """The videos that hold a clip of the protocol, by what their heads say, where it leaves the others out."""
+    if protocol.short_videos == "refuse":
+        return split
+
+    def fits(video: VideoFile) -> bool:
+        try:
+            facts = video_facts(video.path)
+        except UnreadableVideoError:
+            # Not a short one: reading it will name it.
+            return True
+        step = 1.0 if protocol.rate is None else facts.frames_per_second / protocol.rate
+        return facts.frames == 0 or facts.frames > int((protocol.frames - 1) * step + 1e-6)
+
+    return UcfSplit(tuple(filter(fits, split.train)), tuple(filter(fits, split.test)))
+
+
+def _group(video: VideoFile) -> str:
+    """The recording a UCF101 clip is cut from: v_Class_gNN of v_Class_gNN_cMM.avi."""
+    return video.relative.rpartition("_c")[0] or video.relative
+
+
+class _Reading(NamedTuple):
+    """How a file becomes a clip; what a worker is sent."""
+
+    frames: int
+    frames_per_second: float | None
+    width: int | None
+    height: int | None
+    freeze: bool
+    preprocessing: Preprocessing
+    offset_seed: int | None
+    trusted: bool
+
+    def read(self, path: Path) -> NDArray[np.uint8] | UnreadableVideoError:
+        count = 1 if self.freeze else self.frames
+        try:
+            if self.trusted:
+                clip = read_frames(path, count, self.frames_per_second, offset_seed=self.offset_seed)
+            else:
+                clip = _read_untrusted(path, count, self.frames_per_second, self.offset_seed)
+        except UnreadableVideoError as problem:
+            return problem
+        clip = preprocess_clip(clip, self.preprocessing, self.width, self.height)
+        return np.repeat(clip, self.frames, axis=0) if self.freeze else clip
+
+
+def _read_untrusted(path: Path, count: int, rate: float | None, offset_seed: int | None) -> NDArray[np.uint8]:
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableVideoError(path, "the file is empty")
+        with path.open("rb") as file:
+            return read_frames(path, count, rate, offset_seed=offset_seed, file=file)
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+
+
+def _with_flows(reading: _Reading, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | UnreadableVideoError:
+    clip = reading.read(path)
+    return clip if isinstance(clip, UnreadableVideoError) else (clip, flow_magnitudes(clip))
 
 
 @dataclass
 class ClipReader:
     """Iterates over the frames of video files, T H W C uint8 each, and keeps the unreadable ones for `check`.
 
-    `freeze` repeats the first frame: the clip a model without motion would make.
+    `freeze` repeats the first frame: the clip a model without motion would make. With `workers` above 1 other processes
+    decode, resize and measure flow; clips come in the order of `paths` all the same, and few are held at a time. A file
+    that is not `trusted` is read only when it holds its own frames.
     """
 
     paths: Sequence[Path]
@@ -72,34 +219,62 @@ class ClipReader:
     freeze: bool = False
     on_clip: Callable[[], None] = lambda: None
     problems: list[UnreadableVideoError] = field(default_factory=list)
+    preprocessing: Preprocessing = "resize"
+    offset_seed: int | None = None
+    workers: int = 1
+    trusted: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        for path in self.paths:
-            try:
-                clip = self._read(path)
-            except UnreadableVideoError as problem:
-                self.problems.append(problem)
-            else:
-                yield resize_clip(clip, self.width, self.height)
-            self.on_clip()
+        return self._results(self._reading().read)
 
-    def _read(self, path: Path) -> NDArray[np.uint8]:
-        if self.freeze:
-            return np.repeat(read_frames(path, 1, self.frames_per_second), self.frames, axis=0)
-        return read_frames(path, self.frames, self.frames_per_second)
+    def with_flows(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float64]]]:
+        """The clips, each with its `flow_magnitudes`."""
+        return self._results(partial(_with_flows, self._reading()))
 
     def check(self) -> None:
         """Raise IncompleteError, naming every file, when any could not be read."""
         if self.problems:
             raise IncompleteError(self.problems)
 
+    def _results(self, function: Callable[[Path], Result | UnreadableVideoError]) -> Iterator[Result]:
+        for result in in_order(function, self.paths, self.workers):
+            if isinstance(result, UnreadableVideoError):
+                self.problems.append(result)
+            else:
+                yield result
+            self.on_clip()
 
-def resize_clip(clip: NDArray[np.uint8], width: int | None, height: int | None) -> NDArray[np.uint8]:
-    """Resize T H W C uint8 frames to `width` x `height` (bicubic, antialiased); None or the same size: no change."""
-    if width is None or height is None or clip.shape[1:3] == (height, width):
-        return clip
-    frames = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in clip]
-    return np.stack([np.asarray(frame) for frame in frames])
+    def _reading(self) -> _Reading:
+        return _Reading(
+            self.frames, self.frames_per_second, self.width, self.height, self.freeze, self.preprocessing,
+            self.offset_seed, self.trusted,
+        )  # fmt: skip
+
+
+def clip_reader(
+    protocol: ProtocolSpec,
+    paths: Sequence[Path],
+    *,
+    generated: bool = False,
+    freeze: bool = False,
+    workers: int = 1,
+    trusted: bool = True,
+) -> ClipReader:
+    """What reads clips as a protocol says, real ones or generated ones, of which all frames are taken as they are."""
+    offset = protocol.generated_offset if generated else protocol.reference_offset
+    return ClipReader(
+        paths,
+        protocol.frames,
+        None if generated else protocol.rate,
+        protocol.resize_width,
+        protocol.resize_height,
+        freeze,
+        preprocessing=protocol.preprocessing,
+        # A still clip shows what a model is given: the first frame.
+        offset_seed=protocol.offset_seed if offset == "random" and not freeze else None,
+        workers=workers,
+        trusted=trusted,
+    )

@@ -12,6 +12,8 @@ from vdmini_bench.measurement import Score
 from vdmini_bench.stats import median_difference_interval, paired_interval
 from vdmini_bench.store import Store
 
+RESULTS_FILE = "results.jsonl"
+
 
 @dataclass(frozen=True)
 class Delta:
@@ -65,11 +67,7 @@ def read_scores(run: Path, model: str) -> dict[str, Score]:
     Raises:
         NothingMeasuredError: the run has none of this model.
     """
-    try:
-        lines = (run / "results.jsonl").read_text().splitlines()
-        scores = [Score.from_json(json.loads(line)) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{run / 'results.jsonl'} cannot be read ({error}); run the suite again") from error
+    scores = _all_scores(run)
     found = {score.metric: score for score in scores if score.model == model}
     if not found:
         known = ", ".join(sorted({score.model for score in scores})) or "none"
@@ -77,13 +75,39 @@ def read_scores(run: Path, model: str) -> dict[str, Score]:
     return found
 
 
-def compare_models(run: Path, a: str, b: str) -> list[Delta]:
-    """Compare all metrics that both models have.
+def _all_scores(folder: Path) -> list[Score]:
+    try:
+        lines = (folder / RESULTS_FILE).read_text().splitlines()
+        return [Score.from_json(json.loads(line)) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
+
+
+def is_scored_folder(name: str) -> bool:
+    """Whether a name is the folder that `score` left rather than a model of a run."""
+    return (Path(name) / RESULTS_FILE).is_file()
+
+
+def read_one(run: Path | None, name: str) -> dict[str, Score]:
+    """The scores of a model of a run, or of the videos of a folder that `score` left.
+
+    Raises:
+        NothingMeasuredError: the run has none of this model.
+    """
+    if not is_scored_folder(name):
+        assert run is not None
+        return read_scores(run, name)
+    folder = Path(name)
+    return {score.metric: score for score in _all_scores(folder)}
+
+
+def compare_models(run: Path | None, a: str, b: str) -> list[Delta]:
+    """Compare all metrics that both models have; each may also be a folder that `score` left.
 
     Raises:
         NotComparableError: a metric's protocol, version or sample count differs, or one side is incomplete.
     """
-    first, second = read_scores(run, a), read_scores(run, b)
+    first, second = read_one(run, a), read_one(run, b)
     # What neither side could measure says nothing about either.
     shared = [
         metric
@@ -91,7 +115,7 @@ def compare_models(run: Path, a: str, b: str) -> list[Delta]:
         if metric in second and not first[metric].status == second[metric].status == "unavailable"
     ]
     if not shared:
-        raise NothingMeasuredError(f"{a} and {b} share no metric in {run.name}")
+        raise NothingMeasuredError(f"{a} and {b} share no metric" + (f" in {run.name}" if run is not None else ""))
     return [_compare(first[metric], second[metric]) for metric in shared]
 
 

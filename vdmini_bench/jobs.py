@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.store import key_of
-from vdmini_bench.suite import WITHOUT_EFFECT, DistillSpec, Profile
+from vdmini_bench.suite import WITHOUT_EFFECT, DistillSpec, Profile, ProtocolSpec
 
 if TYPE_CHECKING:
     from vdmini_bench.distill_config import DistillConfig
 
 # Raise a stage's number when its code changes what it writes: results of the older code are then made again.
-STAGE_VERSIONS = {"encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 1, "measure": 1, "time": 1}
+STAGE_VERSIONS = {"encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 2, "measure": 2, "time": 1}
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
 GENERATED = ("teacher", "pruned", "student")
@@ -94,6 +94,25 @@ class _Jobs:
         add("prune", "", (), 3, teacher=teacher, plan=inputs.plan, dtype=dtype)
         add("distill", "", ("encode", "prune"), distill.steps * distill.batch_size * 0.2, distill=settings)
 
+    def add_reference(self, protocol: ProtocolSpec, clips: str, networks: str) -> None:
+        """The real statistics: kept by content, so that runs and scores of any videos share them."""
+        estimate = 2 if protocol.reference == "shipped" else 0.4 * protocol.reference_clips
+        self.add("reference", "", (), estimate, protocol=protocol.model_dump(), clips=clips, i3d=networks)
+
+
+def plan_scoring(
+    protocol: ProtocolSpec, subject: str, clips: str, reference: str, networks: str, versions: dict[str, str]
+) -> list[Job]:
+    """The two jobs that score videos made elsewhere: `reference`, as a run has it, and `measure`.
+
+    `clips` and `reference` are digests of the videos and of how they are read.
+    """
+    jobs = _Jobs(versions)
+    jobs.add_reference(protocol, reference, networks)
+    settings = {"clips": clips, "protocol": protocol.model_dump(), "i3d": networks}
+    jobs.add("measure", subject, ("reference",), protocol.clips * 0.4, **settings)
+    return list(jobs.planned.values())
+
 
 def plan_training(profile: Profile, inputs: TrainingInputs) -> list[Job]:
     """The jobs of a profile that end with its student: `encode`, `prune` and `distill`."""
@@ -122,8 +141,8 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     jobs.planned = {job.name: job for job in plan_training(profile, inputs.training)}
     add, clip = jobs.add, _clip(profile)
     protocol = profile.protocol.model_dump()
-    generated = profile.protocol.clips_per_block * profile.protocol.blocks
-    add("reference", "", (), 2, protocol=protocol, clips=inputs.reference, i3d=inputs.i3d)
+    generated = profile.protocol.clips
+    jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
     sources: dict[str, tuple[str, ...]] = {"teacher": (), "pruned": ("prune",), "student": ("distill",)}
     for model in GENERATED:
         settings = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}

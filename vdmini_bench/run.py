@@ -18,6 +18,7 @@ from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import SCHEMA, Row
 from vdmini_bench.pictures import contact_sheet
 from vdmini_bench.prepare import Prepared, prepare_inputs
+from vdmini_bench.progress import say
 from vdmini_bench.rows import publish_rows
 from vdmini_bench.stages import stage_named
 from vdmini_bench.store import Store, write_atomically
@@ -62,8 +63,11 @@ class RunResult:
         return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
 
 
-def run_suite(suite: Suite, results: Path) -> RunResult:
-    """Run all jobs of a suite that are not done yet; a failed job stops only what needs it."""
+def run_suite(suite: Suite, results: Path, workers: int = 1) -> RunResult:
+    """Run all jobs of a suite that are not done yet; a failed job stops only what needs it.
+
+    `workers` processes decode; no result depends on how many.
+    """
     started = time.monotonic()
     store = Store(results)
     fingerprint = take_fingerprint()
@@ -72,8 +76,10 @@ def run_suite(suite: Suite, results: Path) -> RunResult:
     run_dir = store.open_run(suite.name, suite.sha)
     bench = Workbench(
         suite, store, prepared.clips, prepared.teacher, prepared.inputs.teacher,
-        prepared.inputs.plan, {job.name: job for job in jobs}, run_dir.name, fingerprint,
+        prepared.inputs.plan, {job.name: job for job in jobs}, run_dir.name, fingerprint, workers,
     )  # fmt: skip
+    for warning in prepared.clips.warnings():
+        say(f"warning: {warning}")
     _write_record(run_dir, suite, fingerprint, prepared, jobs, "running")
     problems: dict[str, BenchError] = {}
     rows: list[Row] = []
@@ -140,6 +146,7 @@ def _write_record(
         "suite_sha": suite.sha,
         "fingerprint": asdict(fingerprint),
         "inputs": asdict(prepared.inputs),
+        "warnings": prepared.clips.warnings(),
         "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in jobs],
     }
     write_atomically(run_dir / RUN_FILE, json.dumps(record, indent=1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.protocols import Offset, Preprocessing, fill_from_preset
 from vdmini_bench.store import key_of
 from vdmini_bench.yaml_document import Document, nearest_key
 
@@ -34,20 +35,67 @@ class DatasetSpec(Specification):
 
 
 class ProtocolSpec(Specification):
-    """What a clip is and how it reaches the I3D network; two scores compare only under the same name and version."""
+    """What a clip is and how it reaches the I3D network; two scores compare only under the same name and version.
 
+    `preset` is one of `vdmini_bench.protocols`, which then fills the fields. Without `resample` frames are consecutive,
+    whatever the rate of the file.
+    """
+
+    preset: str | None = None
     name: str
     version: Positive = 1
     frames: Annotated[int, Field(ge=9)]
     frames_per_second: Positive
     resize_width: Positive | None = None
     resize_height: Positive | None = None
+    resample: bool = True
+    preprocessing: Preprocessing = "resize"
+    network_resize: Literal["antialiased", "plain"] = "antialiased"
+    reference_offset: Offset = "start"
+    generated_offset: Offset = "start"
+    offset_seed: int = 0
+    covariance: Literal["n-1", "n"] = "n-1"
+    short_videos: Literal["refuse", "leave-out"] = "refuse"
+    sampling: Literal["balanced", "first"] = "balanced"
+    condition_split: Literal["train", "test", "all"] = "test"
+    reference_split: Literal["train", "test", "all"] = "train"
     clips_per_block: Annotated[int, Field(ge=2)]
-    blocks: Annotated[int, Field(ge=2)]
+    blocks: Positive
     reference: Literal["shipped", "computed"]
     reference_clips: Annotated[int, Field(ge=2)]
     inception: Literal["i3d-kinetics400", "c3d-ucf101"]
     frame_fid: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        return fill_from_preset(data)
+
+    @property
+    def clips(self) -> int:
+        """How many clips a row is scored on."""
+        return self.clips_per_block * self.blocks
+
+    @property
+    def rate(self) -> int | None:
+        """The rate a file's frames are resampled to; None: they are taken as they are."""
+        return self.frames_per_second if self.resample else None
+
+    @property
+    def ddof(self) -> int:
+        """What the covariance is divided by, as N - ddof."""
+        return 1 if self.covariance == "n-1" else 0
+
+    def identity(self, reference: str) -> str:
+        """What two scores must share to be compared: the protocol, its counts and splits, and what they were scored on.
+
+        `reference` names the real side, such as `ref2048`.
+        """
+        base = f"{self.name}@{self.version}/n{self.clips_per_block}x{self.blocks}/{reference}"
+        splits = (self.sampling, self.condition_split, self.reference_split)
+        usual = self.preset is None and splits == ("balanced", "test", "train")
+        frames = f"/t{self.frames}" if self.preset is not None else ""
+        return base if usual else f"{base}{frames}/{'-'.join(splits)}"
 
 
 class SampleSpec(Specification):

@@ -31,7 +31,7 @@ STUDENT = "student"
 class Workbench:
     """One run's fixed surroundings; stages read it and write only into their own folder.
 
-    `teacher` is where the teacher loads from, `plan` a rule or the JSON of a plan.
+    `teacher` is where the teacher loads from, `plan` a rule or the JSON of a plan, `workers` how many processes decode.
     """
 
     suite: Suite
@@ -43,6 +43,7 @@ class Workbench:
     jobs: dict[str, Job]
     run_id: str
     fingerprint: Fingerprint
+    workers: int = 1
 
     def folder(self, job_name: str) -> Path:
         """Where the job of that name leaves its output."""

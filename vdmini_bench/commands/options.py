@@ -23,6 +23,11 @@ R = TypeVar("R")
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
 )
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that decode videos; no result depends on how many. One without a GPU, else up to 8.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 

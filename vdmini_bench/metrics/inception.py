@@ -36,6 +36,40 @@ def inception_score(logits: NDArray[Any] | torch.Tensor, splits: int) -> tuple[f
     return float(np.mean(scores)), float(np.std(scores))
 
 
+def inception_score_tgan_v2(probabilities: NDArray[Any] | torch.Tensor) -> float:
+    """TGANv2's score of one set of samples (Saito et al. 2020): one split, 1e-20 added to every probability.
+
+    The published number is the mean over 10 sets of 2048. Raises ValueError as `inception_score` does.
+    """
+    rows = as_rows(probabilities, "probabilities", at_least=1) + 1e-20
+    return _published(rows)
+
+
+def inception_score_stylegan_v(probabilities: NDArray[Any] | torch.Tensor, splits: int = 10) -> tuple[float, float]:
+    """StyleGAN-V's score (Skorokhodov et al. 2022): samples shuffled by seed 42, `splits` parts, nothing added.
+
+    Mean and population standard deviation over the parts, for N x K probabilities; the published number has N = 2048.
+    They are NaN when a probability is 0, as in the original.
+
+    Raises:
+        ValueError: `splits` is not in 1..N, or the probabilities are not N x K and finite.
+    """
+    rows = as_rows(probabilities, "probabilities", at_least=1)
+    if not 1 <= splits <= len(rows):
+        raise ValueError(f"splits is {splits}: it must lie in 1..{len(rows)}, the number of samples")
+    # The legacy generator, since its order is part of the number.
+    np.random.RandomState(42).shuffle(rows := rows.copy())
+    bounds = [number * len(rows) // splits for number in range(splits + 1)]
+    scores = [_published(rows[start:end]) for start, end in pairwise(bounds)]
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def _published(rows: FloatArray) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = (rows * (np.log(rows) - np.log(rows.mean(axis=0, keepdims=True)))).sum(axis=1)
+    return float(np.exp(divergence.mean()))
+
+
 def _score(logits: FloatArray) -> float:
     # A probability that underflows to 0 keeps a finite logarithm here, so 0 * log 0 is 0 and never NaN.
     log_each = log_softmax(logits, axis=1)

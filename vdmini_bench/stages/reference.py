@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vdmini_bench.clips import ClipReader
-from vdmini_bench.features import clip_features
+from vdmini_bench.clips import ClipReader, clip_reader
+from vdmini_bench.features import ClipFeatures, clip_features, load_logits
 from vdmini_bench.metrics.frechet import Moments
+from vdmini_bench.metrics.fvd import NetworkResize
 from vdmini_bench.workbench import Workbench
 
 MOMENTS = "moments.npz"
@@ -17,18 +20,35 @@ FLOWS = "flows.npy"
 SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The real side as scores need it: moments of I3D's logits, P x 2 flows, and N x 400 logits where computed here."""
+
+    moments: Moments
+    flows: NDArray[np.float64]
+    logits: NDArray[np.float32] | None
+
+
 def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     """Write `moments.npz` and `flows.npy`, copied from the package or computed from the reference clips."""
     protocol = bench.suite.profile.protocol
     if protocol.reference == "shipped":
-        for name in (MOMENTS, FLOWS):
-            shutil.copyfile(SHIPPED / name, folder / name)
+        copy_shipped(folder)
         return
-    paths = [video.path for video in bench.clips.reference]
-    reader = ClipReader(
-        paths, protocol.frames, protocol.frames_per_second, protocol.resize_width, protocol.resize_height
-    )
-    write_reference(folder, reader, "score reference clips")
+    reader = clip_reader(protocol, [video.path for video in bench.clips.reference], workers=bench.workers)
+    write_reference(folder, reader, "score reference clips", protocol.network_resize, protocol.ddof).save(folder)
+
+
+def load_reference(folder: Path) -> Reference:
+    """Read what the job left in its folder."""
+    flows = np.load(folder / FLOWS, allow_pickle=False)
+    return Reference(Moments.load(folder / MOMENTS), flows, load_logits(folder))
+
+
+def copy_shipped(folder: Path) -> None:
+    """Copy the reference of the drawn world, which ships with the package."""
+    for name in (MOMENTS, FLOWS):
+        shutil.copyfile(SHIPPED / name, folder / name)
 
 
 def shipped_moments() -> Moments:
@@ -36,8 +56,12 @@ def shipped_moments() -> Moments:
     return Moments.load(SHIPPED / MOMENTS)
 
 
-def write_reference(folder: Path, reader: ClipReader, label: str) -> None:
-    """Score every clip of `reader` and write their moments and flows."""
-    features = clip_features(reader, label)
-    Moments.of(features.logits).save(folder / MOMENTS)
+def write_reference(
+    folder: Path, reader: ClipReader, label: str, network_resize: NetworkResize = "antialiased", ddof: int = 1
+) -> ClipFeatures:
+    """Score every clip of `reader`, write their moments and flows, and return their features."""
+    features = clip_features(reader, label, network_resize)
+    # Once, over all features in the order of the clips: no sum depends on who computed which of them.
+    Moments.of(features.logits, ddof).save(folder / MOMENTS)
     np.save(folder / FLOWS, features.flows.reshape(-1, 2), allow_pickle=False)
+    return features

@@ -1,0 +1,313 @@
+"""Videos made elsewhere, scored from the command line: a small network stands for I3D."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vdmini_bench.cli import main
+from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
+from vdmini_bench.datasets.video import write_video
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+FEW = ("--set", "protocol.clips_per_block=3", "--set", "protocol.blocks=2")
+
+
+class SmallI3d(nn.Module):
+    """Averages over a grid of 4 x 5 x 20 places: 400 numbers that tell clips apart."""
+
+    def forward(self, video: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
+    monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", lambda protocol: "small")
+
+
+def clip(number: int, size: int = 32, frames: int = 10) -> NDArray[np.uint8]:
+    drawn = draw_clip(ACTIONS[number % len(ACTIONS)], 1, number).frames[:frames]
+    return np.repeat(np.repeat(drawn, size // 16, axis=1), size // 16, axis=2)[:, :size, :size]
+
+
+def fill(folder: Path, count: int = 6, start: int = 0, rate: int = 7) -> Path:
+    for number in range(start, start + count):
+        write_video(folder / f"{number:02d}.mkv", clip(number), rate)
+    return folder
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return fill(tmp_path / "videos")
+
+
+def score(folder: Path, *options: object) -> Result:
+    arguments = ["score", folder, "--suite", SUITE, "--profile", "smoke", "--results", folder.parent / "results"]
+    return CliRunner().invoke(main, [str(each) for each in (*arguments, *FEW, *options)])
+
+
+def shown(result: Result) -> dict[str, dict[str, str]]:
+    assert result.exit_code == 0, result.output
+    return {row["metric"]: row for row in json.loads(result.stdout)["rows"]}
+
+
+def test_a_folder_is_scored_as_a_table_as_json_and_as_rows(videos: Path) -> None:
+    rows = shown(score(videos, "--json"))
+    assert set(rows) == {"fvd", "flow_distance", "inception_score_i3d"}
+    assert rows["fvd"]["protocol"] == "embedded-i2v@1/n3x2/ref2100"
+    assert (rows["fvd"]["model"], rows["fvd"]["role"], rows["fvd"]["n"]) == ("videos", "scored", "6")
+    assert all("not comparable with published" in row["note"] for row in rows.values())
+    with (videos.parent / "results" / "scores.csv").open(newline="") as file:
+        assert {row["metric"]: row for row in csv.DictReader(file)} == rows
+    table = score(videos)
+    assert table.exit_code == 0
+    assert "scored before" in table.stdout
+    assert "fvd" in table.stdout
+    assert "embedded-i2v@1/n3x2/ref2100" in table.stdout
+
+
+def test_what_was_scored_is_not_scored_again_until_a_file_changes(videos: Path) -> None:
+    first = json.loads(score(videos, "--json").stdout)
+    again = json.loads(score(videos, "--json").stdout)
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert again["rows"] == first["rows"]
+    write_video(videos / "00.mkv", clip(40), 7)
+    changed = json.loads(score(videos, "--json").stdout)
+    assert not changed["cached"]
+    assert changed["rows"] != first["rows"]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_scores_are_the_same_for_any_number_of_workers(videos: Path, workers: int) -> None:
+    one = shown(score(videos, "--json"))
+    shutil.rmtree(videos.parent / "results")
+    other = shown(score(videos, "--json", "--workers", workers))
+    for metric, row in one.items():
+        assert other[metric]["value"] == row["value"]
+
+
+def test_real_videos_of_your_own_can_be_scored_against(videos: Path, tmp_path: Path) -> None:
+    against = fill(tmp_path / "real", 8, start=50)
+    rows = shown(score(videos, "--against", against, "--json"))
+    assert set(rows) == {"fvd", "flow_distance", "kvd", "inception_score_i3d"}
+    assert rows["fvd"]["protocol"].startswith("embedded-i2v@1/n3x2/against8-")
+    same = fill(tmp_path / "same", 6)
+    itself = shown(score(same, "--against", videos, "--json", "--set", "protocol.clips_per_block=6",
+                         "--set", "protocol.blocks=1"))  # fmt: skip
+    assert float(itself["fvd"]["value"]) == pytest.approx(0, abs=1e-4)
+    # A single block has no standard error.
+    assert itself["fvd"]["se"] == ""
+
+
+def test_two_folders_compare_only_under_one_protocol_and_reference(videos: Path, tmp_path: Path) -> None:
+    other = fill(tmp_path / "other", start=20)
+    results = ("--results", tmp_path / "results")
+
+    def compare(*folders: str) -> Result:
+        return CliRunner().invoke(main, [str(each) for each in ("compare", *folders, *results)])
+
+    def folder(result: Result) -> str:
+        assert result.exit_code == 0, result.output
+        return str(json.loads(result.stdout)["folder"])
+
+    first, second = folder(score(videos, "--json")), folder(score(other, "--json"))
+    compared = compare(first, second)
+    assert compared.exit_code == 0, compared.output
+    assert "videos against" not in compared.stderr
+    assert "fvd" in compared.stdout
+    fewer = folder(score(other, "--json", "--set", "protocol.clips_per_block=2"))
+    against = folder(score(other, "--json", "--against", videos))
+    for unlike in (fewer, against):
+        refused = compare(first, unlike)
+        assert refused.exit_code == 5
+        assert "the protocol differs" in refused.stderr
+
+
+GOOD_NAMES = ("with space", 'quote\'s "double"', "snow ☃ é", "-dash", "=1+1", "semi;colon & $HOME", "line\nbreak")
+
+
+def test_any_name_is_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a 'b' ☃"
+    for number, name in enumerate(GOOD_NAMES):
+        write_video(folder / "deep er" / f"{name}.MKV".lower(), clip(number), 7)
+    rows = shown(score(folder, "--json"))
+    assert rows["fvd"]["model"] == "a 'b' ☃"
+
+
+def test_odd_sizes_other_suffixes_and_folders_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    for number in range(6):
+        write_video(folder / f"{number % 2}" / f"{number}.mkv", clip(number, 64)[:, :33, :17], 7)
+    (folder / "notes.txt").write_text("not a video")
+    (folder / ".hidden.mkv").write_bytes(b"not a video either")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.mkv").write_bytes(b"nor this")
+    (folder / "link.mkv").symlink_to(folder / "0" / "0.mkv")
+    result = score(folder, "--json")
+    assert result.exit_code == 0, result.output
+    warnings = " ".join(json.loads(result.stdout)["warnings"])
+    assert "1 of 7 videos are not scored" in warnings
+    assert "2 files are not videos by their suffix, or hidden" in warnings
+
+
+def test_each_folder_gives_its_share_where_there_are_too_many(tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    for label in ("a", "b", "c"):
+        fill(folder / label, 4)
+    result = score(folder, "--json")
+    assert result.exit_code == 0, result.output
+    (index,) = (tmp_path / "results" / "data").glob("index-*.json")
+    chosen = [Path(name).parent.name for name in json.loads(index.read_text())]
+    assert sorted(chosen) == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_another_rate_is_refused_resampled_or_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "fast"
+    for number in range(6):
+        frames = np.concatenate([clip(number), clip(number)[::-1]])
+        write_video(folder / f"{number}.mkv", frames, 14)
+    refused = score(folder)
+    assert refused.exit_code == 2
+    assert "6 of 6 videos are not of 7 frames a second" in refused.stderr
+    resampled, ignored = (shown(score(folder, "--rates", rates, "--json")) for rates in ("resample", "ignore"))
+    assert resampled["flow_distance"]["value"] != ignored["flow_distance"]["value"]
+    assert ignored["fvd"]["protocol"].endswith("/rates-ignored")
+
+
+def no_video(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def playlist(folder: Path) -> None:
+    """What FFmpeg would follow to another file."""
+    (folder / "00.mp4").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{folder / '01.mkv'}\n#EXT-X-ENDLIST\n"
+    )
+
+
+def replaced(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """The first video removed, and something else done to the folder."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "00.mkv").unlink()
+        change(folder)
+
+    return spoil
+
+
+OUTSIDE = "outside.mkv"
+BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
+    "no such folder": (shutil.rmtree, 2, "no such folder"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.write_text("")), 2, "is a file: give its folder"),
+    "an empty folder": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), 2, "holds no videos"),
+    "no videos": (lambda folder: [path.rename(path.with_suffix(".txt")) for path in folder.iterdir()], 2, "6 other"),
+    "hidden videos": (lambda folder: [path.rename(folder / f".{path.name}") for path in folder.iterdir()], 2, "no vid"),
+    "too few videos": (lambda folder: (folder / "00.mkv").unlink(), 2, "holds 5 videos where the protocol"),
+    "an empty file": (lambda folder: (folder / "00.mkv").write_bytes(b""), 3, "00.mkv: the file is empty"),
+    "a file cut short": (
+        lambda folder: (folder / "00.mkv").write_bytes((folder / "00.mkv").read_bytes()[:3000]), 3, "00.mkv: "
+    ),
+    "text": (lambda folder: (folder / "00.mkv").write_text("a web page"), 3, "00.mkv: cannot be decoded"),
+    "a playlist": (replaced(playlist), 3, "00.mp4: cannot be decoded"),
+    "sound alone": (replaced(lambda folder: no_video(folder / "00.mkv")), 3, "00.mkv: no video stream"),
+    "one frame": (lambda folder: write_video(folder / "00.mkv", clip(0)[:1], 7), 3, "1 frames where the protocol"),
+    "eight frames": (lambda folder: write_video(folder / "00.mkv", clip(0)[:8], 7), 3, "8 frames where the protocol"),
+    "another rate": (lambda folder: write_video(folder / "00.mkv", clip(0), 25), 2, "00.mkv (25). Give --rates"),
+    "several sizes": (lambda folder: write_video(folder / "00.mkv", clip(0, 64), 7), 2, "several sizes"),
+    "tiny frames": (
+        lambda folder: [write_video(path, clip(0)[:, :8, :8], 7) for path in folder.iterdir()], 2, "sides of 12 pixels"
+    ),
+    "a link out": (replaced(lambda folder: (folder / "00.mkv").symlink_to(folder.parent / OUTSIDE)), 2, "out of the"),
+    "a broken link": (replaced(lambda folder: (folder / "00.mkv").symlink_to(folder / "gone.mkv")), 2, "is not there"),
+    "a folder linked in": (lambda folder: (folder / "more").symlink_to(folder.parent), 2, "a link out of the folder"),
+    "a pipe": (replaced(lambda folder: os.mkfifo(folder / "00.mkv")), 2, "neither a file nor a folder"),
+    "a name that is no text": (
+        lambda folder: (folder / "00.mkv").rename(folder / os.fsdecode(b"\xff.mkv")), 2, "not Unicode"
+    ),
+    "an unreadable file": (lambda folder: (folder / "00.mkv").chmod(0), 3, "00.mkv: cannot be opened"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_named_with_its_exit_code(videos: Path, kind: str) -> None:
+    spoil, code, said = BAD[kind]
+    if kind == "an unreadable file" and os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    write_video(videos.parent / OUTSIDE, clip(9), 7)
+    spoil(videos)
+    result = score(videos)
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    assert not (videos.parent / "results" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--against", "{videos}"), 2, "would be scored against itself"),
+        (("--against", "{videos}/none"), 2, "no such folder"),
+        (("--against", "{one}"), 2, "holds one video"),
+        (("--profile", "smok"), 2, "did you mean 'smoke'?"),
+        (("--suite", "{videos}/none.yaml"), 2, "cannot be read"),
+        (("--set", "protocol.frames=8"), 2, "greater than or equal to 9"),
+        (("--set", "protocol.preset=fvd"), 2, "no preset 'fvd'"),
+        (("--rates", "guess"), 2, "'guess' is not one of"),
+        (("--workers", "0"), 2, "--workers"),
+        (("--profile", "paper", "--rates", "ignore"), 2, "assets import ucf101"),
+    ],
+)
+def test_bad_options_are_named_with_their_exit_code(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+    fill(tmp_path / "one", 1)
+    filled = [each.format(videos=videos, one=tmp_path / "one") for each in options]
+    result = score(videos, *filled)
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("preset", ["sf-v", "stylegan-v", "svd", "cd-fvd"])
+def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: str) -> None:
+    rate = 7 if preset == "sf-v" else 25
+    for name, start, frames in (("made", 0, 16), ("real", 30, 20)):
+        for number in range(start, start + 4):
+            whole = np.concatenate([clip(number, 48), clip(number, 48)])[:frames]
+            write_video(tmp_path / name / f"{number}.mkv", whole, rate)
+    options = ("--against", tmp_path / "real", "--set", f"protocol.preset={preset}", "--profile", "paper",
+               "--set", "protocol.clips_per_block=2")  # fmt: skip
+    rows = shown(score(tmp_path / "made", "--json", *options))
+    assert float(rows["fvd"]["value"]) > 0
+    assert rows["fvd"]["protocol"].startswith(f"{preset}@1/n2x2/against4-")
+    assert rows["kvd"]["status"] == "ok"
+    for variant in ("tgan_v2", "stylegan_v"):
+        assert rows[f"inception_score_{variant}"]["status"] == "unavailable"
+    assert rows["fvd"]["metric_version"].endswith("-n") == (preset in ("stylegan-v", "cd-fvd"))
+
+
+def test_the_small_network_tells_clips_apart() -> None:
+    features = SmallI3d()(torch.stack([torch.zeros(3, 9, 20, 20), torch.ones(3, 9, 20, 20)]))
+    assert features.shape == (2, 400)
+    assert (features[0] != features[1]).all()

@@ -1,0 +1,69 @@
+"""The command that scores videos made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.folder import Rates
+
+
+@click.command()
+@click.argument("videos", metavar="DIR_OF_VIDEOS", type=click.Path(path_type=Path))
+@click.option("--suite", "suite_file", required=True, type=click.Path(path_type=Path), help="Whose protocol to use.")
+@click.option("--profile", help="A profile of the suite; its default one when not given.")
+@click.option("--against", type=click.Path(path_type=Path), help="A folder of real videos, not the suite's own.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the profile.")
+@click.option(
+    "--rates",
+    type=click.Choice(["check", "resample", "ignore"]),
+    default="check",
+    show_default=True,
+    help="What to do with videos of another frame rate than the protocol's: refuse, resample, or take every frame.",
+)
+@click.option("--name", help="What the rows call these videos; the folder's name when not given.")
+@WORKERS
+@RESULTS
+@JSON
+@expected_failures
+def score(
+    videos: Path, suite_file: Path, profile: str | None, against: Path | None, overrides: tuple[str, ...],
+    rates: Rates, name: str | None, workers: int | None, results: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.scoring import ScoreRequest, score_folder
+    from vdmini_bench.suite import load_suite
+    from vdmini_bench.workers import choose_workers
+
+    suite = load_suite(suite_file, profile, overrides)
+    quiet_libraries()
+    request = ScoreRequest(suite, videos, against, rates, name)
+    found = score_folder(request, results, choose_workers(workers))
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
+    from vdmini_bench.table import print_table
+
+    lines = [
+        [each.metric, _number(each.value, 6), _number(each.standard_error, 3), str(each.n), each.status]
+        for each in found.scores
+    ]
+    print_table(request.model, ["metric", "value", "±", "clips", "status"], lines)
+    click.echo(f"protocol {found.scores[0].protocol}")
+    if suite.profile.stand_in:
+        click.echo(suite.profile.stand_in)
+    click.echo(f"{'scored before' if found.cached else 'scored now'}; records: {found.folder}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+COMMANDS = (score,)

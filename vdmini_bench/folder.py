@@ -1,0 +1,148 @@
+"""A folder of videos made elsewhere: which files are scored, and what must be true of them first."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced
+from vdmini_bench.datasets.video import UnreadableVideoError, video_facts
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.metrics.flow import SMALLEST_SIDE
+from vdmini_bench.suite import ProtocolSpec
+
+SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".gif")
+# What a rate in a file's head may be off by: 23.976 for 24, 29.97 for 30.
+RATE_TOLERANCE = 0.002
+SHOWN = 5
+
+Rates = Literal["check", "resample", "ignore"]
+
+
+@dataclass(frozen=True)
+class VideoFolder:
+    """The videos of a folder and its subfolders in the order of their paths, and how many other files there are."""
+
+    root: Path
+    videos: tuple[VideoFile, ...]
+    others: int
+
+
+def list_videos(root: Path) -> VideoFolder:
+    """Find the videos under a folder: of a known suffix, in it and in all folders below, none of them hidden.
+
+    A video's label is the folder it is in. Links are followed to files inside the folder only.
+
+    Raises:
+        SuiteError: there is no such folder, or it holds no video, a link that leaves it, or what is no file.
+    """
+    if not root.is_dir():
+        raise SuiteError(f"{root}: no such folder" if not root.exists() else f"{root} is a file: give its folder")
+    inside = root.resolve()
+    videos, others = [], 0
+    try:
+        for folder, names, files in os.walk(root, onerror=_refuse):
+            here = Path(folder)
+            for name in names:
+                if (here / name).is_symlink():
+                    _check_link(here / name, inside)
+            # Links to folders are not followed, and hidden folders hold caches and thumbnails.
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            for name in sorted(files):
+                path = here / name
+                if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                    others += 1
+                    continue
+                _check_file(path, inside)
+                relative = str(path.relative_to(root))
+                if any("\ud800" <= letter <= "\udfff" for letter in relative):
+                    raise SuiteError(f"{relative!a} in {root} has a name that is not Unicode: rename it")
+                videos.append(VideoFile(str(Path(relative).parent), relative, path))
+    except OSError as error:
+        raise SuiteError(f"{root} cannot be listed ({error})") from error
+    if not videos:
+        raise SuiteError(
+            f"{root} holds no videos ({', '.join(SUFFIXES)}), here or in its folders; it has {others} other files"
+        )
+    return VideoFolder(root, tuple(sorted(videos, key=lambda video: video.relative)), others)
+
+
+def choose_videos(folder: VideoFolder, protocol: ProtocolSpec) -> tuple[VideoFile, ...]:
+    """As many as the protocol scores: the same share of each subfolder, since the first in order would be few classes.
+
+    Raises:
+        SuiteError: there are fewer.
+    """
+    count = len(folder.videos)
+    if count < protocol.clips:
+        raise SuiteError(
+            f"{folder.root} holds {count} videos where the protocol {protocol.name} scores {protocol.clips}"
+            f" ({protocol.blocks} blocks of {protocol.clips_per_block}): add videos, or change the numbers with"
+            " --set protocol.clips_per_block=N --set protocol.blocks=N"
+        )
+    return tuple(choose_balanced(folder.videos, protocol.clips, seed=0))
+
+
+def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rates) -> None:
+    """Refuse videos whose rate or size the protocol cannot mean; those that cannot be opened are left to the reading.
+
+    Raises:
+        SuiteError: naming a few of them and what to do.
+    """
+    facts = {}
+    for video in videos:
+        try:
+            facts[video.relative] = video_facts(video.path)
+        except UnreadableVideoError:
+            continue
+    wanted = protocol.rate
+    if wanted is not None and rates == "check":
+        found = {name: fact.frames_per_second for name, fact in facts.items()}
+        off = {name: rate for name, rate in found.items() if abs(rate - wanted) > RATE_TOLERANCE * wanted}
+        if off:
+            shown = _few([f"{name} ({rate:g})" for name, rate in off.items()])
+            raise SuiteError(
+                f"{len(off)} of {len(videos)} videos are not of {wanted} frames a second, as the protocol"
+                f" {protocol.name} has them: {shown}. Give --rates resample to take frames at that rate, or --rates"
+                " ignore to take them one by one"
+            )
+    if protocol.preprocessing != "resize" or protocol.resize_width is not None:
+        return
+    sizes = Counter((fact.width, fact.height) for fact in facts.values())
+    if len(sizes) > 1:
+        shown = _few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
+        raise SuiteError(
+            f"the videos have several sizes and the protocol {protocol.name} resizes none: {shown}. Make them equal,"
+            " or give --set protocol.resize_width=W --set protocol.resize_height=H"
+        )
+    small = [f"{width}x{height}" for width, height in sizes if min(width, height) < SMALLEST_SIDE]
+    if small:
+        raise SuiteError(f"frames of {small[0]}: motion needs sides of {SMALLEST_SIDE} pixels or more")
+
+
+def _check_link(path: Path, inside: Path) -> None:
+    target = path.resolve()
+    if not target.exists():
+        raise SuiteError(f"{path} is a link to {target}, which is not there: remove it")
+    if not target.is_relative_to(inside):
+        raise SuiteError(f"{path} is a link out of the folder, to {target}: copy what it names, or score that folder")
+
+
+def _check_file(path: Path, inside: Path) -> None:
+    if path.is_symlink():
+        _check_link(path, inside)
+    if not path.is_file():
+        raise SuiteError(f"{path} is neither a file nor a folder: remove it")
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _few(items: Sequence[str]) -> str:
+    more = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

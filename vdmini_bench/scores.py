@@ -1,0 +1,108 @@
+"""Features of one set of clips to scores: FVD, KVD, motion and Inception Scores, each over blocks of equal size."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vdmini_bench.features import ClipFeatures
+from vdmini_bench.measurement import Better, Score
+from vdmini_bench.metrics.c3d import C3D, COMMAND, FRAMES
+from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
+from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
+from vdmini_bench.metrics.fvd import SCRIPT_VERSION
+from vdmini_bench.metrics.inception import inception_score, inception_score_stylegan_v, inception_score_tgan_v2
+from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, polynomial_mmd
+from vdmini_bench.stages.reference import Reference
+from vdmini_bench.suite import ProtocolSpec
+
+# Two published numbers of one name: neither their epsilon nor their splits agree.
+INCEPTION_SCORES: dict[str, tuple[str, Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], float]]] = {
+    "inception_score_tgan_v2": ("c3d-ucf101-splits1-eps1e-20-1", inception_score_tgan_v2),
+    "inception_score_stylegan_v": (
+        "c3d-ucf101-splits10-shuffled-1",
+        lambda rows: inception_score_stylegan_v(rows, min(10, len(rows)))[0],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the clips of one model, in order, under a protocol; `identity` is what comparable scores share."""
+
+    protocol: ProtocolSpec
+    model: str
+    identity: str
+
+    def of(self, features: ClipFeatures, reference: Reference) -> list[Score]:
+        """All scores that follow from a model's features."""
+
+        def fvd(block: slice) -> float:
+            moments = Moments.of(features.logits[block], self.protocol.ddof)
+            return frechet_distance_of_moments(moments, reference.moments)
+
+        def flow(block: slice) -> float:
+            return flow_distance(features.flows[block].reshape(-1, 2), reference.flows)
+
+        scores = [
+            self.blocks("fvd", self._fvd_version(features), "", "lower", fvd),
+            self.blocks("flow_distance", FLOW_VERSION, "px/frame", "lower", flow),
+        ]
+        if reference.logits is not None:
+            real = reference.logits
+            version = SCRIPT_KVD_VERSION if features.version == SCRIPT_VERSION else KVD_VERSION
+            scores.append(
+                self.blocks("kvd", version, "", "lower", lambda block: polynomial_mmd(features.logits[block], real))
+            )
+        return scores + self._inception_scores(features)
+
+    def _fvd_version(self, features: ClipFeatures) -> str:
+        # What the covariance is divided by moves the number, by about 1 / N of its traces.
+        return features.version if self.protocol.ddof else f"{features.version}-n"
+
+    def _inception_scores(self, features: ClipFeatures) -> list[Score]:
+        if self.protocol.inception == "i3d-kinetics400":
+            # UCF101's Inception Score has its own network; on I3D it is another number, with a name of its own.
+            version = "i3d-kinetics400-splits1-1"
+
+            def score(block: slice) -> float:
+                return inception_score(features.logits[block], splits=1)[0]
+
+            return [self.blocks("inception_score_i3d", version, "", "higher", score)]
+        rows = features.probabilities
+        return [
+            self._unavailable(metric, version)
+            if rows is None
+            else self.blocks(metric, version, "", "higher", lambda block, of=formula: of(rows[block]))  # type: ignore[misc]
+            for metric, (version, formula) in INCEPTION_SCORES.items()
+        ]
+
+    def _unavailable(self, metric: str, version: str) -> Score:
+        expected = self.protocol.clips
+        return Score(self.model, metric, version, self.identity, None, "", "higher", None, 0, expected, "unavailable")
+
+    def blocks(self, metric: str, version: str, unit: str, better: Better, of_block: Callable[[slice], float]) -> Score:
+        """The mean of a metric over blocks of equal size, with its standard error where there are several."""
+        size, count, n = self.protocol.clips_per_block, self.protocol.blocks, self.protocol.clips
+        values = tuple(of_block(slice(start * size, (start + 1) * size)) for start in range(count))
+        if not all(map(math.isfinite, values)):
+            # As StyleGAN-V's score where a probability is 0.
+            return Score(self.model, metric, version, self.identity, None, unit, better, None, 0, n, "failed")
+        error = statistics.stdev(values) / math.sqrt(count) if count > 1 else None
+        mean = statistics.fmean(values)
+        return Score(self.model, metric, version, self.identity, mean, unit, better, error, n, n, "ok", values)
+
+
+def why_no_c3d(protocol: ProtocolSpec) -> str | None:
+    """Why the Inception Scores of UCF101's own classifier cannot be had, or None when they can or are not asked for."""
+    from vdmini_bench.assets import asset_path
+
+    if protocol.inception != "c3d-ucf101":
+        return None
+    if protocol.frames != FRAMES:
+        return f"clips of {protocol.frames} frames, and C3D takes {FRAMES}"
+    return None if asset_path(C3D) is not None else f"no C3D network: {COMMAND}"

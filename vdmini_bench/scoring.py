@@ -1,0 +1,261 @@
+"""Score a folder of videos made elsewhere under a suite's protocol: nothing is generated, no model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.assets import AssetError
+from vdmini_bench.clips import choose_reference, clip_reader
+from vdmini_bench.compare import RESULTS_FILE
+from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
+from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
+from vdmini_bench.execution import LOG, perform_job
+from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
+from vdmini_bench.folder import Rates, check_videos, choose_videos, list_videos
+from vdmini_bench.jobs import plan_scoring
+from vdmini_bench.leaderboard import add_rows
+from vdmini_bench.measurement import SCHEMA, Row, Score, number_text
+from vdmini_bench.prepare import (
+    check_writable,
+    dataset_root,
+    deciding_versions,
+    digest_videos,
+    draw_dataset,
+    fetch_networks,
+    shipped_digest,
+)
+from vdmini_bench.progress import say
+from vdmini_bench.store import Store, write_atomically
+from vdmini_bench.suite import ProtocolSpec, Suite
+from vdmini_bench.workbench import SCORES
+
+SCORED = "scored"
+ROWS_FILE = "scores.csv"
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """What scoring left: the folder with its records, its rows, and whether the scores were there already."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    scores: tuple[Score, ...]
+    cached: bool
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `score --json` prints."""
+        return {
+            "folder": str(self.folder),
+            "cached": self.cached,
+            "rows": [asdict(row) for row in self.rows],
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A folder to score: against the suite's own reference, or against a second folder of real videos."""
+
+    suite: Suite
+    videos: Path
+    against: Path | None
+    rates: Rates = "check"
+    name: str | None = None
+
+    @property
+    def model(self) -> str:
+        """What the rows call these videos."""
+        return self.name or self.videos.resolve().name
+
+    @property
+    def protocol(self) -> ProtocolSpec:
+        """The protocol they are scored under; a second folder is always read, never shipped."""
+        protocol = self.suite.profile.protocol
+        return protocol if self.against is None else protocol.model_copy(update={"reference": "computed"})
+
+
+def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> FolderScores:
+    """Score the videos, or read what an earlier call left for the same files, protocol and weights.
+
+    Raises:
+        SuiteError: the folders or their videos cannot mean what was asked for; nothing was scored.
+        IncompleteError: some videos could not be read, each is named.
+        BenchError: scoring failed.
+    """
+    protocol, store = request.protocol, Store(results)
+    chosen, warnings = _chosen_videos(request)
+    check_writable(results)
+    try:
+        networks = fetch_networks(protocol)
+    except AssetError as error:
+        raise BenchError(str(error)) from error
+    real, reference_digest, reference_name = _reference(request, store, len(chosen))
+    digest = f"folder {request.rates} {_digest(chosen, store, request.videos)}"
+    fingerprint = take_fingerprint()
+    versions = deciding_versions(fingerprint.versions)
+    jobs = plan_scoring(protocol, request.model, digest, reference_digest, networks, versions)
+    reference, measure = jobs
+    reference_folder = store.work_folder(reference.stage, reference.key)
+    log = store.root / LOG
+    if not store.is_done(reference.stage, reference.key):
+        perform_job(store, reference, lambda folder: _write_reference(protocol, real, folder, workers), log)
+    cached = store.is_done(measure.stage, measure.key)
+    if not cached:
+        paths = [video.path for video in chosen]
+        perform_job(
+            store,
+            measure,
+            lambda folder: _measure(request, paths, reference_folder, reference_name, folder, fingerprint, workers),
+            log,
+        )
+    record = json.loads((store.work_folder(measure.stage, measure.key) / SCORES).read_text(encoding="utf-8"))
+    return _publish(request, store, record, measure.key, cached, warnings)
+
+
+def _chosen_videos(request: ScoreRequest) -> tuple[tuple[VideoFile, ...], list[str]]:
+    protocol = request.protocol
+    if request.against is not None and request.against.resolve() == request.videos.resolve():
+        raise SuiteError(f"{request.videos} would be scored against itself: give --against another folder")
+    folder = list_videos(request.videos)
+    chosen = choose_videos(folder, protocol)
+    check_videos(chosen, protocol, request.rates)
+    warnings = []
+    left = len(folder.videos) - len(chosen)
+    if left:
+        warnings.append(f"{left} of {len(folder.videos)} videos are not scored: the protocol has {len(chosen)}")
+    if folder.others:
+        warnings.append(f"{folder.others} files are not videos by their suffix, or hidden, and were passed over")
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return chosen, warnings
+
+
+def _reference(request: ScoreRequest, store: Store, count: int) -> tuple[tuple[VideoFile, ...], str, str]:
+    """The real videos (none where they are shipped), their digest, and what the protocol's identity calls them."""
+    protocol, dataset = request.protocol, request.suite.profile.dataset
+    if request.against is not None:
+        videos = list_videos(request.against).videos
+        if len(videos) < 2:
+            raise SuiteError(f"{request.against} holds one video: a covariance needs two or more to be scored against")
+        digest = _digest(videos, store, request.against)
+        return videos, f"folder {digest}", f"against{len(videos)}-{digest[:8]}"
+    if protocol.reference == "shipped":
+        return (), shipped_digest(), ""
+    root = dataset_root(dataset, store)
+    if root is None:
+        raise MissingAssetsError(
+            "the real side is UCF101, which is not here; next: vdmini-bench assets import ucf101 PATH, or --against DIR"
+        )
+    if dataset.kind == "drawn":
+        draw_dataset(root, dataset)
+    videos = choose_reference(read_split(root, dataset.split), request.suite.profile)
+    return videos, digest_videos(videos, store, root, "reference"), ""
+
+
+def _digest(videos: Sequence[VideoFile], store: Store, root: Path) -> str:
+    place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
+    content = content_digest(videos, store.root / "data" / f"index-{place}.json")
+    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+
+
+def _write_reference(protocol: ProtocolSpec, real: Sequence[VideoFile], folder: Path, workers: int) -> None:
+    from vdmini_bench.stages.reference import copy_shipped, write_reference
+
+    if protocol.reference == "shipped":
+        copy_shipped(folder)
+        return
+    reader = clip_reader(protocol, [video.path for video in real], workers=workers, trusted=False)
+    features = write_reference(folder, reader, "score real videos", protocol.network_resize, protocol.ddof)
+    features.save(folder)
+
+
+def _measure(
+    request: ScoreRequest,
+    paths: list[Path],
+    reference_folder: Path,
+    reference_name: str,
+    folder: Path,
+    fingerprint: Fingerprint,
+    workers: int,
+) -> None:
+    from vdmini_bench.features import clip_features
+    from vdmini_bench.scores import Scorer
+    from vdmini_bench.stages.measure import c3d_for
+    from vdmini_bench.stages.reference import load_reference
+
+    protocol = request.protocol
+    reader = clip_reader(protocol, paths, generated=True, workers=workers, trusted=False)
+    if request.rates == "resample":
+        reader.frames_per_second = protocol.rate
+    packaged = protocol.reference == "shipped"
+    features = clip_features(reader, f"score {request.model}", protocol.network_resize, c3d_for(protocol), packaged)
+    features.save(folder)
+    reference = load_reference(reference_folder)
+    identity = protocol.identity(reference_name or f"ref{reference.moments.count}")
+    # Frames that were taken one by one whatever their rate are another motion than the protocol means.
+    identity += "/rates-ignored" if request.rates == "ignore" and protocol.resample else ""
+    scores = Scorer(protocol, request.model, identity).of(features, reference)
+    record = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine_id": fingerprint.machine_id,
+        "gpu": fingerprint.gpu,
+        "torch": fingerprint.versions["torch"],
+        "commit": fingerprint.commit,
+        "dirty": fingerprint.dirty,
+        "scores": [score.to_json() for score in scores],
+    }
+    write_atomically(folder / SCORES, json.dumps(record, indent=1))
+
+
+def _publish(
+    request: ScoreRequest, store: Store, record: dict[str, Any], key: str, cached: bool, warnings: list[str]
+) -> FolderScores:
+    """Leave the scores where `compare --run` reads them, and their rows beside those of other folders."""
+    scores = tuple(Score.from_json(score) for score in record["scores"])
+    folder = store.root / SCORED / key
+    lines = "".join(json.dumps(score.to_json()) + "\n" for score in scores)
+    write_atomically(folder / RESULTS_FILE, lines)
+    rows = tuple(_row(request, score, record, key) for score in scores)
+    add_rows(store.root / ROWS_FILE, rows)
+    return FolderScores(folder, rows, scores, cached, tuple(warnings))
+
+
+def _row(request: ScoreRequest, score: Score, record: dict[str, Any], key: str) -> Row:
+    suite = request.suite
+    return Row(
+        schema=str(SCHEMA),
+        suite=suite.name,
+        suite_version=str(suite.version),
+        suite_sha=suite.sha,
+        profile=suite.profile_name,
+        model=score.model,
+        role=SCORED,
+        checkpoint_sha="",
+        params_m="",
+        metric=score.metric,
+        metric_version=score.metric_version,
+        protocol=score.protocol,
+        value=number_text(score.value),
+        unit=score.unit,
+        better=score.better,
+        se=number_text(score.standard_error),
+        n=str(score.n),
+        n_expected=str(score.n_expected),
+        status=score.status,
+        machine_id=record["machine_id"],
+        gpu=record["gpu"],
+        torch=record["torch"],
+        commit=record["commit"],
+        dirty=str(record["dirty"]).lower(),
+        date=record["date"],
+        run_id=key,
+        note=suite.profile.stand_in or "",
+    )
