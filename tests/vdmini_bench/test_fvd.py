@@ -7,11 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from vdmini_bench.assets import AssetError, import_asset
+from vdmini_bench.metrics.agreement import measure_agreement, probe_clips
 from vdmini_bench.metrics.frechet import frechet_distance
-from vdmini_bench.metrics.fvd import FVD_VERSION, TorchScriptI3d, clips_to_features, load_i3d
+from vdmini_bench.metrics.fvd import (
+    FVD_VERSION,
+    SCRIPT_VERSION,
+    TorchScriptI3d,
+    clips_to_features,
+    fvd_version,
+    load_i3d,
+    load_packaged_i3d,
+)
 
 
 class Probe(nn.Module):
@@ -58,10 +69,26 @@ def test_range_layout_and_order() -> None:
     assert probe.seen[0].dtype == torch.float32
 
 
-def test_batch_size_does_not_matter() -> None:
-    clips = random_clips(4, 40)
-    together, apart = clips_to_features([clips], Probe()), clips_to_features(clips.chunk(4), Probe())
-    assert torch.allclose(together, apart, atol=1e-6)
+def test_the_size_of_the_batches_changes_no_bit(i3d_weights: Path) -> None:
+    network, clips = load_i3d(i3d_weights.parent), random_clips(5, 40)
+    apart = clips_to_features(clips.split(1), network)
+    for size in (2, 16):
+        assert torch.equal(clips_to_features(clips.split(size), network), apart)
+    # Nor does what comes before: any share of the clips has the features it has among all.
+    assert torch.equal(clips_to_features([clips[3:]], network), apart[3:])
+
+
+def test_without_antialiasing_frames_shrink_as_in_stylegan_v() -> None:
+    clips = random_clips(1, 256)
+    probe = Probe()
+    clips_to_features([clips], probe, "plain")
+    video = clips.transpose(1, 2).float()
+    size = (9, 224, 224)
+    plain = nn.functional.interpolate(video, size=size, mode="trilinear", align_corners=False)
+    assert torch.allclose(probe.seen[0], plain / 255 * 2 - 1, atol=1e-5)
+    smooth = Probe()
+    clips_to_features([clips], smooth)
+    assert not torch.allclose(smooth.seen[0], probe.seen[0], atol=0.1)
 
 
 def test_enlarging_is_plain_bilinear() -> None:
@@ -116,6 +143,23 @@ def test_more_noise_is_farther(i3d_weights: Path) -> None:
     assert distances[0] < distances[1] < distances[2]
 
 
+def test_the_distance_is_that_of_cd_fvd(golden: Path) -> None:
+    """Its formula: N in the covariance from raw sums, and the square root of the product of both by SciPy."""
+    vectors = np.load(golden / "distribution_metrics.npz")
+
+    def moments(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = features.astype(np.float64)
+        mean = rows.sum(axis=0) / len(rows)
+        return mean, rows.T @ rows / len(rows) - np.outer(mean, mean)
+
+    real, made = moments(vectors["x"]), moments(vectors["y"])
+    root = np.real(sqrtm(real[1] @ made[1]))
+    expected = np.square(real[0] - made[0]).sum() + np.trace(made[1] + real[1] - 2 * root)
+    assert frechet_distance(vectors["x"].astype(np.float32), vectors["y"].astype(np.float32), ddof=0) == pytest.approx(
+        float(expected), rel=1e-6
+    )
+
+
 class FakeScript(nn.Module):
     """The call interface of StyleGAN-V's file."""
 
@@ -134,6 +178,7 @@ def test_an_imported_torchscript_is_preferred(tmp_path: Path) -> None:
     network = load_i3d(tmp_path / "cache")
     assert isinstance(network, TorchScriptI3d)
     assert clips_to_features([random_clips(2, 32)], network).shape == (2, 400)
+    assert fvd_version(network) == SCRIPT_VERSION != FVD_VERSION
     stored.write_bytes(stored.read_bytes() + b" ")
     with pytest.raises(AssetError, match="has changed"):
         load_i3d(tmp_path / "cache")
@@ -153,3 +198,85 @@ def test_weights_that_changed_are_fetched_again(
     monkeypatch.setattr("vdmini_bench.assets._download_archive", refuse)
     with pytest.raises(AssetError, match="fetching"):
         load_i3d(tmp_path)
+
+
+class SameNetwork(nn.Module):
+    """The packaged I3D behind StyleGAN-V's interface, with its resizing and its range."""
+
+    def __init__(self, traced: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.traced = traced
+
+    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
+        x = x.float()
+        if rescale:
+            x = x / 255 * 2 - 1
+        if resize:
+            x = nn.functional.interpolate(x, size=[x.shape[2], 224, 224], mode="trilinear", align_corners=False)
+        return self.traced(x) if return_features else torch.softmax(self.traced(x), dim=1)
+
+
+def script_of(network: nn.Module, folder: Path) -> Path:
+    clips = probe_clips(1)
+    traced = torch.jit.trace(network, torch.zeros(1, 3, clips.shape[1], 224, 224))  # type: ignore[no-untyped-call]
+    path = folder / "i3d_torchscript.pt"
+    torch.jit.script(SameNetwork(traced)).save(str(path))  # type: ignore[no-untyped-call]
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_script_of_the_same_weights_agrees_and_its_resizing_is_told_apart(i3d_weights: Path, tmp_path: Path) -> None:
+    packaged = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
+    same = measure_agreement(TorchScriptI3d(script_of(packaged, tmp_path)), packaged, probe_clips(1))
+    assert same.network < 1e-4
+    assert same.resizing < 1e-3
+    assert same.antialiasing > 10 * same.resizing
+    assert "they agree but for rounding" in str(same)
+    other = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            # As the ports of the network to PyTorch have it.
+            module.eps = 1e-5
+    unlike = measure_agreement(TorchScriptI3d(script_of(other, tmp_path)), packaged, probe_clips(1))
+    assert unlike.network > 0.01
+    assert "epsilon are others" in str(unlike)
+
+
+class Wrong(nn.Module):
+    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
+        return x.mean(dim=[2, 3, 4])
+
+
+class OtherCall(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Wrong(), r"gives \(1, 3\) where I3D has B x 400 logits"),
+        (OtherCall(), "cannot be called as StyleGAN-V's file is"),
+    ],
+)
+def test_a_script_of_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str) -> None:
+    path = tmp_path / "i3d_torchscript.pt"
+    torch.jit.script(module).save(str(path))  # type: ignore[no-untyped-call]
+    with pytest.raises(AssetError, match=said):
+        TorchScriptI3d(path)(torch.zeros(1, 3, 9, 224, 224))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+        (b"PK\x03\x04", "is no TorchScript file"),
+        (b"", "is no TorchScript"),
+    ],
+)
+def test_what_is_no_script_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "i3d.pt").write_bytes(content)
+    with pytest.raises(AssetError, match=said):
+        TorchScriptI3d(tmp_path / "i3d.pt")

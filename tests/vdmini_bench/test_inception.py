@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from vdmini_bench.metrics.inception import inception_score
+from vdmini_bench.metrics.inception import inception_score, inception_score_stylegan_v, inception_score_tgan_v2
 
 
 @pytest.mark.parametrize("splits", [1, 10])
@@ -59,3 +60,50 @@ def test_refuses_impossible_splits(splits: int) -> None:
 def test_refuses_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="logits holds NaN or infinity in 3 of 3 rows"):
         inception_score(np.full((3, 2), np.nan), 1)
+
+
+def probabilities(count: int = 40) -> NDArray[np.float64]:
+    return np.random.default_rng(3).dirichlet(np.full(7, 0.5), size=count)
+
+
+def test_tgan_v2_adds_an_epsilon_to_every_probability() -> None:
+    rows = probabilities()
+    rows[0] = np.eye(7)[2]
+    # As published: exp of the mean over samples of sum p (log p - log mean p), with 1e-20 added to p throughout.
+    p = rows + 1e-20
+    expected = np.exp(np.mean(np.sum(p * (np.log(p) - np.log(np.mean(p, 0)[None])), 1)))
+    assert inception_score_tgan_v2(rows) == pytest.approx(expected, rel=1e-12)
+    assert inception_score_tgan_v2(torch.from_numpy(rows)) == inception_score_tgan_v2(rows)
+    # Without a probability of 0 it is the plain score of one split.
+    rows = probabilities()
+    assert inception_score_tgan_v2(rows) == pytest.approx(inception_score(np.log(rows), 1)[0], rel=1e-12)
+
+
+def test_stylegan_v_shuffles_by_seed_42_before_it_splits() -> None:
+    rows = probabilities()
+    order = np.arange(len(rows))
+    np.random.RandomState(42).shuffle(order)
+    assert inception_score_stylegan_v(rows) == pytest.approx(inception_score(np.log(rows[order]), 10), rel=1e-12)
+    assert inception_score_stylegan_v(rows)[0] != pytest.approx(inception_score(np.log(rows), 10)[0], rel=1e-6)
+
+
+def test_stylegan_v_has_no_score_where_a_probability_is_0() -> None:
+    rows = probabilities()
+    rows[0] = np.eye(7)[2]
+    mean, deviation = inception_score_stylegan_v(rows)
+    assert math.isnan(mean)
+    assert math.isnan(deviation)
+
+
+def test_the_samples_are_not_shuffled_in_place() -> None:
+    rows = probabilities()
+    before = rows.copy()
+    inception_score_stylegan_v(rows)
+    assert (rows == before).all()
+
+
+def test_published_scores_refuse_what_they_cannot_split() -> None:
+    with pytest.raises(ValueError, match=r"1\.\.5"):
+        inception_score_stylegan_v(probabilities(5))
+    with pytest.raises(ValueError, match="one row a sample"):
+        inception_score_tgan_v2(np.zeros(3))

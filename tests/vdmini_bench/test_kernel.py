@@ -49,3 +49,11 @@ def test_refuses_bad_input() -> None:
         polynomial_mmd(good, good[:1])
     with pytest.raises(ValueError, match="x holds NaN"):
         polynomial_mmd(good * np.nan, good)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_the_kernel_is_summed_in_parts(monkeypatch: pytest.MonkeyPatch, unbiased: bool) -> None:
+    x, y = np.random.default_rng(0).normal(size=(23, 6)), np.random.default_rng(1).normal(size=(31, 6))
+    whole = polynomial_mmd(x, y, unbiased)
+    monkeypatch.setattr("vdmini_bench.metrics.kernel.ROWS_AT_ONCE", 5)
+    assert polynomial_mmd(x, y, unbiased) == pytest.approx(whole, rel=1e-12)

@@ -39,7 +39,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clip(number: int, size: int = 32, frames: int = 10) -> NDArray[np.uint8]:
-    drawn = draw_clip(ACTIONS[number % len(ACTIONS)], 1, number).frames[:frames]
+    drawn = draw_clip(tuple(ACTIONS)[number % len(ACTIONS)], 1, number).frames[:frames]
     return np.repeat(np.repeat(drawn, size // 16, axis=1), size // 16, axis=2)[:, :size, :size]
 
 

@@ -80,7 +80,7 @@ def test_the_number_of_workers_is_as_asked_for_or_one_without_a_gpu(monkeypatch:
 def paths(tmp_path: Path) -> list[Path]:
     found = [tmp_path / f"{number}.mkv" for number in range(9)]
     for number, path in enumerate(found):
-        write_video(path, draw_clip(ACTIONS[number % 3], 1, number).frames, 7)
+        write_video(path, draw_clip(tuple(ACTIONS)[number % 3], 1, number).frames, 7)
     found[4].write_bytes(found[4].read_bytes()[:200])
     found[7].unlink()
     return found

@@ -67,7 +67,7 @@ def measure_agreement(script: TorchScriptI3d, packaged: nn.Module, clips: Tensor
 
 def probe_clips(count: int = 2) -> Tensor:
     """Drawn clips B T C H W uint8 RGB of 256x256."""
-    clips = [resize_clip(draw_clip(action, 1, 1).frames, 256, 256) for action in ACTIONS[:count]]
+    clips = [resize_clip(draw_clip(action, 1, 1).frames, 256, 256) for action in tuple(ACTIONS)[:count]]
     return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3)
 
 
