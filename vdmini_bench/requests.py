@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vdmini.sample import ClipRequest, SampleSettings
+from vdmini_bench.datasets.captions import choose_scenes
 from vdmini_bench.datasets.synthetic import ACTIONS, TEST_GROUPS, draw_clip
 from vdmini_bench.errors import SuiteError
 
@@ -20,6 +21,8 @@ EMBEDDED_SETTINGS = {
     "embedded/svd": SampleSettings(
         steps=12, frames=10, height=32, width=32, noise_strength=0.0, min_guidance=1.0, max_guidance=1.0
     ),
+    # A divisor of the 1000 timesteps: the pipeline and its scheduler then agree on where each step ends.
+    "embedded/t2v": SampleSettings(steps=10, frames=10, height=32, width=32, guidance=4.0),
 }
 
 
@@ -37,7 +40,7 @@ def choose_requests(model: str, prompts: Path | None, images: Path | None, seeds
         return image_requests(images, parse_seeds(seeds))
     if model not in EMBEDDED_SETTINGS:
         raise SuiteError(f"{model}: give --prompts FILE or --images DIR")
-    return drawn_requests(count)
+    return caption_requests(count) if model == "embedded/t2v" else drawn_requests(count)
 
 
 def choose_settings(
@@ -121,6 +124,12 @@ def drawn_requests(count: int) -> list[ClipRequest]:
     return [
         ClipRequest(f"{seed:05d}", seed, image=draw_clip(*name).frames[0]) for seed, name in enumerate(names[:count])
     ]
+
+
+def caption_requests(count: int) -> list[ClipRequest]:
+    """Captions with combinations that training never drew, the same on every call, each with its own seed."""
+    scenes = choose_scenes(count, "held-out", skip=DRAWN_INDEX)
+    return [ClipRequest(f"{seed:05d}", seed, prompt=scene.caption) for seed, scene in enumerate(scenes)]
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -52,6 +52,7 @@ OFFICIAL = {
 }
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
+    "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
 }
 
 

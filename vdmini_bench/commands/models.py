@@ -164,7 +164,6 @@ def plan(
 @expected_failures
 def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Conditions) -> None:
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
-    from vdmini.models import EMBEDDED
     from vdmini_bench import plan_scores
     from vdmini_bench.progress import quiet_libraries
     from vdmini_bench.stages.reference import shipped_moments
@@ -172,7 +171,7 @@ def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Co
 
     quiet_libraries()
     study = _study(model, conditions)
-    rows = plan_scores.score_plans(study, plans, shipped_moments() if model in EMBEDDED else None, output)
+    rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
     print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))
 
 

@@ -123,9 +123,9 @@ def draw_clip(action: str, group: int, index: int) -> DrawnClip:
     centre = random.uniform(SIZE / 2 - 3, SIZE / 2 + 3, size=2)
     radius = random.uniform(5.2, 6.8) * scale
     pan = random.uniform(-8.0, 8.0, size=2)
-    texture = _draw_background(random, background, time[:, None] * pan)
+    texture = draw_background(random, background, time[:, None] * pan)
     rotation = rotation + random.uniform(0, 2 * np.pi)
-    distance = _signed_distance(shape, centre[0] + offset_x, centre[1] + offset_y, radius, rotation)
+    distance = signed_distance(shape, centre[0] + offset_x, centre[1] + offset_y, radius, rotation)
     # A soft edge of about two pixels: what a small VAE can carry, and no aliasing between frames.
     coverage = np.clip(0.5 - distance / 2.0, 0.0, 1.0)[..., None]
     ink = np.asarray(COLOURS[colour], dtype=np.float64)
@@ -180,7 +180,7 @@ def _pixel_grid() -> tuple[FloatArray, FloatArray]:
     return columns, rows
 
 
-def _draw_background(random: np.random.Generator, name: str, camera: FloatArray) -> FloatArray:
+def draw_background(random: np.random.Generator, name: str, camera: FloatArray) -> FloatArray:
     """Paint the background for each camera position: T H W C float64 in [0, 255]; `camera` is T x 2 in pixels."""
     dark, light = (np.asarray(colour, dtype=np.float64) for colour in BACKGROUNDS[name])
     texture = random.choice(TEXTURES)
@@ -200,7 +200,7 @@ def _draw_background(random: np.random.Generator, name: str, camera: FloatArray)
     return dark + (light - dark) * level[..., None]
 
 
-def _signed_distance(shape: str, x: FloatArray, y: FloatArray, radius: FloatArray, rotation: FloatArray) -> FloatArray:
+def signed_distance(shape: str, x: FloatArray, y: FloatArray, radius: FloatArray, rotation: FloatArray) -> FloatArray:
     """Distance in pixels from each pixel to the shape's edge, negative inside: T H W."""
     columns, rows = _pixel_grid()
     dx = columns[None] - x[:, None, None]

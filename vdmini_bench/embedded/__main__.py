@@ -1,4 +1,4 @@
-"""Train the embedded teacher again: `python -m vdmini_bench.embedded train --minutes 150`, then `... reference`."""
+"""Train the embedded teachers again: `python -m vdmini_bench.embedded train --minutes 150`, then `... reference`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from vdmini_bench.clips import ClipReader
 from vdmini_bench.datasets.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
 from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.embedded.text_commands import score_t2v, train_t2v
 from vdmini_bench.progress import progress, quiet_libraries
 
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
@@ -22,7 +23,7 @@ REFERENCE_INDICES = range(101, 131)
 
 @click.group()
 def main() -> None:
-    """Train the embedded teacher and compute its reference statistics."""
+    """Train the embedded teachers and compute reference statistics."""
 
 
 @main.command()
@@ -101,6 +102,9 @@ def _training_clips(work: Path, clips_per_group: int) -> np.ndarray[tuple[int, .
         np.save(stored, np.stack(clips))
     return np.asarray(np.load(stored, allow_pickle=False))
 
+
+main.add_command(train_t2v)
+main.add_command(score_t2v)
 
 if __name__ == "__main__":
     main()

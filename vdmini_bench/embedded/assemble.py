@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline
 from vdmini_bench.embedded.architecture import build_feature_extractor, build_scheduler
 from vdmini_bench.embedded.denoiser import ImageToVideo
+from vdmini_bench.embedded.text_to_video import build_text_scheduler, write_tokenizer
+from vdmini_bench.embedded.text_training import TextToVideo
 
 
 def save_pipeline(folder: Path, vae: AutoencoderKLTemporalDecoder, networks: ImageToVideo) -> None:
@@ -21,7 +26,27 @@ def save_pipeline(folder: Path, vae: AutoencoderKLTemporalDecoder, networks: Ima
         unet=networks.denoiser,
         scheduler=build_scheduler(),
         feature_extractor=build_feature_extractor(),
-    ).to("cpu", torch.float16)
+    )
+    _install(pipeline, folder)
+
+
+def save_text_pipeline(folder: Path, vae: AutoencoderKL, networks: TextToVideo) -> None:
+    """Write the text-to-video pipeline as float16 safetensors, in place of what is there."""
+    with TemporaryDirectory() as scratch:
+        pipeline = VideoCrafterPipeline(
+            unet=networks.denoiser,
+            vae=vae,
+            text_encoder=networks.text_encoder,
+            tokenizer=write_tokenizer(Path(scratch)),
+            scheduler=build_text_scheduler(),
+        )
+        _install(pipeline, folder)
+    # The plain files that every release of the tokenizer's class reads.
+    write_tokenizer(folder / "tokenizer")
+
+
+def _install(pipeline: DiffusionPipeline, folder: Path) -> None:
+    pipeline.to("cpu", torch.float16)
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
     for path in folder.glob("*/config.json"):

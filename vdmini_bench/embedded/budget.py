@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 CHECKPOINT_SECONDS = 120.0
+EMA_DECAY = 0.998
 
 
 def train_for_minutes(
@@ -69,3 +70,11 @@ def train_for_minutes(
             partial.replace(checkpoint)
             last_save = spent
     return step
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, steps: int) -> None:
+    """Move an exponential moving average of a module's parameters on; early ones are soon forgotten."""
+    decay = min(EMA_DECAY, (1 + steps) / (10 + steps))
+    for averaged, current in zip(average.parameters(), module.parameters(), strict=True):
+        averaged.lerp_(current, 1 - decay)

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from transformers import CLIPVisionModelWithProjection
 from vdmini.tasks.edm import EdmTask, edm_loss
 from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
-from vdmini_bench.embedded.budget import train_for_minutes
+from vdmini_bench.embedded.budget import train_for_minutes, update_average
 
 CLIPS_PER_STEP = 8
 LEARNING_RATE = 8e-4
-EMA_DECAY = 0.998
 TASK = EdmTask(sigma_mean=0.0, sigma_std=1.5)
 MOTION_BUCKET = 127
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -50,7 +49,7 @@ def train_denoiser(
 
     Starts from `initial` where given; a checkpoint goes before it.
     """
-    latents = _encoded_once(vae, clips, checkpoint.parent)
+    latents = encoded_once(vae, clips, checkpoint.parent)
     scale = float(vae.config.scaling_factor)
     torch.manual_seed(0)
     model = (initial or ImageToVideo(build_denoiser(), build_image_encoder())).to(device)
@@ -72,25 +71,19 @@ def train_denoiser(
             ).sample
         return edm_loss(prediction, clean, noise, sigmas)
 
-    def update_average(steps: int) -> None:
-        decay = min(EMA_DECAY, (1 + steps) / (10 + steps))
-        with torch.no_grad():
-            for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
-                averaged.lerp_(current, 1 - decay)
-
     train_for_minutes(
         model,
         loss_of_step,
         minutes=minutes,
         learning_rate=LEARNING_RATE,
         checkpoint=checkpoint,
-        after_step=update_average,
+        after_step=lambda steps: update_average(average, model, steps),
         extra_state=average,
     )
     return average.eval()
 
 
-def _encoded_once(vae: AutoencoderKLTemporalDecoder, clips: Tensor, folder: Path) -> Tensor:
+def encoded_once(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor, folder: Path) -> Tensor:
     """`encode_clips`, kept in `folder` under a name that changes with the VAE and the number of clips."""
     weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in vae.encoder.parameters())
     stored = folder / f"latents-{len(clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
@@ -99,7 +92,7 @@ def _encoded_once(vae: AutoencoderKLTemporalDecoder, clips: Tensor, folder: Path
     return load_file(stored)["latents"]
 
 
-def encode_clips(vae: AutoencoderKLTemporalDecoder, clips: Tensor) -> Tensor:
+def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor) -> Tensor:
     """Encode N T C H W uint8 clips to unscaled latents N T 4 H/8 W/8 float32, a few clips at a time."""
     with torch.inference_mode():
         encoded = [

@@ -33,7 +33,7 @@ def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.dev
             posterior = vae.encode(frames).latent_dist
             decoded = vae.decode(posterior.sample(), num_frames=length).sample.float()
         # The decoder learns to copy colours from the frame before; the first frame has none and must count by itself.
-        loss = _reconstruction_loss(decoded, frames) + _reconstruction_loss(decoded[::length], frames[::length])
+        loss = reconstruction_loss(decoded, frames) + reconstruction_loss(decoded[::length], frames[::length])
         return loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=1e-3, checkpoint=checkpoint)
@@ -44,7 +44,7 @@ def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.dev
     return vae
 
 
-def _reconstruction_loss(decoded: Tensor, frames: Tensor) -> Tensor:
+def reconstruction_loss(decoded: Tensor, frames: Tensor) -> Tensor:
     """Absolute error of pixels, of their differences (edges) and of 8x8 means (overall colour): both B C H W."""
     error = decoded - frames
     across = (error[..., 1:] - error[..., :-1]).abs().mean()

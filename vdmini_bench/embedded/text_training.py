@@ -1,0 +1,162 @@
+"""Train the embedded text-to-video teacher: its VAE of single frames, then its denoiser with its text encoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from vdmini.models.videocrafter import default_task
+from vdmini.models.videocrafter_unet import VideoCrafterUNet
+from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
+from vdmini_bench.embedded.budget import train_for_minutes, update_average
+from vdmini_bench.embedded.denoiser import encoded_once
+from vdmini_bench.embedded.text_to_video import (
+    build_frame_vae,
+    build_text_denoiser,
+    build_text_encoder,
+    write_tokenizer,
+)
+from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss
+
+FRAMES_PER_STEP = 16
+CLIPS_PER_STEP = 12
+VAE_LEARNING_RATE = 1e-3
+LEARNING_RATE = 8e-4
+# How often training goes without its caption, so that guidance has something to compare with.
+CAPTION_DROPOUT = 0.1
+VALIDATE_EVERY = 100
+
+
+class TextToVideo(nn.Module):
+    """The two networks trained together: the denoiser and the text encoder it attends to."""
+
+    def __init__(self, denoiser: VideoCrafterUNet, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.text_encoder = text_encoder
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """The noise B T C H W in latents at timesteps B, given tokens B N."""
+        context = self.text_encoder(tokens).last_hidden_state
+        prediction = self.denoiser(noisy.transpose(1, 2), timesteps, context, fps=float(FRAMES_PER_SECOND))
+        predicted: Tensor = prediction.sample.transpose(1, 2)
+        return predicted
+
+
+def train_frame_vae(
+    clips: Tensor, minutes: float, checkpoint: Path, device: torch.device, encoder: nn.Module | None = None
+) -> AutoencoderKL:
+    """Train the VAE for `minutes` on frames of `clips` N T C H W uint8; in eval mode with its scaling factor set.
+
+    It starts from the weights of `encoder` where given, such as the image-to-video teacher's, which saw the same world.
+    """
+    torch.manual_seed(0)
+    vae = build_frame_vae().to(device)
+    if encoder is not None:
+        vae.encoder.load_state_dict(encoder.state_dict())
+
+    def loss_of_step(step: int) -> Tensor:
+        chosen = torch.randint(0, len(clips), (FRAMES_PER_STEP,))
+        moments = torch.randint(0, clips.shape[1], (FRAMES_PER_STEP,))
+        frames = clips[chosen, moments].to(device).float() / 127.5 - 1
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            posterior = vae.encode(frames).latent_dist
+            decoded = vae.decode(posterior.sample()).sample.float()
+        return reconstruction_loss(decoded, frames) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+
+    train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=VAE_LEARNING_RATE, checkpoint=checkpoint)
+    vae.eval()
+    with torch.no_grad():
+        sample = torch.cat([vae.encode(clip.to(device).float() / 127.5 - 1).latent_dist.mean for clip in clips[:64]])
+    vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
+    return vae
+
+
+def train_text_denoiser(
+    clips: Tensor,
+    captions: Sequence[str],
+    validation: tuple[Tensor, Sequence[str]],
+    vae: AutoencoderKL,
+    minutes: float,
+    checkpoint: Path,
+    device: torch.device,
+    initial: TextToVideo | None = None,
+) -> TextToVideo:
+    """Train for `minutes` on captioned `clips` N T C H W uint8; returns the exponential moving average of the networks.
+
+    Prints the average's loss on the validation clips, which are of the same kind, as it goes. Starts from `initial`
+    where given; a checkpoint goes before it.
+    """
+    tokens, empty = _tokens(captions, checkpoint.parent), _tokens([""], checkpoint.parent)
+    latents = encoded_once(vae, clips, checkpoint.parent)
+    scale = float(vae.config.scaling_factor)
+    torch.manual_seed(0)
+    # In eval mode from the start: networks this small have nothing to spare for dropout.
+    model = (initial or TextToVideo(build_text_denoiser(), build_text_encoder())).to(device).eval()
+    average = copy.deepcopy(model).requires_grad_(False)
+    task = default_task(model.denoiser)
+    validate = _validation(average, validation, vae, checkpoint.parent, device)
+
+    def loss_of_step(step: int) -> Tensor:
+        chosen = torch.randint(0, len(clips), (CLIPS_PER_STEP,))
+        clean = latents[chosen].to(device) * scale
+        noise, levels = torch.randn_like(clean), task.draw_levels(len(clean), torch.default_generator).to(device)
+        dropped = torch.rand(len(clean), 1) < CAPTION_DROPOUT
+        texts = torch.where(dropped, empty, tokens[chosen]).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            prediction = model(task.noisy(clean, noise, levels), levels, texts)
+        return (prediction.float() - noise).square().mean()
+
+    def after_step(steps: int) -> None:
+        update_average(average, model, steps)
+        if steps % VALIDATE_EVERY == 0:
+            print(f"step {steps}  validation loss {validate():.5f}", flush=True)
+
+    train_for_minutes(
+        model,
+        loss_of_step,
+        minutes=minutes,
+        learning_rate=LEARNING_RATE,
+        checkpoint=checkpoint,
+        after_step=after_step,
+        extra_state=average,
+    )
+    return average
+
+
+def _validation(
+    model: TextToVideo, clips: tuple[Tensor, Sequence[str]], vae: AutoencoderKL, folder: Path, device: torch.device
+) -> Callable[[], float]:
+    """The loss on clips and captions, always with the same noise at the same levels, spread over the schedule."""
+    tokens = _tokens(clips[1], folder)
+    clean = encoded_once(vae, clips[0], folder) * float(vae.config.scaling_factor)
+    task = default_task(model.denoiser)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    levels = torch.linspace(0, 999, len(clean)).round()
+    noisy = task.noisy(clean, noise, levels)
+
+    @torch.inference_mode()
+    def loss() -> float:
+        errors = []
+        for part in torch.arange(len(clean)).split(CLIPS_PER_STEP):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                prediction = model(noisy[part].to(device), levels[part].to(device), tokens[part].to(device))
+            errors.append((prediction.float().cpu() - noise[part]).square().mean(dim=(1, 2, 3, 4)))
+        return float(torch.cat(errors).mean())
+
+    return loss
+
+
+def _tokens(captions: Sequence[str], folder: Path) -> Tensor:
+    """Tokens N x N_max int64 as the pipeline pads them."""
+    tokenizer = write_tokenizer(folder / "tokenizer")
+    found: Tensor = tokenizer(
+        [*captions], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return found
