@@ -75,6 +75,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_training, "build_text_denoiser", small_denoiser)
     monkeypatch.setattr(text_training, "build_frame_vae", small_vae)
     monkeypatch.setattr(text_training, "CLIPS_PER_STEP", 2)
+    monkeypatch.setattr(text_training, "PICTURES_PER_STEP", 4)
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,9 @@ def build_text_denoiser() -> VideoCrafterUNet:
         sample_size=(LATENT_SIZE, LATENT_SIZE),
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(96, 96, 96, 96),
+        block_out_channels=(96, 64, 64, 64),
         cross_attention_dim=CONTEXT_WIDTH,
-        attention_head_dim=32,
+        attention_head_dim=16,
         num_frames=FRAMES,
     )
 
