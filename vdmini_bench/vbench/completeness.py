@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vdmini_bench.assets import sha256_of
-from vdmini_bench.datasets.video import UnreadableVideoError
-from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.datasets.video import SELF_CONTAINED, UnreadableVideoError
+from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.progress import progress
 from vdmini_bench.store import write_atomically
 
 SUFFIXES = (".mp4", ".gif")
 # Videos that the official code does not read, nor those with a suffix in capitals; other files are of no concern.
-OTHER_SUFFIXES = (".avi", ".mkv", ".mov", ".webm")
+ALL_SUFFIXES = (*SUFFIXES, ".avi", ".m4v", ".mkv", ".mov", ".webm")
 # A video's consistency is that of its frames with the one before.
 FEWEST_FRAMES = 2
 SHOWN = 20
@@ -24,13 +26,14 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video as it was when it was checked: all its frames were decoded."""
+    """A video as it was when it was checked: all its frames were decoded; `side` is the shorter one in pixels."""
 
     file: str
     size: int
     modified_ns: int
     sha256: str
     frames: int
+    side: int
 
 
 @dataclass(frozen=True)
@@ -82,35 +85,41 @@ def check_videos(
 ) -> Completeness:
     """Compare a folder with the names wanted, without suffix, and decode every video among them.
 
-    All its videos are wanted when `wanted` is None. Names in `known` belong to the suite though not to what is scored
-    now, and are not extra. `earlier` is what an earlier check found: files that have not changed are not read again.
+    All its videos are wanted when `wanted` is None, those of another kind too, which are unreadable then. Names in
+    `known` belong to the suite though not to what is scored now, and are not extra. `earlier` is what an earlier
+    check found: files that have not changed are not read again.
 
     Raises:
-        IncompleteVideosError: the folder cannot be listed, or holds no video.
+        SuiteError: the folder cannot be listed.
+        IncompleteVideosError: it holds no video.
     """
     try:
-        listed = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        listed = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise IncompleteVideosError(f"{folder} cannot be listed ({error}): give the folder with the videos") from error
+        raise SuiteError(f"{folder} cannot be listed ({error.strerror}): give the folder with the videos") from error
     by_name: dict[str, list[Path]] = {}
     for path in listed:
         if path.suffix in SUFFIXES:
-            by_name.setdefault(path.stem, []).append(path)
-    others = [path.name for path in listed if path.suffix not in SUFFIXES]
-    strange = [name for name in others if name.lower().endswith((*SUFFIXES, *OTHER_SUFFIXES))]
+            by_name.setdefault(_composed(path.stem), []).append(path)
+    strange = [path for path in listed if path.suffix not in SUFFIXES and path.suffix.lower() in ALL_SUFFIXES]
     if not by_name:
-        hint = f"; {len(strange)} files such as {strange[0]} are of another kind: convert them" if strange else ""
+        hint = f"; {len(strange)} others such as {strange[0].name}: {_remedy(strange[0])}" if strange else ""
         raise IncompleteVideosError(f"{folder} holds no {' or '.join(SUFFIXES)} videos{hint}")
     names = [*by_name] if wanted is None else [*dict.fromkeys(wanted)]
-    known_names = {*names, *known}
-    there = {name: by_name[name] for name in names if name in by_name}
-    files, unreadable = _read_all({name: paths[0] for name, paths in there.items()}, earlier or {})
+    known_names = {_composed(name) for name in (*names, *known)}
+    there = {name: by_name[_composed(name)] for name in names if _composed(name) in by_name}
+    files, unreadable = _read_all({name: paths[0] for name, paths in there.items()}, earlier or {}, folder.resolve())
+    extra = [path for name, paths in by_name.items() if name not in known_names for path in paths]
+    if wanted is None:
+        unreadable += tuple(f"{_shown(path)}: {_remedy(path)}" for path in strange)
+    else:
+        extra += strange
     return Completeness(
         videos={name: there[name][0] for name in files},
         files=files,
-        missing=tuple(name for name in names if name not in by_name),
-        extra=(*(path.name for name, paths in by_name.items() if name not in known_names for path in paths), *strange),
-        duplicate=tuple(" and ".join(path.name for path in paths) for paths in there.values() if len(paths) > 1),
+        missing=tuple(name for name in names if name not in there),
+        extra=tuple(_shown(path) for path in extra),
+        duplicate=tuple(" and ".join(_shown(path) for path in paths) for paths in there.values() if len(paths) > 1),
         unreadable=unreadable,
         identical=_identical(files),
     )
@@ -129,48 +138,86 @@ def write_record(file: Path, files: Mapping[str, VideoFile]) -> None:
     write_atomically(file, json.dumps({name: asdict(found) for name, found in files.items()}, indent=1))
 
 
-def count_frames(path: Path) -> int:
-    """Decode a whole video and count its frames.
+def measure_video(path: Path) -> tuple[int, int]:
+    """Decode a whole video: its number of frames, 0 or more, and their shorter side in pixels.
+
+    A file that only says where frames are to be found elsewhere is not followed.
 
     Raises:
-        UnreadableVideoError: it cannot be opened, or a frame of it cannot be decoded.
+        UnreadableVideoError: it cannot be opened, a frame of it cannot be decoded, or its frames change size.
     """
     import av
 
     try:
-        with av.open(str(path), "r") as container:
+        with av.open(str(path), "r", container_options={"format_whitelist": SELF_CONTAINED}) as container:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 raise UnreadableVideoError(path, "no video stream")
             stream = container.streams.video[0]
             # By default FFmpeg paints over what it cannot decode, and a damaged file reads as a good one.
             stream.codec_context.options = {"err_detect": "explode"}
-            return sum(1 for _ in container.decode(stream))
+            sizes = Counter((frame.width, frame.height) for frame in container.decode(stream))
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
+        raise UnreadableVideoError(path, f"cannot be decoded ({error.strerror})") from error
+    if len(sizes) > 1:
+        raise UnreadableVideoError(path, "its frames change size")
+    return sizes.total(), min(map(min, sizes), default=0)
 
 
 def _read_all(
-    paths: Mapping[str, Path], earlier: Mapping[str, VideoFile]
+    paths: Mapping[str, Path], earlier: Mapping[str, VideoFile], inside: Path
 ) -> tuple[dict[str, VideoFile], tuple[str, ...]]:
     found: dict[str, VideoFile] = {}
     problems = []
     with progress("check videos", len(paths)) as advance:
         for name, path in paths.items():
-            status = path.stat()
-            as_now = (path.name, status.st_size, status.st_mtime_ns)
-            before = earlier.get(name)
-            if before is not None and (before.file, before.size, before.modified_ns) == as_now:
-                found[name] = before
-            else:
-                try:
-                    frames = count_frames(path)
-                    if frames < FEWEST_FRAMES:
-                        raise UnreadableVideoError(path, f"{frames} frames where {FEWEST_FRAMES} are needed")
-                    found[name] = VideoFile(*as_now, sha256_of(path), frames)
-                except UnreadableVideoError as problem:
-                    problems.append(f"{path.name}: {problem.reason}")
+            try:
+                found[name] = _read_one(path, earlier.get(name), inside)
+            except UnreadableVideoError as problem:
+                problems.append(f"{_shown(path)}: {problem.reason}")
             advance()
     return found, tuple(problems)
+
+
+def _read_one(path: Path, before: VideoFile | None, inside: Path) -> VideoFile:
+    _require_file(path, inside)
+    status = path.stat()
+    as_now = (path.name, status.st_size, status.st_mtime_ns)
+    if before is not None and (before.file, before.size, before.modified_ns) == as_now:
+        return before
+    if status.st_size == 0:
+        raise UnreadableVideoError(path, "the file is empty")
+    frames, side = measure_video(path)
+    if frames < FEWEST_FRAMES:
+        raise UnreadableVideoError(path, f"{frames} frames where {FEWEST_FRAMES} are needed")
+    return VideoFile(*as_now, sha256_of(path), frames, side)
+
+
+def _require_file(path: Path, inside: Path) -> None:
+    if _shown(path) != path.name:
+        raise UnreadableVideoError(path, "its name is not Unicode: rename it")
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise UnreadableVideoError(path, "a link to nothing: remove it") from error
+    if path.is_symlink() and not target.is_relative_to(inside):
+        raise UnreadableVideoError(path, f"a link out of the folder, to {target}: copy what it names")
+    if not target.is_file():
+        raise UnreadableVideoError(path, "it is no file")
+
+
+def _remedy(path: Path) -> str:
+    if path.suffix.lower() in SUFFIXES:
+        return f"the official code wants {path.suffix.lower()} in small letters: rename it"
+    return f"the official code reads {' and '.join(SUFFIXES)}: convert it"
+
+
+def _composed(name: str) -> str:
+    # Some file systems store an accent as a letter of its own.
+    return unicodedata.normalize("NFC", name)
+
+
+def _shown(path: Path) -> str:
+    return path.name.encode(errors="backslashreplace").decode()
 
 
 def _identical(files: Mapping[str, VideoFile]) -> tuple[str, ...]:

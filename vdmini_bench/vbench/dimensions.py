@@ -31,7 +31,8 @@ class Dimension:
     """One dimension: the range its scores are mapped from, and its weight within its group.
 
     `custom` says whether videos of any prompt can be scored. `may_skip` says that the official code leaves out videos
-    which it finds nothing to judge in. `percent` says that it scores one video from 0 to 100.
+    which it finds nothing to judge in. `percent` says that it scores one video from 0 to 100. `frames` are the fewest
+    that it takes, `side` is the fewest pixels of a frame's shorter side, and `gif` says whether it reads that suffix.
     """
 
     name: str
@@ -44,6 +45,9 @@ class Dimension:
     custom: bool = True
     may_skip: bool = False
     percent: bool = False
+    frames: int = 2
+    side: int = 1
+    gif: bool = True
 
     @property
     def package(self) -> str:
@@ -113,6 +117,10 @@ _VICLIP = (
     ),
 )
 
+# RAFT and AMT halve maps of an eighth of the frame three times, then divide by the side less one: on frames that are
+# padded (to multiples of 8 and 16) to less than 128 they fail, or find flows that are not numbers and seem no motion.
+_RAFT_SIDE, _AMT_SIDE = 121, 113
+
 # Ranges and weights are those of the official scripts/constant.py.
 DIMENSIONS = {
     dimension.name: dimension
@@ -120,8 +128,8 @@ DIMENSIONS = {
         Dimension("subject_consistency", "quality", 0.1462, weights=_DINO),
         Dimension("background_consistency", "quality", 0.2615, weights=(_CLIP_B,)),
         Dimension("temporal_flickering", "quality", 0.6293),
-        Dimension("motion_smoothness", "quality", 0.706, 0.9975, weights=(_AMT,)),
-        Dimension("dynamic_degree", "quality", weight=0.5, weights=(_RAFT,)),
+        Dimension("motion_smoothness", "quality", 0.706, 0.9975, weights=(_AMT,), frames=3, side=_AMT_SIDE, gif=False),
+        Dimension("dynamic_degree", "quality", weight=0.5, weights=(_RAFT,), side=_RAFT_SIDE, gif=False),
         Dimension("aesthetic_quality", "quality", weights=(_CLIP_L, _AESTHETIC)),
         Dimension("imaging_quality", "quality", weights=(_MUSIQ,), percent=True),
         Dimension("object_class", "semantic", weights=(_GRIT,), modules=("detectron2",), custom=False),
@@ -149,6 +157,7 @@ OF_MODE: dict[Mode, tuple[str, ...]] = {"t2v": T2V, "i2v": I2V, "custom": CUSTOM
 # Videos are sorted out before this dimension is scored, with the network of `dynamic_degree`.
 FILTERED = "temporal_flickering"
 FILTER_WEIGHTS = (_RAFT,)
+FILTER_SIDE = _RAFT_SIDE
 
 
 def mode_named(name: str) -> Mode:

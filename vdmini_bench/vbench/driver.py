@@ -115,7 +115,7 @@ def load_where_it_runs(device: Any) -> None:
     def load_on_device(file: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
         return load(file, map_location or device, *args, **options)
 
-    torch.load = load_on_device
+    torch.load = load_on_device  # type: ignore[assignment]
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 

@@ -27,6 +27,8 @@ COMMAND = "vdmini-bench assets vbench"
 # setuptools: the official code imports pkg_resources, which newer ones have not.
 REQUIREMENTS = (f"vbench=={VBENCH_VERSION}", "torch", "torchvision", "setuptools>=77.0.3,<81")
 MARKER = "vdmini-vbench.json"
+# In a folder from the first moment of its creation, so that what an interrupt leaves is known to be ours.
+UNFINISHED = "vdmini-unfinished"
 # transformers 4.33 needs tokenizers below 0.14, which have no wheels for newer Pythons; our pins are of this one.
 PYTHON = (3, 11)
 # What a user's own constraint file decides here too; its other pins are for another environment.
@@ -77,8 +79,16 @@ class Environment:
         """
         found = self.record()
         if found is None:
-            raise MissingAssetsError(f"no environment for vbench {VBENCH_VERSION} in {self.folder}; next: `{COMMAND}`")
+            raise MissingAssetsError(f"{self._fault()}; next: `{COMMAND}`")
         return found
+
+    def _fault(self) -> str:
+        if not (self.folder / MARKER).is_file():
+            left = ", only one whose making was interrupted" if _is_ours(self.folder) else ""
+            return f"no environment for vbench {VBENCH_VERSION} in {self.folder}{left}"
+        if not self.python.exists():
+            return f"the environment for vbench in {self.folder} has lost its Python, {self.python}"
+        return f"the environment in {self.folder} is not of vbench {VBENCH_VERSION}, or its record is damaged"
 
     def prompt_file(self) -> Path:
         """The official prompts of text to video, which are inside the package.
@@ -119,11 +129,7 @@ def create_environment(environment: Environment, python: str = sys.executable, *
         if environment.record() is not None and not again:
             return
         _check_python(python)
-        if environment.folder.exists():
-            if not (environment.folder / "pyvenv.cfg").is_file() and any(environment.folder.iterdir()):
-                raise BenchError(f"{environment.folder} is no virtual environment: choose another VDMINI_VBENCH_ENV")
-            shutil.rmtree(environment.folder)
-        environment.folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear(environment.folder)
         log = environment.folder.with_name(environment.folder.name + ".log")
         log.unlink(missing_ok=True)
         _run([python, "-m", "venv", str(environment.folder)], log, "python -m venv")
@@ -132,6 +138,7 @@ def create_environment(environment: Environment, python: str = sys.executable, *
         pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         _run([*pip, "-c", str(constraints), *REQUIREMENTS], log, "pip install")
         check_environment(environment)
+        (environment.folder / UNFINISHED).unlink()
 
 
 def constraint_lines(own: str | None) -> str:
@@ -184,10 +191,16 @@ def call_driver(command: Sequence[str], request: Mapping[str, Any], folder: Path
     write_atomically(asked, json.dumps({"device": "auto", **request}))
     answer.unlink(missing_ok=True)
     with log.open("wb") as file:
-        # The official code writes and downloads into its working folder.
-        done = subprocess.run(  # noqa: S603 - a list of words, no shell
-            [*command, str(asked), str(answer)], stdout=file, stderr=file, cwd=folder, env=_environment(), check=False
-        )
+        try:
+            # The official code writes and downloads into its working folder.
+            done = subprocess.run(  # noqa: S603 - a list of words, no shell
+                [*command, str(asked), str(answer)], stdout=file, stderr=file, cwd=folder, env=_environment()
+            )
+        except OSError as error:
+            raise DriverError(what, f"{error.filename} cannot be run ({error.strerror}): `{COMMAND}`", log) from error
+    if done.returncode < 0:
+        # The kernel kills with 9 what takes the last memory.
+        raise DriverError(what, f"ended by signal {-done.returncode}: {_last_line(log)}", log)
     if done.returncode != 0:
         raise DriverError(what, f"exit code {done.returncode}: {_last_line(log)}", log)
     try:
@@ -229,9 +242,31 @@ def _run(command: Sequence[str], log: Path, what: str) -> None:
         raise BenchError(f"{what} failed with exit code {done.returncode}: {_last_line(log)} (all of it in {log})")
 
 
+def _clear(folder: Path) -> None:
+    """Make an empty folder that is marked as ours, in place of an earlier environment and of nothing else."""
+    if folder.exists() and not _is_ours(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise BenchError(f"{folder} holds other things, which are left as they are: choose another VDMINI_VBENCH_ENV")
+    # Moved first: half of an environment, as an interrupt leaves it, could not be told from other things.
+    old = folder.with_name(f".{folder.name}.vdmini-removed")
+    if old.exists():
+        shutil.rmtree(old)
+    if folder.exists():
+        folder.rename(old)
+    folder.mkdir()
+    (folder / UNFINISHED).touch()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / MARKER).is_file() or (folder / UNFINISHED).is_file()
+
+
 def _packages(environment: Environment) -> list[str]:
     command = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "freeze"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - a list of words, no shell
+    if done.returncode != 0:
+        raise BenchError(f"{environment.folder}: pip cannot list its packages; next: `{COMMAND} --again`")
+    return done.stdout.splitlines()
 
 
 def _last_line(log: Path) -> str:
@@ -243,10 +278,19 @@ def _last_line(log: Path) -> str:
 def _locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(folder.name + ".lock")
     try:
-        with FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS):
-            yield
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS)
+        held.acquire()
     except Timeout as error:
         raise BenchError(f"another process holds {lock}: wait for it, then run `{COMMAND}` again") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise BenchError(
+            f"nothing can be made in {folder.parent} ({reason}): choose another VDMINI_VBENCH_ENV"
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 
 from vdmini_bench.assets import asset_path
@@ -31,6 +33,37 @@ def missing_weights(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[
     ]
 
 
+def damaged_weights(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[str, str]]:
+    """Dimension, and what is in the place of a weight file that is no such file; the filter's as above."""
+    folder = weights_folder()
+    return [
+        (name, f"{folder / weight.path} {fault}")
+        for name in dimensions
+        for weight in _weights(name, filtered=filtered)
+        if (folder / weight.path).is_file() and (fault := weight_fault(folder / weight.path)) is not None
+    ]
+
+
+def weight_fault(file: Path) -> str | None:
+    """Why a file cannot be the weights that its name says, from its first and last bytes; None where it may be them."""
+    with file.open("rb") as opened:
+        head = opened.read(512).lstrip()
+    if not head:
+        return "is empty"
+    if head.startswith(b"<"):
+        return "is a web page: its address was answered by an error or a login"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer to the weights: `git lfs pull` gets them"
+    if file.suffix in (".pt", ".pth"):
+        # PyTorch writes zip archives, and before 1.6 pickles.
+        if head.startswith(b"PK"):
+            return None if zipfile.is_zipfile(file) else "is cut off: its download did not end"
+        return None if head.startswith(b"\x80") else "holds no PyTorch weights"
+    if file.suffix == ".gz" and not head.startswith(b"\x1f\x8b"):
+        return "is no gzip file"
+    return None
+
+
 def examine_dimensions(environment: Environment) -> list[Readiness]:
     """Look at every dimension: the environment as it was made, its modules, and the weights in their cache."""
     record = environment.record()
@@ -45,9 +78,11 @@ def _readiness(name: str, environment: Environment, problems: dict[str, str | No
     elif problems[name] is not None:
         lacks[str(problems[name])] = _how_to_install(name, environment)
     for weight in _weights(name, filtered=True):
-        if not (weights_folder() / weight.path).is_file():
+        file = weights_folder() / weight.path
+        fault = weight_fault(file) if file.is_file() else ""
+        if fault is not None:
             note = " (without --no-static-filter)" if name == FILTERED else ""
-            lacks[f"{weight.path}{note}"] = _how_to_fetch(weight)
+            lacks[f"{weight.path}{note}{fault and f', which {fault}'}"] = _how_to_fetch(weight)
     if DIMENSIONS[name].group == "i2v" and asset_path("vbench-i2v") is None:
         lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
     return Readiness(name, tuple(lacks), tuple(lacks.values()))

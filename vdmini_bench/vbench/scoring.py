@@ -12,18 +12,20 @@ from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.progress import say
 from vdmini_bench.store import key_of, write_atomically
 from vdmini_bench.vbench.completeness import (
+    SHOWN,
     Completeness,
     IncompleteVideosError,
     check_videos,
     read_record,
     write_record,
 )
-from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED, Mode
+from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
 from vdmini_bench.vbench.filtering import keep_static
+from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import Outcome, Report
-from vdmini_bench.vbench.requirements import missing_weights
+from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
 from vdmini_bench.vbench.results import (
     RECORD_VERSION,
     ResultError,
@@ -78,7 +80,7 @@ def score_videos(scoring: Scoring) -> Report:
     """Check that all videos are there, then score dimension by dimension; each result is written as it comes.
 
     Raises:
-        SuiteError: the output folder holds scores of other videos.
+        SuiteError: the output folder holds scores of other videos or cannot be written; no such folder of videos.
         MissingAssetsError: weights or images are not there; nothing was scored.
         IncompleteVideosError: videos are missing, doubly there or unreadable; nothing was scored.
     """
@@ -97,6 +99,7 @@ def score_videos(scoring: Scoring) -> Report:
 
 
 def _require_own_output(scoring: Scoring) -> None:
+    require_writable(scoring.output)
     try:
         written = json.loads((scoring.output / SCORES).read_text(encoding="utf-8"))
         of = (written["mode"], written["folder"])
@@ -121,6 +124,13 @@ def _require_images(scoring: Scoring) -> None:
 
 
 def _require_weights(scoring: Scoring) -> None:
+    damaged = damaged_weights(scoring.dimensions, filtered=scoring.filters)
+    if damaged:
+        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
+        raise MissingAssetsError(
+            "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
+            f" doctor` says how to get each:\n{lines}"
+        )
     if scoring.download:
         return
     unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
@@ -147,12 +157,42 @@ def _check(scoring: Scoring) -> Completeness:
     write_atomically(listing, json.dumps(found.to_json(), indent=1))
     if not found.complete:
         raise IncompleteVideosError(f"{scoring.folder}: nothing was scored\n{found.describe(listing)}")
-    if scoring.mode == "custom":
-        for dimension in scoring.dimensions:
-            custom_entries(dimension, found.videos, scoring.images)
+    unfit = [problem for dimension in scoring.dimensions for problem in _unfit(scoring, dimension, found)]
+    if unfit:
+        lines = "\n".join(f"  {problem}" for problem in unfit[:SHOWN])
+        more = f"\n  ... and {len(unfit) - SHOWN} more" if len(unfit) > SHOWN else ""
+        raise IncompleteVideosError(f"{scoring.folder}: nothing was scored; --dimensions chooses others\n{lines}{more}")
     if found.extra or found.identical:
         say(found.describe(listing))
     return found
+
+
+def _unfit(scoring: Scoring, dimension: str, found: Completeness) -> list[str]:
+    of, side = DIMENSIONS[dimension], DIMENSIONS[dimension].side
+    files = {entry.file: entry for entry in found.files.values()}
+    names = {Path(path).name for path in _paths(_entries(scoring, dimension, found.videos))}
+    if dimension == FILTERED and scoring.filters:
+        side = FILTER_SIDE
+        names = {found.files[name].file for name in _names(scoring, [dimension], filtered=True)}
+    problems = []
+    for name in sorted(names):
+        if not of.gif and name.endswith(".gif"):
+            problems.append(f"{dimension}: {name}: its official code reads .mp4 only")
+        elif files[name].frames < of.frames:
+            problems.append(f"{dimension}: {name}: {files[name].frames} frames where it needs {of.frames}")
+        elif files[name].side < side:
+            problems.append(f"{dimension}: {name}: {files[name].side} pixels high or wide, its network needs {side}")
+    return problems
+
+
+def _entries(scoring: Scoring, dimension: str, videos: Mapping[str, Path]) -> list[dict[str, Any]]:
+    if scoring.mode == "custom":
+        return custom_entries(dimension, videos, scoring.images)
+    return official_entries(scoring.prompts, dimension, videos)
+
+
+def _paths(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [path for entry in entries for path in entry["video_list"]]
 
 
 def _names(scoring: Scoring, dimensions: Sequence[str], *, filtered: bool) -> list[str]:
@@ -171,11 +211,8 @@ def _outcome(scoring: Scoring, dimension: str, found: Completeness) -> Outcome:
 
 
 def _score(scoring: Scoring, dimension: str, videos: Mapping[str, Path], found: Completeness) -> Outcome:
-    if scoring.mode == "custom":
-        entries = custom_entries(dimension, videos, scoring.images)
-    else:
-        entries = official_entries(scoring.prompts, dimension, videos)
-    paths = [path for entry in entries for path in entry["video_list"]]
+    entries = _entries(scoring, dimension, videos)
+    paths = _paths(entries)
     content = {entry.file: entry.sha256 for entry in found.files.values()}
     contents = {Path(path).name: content[Path(path).name] for path in paths}
     key = _key(scoring, dimension, entries, contents)

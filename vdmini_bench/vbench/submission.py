@@ -11,6 +11,7 @@ from typing import Literal
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.vbench.completeness import read_record
 from vdmini_bench.vbench.dimensions import OF_MODE
+from vdmini_bench.vbench.output import require_writable_file
 from vdmini_bench.vbench.results import kept_contents, kept_result, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS
 
@@ -28,7 +29,7 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
     """Pack the results in `output` into `target`; says which leaderboard they are for.
 
     Raises:
-        SuiteError: the folder holds no scores of an official mode.
+        SuiteError: the folder holds no scores of an official mode, or the zip cannot be written.
         IncompleteResultsError: a dimension is missing, or was scored on videos that have changed since.
     """
     mode = _mode(output)
@@ -40,7 +41,7 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
             " score them into the same folder first"
         )
     _require_same_videos(output, names)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_writable_file(target)
     partial = target.with_name(f".{target.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-# As DINO's own: the weights come from torch's cache, whatever path the caller gives.
+# As DINO's own: the weights come from torch's cache, whatever path the caller gives, and any size of image is taken.
 HUBCONF = """
 import timm
 import torch
 
 def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
-    model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True)
+    model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     file = torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"
     model.load_state_dict(torch.load(file))
     return model

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from click.testing import CliRunner, Result
 
+from vdmini_bench.cli import main
 from vdmini_bench.datasets.video import write_video
-from vdmini_bench.vbench.dimensions import Mode
+from vdmini_bench.errors import ExitCode
+from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION, Mode
+from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.prompts import read_prompts, request_videos
 from vdmini_bench.vbench.scoring import Scoring
 
@@ -25,7 +31,7 @@ ENTRIES = [
 
 # Each dimension's answer is chosen by the plan; the scores are made from file names, so that mistakes show.
 DRIVER = """
-import json, math, sys
+import json, math, sys, time
 from pathlib import Path
 
 plan_file, asked, answer = map(Path, sys.argv[1:])
@@ -39,6 +45,8 @@ if behaviour == "fails":
     sys.exit("RuntimeError: CUDA out of memory")
 if behaviour == "silent":
     sys.exit(0)
+if behaviour == "sleeps":
+    time.sleep(100)
 if behaviour == "broken":
     answer.write_text('{"result": [0.5, [{"vid')
     sys.exit(0)
@@ -74,16 +82,35 @@ def write_prompts(folder: Path) -> Path:
     return file
 
 
-def draw_video(path: Path, seed: int, frames: int = 4) -> None:
+def draw_video(path: Path, seed: int, frames: int = 4, side: int = 32) -> None:
     """A small video of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
     write_video(path, pixels, 8)
+
+
+def invoke(*arguments: object) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def leave_the_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environment, cache and weights are in the test's own folder."""
+    monkeypatch.setenv("VDMINI_VBENCH_ENV", str(tmp_path / "env"))
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
+
+
+def write_weights(file: Path, content: bytes = b"weights") -> None:
+    """A file that may be a checkpoint: a zip archive."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
 
 
 class Bench:
     """A folder with all videos of some dimensions, an output folder, and the driver."""
 
-    def __init__(self, root: Path, dimensions: tuple[str, ...], *, filtered: bool = False) -> None:
+    def __init__(self, root: Path, dimensions: tuple[str, ...], *, filtered: bool = False, side: int = 128) -> None:
         self.root, self.dimensions, self.filtered = root, dimensions, filtered
         self.videos, self.output = root / "videos", root / "scores"
         self.prompt_file = write_prompts(root)
@@ -91,7 +118,7 @@ class Bench:
         (root / "driver.py").write_text(DRIVER, encoding="utf-8")
         self.plan()
         for place, request in enumerate(request_videos(self.prompts, dimensions, filtered=filtered)):
-            draw_video(self.videos / f"{request.name}.mp4", place, frames=2)
+            draw_video(self.videos / f"{request.name}.mp4", place, frames=3, side=side)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -102,11 +129,21 @@ class Bench:
         """Say how the driver answers for a dimension."""
         (self.root / "plan.json").write_text(json.dumps(behaviours), encoding="utf-8")
 
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the driver for that of a whole environment."""
+        record = {"vbench": VBENCH_VERSION, "versions": {}, "device": "CPU", "problems": dict.fromkeys(DIMENSIONS)}
+        monkeypatch.setattr(Environment, "record", lambda _: record)
+        monkeypatch.setattr(Environment, "command", property(lambda _: self.command))
+
+    def peek(self) -> list[str]:
+        """What the driver was asked so far."""
+        file = self.root / "calls.txt"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
     def calls(self) -> list[str]:
         """What the driver was asked since this was asked last."""
-        file = self.root / "calls.txt"
-        called = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        file.unlink(missing_ok=True)
+        called = self.peek()
+        (self.root / "calls.txt").unlink(missing_ok=True)
         return called
 
     def scoring(self, mode: Mode = "t2v", **changed: Any) -> Scoring:
@@ -114,3 +151,25 @@ class Bench:
         settings = {"dimensions": self.dimensions, "prompts": self.prompts, "filtered": self.filtered, **changed}
         places = {"folder": self.videos, "output": self.output, "command": self.command}
         return Scoring(mode=mode, packages="p", download=True, **places, **settings)
+
+
+def score_official(bench: Bench, *more: object) -> Result:
+    """Score the bench's videos as those of the official prompts, in `color`."""
+    places = (bench.videos, "--mode", "t2v", "--prompts", bench.prompt_file, "-o", bench.output)
+    return invoke("vbench", "score", *places, "--dimensions", "color", "--download", *more)
+
+
+def score_custom(bench: Bench, *dimensions: str) -> Result:
+    """Score the bench's videos as those of any prompts."""
+    names = ",".join(dimensions or ("subject_consistency",))
+    return invoke(
+        "vbench", "score", bench.videos, "--mode", "custom", "--dimensions", names, "-o", bench.output, "--download"
+    )
+
+
+def expect(done: Result, code: ExitCode, *said: str) -> None:
+    """It ended as it should, said it, and showed no traceback."""
+    assert done.exit_code == code, done.output
+    for part in said:
+        assert part in done.stderr
+    assert "Traceback" not in done.output

@@ -7,31 +7,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from small_suite import Bench, write_prompts
+from small_suite import Bench, invoke, leave_the_users_folders, write_prompts
 
 from vdmini_bench.assets import import_asset
-from vdmini_bench.cli import main
-from vdmini_bench.vbench.dimensions import DIMENSIONS, T2V, VBENCH_VERSION
-from vdmini_bench.vbench.environment import Environment
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+from vdmini_bench.vbench.dimensions import T2V
 
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VDMINI_VBENCH_ENV", str(tmp_path / "env"))
-    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
-
-
-def use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the bench's driver for that of a whole environment."""
-    record = {"vbench": VBENCH_VERSION, "versions": {}, "device": "CPU", "problems": dict.fromkeys(DIMENSIONS)}
-    monkeypatch.setattr(Environment, "record", lambda _: record)
-    monkeypatch.setattr(Environment, "command", property(lambda _: bench.command))
+    leave_the_users_folders(tmp_path, monkeypatch)
 
 
 def test_without_the_environment_the_next_command_is_named(tmp_path: Path) -> None:
@@ -43,7 +27,7 @@ def test_without_the_environment_the_next_command_is_named(tmp_path: Path) -> No
 def test_a_score_is_printed_kept_and_ends_with_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("subject_consistency", "imaging_quality")
     bench = Bench(tmp_path, names)
-    use(bench, monkeypatch)
+    bench.use(monkeypatch)
     arguments = ["vbench", "score", bench.videos, "--mode", "t2v", "--prompts", bench.prompt_file, "-o", bench.output]
     arguments += ["--dimensions", ",".join(names)]
     without_weights = invoke(*arguments)
@@ -75,7 +59,7 @@ def test_all_dimensions_have_a_total_and_a_zip(tmp_path: Path, monkeypatch: pyte
     bench.prompt_file.write_text(json.dumps(prompts), encoding="utf-8")
     for path in bench.videos.iterdir():
         path.rename(path.with_name(path.name.replace("a red bicycle", "a cat")))
-    use(bench, monkeypatch)
+    bench.use(monkeypatch)
     arguments = ["vbench", "score", bench.videos, "--mode", "t2v", "--prompts", bench.prompt_file, "-o", bench.output]
     done = invoke(*arguments, "--download", "--no-static-filter", "--json")
     assert done.exit_code == 0, done.stderr

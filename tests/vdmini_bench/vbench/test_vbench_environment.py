@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_suite import write_weights
 
 from vdmini_bench.errors import BenchError, ExitCode, MissingAssetsError
 from vdmini_bench.vbench import environment as module
@@ -84,15 +85,6 @@ def test_a_whole_environment_is_left_as_it_is(tmp_path: Path, monkeypatch: pytes
     assert environment.record() is not None
 
 
-def test_a_folder_with_other_things_is_never_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "env"
-    folder.mkdir()
-    (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(BenchError, match="is no virtual environment"):
-        create_environment(Environment(folder))
-    assert (folder / "thesis.txt").read_text() == "years of work"
-
-
 def test_a_python_that_the_package_does_not_install_on_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,12 +96,34 @@ def test_a_python_that_the_package_does_not_install_on_is_refused_at_once(
     assert not (tmp_path / "env").exists()
 
 
-def test_pip_that_fails_leaves_its_log_and_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PYTHON", sys.version_info[:2])
-    monkeypatch.setattr(module, "REQUIREMENTS", ("--no-such-option",))
-    with pytest.raises(BenchError, match=r"pip install failed with exit code 2: no such option.*env\.log"):
-        create_environment(Environment(tmp_path / "env"))
+def test_pip_that_fails_leaves_its_log_and_no_environment(tmp_path: Path) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "ERROR: No matching distribution found for vbench==0.1.5" >&2\nexit 1\n')
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo 3 11 || {{ mkdir -p "$3/bin"; cp {pip} "$3/bin/python"; }}\n')
+    for script in (pip, python):
+        script.chmod(0o755)
+    with pytest.raises(BenchError, match=r"pip install failed with exit code 1: ERROR: No matching.*env\.log"):
+        create_environment(Environment(tmp_path / "env"), str(python))
     assert Environment(tmp_path / "env").record() is None
+    assert "vbench==0.1.5" in (tmp_path / "env.log").read_text()
+
+
+@pytest.mark.parametrize("foreign", ["pyvenv.cfg", "thesis.txt"])
+def test_an_environment_of_the_users_is_never_removed(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / foreign).write_text("theirs")
+    with pytest.raises(BenchError, match="which are left as they are: choose another VDMINI_VBENCH_ENV"):
+        create_environment(Environment(tmp_path / "env"))
+    assert (tmp_path / "env" / foreign).read_text() == "theirs"
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="holds other things"):
+        create_environment(Environment(tmp_path / "file"))
+    with pytest.raises(BenchError, match=r"nothing can be made in .*file"):
+        create_environment(Environment(tmp_path / "file" / "env"))
 
 
 def test_the_driver_runs_apart_from_our_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +160,12 @@ def test_readiness_says_dimension_by_dimension_what_to_get(tmp_path: Path, monke
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
     environment = pretend(tmp_path / "env", color="ModuleNotFoundError: No module named 'detectron2'")
     clip = tmp_path / "weights" / "clip_model" / "ViT-L-14.pt"
-    clip.parent.mkdir(parents=True)
-    clip.touch()
+    write_weights(clip)
     found = {item.dimension: item for item in examine_dimensions(environment)}
     assert {*found} == {*DIMENSIONS}
     assert found["temporal_flickering"].missing == ("raft_model/models/raft-things.pth (without --no-static-filter)",)
     raft = tmp_path / "weights" / "raft_model" / "models" / "raft-things.pth"
-    raft.parent.mkdir(parents=True)
-    raft.touch()
+    write_weights(raft)
     found |= {item.dimension: item for item in examine_dimensions(environment)}
     assert found["temporal_flickering"].missing == found["dynamic_degree"].missing == ()
     assert found["aesthetic_quality"].missing == ("aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from small_suite import draw_video
 
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import read_frames, write_video
 from vdmini_bench.errors import ExitCode
+from vdmini_bench.metrics.flickering import temporal_flickering
 from vdmini_bench.vbench import environment as module
+from vdmini_bench.vbench.completeness import measure_video
 from vdmini_bench.vbench.dimensions import OF_MODE
 from vdmini_bench.vbench.environment import Environment, create_environment, default_environment, packages_digest
 from vdmini_bench.vbench.prompts import read_prompts, request_videos
@@ -45,7 +47,7 @@ def score(official: Environment, folder: Path, *dimensions: str) -> Report:
     )
 
 
-def test_flickering_is_the_official_functions_and_the_formulas(official: Environment, tmp_path: Path) -> None:
+def test_flickering_is_the_official_functions_and_our_own(official: Environment, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for seed in range(3):
         draw_video(videos / f"a lake; it's still-{seed}.mp4", seed, frames=4 + seed)
@@ -65,17 +67,8 @@ def test_flickering_is_the_official_functions_and_the_formulas(official: Environ
     assert found.videos == pytest.approx(direct, abs=1e-7)
     assert found.score == pytest.approx(sum(direct.values()) / 3, abs=1e-7)
     for path in paths:
-        frames = read_with_opencv(path)
-        by_hand = 1 - np.abs(np.diff(frames, axis=0)).mean() / 255
-        assert found.videos[path.name] == pytest.approx(by_hand, abs=1e-5)
-
-
-def read_with_opencv(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    while (read := capture.read())[0]:
-        frames.append(read[1])
-    return np.stack(frames).astype(np.float64)
+        frames = read_frames(path, measure_video(path)[0])
+        assert found.videos[path.name] == pytest.approx(temporal_flickering(frames), abs=1e-7)
 
 
 def test_the_packages_prompts_are_the_official_ones(official: Environment) -> None:

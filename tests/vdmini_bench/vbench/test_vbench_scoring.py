@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from small_suite import Bench, draw_video
+from small_suite import Bench, draw_video, write_weights
 
 from vdmini_bench.errors import ExitCode, MissingAssetsError, SuiteError
 from vdmini_bench.vbench.completeness import IncompleteVideosError
@@ -141,7 +141,7 @@ def test_the_filter_keeps_the_first_five_still_videos_in_the_official_order(tmp_
     assert [*kept.videos] == [f"a still lake.-{index}.mp4" for index in (1, 11, 12, 13, 14)]
     assert bench.calls() == ["filter", "temporal_flickering"]
     assert report.protocol == "vbench-t2v"
-    draw_video(bench.videos / "a still lake.-24.mp4", 99)
+    draw_video(bench.videos / "a still lake.-24.mp4", 99, side=128)
     assert score_videos(bench.scoring()).outcomes[0].cached
     assert bench.calls() == ["filter"]
 
@@ -189,11 +189,10 @@ def test_weights_that_are_missing_are_named_before_anything_runs(
     with pytest.raises(MissingAssetsError, match=f"imaging_quality: {missing}"):
         score_videos(scoring)
     assert bench.calls() == []
-    missing.parent.mkdir(parents=True)
-    missing.write_bytes(b"weights")
+    write_weights(missing)
     assert score_videos(scoring).exit_code == ExitCode.OK
     bench.calls()
-    missing.write_bytes(b"other weights")
+    write_weights(missing, b"other weights")
     score_videos(scoring)
     assert bench.calls() == ["imaging_quality"]
 
