@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vdmini_bench.clips import ClipReader
-from vdmini_bench.metrics.c3d import clips_to_probabilities
+from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.fvd import NetworkResize, clips_to_features, fvd_version, load_i3d
-from vdmini_bench.progress import progress
+from vdmini_bench.metrics.growing import GrowingRows
+from vdmini_bench.sharing import Share, in_order_again, share_device, share_out
 
 FEATURES = "features.safetensors"
 
@@ -34,7 +36,7 @@ class ClipFeatures:
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a job's folder."""
-        arrays = {"logits": self.logits, "flows": self.flows}
+        arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "flows": self.flows}
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities
         save_file(arrays, folder / FEATURES, metadata={"version": self.version})
@@ -50,35 +52,53 @@ def clip_features(
     reader: ClipReader,
     label: str,
     network_resize: NetworkResize = "antialiased",
-    c3d: nn.Module | None = None,
+    classify: bool = False,
     packaged: bool = False,
 ) -> ClipFeatures:
     """Read and score all clips, a few in memory at a time; a clip's features depend on that clip alone.
 
-    With `packaged`, I3D has the package's weights even where a TorchScript file was imported.
+    The processes of a launch each take a share of the clips. With `classify` the imported C3D sees them too; with
+    `packaged` I3D has the package's weights even where a TorchScript file was imported.
 
     Raises:
         IncompleteError: some clips could not be read.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network: nn.Module = load_i3d(packaged=packaged).to(device)
+    parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged)
+    some = [part for part in parts if part is not None]
+    probabilities = [part.probabilities for part in some if part.probabilities is not None]
+    return ClipFeatures(
+        in_order_again([part.logits for part in some]),
+        in_order_again([part.flows for part in some]),
+        some[0].version,
+        in_order_again(probabilities) if probabilities else None,
+    )
+
+
+def _share_of_features(
+    share: Share, reader: ClipReader, label: str, network_resize: NetworkResize, classify: bool, packaged: bool
+) -> ClipFeatures | None:
+    """The features of one process's clips, None where there are more processes than clips."""
+    own = replace(reader, paths=share.of(reader.paths), problems=[])
+    if not own.paths:
+        return None
+    network = load_i3d(packaged=packaged).to(share_device())
+    c3d = load_c3d() if classify else None
     if c3d is not None:
-        c3d = c3d.to(device)
-    flows: list[NDArray[np.float64]] = []
-    probabilities: list[Tensor] = []
+        c3d = c3d.to(share_device())
+    flows, probabilities = GrowingRows(), GrowingRows()
 
     def clips() -> Iterator[Tensor]:
-        for clip, flow in reader.with_flows():
-            flows.append(flow)
+        for clip, flow in own.with_flows():
+            flows.add(flow)
             # B T C H W uint8 with B = 1.
             batch = torch.from_numpy(clip).permute(0, 3, 1, 2)[None]
             if c3d is not None:
-                probabilities.append(clips_to_probabilities([batch.to(device)], c3d))
+                probabilities.add(clips_to_probabilities([batch.to(share_device())], c3d)[0].numpy())
             yield batch
-        reader.check()
+        own.check()
 
-    with progress(label, len(reader)) as advance:
-        reader.on_clip = advance
+    with share.progress(label, len(own)) as advance:
+        own.on_clip = advance
         logits = clips_to_features(clips(), network, network_resize)
-    classes = torch.cat(probabilities).numpy() if probabilities else None
-    return ClipFeatures(logits.numpy(), np.stack(flows), fvd_version(network), classes)
+    classes = probabilities.array() if c3d is not None else None
+    return ClipFeatures(logits.numpy(), flows.array(), fvd_version(network), classes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vdmini_bench.assets import AssetError, import_asset
 from vdmini_bench.features import ClipFeatures
 from vdmini_bench.measurement import Score
-from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.c3d import C3dUcf101, clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.metrics.inception import inception_score_stylegan_v, inception_score_tgan_v2
@@ -92,9 +92,11 @@ def test_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str
 )
 def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "c3d.pt").write_bytes(content)
-    import_asset("c3d-ucf101", tmp_path / "c3d.pt", tmp_path / "cache")
     with pytest.raises(AssetError, match=said):
-        load_c3d(tmp_path / "cache")
+        C3dUcf101(tmp_path / "c3d.pt")
+    with pytest.raises(AssetError, match=said):
+        import_asset("c3d-ucf101", tmp_path / "c3d.pt", tmp_path / "cache")
+    assert load_c3d(tmp_path / "cache") is None
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from vdmini_bench.metrics.i3d import ConvolutionUnit, InceptionI3d, MaxPoolSame, pad_same, read_original_weights
+from vdmini_bench.metrics.fvd import load_i3d
+from vdmini_bench.metrics.i3d import ConvolutionUnit, InceptionI3d, MaxPoolSame, Triple, pad_same, read_original_weights
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,33 @@ def test_logits_equal_the_original(network: InceptionI3d, golden: Path) -> None:
         logits = network(video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1)
     assert logits.shape == (2, 400)
     assert np.abs(logits.numpy() - vectors["logits"]).max() < 1e-4
+
+
+def test_folded_logits_equal_the_original(i3d_weights: Path, golden: Path) -> None:
+    folded = load_i3d(packaged=True)
+    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in folded.modules())
+    vectors = np.load(golden / "i3d_kinetics400.npz")
+    video = torch.from_numpy(vectors["video"]).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    with torch.inference_mode():
+        logits = folded(video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1)
+    assert np.abs(logits.numpy() - vectors["logits"]).max() < 1e-4
+
+
+def test_a_folded_unit_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    unit = ConvolutionUnit(5, 7, (3, 3, 3), (2, 2, 2)).eval().requires_grad_(False)
+    norm = unit.norm
+    assert isinstance(norm, torch.nn.BatchNorm3d)
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        torch.nn.init.normal_(values)  # type: ignore[arg-type]
+    torch.nn.init.uniform_(norm.running_var, 1e-4, 2)  # type: ignore[arg-type]
+    clip = torch.randn(2, 5, 9, 10, 11)
+    before = unit(clip)
+    unit.fold_norm()
+    unit.fold_norm()
+    assert torch.allclose(unit(clip), before, rtol=1e-4, atol=1e-5)
+    assert before.min() == 0
+    assert before.max() > 1
 
 
 def test_nine_frames_are_enough(network: InceptionI3d) -> None:
@@ -70,6 +100,21 @@ def test_max_pooling_ignores_padding() -> None:
     row = -torch.tensor([[[[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]]]])
     assert MaxPoolSame((1, 1, 3), (1, 1, 2))(row).flatten().tolist() == [-1, -3, -5]
     assert MaxPoolSame((3, 3, 3), (1, 1, 1))(row).flatten().tolist() == [-1, -1, -2, -3, -4, -5]
+
+
+SIDES = st.integers(1, 12)
+# Those of the network.
+POOLS = [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]
+
+
+@given(st.tuples(SIDES, SIDES, SIDES), st.sampled_from(POOLS))
+def test_max_pooling_pads_as_the_convolutions_do(size: tuple[int, int, int], pool: tuple[Triple, Triple]) -> None:
+    kernel, stride = pool
+    video = torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(0))
+    padded = pad_same(video, kernel, stride, value=-torch.inf)
+    pooled = MaxPoolSame(kernel, stride)(video)
+    assert torch.equal(pooled, torch.nn.functional.max_pool3d(padded, kernel, stride))
+    assert pooled.shape[2:] == tuple(-(-side // step) for side, step in zip(size, stride, strict=True))
 
 
 def test_convolution_unit_by_hand() -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vdmini_bench.assets import ASSETS, AssetError, asset_path, fetch_asset
-
-if TYPE_CHECKING:
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
 FID_VERSION = "torchmetrics-1"
 WEIGHTS = "pytorch-fid-inception"
@@ -33,30 +29,74 @@ class FidInception(nn.Module):
         return pooled.flatten(1)
 
 
-def frame_fid(real_frames: Iterable[Tensor], generated_frames: Iterable[Tensor], features: nn.Module) -> float:
-    """Frechet inception distance between two sets of frames, by torchmetrics (Heusel et al. 2017); covariance by N - 1.
+class FrameFid:
+    """Frechet inception distance of sets of frames from one real set, by torchmetrics (Heusel et al. 2017).
+
+    Real frames go through the network once, whatever the number of sets; the covariance is divided by N - 1.
 
     Args:
         real_frames: batches N 3 H W uint8 RGB.
-        generated_frames: batches of the same kind.
         features: N 3 H W uint8 to N x D float, with an integer attribute `num_features` = D; it runs where its
             parameters are. Distances with unlike networks are not comparable.
 
     Raises:
-        ValueError: `features` has no `num_features`, a batch has another layout or dtype, or a set fewer than 2 frames.
+        ValueError: `features` has no `num_features`, a batch has another layout or dtype, or there are under 2 frames.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
-    # Without it torchmetrics would feed a random 299x299 picture, which draws from the caller's random state.
-    if not isinstance(getattr(features, "num_features", None), int):
-        raise ValueError(f"{type(features).__name__} has no integer num_features: set it to the number of its features")
-    parameter = next(features.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    metric = FrechetInceptionDistance(feature=features.eval(), normalize=False).to(device)
-    with torch.inference_mode():
-        _update(metric, real_frames, device, real=True)
-        _update(metric, generated_frames, device, real=False)
-        return float(metric.compute())
+    def __init__(self, real_frames: Iterable[Tensor], features: nn.Module) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        # Without it torchmetrics would feed a random 299x299 picture, which draws from the caller's random state.
+        if not isinstance(getattr(features, "num_features", None), int):
+            raise ValueError(
+                f"{type(features).__name__} has no integer num_features: set it to the number of its features"
+            )
+        parameter = next(features.parameters(), None)
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+        metric = FrechetInceptionDistance(feature=features.eval(), normalize=False, reset_real_features=False)
+        self._metric = metric.to(self.device)
+        self._update(real_frames, real=True)
+
+    def distance(self, generated_frames: Iterable[Tensor]) -> float:
+        """How far frames, batches N 3 H W uint8 RGB, are from the real ones.
+
+        Raises:
+            ValueError: a batch has another layout or dtype, or there are under 2 frames.
+        """
+        with torch.inference_mode():
+            # Real frames are kept.
+            self._metric.reset()
+            self._update(generated_frames, real=False)
+            return float(self._metric.compute())
+
+    def _update(self, batches: Iterable[Tensor], *, real: bool) -> None:
+        frames = 0
+        with torch.inference_mode():
+            for batch in batches:
+                if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
+                    raise ValueError(
+                        f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W"
+                    )
+                self._metric.update(batch.to(self.device), real=real)
+                frames += len(batch)
+        if frames < 2:
+            raise ValueError(f"{frames} {'real' if real else 'generated'} frames: at least 2 are needed")
+
+
+def frame_fid(real_frames: Iterable[Tensor], generated_frames: Iterable[Tensor], features: nn.Module) -> float:
+    """Frechet inception distance between two sets of frames, as `FrameFid` takes them; raises ValueError as it does."""
+    return FrameFid(real_frames, features).distance(generated_frames)
+
+
+def why_no_inception(cache: Path | None = None) -> str | None:
+    """Why frame FID cannot be had, with what to do about it, or None where its package and weights are here."""
+    try:
+        _network_type()
+    except AssetError as error:
+        return str(error)
+    if asset_path(WEIGHTS, cache) is None and not _hub_weights().is_file():
+        return f"no Inception network: vdmini-bench assets import {WEIGHTS} PATH"
+    return None
 
 
 def load_inception_features(cache: Path | None = None) -> FidInception:
@@ -65,30 +105,29 @@ def load_inception_features(cache: Path | None = None) -> FidInception:
     Raises:
         AssetError: the package or the weights are missing, or the imported weights have changed.
     """
-    try:
-        from pytorch_fid.inception import InceptionV3
-    except ImportError as error:
-        raise AssetError(WEIGHTS, f"FID needs the package pytorch-fid ({error})", "pip install pytorch-fid") from error
+    network_type = _network_type()
     hub = Path(torch.hub.get_dir())
-    if asset_path(WEIGHTS, cache) is None and (hub / ASSETS[WEIGHTS].file_name).is_file():
+    if asset_path(WEIGHTS, cache) is None and _hub_weights().is_file():
         folder = hub
     else:
         folder = fetch_asset(WEIGHTS, cache).parent.parent
     # pytorch-fid has no argument for the file: it asks torch.hub, which looks in its folder before it downloads.
     torch.hub.set_dir(str(folder))
     try:
-        network = InceptionV3()
+        network = network_type()
     finally:
         torch.hub.set_dir(str(hub))
-    return FidInception(network).eval()
+    return FidInception(network).eval().requires_grad_(False)
 
 
-def _update(metric: FrechetInceptionDistance, batches: Iterable[Tensor], device: torch.device, *, real: bool) -> None:
-    frames = 0
-    for batch in batches:
-        if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
-            raise ValueError(f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W")
-        metric.update(batch.to(device), real=real)
-        frames += len(batch)
-    if frames < 2:
-        raise ValueError(f"{frames} {'real' if real else 'generated'} frames: at least 2 are needed")
+def _network_type() -> type[nn.Module]:
+    try:
+        from pytorch_fid.inception import InceptionV3
+    except ImportError as error:
+        raise AssetError(WEIGHTS, f"FID needs the package pytorch-fid ({error})", "pip install pytorch-fid") from error
+    network_type: type[nn.Module] = InceptionV3
+    return network_type
+
+
+def _hub_weights() -> Path:
+    return Path(torch.hub.get_dir()) / ASSETS[WEIGHTS].file_name

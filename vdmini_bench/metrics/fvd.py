@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset, verify_asset
+from vdmini_bench.metrics.growing import GrowingRows
 from vdmini_bench.metrics.i3d import CLASSES, FEWEST_FRAMES, SIZE, InceptionI3d
 
 FVD_VERSION = "i3d-kinetics400-logits-1"
@@ -103,11 +104,12 @@ def load_i3d(cache: Path | None = None, packaged: bool = False) -> nn.Module:
 
 
 def load_packaged_i3d(cache: Path | None = None) -> InceptionI3d:
-    """The network with the weights of the package registry, whether or not a TorchScript file was imported."""
+    """The network with the weights of the package registry, batch norms folded; an imported TorchScript file or not."""
     from safetensors.torch import load_file
 
     network = InceptionI3d()
     network.load_state_dict(load_file(fetch_asset("i3d-kinetics400", cache)))
+    network.fold_norms()
     return network
 
 
@@ -135,15 +137,14 @@ def clips_to_features(
     device = torch.device("cpu") if parameter is None else parameter.device
     # TF32 keeps 10 bits of each factor, and only on some cards: the same clips must give the same features on all.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False)
+    rows = GrowingRows()
     with torch.inference_mode(), exact:
-        rows = [
-            network(prepare_clips(clip, device, network_resize)).float().cpu()
-            for batch in clips
-            for clip in _single(batch)
-        ]
-    if not rows:
+        for batch in clips:
+            for clip in _single(batch):
+                rows.add(network(prepare_clips(clip, device, network_resize)).float().cpu().numpy()[0])
+    if not rows.count:
         raise ValueError("no clips: the iterable of batches is empty")
-    return torch.cat(rows)
+    return torch.from_numpy(rows.array())
 
 
 def _single(batch: Tensor) -> Iterable[Tensor]:

@@ -56,17 +56,47 @@ class ConvolutionUnit(nn.Module):
         self.symmetric = stride == (1, 1, 1)
         padding = _half(kernel) if self.symmetric else (0, 0, 0)
         self.convolution = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
-        self.norm = nn.BatchNorm3d(channels_out, eps=1e-3)
+        self.norm: nn.Module = nn.BatchNorm3d(channels_out, eps=1e-3)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map B C T H W float to B C' T' H' W' float, not negative."""
         if not self.symmetric:
             inputs = pad_same(inputs, self.kernel, self.stride, value=0.0)
-        return functional.relu(self.norm(self.convolution(inputs)))
+        # In place: nobody else holds what it is given, and memory costs more here than arithmetic.
+        return functional.relu_(self.norm(_convolve(inputs, self.convolution)))
+
+    def fold_norm(self) -> None:
+        """Put the batch norm's scale and shift into the convolution: the same function but for rounding."""
+        norm, convolution = self.norm, self.convolution
+        if not isinstance(norm, nn.BatchNorm3d):
+            return
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        weight = convolution.weight.double() * scale.reshape(-1, 1, 1, 1, 1)
+        convolution.weight = nn.Parameter(weight.detach().to(convolution.weight.dtype))
+        convolution.bias = nn.Parameter(shift.detach().to(convolution.weight.dtype))
+        self.norm = nn.Identity()
+
+
+def _convolve(inputs: Tensor, layer: nn.Conv3d) -> Tensor:
+    """What the layer gives, by oneDNN's kernels where they are there.
+
+    PyTorch asks them for small kernels only where it has several threads: in one it is slower by half, and rounds
+    otherwise.
+    """
+    if inputs.device.type != "cpu" or inputs.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        plain: Tensor = layer(inputs)
+        return plain
+    assert not isinstance(layer.padding, str)
+    return torch.mkldnn_convolution(
+        inputs, layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation, layer.groups
+    )
 
 
 class MaxPoolSame(nn.Module):
-    """Max pooling with "SAME" padding: padded places never win."""
+    """Max pooling with "SAME" padding: padded places never win. An even window needs a stride above 1."""
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
@@ -74,10 +104,10 @@ class MaxPoolSame(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map B C T H W float to B C T' H' W' float."""
-        if self.stride == (1, 1, 1):
-            return functional.max_pool3d(inputs, self.kernel, self.stride, padding=_half(self.kernel))
-        padded = pad_same(inputs, self.kernel, self.stride, value=-torch.inf)
-        return functional.max_pool3d(padded, self.kernel, self.stride)
+        # What is missing at the end of an axis is left to `ceil_mode`, which needs no padded copy.
+        sizes = zip(inputs.shape[2:], self.kernel, self.stride, strict=True)
+        before = [max((-(-size // step) - 1) * step + window - size, 0) // 2 for size, window, step in sizes]
+        return functional.max_pool3d(inputs, self.kernel, self.stride, padding=before, ceil_mode=True)
 
 
 class MixedBlock(nn.Module):
@@ -135,6 +165,12 @@ class InceptionI3d(nn.Module):
         )
         self.logits = nn.Conv3d(1024, CLASSES, 1)
         self.eval()
+
+    def fold_norms(self) -> None:
+        """Put every batch norm into its convolution, after loading weights; logits move by rounding, some 3e-5."""
+        for module in self.modules():
+            if isinstance(module, ConvolutionUnit):
+                module.fold_norm()
 
     def forward(self, video: Tensor) -> Tensor:
         """Classify clips.
