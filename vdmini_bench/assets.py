@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,9 @@ ASSETS = {
 # Folders, which stay where they are: what each must hold, as a pattern below it.
 FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
 
+# TorchScript files whose published hash is not known.
+SCRIPTS = ("i3d-torchscript", "c3d-ucf101")
+
 
 class AssetError(Exception):
     """An asset that is missing, damaged or cannot be fetched; `command` is what to run next."""
@@ -193,6 +197,8 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
             raise AssetError(name, f"{path} holds no {wanted}", _import_command(name))
     elif not path.is_file():
         raise AssetError(name, f"{path} is not a file", _import_command(name))
+    else:
+        _check_kind(name, path)
     with _locked(name, stored), tempfile.TemporaryDirectory(dir=stored.parent, prefix=".import-") as work:
         if name in FOLDERS:
             temporary = Path(work) / "record"
@@ -205,7 +211,7 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
             # Checked after the copy, so that what was checked is what is kept.
             temporary = Path(work) / "copy"
             shutil.copyfile(path, temporary)
-            _check_published(name, temporary)
+            _check_published(name, temporary, path.name)
             _install(temporary, stored)
     found = asset_path(name, cache)
     assert found is not None
@@ -319,15 +325,32 @@ def _extract_member(name: str, archive: Path, member: str, work: Path) -> Path:
     return target
 
 
-def _check_published(name: str, path: Path) -> None:
+def _check_published(name: str, path: Path, file_name: str) -> None:
     expected, actual = ASSETS[name].sha256, sha256_of(path)
     if expected is not None and actual != expected:
-        raise AssetError(name, f"{path.name} has sha256 {actual}, the published file {expected}", _command(name))
+        raise AssetError(name, f"{file_name} has sha256 {actual}, the published file {expected}", _command(name))
+
+
+def _check_kind(name: str, path: Path) -> None:
+    """Refuse a web page saved in place of weights, and what is no TorchScript (a zip with `code/`); nothing is run."""
+    with path.open("rb") as file:
+        if file.read(64).lstrip().startswith(b"<"):
+            raise AssetError(name, f"{path} is a web page, not weights: download it again", _command(name))
+    if name not in SCRIPTS:
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            holds_code = any(member.partition("/")[2].startswith("code/") for member in archive.namelist())
+    except zipfile.BadZipFile as error:
+        reason = f"{path} is no TorchScript file, or a part of one ({error})"
+        raise AssetError(name, reason, _command(name)) from error
+    if not holds_code:
+        raise AssetError(name, f"{path} is no TorchScript file: it holds no code", _command(name))
 
 
 def _install_i3d(weights: Path, stored: Path) -> None:
     """Check the published weight file, then convert it: an unchecked pickle is never opened."""
-    _check_published("i3d-kinetics400", weights)
+    _check_published("i3d-kinetics400", weights, weights.name)
     from safetensors.torch import save_file
 
     from vdmini_bench.metrics.i3d import read_original_weights

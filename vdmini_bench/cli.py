@@ -42,30 +42,9 @@ def run(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
-    from vdmini_bench.progress import quiet_libraries, say
-    from vdmini_bench.suite import load_suite
+    from vdmini_bench.sharing import lead
 
-    chosen = load_suite(suite, profile, overrides)
-    banner = f"suite {chosen.name}, profile {chosen.profile_name}"
-    (say if as_json else click.echo)(f"{banner}: {chosen.profile.stand_in}" if chosen.profile.stand_in else banner)
-    quiet_libraries()
-    if only_plan:
-        from vdmini_bench.preview import preview_run, print_preview
-
-        preview = preview_run(chosen, results)
-        click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
-        return
-    from vdmini_bench.run import run_suite
-    from vdmini_bench.workers import choose_workers
-
-    result = run_suite(chosen, results, choose_workers(workers))
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-    else:
-        _print_run(chosen.name, result)
-    for problem in result.problems:
-        click.echo(problem, err=True)
-    sys.exit(result.exit_code)
+    lead(lambda: _run(suite, profile, overrides, only_plan, workers, results, as_json))
 
 
 @main.command()
@@ -199,13 +178,43 @@ def doctor(as_json: bool) -> None:
         sys.exit(ExitCode.FAILED)
 
 
+def _run(
+    suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, workers: int | None, results: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from vdmini_bench.progress import quiet_libraries, say
+    from vdmini_bench.vbench_suite import load_any_suite
+
+    chosen = load_any_suite(suite, profile, overrides)
+    banner = f"suite {chosen.name}, profile {chosen.profile_name}"
+    (say if as_json else click.echo)(f"{banner}: {chosen.profile.stand_in}" if chosen.profile.stand_in else banner)
+    quiet_libraries()
+    if only_plan:
+        from vdmini_bench.preview import preview_run, print_preview
+
+        preview = preview_run(chosen, results)
+        click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
+        return
+    from vdmini_bench.run import run_suite
+    from vdmini_bench.workers import choose_workers
+
+    result = run_suite(chosen, results, choose_workers(workers))
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        _print_run(chosen.name, result)
+    for problem in result.problems:
+        click.echo(problem, err=True)
+    sys.exit(result.exit_code)
+
+
 def _print_run(suite: str, result: RunResult) -> None:
     from vdmini_bench.table import print_table, wide_table
 
     header, lines = wide_table(result.rows)
     print_table(f"{suite}, profile {result.profile}", header, lines)
-    if result.rows and result.rows[0].note:
-        click.echo(result.rows[0].note)
+    if result.stand_in:
+        click.echo(result.stand_in)
     click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
     click.echo(f"table, contact sheet and records: {result.run_dir}")
 

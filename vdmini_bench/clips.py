@@ -202,6 +202,10 @@ def _with_flows(reading: _Reading, path: Path) -> tuple[NDArray[np.uint8], NDArr
     return clip if isinstance(clip, UnreadableVideoError) else (clip, flow_magnitudes(clip))
 
 
+def _do_nothing() -> None:
+    """What happens after each clip unless a reader is told; named, so that a reader can be sent to a process."""
+
+
 @dataclass
 class ClipReader:
     """Iterates over the frames of video files, T H W C uint8 each, and keeps the unreadable ones for `check`.
@@ -217,7 +221,7 @@ class ClipReader:
     width: int | None = None
     height: int | None = None
     freeze: bool = False
-    on_clip: Callable[[], None] = lambda: None
+    on_clip: Callable[[], None] = _do_nothing
     problems: list[UnreadableVideoError] = field(default_factory=list)
     preprocessing: Preprocessing = "resize"
     offset_seed: int | None = None

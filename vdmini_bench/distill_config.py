@@ -9,7 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.suite import DistillSpec, Positive, Specification, Suite, check_channels, load_suite
+from vdmini_bench.suite import DistillSpec, Positive, Specification, Suite, check_channels
+from vdmini_bench.vbench_suite import VBenchSuite, load_any_suite
 from vdmini_bench.yaml_document import Document
 
 SHAPE = "a suite or a distillation's configuration, which is a mapping,"
@@ -121,7 +122,9 @@ class DistillConfig(Specification):
         return preview
 
 
-def load_distillation(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> Suite | DistillConfig:
+def load_distillation(
+    path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()
+) -> Suite | VBenchSuite | DistillConfig:
     """Read a suite with its profile chosen, or a distillation's configuration, and apply `key.path=value` overrides.
 
     A configuration's paths, those in `overrides` too, are relative to its file and come back resolved.
@@ -130,9 +133,9 @@ def load_distillation(path: Path, profile: str | None = None, overrides: tuple[s
         SuiteError: with file:line:column, what is wrong and the nearest valid key.
     """
     document = Document.read(path, SHAPE)
+    if "profiles" in document.data:
+        return load_any_suite(path, profile, overrides)
     if "kind" not in document.data:
-        if "profiles" in document.data:
-            return load_suite(path, profile, overrides)
         raise SuiteError(
             f"{path}:1:1: neither a suite, which has `profiles`, nor a distillation's configuration, which has"
             " `kind: distillation`: add one of them"

@@ -13,6 +13,7 @@ from typing import Any
 
 from vdmini.conditioning import EncodeSettings, conditioning_of
 from vdmini.distill import DivergedError
+from vdmini.latents import ClipSource
 from vdmini.models import ModelLoadError, VideoModel, load_model
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
@@ -27,6 +28,7 @@ from vdmini_bench.jobs import Job, TrainingInputs, plan_configured, plan_trainin
 from vdmini_bench.loss_log import LOSSES
 from vdmini_bench.prepare import (
     DRAWN,
+    Missing,
     check_writable,
     dataset_root,
     deciding_versions,
@@ -44,8 +46,12 @@ from vdmini_bench.stages.distill import distill_student
 from vdmini_bench.stages.encode import encode_clips
 from vdmini_bench.stages.prune import plan_of, prune_teacher
 from vdmini_bench.store import Store
-from vdmini_bench.suite import Suite
+from vdmini_bench.suite import CommonProfile, CommonSuite, Suite
 from vdmini_bench.training_clips import DatasetClips, configured_clips, preview_of
+from vdmini_bench.vbench_data import training_data
+from vdmini_bench.vbench_prepare import find_missing as find_missing_of_videos
+from vdmini_bench.vbench_prepare import training_inputs
+from vdmini_bench.vbench_suite import VBenchSuite
 from vdmini_bench.workbench import STUDENT
 
 # One step's losses say little: the last ones are averaged.
@@ -69,7 +75,9 @@ class Distillation:
         return any(self.store.is_done(job.stage, job.key) for job in self.jobs if job.stage == stage)
 
 
-def prepare_distillation(asked: Suite | DistillConfig, results: Path, processes: int, *, write: bool) -> Distillation:
+def prepare_distillation(
+    asked: Suite | VBenchSuite | DistillConfig, results: Path, processes: int, *, write: bool
+) -> Distillation:
     """Find what a distillation reads and digest it; with `write` also draw the clips that a suite has drawn.
 
     Raises:
@@ -79,34 +87,46 @@ def prepare_distillation(asked: Suite | DistillConfig, results: Path, processes:
     """
     store = Store(results)
     _check_share(asked, processes)
+    missing: list[Missing] = []
     if isinstance(asked, Suite):
         missing = find_missing(asked.profile, measured=False)
-        if missing:
-            raise MissingAssetsError(missing_table(asked, missing))
+    elif isinstance(asked, VBenchSuite):
+        missing = find_missing_of_videos(asked.profile, measured=False)
+    if missing:
+        assert isinstance(asked, CommonSuite)
+        raise MissingAssetsError(missing_table(asked, missing))
     if write:
         check_writable(results)
-    return _of_suite(asked, store, write) if isinstance(asked, Suite) else _of_configuration(asked, store, write)
+    if isinstance(asked, DistillConfig):
+        return _of_configuration(asked, store, write)
+    return _of_suite(asked, store, write) if isinstance(asked, Suite) else _of_vbench(asked, store, write)
 
 
 def recipe_of_suite(
     suite: Suite, train: tuple[VideoFile, ...], teacher: str, teacher_sha256: str, pruning: str
 ) -> Recipe:
     """The recipe of a suite's profile, on the clips that it chose."""
-    profile = suite.profile
-    frames, rate = profile.protocol.frames, profile.protocol.frames_per_second
+    profile, sample = suite.profile, suite.profile.sample
+    source = DatasetClips(train, profile.frames, profile.frames_per_second, sample.width, sample.height)
+    return recipe_of_profile(profile, source, teacher, teacher_sha256, pruning)
+
+
+def recipe_of_profile(
+    profile: CommonProfile, source: ClipSource, teacher: str, teacher_sha256: str, pruning: str
+) -> Recipe:
+    """The recipe of a profile of any kind, on the clips that `source` gives."""
     sample = profile.sample
-    source = DatasetClips(train, frames, rate, sample.width, sample.height)
     return Recipe(
         teacher=teacher,
         teacher_sha256=teacher_sha256,
         pruning=pruning,
         dtype=profile.dtype,
         clips=lambda model, folder: source,
-        count=profile.dataset.train_clips,
-        frames=frames,
+        count=profile.train_clips,
+        frames=profile.frames,
         height=sample.height,
         width=sample.width,
-        encoding=EncodeSettings(rate, sample.motion_bucket, sample.noise_strength),
+        encoding=EncodeSettings(profile.frames_per_second, sample.motion_bucket, sample.noise_strength),
         distill=profile.distill,
     )
 
@@ -131,6 +151,17 @@ def _of_suite(suite: Suite, store: Store, write: bool) -> Distillation:
     )
     teacher = str(model_folder(profile.teacher))
     recipe = recipe_of_suite(suite, train, teacher, inputs.teacher, inputs.plan)
+    return Distillation(recipe, store, tuple(plan_training(profile, inputs)))
+
+
+def _of_vbench(suite: VBenchSuite, store: Store, write: bool) -> Distillation:
+    profile = suite.profile
+    data = training_data(profile, store, write=write)
+    digest = "not drawn yet" if data is None else data.digest
+    inputs = training_inputs(profile, digest, deciding_versions(package_versions()))
+    source = DatasetClips((), profile.frames, profile.frames_per_second, 0, 0) if data is None else data.source
+    teacher = str(model_folder(profile.teacher))
+    recipe = recipe_of_profile(profile, source, teacher, inputs.teacher, inputs.plan)
     return Distillation(recipe, store, tuple(plan_training(profile, inputs)))
 
 
@@ -162,8 +193,8 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
     return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, clips.count)))
 
 
-def _check_share(asked: Suite | DistillConfig, processes: int) -> None:
-    distill = asked.profile.distill if isinstance(asked, Suite) else asked.distill
+def _check_share(asked: CommonSuite | DistillConfig, processes: int) -> None:
+    distill = asked.profile.distill if isinstance(asked, CommonSuite) else asked.distill
     try:
         settings_of(distill).share(processes)
     except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vdmini_bench.assets import ASSETS, asset_path
+from vdmini_bench.assets import ASSETS, AssetError, asset_path
 from vdmini_bench.datasets.video import ENCODINGS, UnreadableVideoError, read_frames, write_video
 from vdmini_bench.fingerprint import package_versions
 
@@ -27,7 +27,17 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at versions, devices, video codecs, the embedded teacher, assets, VBench and disk."""
-    return [_python(), *_packages(), _device(), *_codecs(), _embedded_teacher(), *_assets(), *_vbench(), _disk()]
+    return [
+        _python(),
+        *_packages(),
+        _device(),
+        *_codecs(),
+        _embedded_teacher(),
+        *_assets(),
+        *_i3d_agreement(),
+        *_vbench(),
+        _disk(),
+    ]
 
 
 def _python() -> Finding:
@@ -85,6 +95,20 @@ def _assets() -> list[Finding]:
             Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
         )
     return findings
+
+
+def _i3d_agreement() -> list[Finding]:
+    """How far the logits of the two I3D files are apart, where both are here."""
+    script = asset_path("i3d-torchscript")
+    if script is None or asset_path("i3d-kinetics400") is None:
+        return []
+    from vdmini_bench.metrics.agreement import script_agreement
+
+    try:
+        return [Finding("two I3D files", str(script_agreement(script)))]
+    except AssetError as error:
+        # A script that is here takes the place of the packaged weights, so that a score would fail.
+        return [Finding("two I3D files", error.reason, error.command, False)]
 
 
 def _vbench() -> list[Finding]:

@@ -8,26 +8,18 @@ from numpy.typing import NDArray
 from vdmini_bench.clips import resize_clip
 from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.jobs import GENERATED
-from vdmini_bench.stages.sample import clip_path
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.workbench import CommonBench
 
 EXAMPLES = 6
 
 
-def example_clips(bench: Workbench) -> dict[str, list[NDArray[np.uint8]]]:
-    """The first clips T H W C uint8 of the real set and of each generated model, at the sampled size."""
+def example_clips(bench: CommonBench) -> dict[str, list[NDArray[np.uint8]]]:
+    """The first clips T H W C uint8 of the real set, where there is one, and of each model, at the sampled size."""
     settings = bench.sample_settings
-    shown = range(min(EXAMPLES, len(bench.clips.condition)))
-    real = [
-        resize_clip(
-            read_frames(bench.clips.condition[seed].path, settings.frames, settings.frames_per_second),
-            settings.width,
-            settings.height,
-        )
-        for seed in shown
-    ]
-    clips = {"real": real}
-    for model in GENERATED:
-        folder = bench.folder(f"sample {model}")
-        clips[model] = [read_frames(clip_path(folder, f"{seed:05d}"), settings.frames) for seed in shown]
+    clips = {}
+    for model, paths in bench.examples(EXAMPLES).items():
+        # A generated clip is all there is: its frames are taken as they are.
+        rate = None if model in GENERATED else settings.frames_per_second
+        shown = [read_frames(path, settings.frames, rate) for path in paths]
+        clips[model] = [resize_clip(clip, settings.width, settings.height) for clip in shown]
     return clips

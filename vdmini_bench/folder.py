@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -85,6 +86,27 @@ def choose_videos(folder: VideoFolder, protocol: ProtocolSpec) -> tuple[VideoFil
             " --set protocol.clips_per_block=N --set protocol.blocks=N"
         )
     return tuple(choose_balanced(folder.videos, protocol.clips, seed=0))
+
+
+def count_copies(videos: Sequence[VideoFile]) -> int:
+    """How many videos have the bytes of one before them; only those of equal size are read."""
+    by_size: dict[int, list[Path]] = {}
+    for video in videos:
+        by_size.setdefault(video.path.stat().st_size, []).append(video.path)
+    copies = 0
+    for size, paths in by_size.items():
+        if size and len(paths) > 1:
+            copies += len(paths) - len({_sha256(path) for path in paths})
+    return copies
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        # The reading names it.
+        return str(path)
 
 
 def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rates) -> None:

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.store import key_of
-from vdmini_bench.suite import WITHOUT_EFFECT, DistillSpec, Profile, ProtocolSpec
+from vdmini_bench.suite import WITHOUT_EFFECT, CommonProfile, DistillSpec, Profile, ProtocolSpec
 
 if TYPE_CHECKING:
     from vdmini_bench.distill_config import DistillConfig
 
 # Raise a stage's number when its code changes what it writes: results of the older code are then made again.
-STAGE_VERSIONS = {"encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 2, "measure": 2, "time": 1}
+STAGE_VERSIONS = {
+    "encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 2, "measure": 2, "time": 1, "draw": 1, "judge": 1,
+    "total": 1,
+}  # fmt: skip
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
 GENERATED = ("teacher", "pruned", "student")
+# The jobs that each of these models comes from.
+SOURCES: dict[str, tuple[str, ...]] = {"teacher": (), "pruned": ("prune",), "student": ("distill",)}
 ROWS = ("real", "static", *GENERATED)
 
 
@@ -99,6 +104,12 @@ class _Jobs:
         estimate = 2 if protocol.reference == "shipped" else 0.4 * protocol.reference_clips
         self.add("reference", "", (), estimate, protocol=protocol.model_dump(), clips=clips, i3d=networks)
 
+    def add_timing(self, profile: CommonProfile, teacher: str, machine_id: str) -> None:
+        """Teacher and student timed side by side."""
+        runs = profile.timing.runs + profile.timing.warmup + 1
+        settings = {"teacher": teacher, "timing": profile.timing.model_dump(), "clip": _clip(profile)}
+        self.add("time", "", ("prune", "distill"), runs * 6.0, machine=machine_id, **settings)
+
 
 def plan_scoring(
     protocol: ProtocolSpec, subject: str, clips: str, reference: str, networks: str, versions: dict[str, str]
@@ -114,12 +125,12 @@ def plan_scoring(
     return list(jobs.planned.values())
 
 
-def plan_training(profile: Profile, inputs: TrainingInputs) -> list[Job]:
+def plan_training(profile: CommonProfile, inputs: TrainingInputs) -> list[Job]:
     """The jobs of a profile that end with its student: `encode`, `prune` and `distill`."""
     jobs = _Jobs(inputs.versions)
     # Encoding reads the clip's size and condition, not how it will be sampled.
     encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
-    jobs.add_training(inputs, encoded, profile.dataset.train_clips, profile.dtype, profile.distill)
+    jobs.add_training(inputs, encoded, profile.train_clips, profile.dtype, profile.distill)
     return list(jobs.planned.values())
 
 
@@ -143,27 +154,75 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     protocol = profile.protocol.model_dump()
     generated = profile.protocol.clips
     jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
-    sources: dict[str, tuple[str, ...]] = {"teacher": (), "pruned": ("prune",), "student": ("distill",)}
     for model in GENERATED:
         settings = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
         cost = 0.03 if model == "teacher" else 0.025
-        add("sample", model, sources[model], generated * profile.sample.steps * cost, count=generated, **settings)
+        add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
     clips = {"real": inputs.real_clips, "static": inputs.condition_clips}
     for row in ROWS:
         needs = ("reference", f"sample {row}") if row in GENERATED else ("reference",)
         read = clips.get(row, "")
         add("measure", row, needs, generated * 0.2, clips=read, protocol=protocol, i3d=inputs.i3d)
-    runs = profile.timing.runs + profile.timing.warmup + 1
-    timing = profile.timing.model_dump()
-    settings = {"teacher": inputs.teacher, "timing": timing, "clip": clip, "machine": inputs.machine_id}
-    add("time", "", ("prune", "distill"), runs * 6.0, **settings)
+    jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
     return list(jobs.planned.values())
 
 
-def _clip(profile: Profile) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PromptedInputs:
+    """Digests of all that a run in VBench's dimensions reads.
+
+    `asked` is that of what models are asked for, `judges` has those of what scores each dimension, and `reasons` says
+    of the others why nothing does.
+    """
+
+    teacher: str
+    plan: str
+    train_clips: str
+    asked: str
+    judges: dict[str, str]
+    reasons: dict[str, str]
+    versions: dict[str, str]
+    machine_id: str
+
+    @property
+    def training(self) -> TrainingInputs:
+        """Those that a distillation reads."""
+        return TrainingInputs(self.teacher, self.plan, self.train_clips, self.versions)
+
+
+def plan_judging(
+    profile: CommonProfile, inputs: PromptedInputs, protocol: str, count: int, *, drawn: bool
+) -> list[Job]:
+    """All jobs of a profile that is scored in VBench's dimensions, on `count` videos a model.
+
+    One judges each model in each dimension, so that a run that was stopped goes on with the next. `protocol` is its
+    name in the scores. `drawn`: the prompts are the drawn world's, of which there is no total, and what the videos
+    should show is drawn too, as the `real` row.
+    """
+    jobs = _Jobs(inputs.versions)
+    jobs.planned = {job.name: job for job in plan_training(profile, inputs.training)}
+    add, clip = jobs.add, _clip(profile)
+    if drawn:
+        add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip)
+    # Guidance by text runs the denoiser twice a step.
+    cost = 0.07 * profile.sample.steps * count
+    for model in GENERATED:
+        settings = {"teacher": inputs.teacher, "asked": inputs.asked, "clip": clip}
+        add("sample", model, SOURCES[model], cost, **settings)
+    for row in ("real", *GENERATED) if drawn else GENERATED:
+        needs = ("draw real",) if row == "real" else (f"sample {row}",)
+        for judge, digest in inputs.judges.items():
+            add("judge", f"{row} {judge}", needs, 2 + 0.02 * count, asked=inputs.asked, judge=digest, protocol=protocol)
+        judged = () if drawn else tuple(f"judge {row} {judge}" for judge in inputs.judges)
+        add("total", row, judged, 0.1, asked=inputs.asked, reasons=inputs.reasons, protocol=protocol)
+    jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
+    return list(jobs.planned.values())
+
+
+def _clip(profile: CommonProfile) -> dict[str, Any]:
     return {
-        "frames": profile.protocol.frames,
-        "frames_per_second": profile.protocol.frames_per_second,
+        "frames": profile.frames,
+        "frames_per_second": profile.frames_per_second,
         "sample": profile.sample.model_dump(),
         "dtype": profile.dtype,
     }

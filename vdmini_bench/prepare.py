@@ -16,7 +16,7 @@ from vdmini_bench.fingerprint import Fingerprint
 from vdmini_bench.jobs import Inputs
 from vdmini_bench.progress import progress, say
 from vdmini_bench.store import Store
-from vdmini_bench.suite import DatasetSpec, Profile, ProtocolSpec, Suite
+from vdmini_bench.suite import CommonProfile, CommonSuite, DatasetSpec, Profile, ProtocolSpec, Suite
 
 DRAWN = "drawn.txt"
 FREE_BYTES_NEEDED = 500 * 2**20
@@ -141,28 +141,42 @@ def deciding_versions(versions: dict[str, str]) -> dict[str, str]:
 
 def find_missing(profile: Profile, *, measured: bool = True) -> list[Missing]:
     """Everything the profile needs that this program cannot fetch by itself, to train alone unless `measured`."""
-    missing = []
+    missing = missing_teacher(profile)
+    needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
+    needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
+    return missing + [missing_asset(name) for name in needed if asset_path(name) is None]
+
+
+def missing_teacher(profile: CommonProfile) -> list[Missing]:
+    """The teacher where it is neither part of this installation nor a folder nor downloaded."""
+    from vdmini.models import EMBEDDED
+
     try:
         model_folder(profile.teacher)
     except BenchError as error:
-        missing.append(
+        if profile.teacher in EMBEDDED:
+            next_step = "install a build that has it   (or --set teacher=FOLDER)"
+            return [Missing("teacher", str(error), "under 30 MB", "that of this package", "this package", next_step)]
+        if "stable-video-diffusion" not in profile.teacher:
+            next_step = "--set teacher=FOLDER   (a pipeline's folder or a downloaded hub model)"
+            return [Missing("teacher", str(error), "unknown", "its authors'", "its authors", next_step)]
+        return [
             Missing(
                 "teacher", str(error), "about 9 GB in float16", "Stability AI Community License", "huggingface.co",
                 f"hf download {profile.teacher}   (or --set teacher=FOLDER)",
             )
-        )  # fmt: skip
-    needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
-    needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
-    for name in needed:
-        if asset_path(name) is None:
-            asset = ASSETS[name]
-            size = f"{asset.size_bytes / 1e6:,.0f} MB" if asset.size_bytes else "unknown"
-            command = f"vdmini-bench assets import {name} PATH"
-            missing.append(Missing(name, asset.what, size, asset.licence, asset.source, command))
-    return missing
+        ]  # fmt: skip
+    return []
 
 
-def missing_table(suite: Suite, missing: list[Missing]) -> str:
+def missing_asset(name: str) -> Missing:
+    """What is known of an asset that is to be imported."""
+    asset = ASSETS[name]
+    size = f"{asset.size_bytes / 1e6:,.0f} MB" if asset.size_bytes else "unknown"
+    return Missing(name, asset.what, size, asset.licence, asset.source, f"vdmini-bench assets import {name} PATH")
+
+
+def missing_table(suite: CommonSuite, missing: list[Missing]) -> str:
     """The missing things as text, one paragraph each."""
     lines = [f"profile {suite.profile_name!r} of suite {suite.name!r} cannot run yet; nothing was run. Missing:"]
     for item in missing:

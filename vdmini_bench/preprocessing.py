@@ -59,8 +59,8 @@ def short_side_240_crop_320x240(clip: Clip) -> Clip:
     """
     rows, columns = clip.shape[1:3]
     scale = max(240 / rows, 320 / columns)
-    size = (max(240, round(rows * scale)), max(320, round(columns * scale)))
-    return centre_crop(_bilinear(clip, *size, truncate=False), 320, 240)
+    height, width = max(240, round(rows * scale)), max(320, round(columns * scale))
+    return centre_crop(_bilinear(clip, height, width, truncate=False), 320, 240)
 
 
 def short_side_256_crop_square(clip: Clip) -> Clip:
@@ -70,8 +70,8 @@ def short_side_256_crop_square(clip: Clip) -> Clip:
     """
     rows, columns = clip.shape[1:3]
     scale = 256 / min(rows, columns)
-    size = (256, math.ceil(columns * scale)) if rows < columns else (math.ceil(rows * scale), 256)
-    return centre_crop(_bilinear(clip, *size, truncate=True), 256, 256)
+    height, width = (256, math.ceil(columns * scale)) if rows < columns else (math.ceil(rows * scale), 256)
+    return centre_crop(_bilinear(clip, height, width, truncate=True), 256, 256)
 
 
 CHAINS: dict[str, Callable[[Clip], Clip]] = {

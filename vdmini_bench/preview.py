@@ -13,11 +13,15 @@ from vdmini_bench.clips import choose_clips
 from vdmini_bench.datasets.synthetic import clip_count
 from vdmini_bench.datasets.ucf101 import read_split
 from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.jobs import Inputs, Job, plan_jobs
+from vdmini_bench.jobs import Inputs, Job, PromptedInputs, plan_jobs
 from vdmini_bench.prepare import DRAWN, Missing, dataset_root, digest_inputs, find_missing, networks_digest
 from vdmini_bench.store import Store
 from vdmini_bench.suite import Suite
 from vdmini_bench.table import print_table
+from vdmini_bench.vbench_data import training_data
+from vdmini_bench.vbench_prepare import ask_for_videos, jobs_of_videos, prepared
+from vdmini_bench.vbench_prepare import find_missing as find_missing_of_videos
+from vdmini_bench.vbench_suite import VBenchSuite
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,14 @@ class Preview:
         }
 
 
-def preview_run(suite: Suite, results: Path) -> Preview:
+def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:
     """Plan a run without drawing, fetching or writing anything."""
-    store, profile = Store(results), suite.profile
+    store = Store(results)
+    return _preview_videos(suite, store) if isinstance(suite, VBenchSuite) else _preview_clips(suite, store)
+
+
+def _preview_clips(suite: Suite, store: Store) -> Preview:
+    profile = suite.profile
     missing = find_missing(profile)
     root = dataset_root(profile.dataset, store)
     first = []
@@ -65,6 +74,24 @@ def preview_run(suite: Suite, results: Path) -> Preview:
     frames = profile.protocol.frames * profile.sample.height * profile.sample.width
     generated = 3 * profile.protocol.clips
     return Preview(marked, tuple(missing), tuple(first), generated * frames * 2 + 200 * 2**20)
+
+
+def _preview_videos(suite: VBenchSuite, store: Store) -> Preview:
+    profile = suite.profile
+    missing = find_missing_of_videos(profile)
+    data = None if missing else training_data(profile, store, write=False)
+    prompts, videos = ((), ()) if missing else ask_for_videos(profile.vbench, store)
+    drawn = all(video.image is None or video.image.is_file() for video in videos)
+    first = () if missing or (data is not None and drawn) else (f"draw {profile.train_clips} training clips",)
+    if data is None or not drawn:
+        nothing = PromptedInputs("", "", "", "", {}, {}, {}, "")
+        jobs, cached = jobs_of_videos(profile, nothing, len(videos)), False
+    else:
+        start = prepared(profile, data, prompts, videos, take_fingerprint())
+        jobs, cached = jobs_of_videos(profile, start.inputs, len(videos)), True
+    marked = tuple((job, cached and store.is_done(job.stage, job.key)) for job in jobs)
+    pixels = 3 * len(videos) * profile.frames * profile.sample.height * profile.sample.width
+    return Preview(marked, tuple(missing), first, pixels * 2 + 200 * 2**20)
 
 
 def print_preview(preview: Preview) -> None:

@@ -1,4 +1,4 @@
-"""Several processes of one distillation, as `accelerate launch` starts them: who does what, and on which device."""
+"""Several processes, as `accelerate launch` starts them: who does what, and on which device."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def on_main(work: Callable[[], T]) -> T:
     """
     if _state().num_processes == 1:
         return work()
-    group = _waiting_group()
+    group = waiting_group()
     if not is_main():
         answer: list[Any] = [None, None]
         distributed.broadcast_object_list(answer, src=0, group=group)
@@ -75,7 +75,7 @@ def leave(code: ExitCode) -> NoReturn:
     The first says what was wrong, and a launcher ends all processes as soon as one has ended.
     """
     with contextlib.suppress(RuntimeError):
-        distributed.barrier(_waiting_group())
+        distributed.barrier(waiting_group())
     raise SystemExit(code)
 
 
@@ -85,5 +85,6 @@ def _state() -> Any:
 
 
 @cache
-def _waiting_group() -> Any:
+def waiting_group() -> Any:
+    """All processes, over the network and without a GPU, for what may take days."""
     return distributed.new_group(backend="gloo", timeout=PATIENCE)

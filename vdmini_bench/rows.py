@@ -9,16 +9,20 @@ from pathlib import Path
 from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.jobs import GENERATED, Job
-from vdmini_bench.measurement import SCHEMA, Row, Score, Status, number_text
+from vdmini_bench.measurement import SCHEMA, Better, Row, Score, Status, number_text
 from vdmini_bench.prepare import model_folder
-from vdmini_bench.workbench import SCORES, Workbench
+from vdmini_bench.vbench.dimensions import DIMENSIONS
+from vdmini_bench.workbench import SCORES, CommonBench
 
+MEASURING = ("measure", "judge", "total", "time")
+LOWER: Better = "lower"
+HIGHER: Better = "higher"
 ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
 
 
-def publish_rows(bench: Workbench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
+def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
     """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
-    if job.stage not in ("measure", "time"):
+    if job.stage not in MEASURING:
         return []
     if problem is None:
         record = json.loads((bench.folder(job.name) / SCORES).read_text())
@@ -30,15 +34,20 @@ def publish_rows(bench: Workbench, job: Job, run_dir: Path, problem: BenchError 
     return [_row(bench, score, record) for score in scores]
 
 
-def _missing_score(bench: Workbench, job: Job, problem: BenchError) -> Score:
+def _missing_score(bench: CommonBench, job: Job, problem: BenchError) -> Score:
     status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
-    protocol = bench.suite.profile.protocol
-    expected = protocol.clips
-    metric, model = ("fvd", job.subject) if job.stage == "measure" else ("latency_end_to_end", "student")
-    return Score(model, metric, "", f"{protocol.name}@{protocol.version}", None, "", "lower", None, 0, expected, status)
+    model, _, judge = job.subject.partition(" ")
+    metric, better = {
+        "measure": ("fvd", LOWER),
+        "judge": (f"vbench_{judge}" if judge in DIMENSIONS else f"embedded-{judge}", HIGHER),
+        "total": ("vbench_total", HIGHER),
+        "time": ("latency_end_to_end", LOWER),
+    }[job.stage]
+    expected = len(bench.clip_names)
+    return Score(model or "student", metric, "", bench.protocol_name, None, "", better, None, 0, expected, status)
 
 
-def _row(bench: Workbench, score: Score, record: dict[str, object]) -> Row:
+def _row(bench: CommonBench, score: Score, record: dict[str, object]) -> Row:
     suite, fingerprint = bench.suite, bench.fingerprint
     generated = score.model in GENERATED
     return Row(
@@ -68,17 +77,23 @@ def _row(bench: Workbench, score: Score, record: dict[str, object]) -> Row:
         dirty=str(record.get("dirty", fingerprint.dirty)).lower(),
         date=str(record.get("date", "")),
         run_id=str(record.get("run_id", bench.run_id)),
-        note=suite.profile.stand_in or "",
+        note="; ".join(filter(None, (suite.profile.stand_in, _notes(record).get(score.metric)))),
     )
 
 
-def _checkpoint_sha(bench: Workbench, model: str) -> str:
+def _notes(record: dict[str, object]) -> dict[str, str]:
+    """What a job said of its scores by metric; jobs of older versions said nothing."""
+    notes = record.get("notes")
+    return notes if isinstance(notes, dict) else {}
+
+
+def _checkpoint_sha(bench: CommonBench, model: str) -> str:
     from vdmini import checkpoint_sha256
 
     return bench.teacher_digest if model == "teacher" else checkpoint_sha256(bench.model_source(model))
 
 
-def _params_m(bench: Workbench, model: str) -> float:
+def _params_m(bench: CommonBench, model: str) -> float:
     """Parameters of a model's denoiser in millions, from the headers of its safetensors files."""
     from safetensors import safe_open
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.examples import example_clips
 from vdmini_bench.execution import LOG, perform_job
-from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
-from vdmini_bench.jobs import Job, plan_jobs
+from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.jobs import Inputs, Job, PromptedInputs, plan_jobs
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import SCHEMA, Row
 from vdmini_bench.pictures import contact_sheet
-from vdmini_bench.prepare import Prepared, prepare_inputs
+from vdmini_bench.prepare import prepare_inputs
 from vdmini_bench.progress import say
 from vdmini_bench.rows import publish_rows
 from vdmini_bench.stages import stage_named
 from vdmini_bench.store import Store, write_atomically
 from vdmini_bench.suite import Suite
 from vdmini_bench.table import markdown_table, wide_table
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.vbench_bench import VBenchBench
+from vdmini_bench.vbench_prepare import jobs_of_videos, prepare_vbench
+from vdmini_bench.vbench_suite import VBenchSuite
+from vdmini_bench.workbench import CommonBench, Workbench
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard.csv"
@@ -43,6 +45,7 @@ class RunResult:
     ran: int
     cached: int
     problems: tuple[str, ...]
+    stand_in: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The object that `run --json` prints."""
@@ -63,24 +66,29 @@ class RunResult:
         return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
 
 
-def run_suite(suite: Suite, results: Path, workers: int = 1) -> RunResult:
+@dataclass(frozen=True)
+class Opened:
+    """A run that can begin: its surroundings, its jobs, and what it found out before the first of them."""
+
+    bench: CommonBench
+    jobs: tuple[Job, ...]
+    inputs: Inputs | PromptedInputs
+    warnings: tuple[str, ...]
+
+
+def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> RunResult:
     """Run all jobs of a suite that are not done yet; a failed job stops only what needs it.
 
     `workers` processes decode; no result depends on how many.
     """
     started = time.monotonic()
     store = Store(results)
-    fingerprint = take_fingerprint()
-    prepared = prepare_inputs(suite, store, fingerprint)
-    jobs = plan_jobs(suite.profile, prepared.inputs)
-    run_dir = store.open_run(suite.name, suite.sha)
-    bench = Workbench(
-        suite, store, prepared.clips, prepared.teacher, prepared.inputs.teacher,
-        prepared.inputs.plan, {job.name: job for job in jobs}, run_dir.name, fingerprint, workers,
-    )  # fmt: skip
-    for warning in prepared.clips.warnings():
+    opened = _open_prompted(suite, store, workers) if isinstance(suite, VBenchSuite) else _open(suite, store, workers)
+    bench, jobs = opened.bench, opened.jobs
+    run_dir = store.root / "runs" / bench.run_id
+    for warning in opened.warnings:
         say(f"warning: {warning}")
-    _write_record(run_dir, suite, fingerprint, prepared, jobs, "running")
+    _write_record(run_dir, opened, "running")
     problems: dict[str, BenchError] = {}
     rows: list[Row] = []
     ran = cached = 0
@@ -100,15 +108,41 @@ def run_suite(suite: Suite, results: Path, workers: int = 1) -> RunResult:
     code = max((problem.exit_code for problem in problems.values()), default=ExitCode.OK)
     result = RunResult(
         run_dir.name, run_dir, code, suite.profile_name, tuple(rows), time.monotonic() - started, ran, cached,
-        tuple(str(problem) for problem in problems.values()),
+        tuple(str(problem) for problem in problems.values()), suite.profile.stand_in,
     )  # fmt: skip
-    _write_record(run_dir, suite, fingerprint, prepared, jobs, result.status)
+    _write_record(run_dir, opened, result.status)
     add_rows(results / LEADERBOARD, rows)
     _write_views(bench, run_dir, rows, complete=not problems)
     return result
 
 
-def _write_views(bench: Workbench, run_dir: Path, rows: list[Row], complete: bool) -> None:
+def _open(suite: Suite, store: Store, workers: int) -> Opened:
+    fingerprint = take_fingerprint()
+    prepared = prepare_inputs(suite, store, fingerprint)
+    inputs, clips = prepared.inputs, prepared.clips
+    jobs = plan_jobs(suite.profile, inputs)
+    run_id = store.open_run(suite.name, suite.sha).name
+    bench = Workbench(
+        suite, store, clips, prepared.teacher, inputs.teacher, inputs.plan, {job.name: job for job in jobs}, run_id,
+        fingerprint, workers,
+    )  # fmt: skip
+    return Opened(bench, tuple(jobs), inputs, tuple(clips.warnings()))
+
+
+def _open_prompted(suite: VBenchSuite, store: Store, workers: int) -> Opened:
+    fingerprint = take_fingerprint()
+    prepared = prepare_vbench(suite, store, fingerprint)
+    inputs, clips = prepared.inputs, prepared.clips
+    jobs = jobs_of_videos(suite.profile, inputs, len(clips.videos))
+    run_id = store.open_run(suite.name, suite.sha).name
+    bench = VBenchBench(
+        suite, store, clips, prepared.teacher, inputs.teacher, inputs.plan, {job.name: job for job in jobs}, run_id,
+        fingerprint, workers,
+    )  # fmt: skip
+    return Opened(bench, tuple(jobs), inputs, ())
+
+
+def _write_views(bench: CommonBench, run_dir: Path, rows: list[Row], complete: bool) -> None:
     """Write what a person looks at: `table.md`, and the contact sheet where every model has its clips."""
     text = markdown_table(*wide_table(rows))
     stand_in = bench.suite.profile.stand_in
@@ -125,7 +159,7 @@ class SkippedError(BenchError):
         self.exit_code = cause.exit_code
 
 
-def execute_job(bench: Workbench, job: Job, log: Path | None = None) -> None:
+def execute_job(bench: CommonBench, job: Job, log: Path | None = None) -> None:
     """Run one job of a suite and mark it done; `log` takes the traceback, the results folder's own when None.
 
     Raises:
@@ -135,18 +169,17 @@ def execute_job(bench: Workbench, job: Job, log: Path | None = None) -> None:
     perform_job(bench.store, job, lambda folder: stage(bench, job.subject, folder), log or bench.store.root / LOG)
 
 
-def _write_record(
-    run_dir: Path, suite: Suite, fingerprint: Fingerprint, prepared: Prepared, jobs: Iterable[Job], status: str
-) -> None:
+def _write_record(run_dir: Path, opened: Opened, status: str) -> None:
+    suite = opened.bench.suite
     record = {
         "schema": SCHEMA,
         "status": status,
         "argv": sys.argv,
         "suite": suite.model_dump(),
         "suite_sha": suite.sha,
-        "fingerprint": asdict(fingerprint),
-        "inputs": asdict(prepared.inputs),
-        "warnings": prepared.clips.warnings(),
-        "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in jobs],
+        "fingerprint": asdict(opened.bench.fingerprint),
+        "inputs": asdict(opened.inputs),
+        "warnings": opened.warnings,
+        "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in opened.jobs],
     }
     write_atomically(run_dir / RUN_FILE, json.dumps(record, indent=1))

@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from vdmini_bench.clips import ClipReader
 from vdmini_bench.features import ClipFeatures
 from vdmini_bench.measurement import Better, Score
 from vdmini_bench.metrics.c3d import C3D, COMMAND, FRAMES
+from vdmini_bench.metrics.fid import FID_VERSION, FrameFid, load_inception_features, why_no_inception
 from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import SCRIPT_VERSION
 from vdmini_bench.metrics.inception import inception_score, inception_score_stylegan_v, inception_score_tgan_v2
 from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, polynomial_mmd
+from vdmini_bench.progress import progress
+from vdmini_bench.sharing import share_device
 from vdmini_bench.stages.reference import Reference
 from vdmini_bench.suite import ProtocolSpec
 
@@ -75,15 +82,16 @@ class Scorer:
             return [self.blocks("inception_score_i3d", version, "", "higher", score)]
         rows = features.probabilities
         return [
-            self._unavailable(metric, version)
+            self.unavailable(metric, version, "higher")
             if rows is None
             else self.blocks(metric, version, "", "higher", lambda block, of=formula: of(rows[block]))  # type: ignore[misc]
             for metric, (version, formula) in INCEPTION_SCORES.items()
         ]
 
-    def _unavailable(self, metric: str, version: str) -> Score:
+    def unavailable(self, metric: str, version: str, better: Better) -> Score:
+        """The score of a metric that cannot be had here: no value, never zero."""
         expected = self.protocol.clips
-        return Score(self.model, metric, version, self.identity, None, "", "higher", None, 0, expected, "unavailable")
+        return Score(self.model, metric, version, self.identity, None, "", better, None, 0, expected, "unavailable")
 
     def blocks(self, metric: str, version: str, unit: str, better: Better, of_block: Callable[[slice], float]) -> Score:
         """The mean of a metric over blocks of equal size, with its standard error where there are several."""
@@ -106,3 +114,37 @@ def why_no_c3d(protocol: ProtocolSpec) -> str | None:
     if protocol.frames != FRAMES:
         return f"clips of {protocol.frames} frames, and C3D takes {FRAMES}"
     return None if asset_path(C3D) is not None else f"no C3D network: {COMMAND}"
+
+
+def why_no_fid(protocol: ProtocolSpec) -> str | None:
+    """Why frame FID cannot be had under a protocol, or None when it can."""
+    if protocol.reference == "shipped":
+        return "the shipped reference holds no frames: give a folder of real videos (--against DIR)"
+    return why_no_inception()
+
+
+def score_frames(scorer: Scorer, real: ClipReader, generated: ClipReader) -> Score:
+    """Frame FID of each block of generated clips from all frames of the real ones, each read at a clip's own size.
+
+    Raises:
+        IncompleteError: clips could not be read.
+        AssetError: the network is not here, or has changed since it was imported.
+    """
+    network = load_inception_features().to(share_device())
+    with progress(f"frames of {scorer.model}", len(real) + len(generated)) as advance:
+        real.on_clip = generated.on_clip = advance
+        fid = FrameFid(map(_frames, real), network)
+        real.check()
+
+        def distance(block: slice) -> float:
+            part = replace(generated, paths=generated.paths[block], problems=[])
+            value = fid.distance(map(_frames, part))
+            part.check()
+            return value
+
+        return scorer.blocks("fid", FID_VERSION, "", "lower", distance)
+
+
+def _frames(clip: NDArray[np.uint8]) -> Tensor:
+    """T H W C to T C H W."""
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)

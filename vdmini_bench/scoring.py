@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.assets import AssetError
-from vdmini_bench.clips import choose_reference, clip_reader
+from vdmini_bench.clips import ClipReader, choose_reference, clip_reader
 from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.execution import LOG, perform_job
 from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
-from vdmini_bench.folder import Rates, check_videos, choose_videos, list_videos
+from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import SCHEMA, Row, Score, number_text
@@ -97,7 +97,9 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
     except AssetError as error:
         raise BenchError(str(error)) from error
     real, reference_digest, reference_name = _reference(request, store, len(chosen))
-    digest = f"folder {request.rates} {_digest(chosen, store, request.videos)}"
+    # What could not be had is looked for again once it is there.
+    missing = _unavailable(protocol)
+    digest = f"folder {request.rates} {_digest(chosen, store, request.videos)} without {','.join(missing)}"
     fingerprint = take_fingerprint()
     versions = deciding_versions(fingerprint.versions)
     jobs = plan_scoring(protocol, request.model, digest, reference_digest, networks, versions)
@@ -107,14 +109,13 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
     if not store.is_done(reference.stage, reference.key):
         perform_job(store, reference, lambda folder: _write_reference(protocol, real, folder, workers), log)
     cached = store.is_done(measure.stage, measure.key)
+
+    def measured(folder: Path) -> None:
+        scores = _measure(request, chosen, real, reference_folder, reference_name, folder, workers)
+        write_atomically(folder / SCORES, json.dumps(_record(fingerprint, scores, missing), indent=1))
+
     if not cached:
-        paths = [video.path for video in chosen]
-        perform_job(
-            store,
-            measure,
-            lambda folder: _measure(request, paths, reference_folder, reference_name, folder, fingerprint, workers),
-            log,
-        )
+        perform_job(store, measure, measured, log)
     record = json.loads((store.work_folder(measure.stage, measure.key) / SCORES).read_text(encoding="utf-8"))
     return _publish(request, store, record, measure.key, cached, warnings)
 
@@ -132,6 +133,9 @@ def _chosen_videos(request: ScoreRequest) -> tuple[tuple[VideoFile, ...], list[s
         warnings.append(f"{left} of {len(folder.videos)} videos are not scored: the protocol has {len(chosen)}")
     if folder.others:
         warnings.append(f"{folder.others} files are not videos by their suffix, or hidden, and were passed over")
+    copies = count_copies(chosen)
+    if copies:
+        warnings.append(f"{copies} of {len(chosen)} videos are copies of others, byte by byte")
     for warning in warnings:
         say(f"warning: {warning}")
     return chosen, warnings
@@ -172,47 +176,67 @@ def _write_reference(protocol: ProtocolSpec, real: Sequence[VideoFile], folder: 
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
-    reader = clip_reader(protocol, [video.path for video in real], workers=workers, trusted=False)
+    reader = _real_reader(protocol, real, workers)
     features = write_reference(folder, reader, "score real videos", protocol.network_resize, protocol.ddof)
     features.save(folder)
 
 
+def _real_reader(protocol: ProtocolSpec, real: Sequence[VideoFile], workers: int) -> ClipReader:
+    return clip_reader(protocol, [video.path for video in real], workers=workers, trusted=False)
+
+
+def _unavailable(protocol: ProtocolSpec) -> dict[str, str]:
+    """The metrics that cannot be had here, each with the reason."""
+    from vdmini_bench.scores import INCEPTION_SCORES, why_no_c3d, why_no_fid
+
+    reasons = {"fid": why_no_fid(protocol), **dict.fromkeys(INCEPTION_SCORES, why_no_c3d(protocol))}
+    return {metric: reason for metric, reason in reasons.items() if reason is not None}
+
+
 def _measure(
     request: ScoreRequest,
-    paths: list[Path],
+    chosen: Sequence[VideoFile],
+    real: Sequence[VideoFile],
     reference_folder: Path,
     reference_name: str,
     folder: Path,
-    fingerprint: Fingerprint,
     workers: int,
-) -> None:
+) -> list[Score]:
     from vdmini_bench.features import clip_features
-    from vdmini_bench.scores import Scorer
-    from vdmini_bench.stages.measure import c3d_for
+    from vdmini_bench.metrics.fid import FID_VERSION
+    from vdmini_bench.scores import Scorer, score_frames, why_no_fid
+    from vdmini_bench.stages.measure import sees_c3d
     from vdmini_bench.stages.reference import load_reference
 
     protocol = request.protocol
-    reader = clip_reader(protocol, paths, generated=True, workers=workers, trusted=False)
+    reader = clip_reader(protocol, [video.path for video in chosen], generated=True, workers=workers, trusted=False)
     if request.rates == "resample":
         reader.frames_per_second = protocol.rate
     packaged = protocol.reference == "shipped"
-    features = clip_features(reader, f"score {request.model}", protocol.network_resize, c3d_for(protocol), packaged)
+    features = clip_features(reader, f"score {request.model}", protocol.network_resize, sees_c3d(protocol), packaged)
     features.save(folder)
     reference = load_reference(reference_folder)
     identity = protocol.identity(reference_name or f"ref{reference.moments.count}")
     # Frames that were taken one by one whatever their rate are another motion than the protocol means.
     identity += "/rates-ignored" if request.rates == "ignore" and protocol.resample else ""
-    scores = Scorer(protocol, request.model, identity).of(features, reference)
-    record = {
+    scorer = Scorer(protocol, request.model, identity)
+    scores = scorer.of(features, reference)
+    if why_no_fid(protocol) is not None:
+        return [*scores, scorer.unavailable("fid", FID_VERSION, "lower")]
+    return [*scores, score_frames(scorer, _real_reader(protocol, real, workers), reader)]
+
+
+def _record(fingerprint: Fingerprint, scores: Sequence[Score], notes: dict[str, str]) -> dict[str, Any]:
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine_id": fingerprint.machine_id,
         "gpu": fingerprint.gpu,
         "torch": fingerprint.versions["torch"],
         "commit": fingerprint.commit,
         "dirty": fingerprint.dirty,
+        "notes": notes,
         "scores": [score.to_json() for score in scores],
     }
-    write_atomically(folder / SCORES, json.dumps(record, indent=1))
 
 
 def _publish(
@@ -257,5 +281,5 @@ def _row(request: ScoreRequest, score: Score, record: dict[str, Any], key: str) 
         dirty=str(record["dirty"]).lower(),
         date=record["date"],
         run_id=key,
-        note=suite.profile.stand_in or "",
+        note="; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +15,7 @@ from vdmini_bench.store import key_of
 from vdmini_bench.yaml_document import Document, nearest_key
 
 Positive = Annotated[int, Field(gt=0)]
+AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every"}
 
@@ -192,15 +194,13 @@ class TimingSpec(Specification):
     warmup: Annotated[int, Field(ge=1)] = 2
 
 
-class Profile(Specification):
-    """One setting of a suite, complete."""
+class CommonProfile(Specification):
+    """What a profile says of models and clips, whatever they are scored on."""
 
     stand_in: str | None = None
     teacher: str
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     plan: str = "vdmini"
-    dataset: DatasetSpec
-    protocol: ProtocolSpec
     sample: SampleSpec
     distill: DistillSpecOfSuite
     timing: TimingSpec
@@ -211,6 +211,43 @@ class Profile(Specification):
     @classmethod
     def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
         return check_channels(channels, info.data.get("distill"))
+
+    @property
+    def frames(self) -> int:
+        """How many frames a clip has."""
+        raise NotImplementedError
+
+    @property
+    def frames_per_second(self) -> int:
+        """At what rate."""
+        raise NotImplementedError
+
+    @property
+    def train_clips(self) -> int:
+        """How many clips the student is distilled on."""
+        raise NotImplementedError
+
+
+class Profile(CommonProfile):
+    """One setting of a suite that is scored on distributions, complete."""
+
+    dataset: DatasetSpec
+    protocol: ProtocolSpec
+
+    @property
+    def frames(self) -> int:
+        """How many frames a clip has."""
+        return self.protocol.frames
+
+    @property
+    def frames_per_second(self) -> int:
+        """At what rate."""
+        return self.protocol.frames_per_second
+
+    @property
+    def train_clips(self) -> int:
+        """How many clips the student is distilled on."""
+        return self.dataset.train_clips
 
 
 def check_channels(channels: str | None, distill: DistillSpec | None) -> str | None:
@@ -224,13 +261,13 @@ def check_channels(channels: str | None, distill: DistillSpec | None) -> str | N
     return channels
 
 
-class Suite(Specification):
-    """A suite with one profile chosen."""
+class CommonSuite(Specification):
+    """A suite of any kind with one profile chosen."""
 
     name: str
     version: Positive
     profile_name: str
-    profile: Profile
+    profile: CommonProfile
 
     @property
     def sha(self) -> str:
@@ -238,26 +275,73 @@ class Suite(Specification):
         return key_of(self.model_dump())
 
 
+class Suite(CommonSuite):
+    """A suite that is scored on distributions."""
+
+    profile: Profile
+
+
 class _Header(Specification):
     name: str
     version: Positive
+    kind: Literal["distributions", "vbench"] = "distributions"
     default_profile: str
     profiles: dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite's file with a profile chosen, whose `data` is not checked yet."""
+
+    document: Document
+    kind: str
+    name: str
+    version: int
+    profile_name: str
+    data: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> SuiteFile:
+        """Read a file, choose its profile (the default one when None) and apply `key.path=value` overrides.
+
+        Raises:
+            SuiteError: with file:line:column, what is wrong and the nearest valid key.
+        """
+        document = Document.read(path, "a suite, which is a mapping with name, version, default_profile and profiles,")
+        header = document.validate(_Header, document.data, ())
+        name = profile or header.default_profile
+        if name not in header.profiles:
+            raise SuiteError(f"{path}: no profile {name!r}; {nearest_key(name, header.profiles)}")
+        data = document.resolve_profile(name)
+        for override in overrides:
+            document.override(data, override, ("profiles", name))
+        return cls(document, header.kind, header.name, header.version, name, data)
+
+    def validate(self, specification: type[AnyProfile]) -> AnyProfile:
+        """The profile as what it must be; raises SuiteError with its place in the file."""
+        return self.document.validate(specification, self.data, ("profiles", self.profile_name))
+
+    def suite(self) -> Suite:
+        """The suite that is scored on distributions.
+
+        Raises:
+            SuiteError: with file:line:column, what is wrong and the nearest valid key; or the suite is of another kind.
+        """
+        if self.kind != "distributions":
+            where = self.document.where(("kind",))
+            raise SuiteError(
+                f"{where}: a suite of kind {self.kind!r}, which `vdmini-bench run` takes, where one is wanted that is"
+                " scored on distributions, such as suites/ucf101.yaml; videos made elsewhere: `vdmini-bench vbench"
+                " score`"
+            )
+        chosen = self.validate(Profile)
+        return Suite(name=self.name, version=self.version, profile_name=self.profile_name, profile=chosen)
+
+
 def load_suite(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> Suite:
-    """Read a suite, choose its profile (the default one when None) and apply `key.path=value` overrides.
+    """Read a suite that is scored on distributions.
 
     Raises:
-        SuiteError: with file:line:column, what is wrong and the nearest valid key.
+        SuiteError: as `SuiteFile.read` and `SuiteFile.suite` do.
     """
-    document = Document.read(path, "a suite, which is a mapping with name, version, default_profile and profiles,")
-    header = document.validate(_Header, document.data, ())
-    name = profile or header.default_profile
-    if name not in header.profiles:
-        raise SuiteError(f"{path}: no profile {name!r}; {nearest_key(name, header.profiles)}")
-    data = document.resolve_profile(name)
-    for override in overrides:
-        document.override(data, override, ("profiles", name))
-    chosen = document.validate(Profile, data, ("profiles", name))
-    return Suite(name=header.name, version=header.version, profile_name=name, profile=chosen)
+    return SuiteFile.read(path, profile, overrides).suite()

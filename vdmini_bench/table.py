@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vdmini_bench.measurement import Row
 
@@ -18,11 +18,52 @@ COLUMNS = (
     ("flow_distance", "flow distance (px)"),
     ("inception_score_i3d", "IS (I3D stand-in)"),
 )
+TITLES = dict(COLUMNS)
 ORDER = ("real", "static", "teacher", "pruned", "student")
+# Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
+DIMENSION, DRAWN = "vbench_", "embedded-"
+GROUPS = {"vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total"}
 
 
 def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
-    """The header and one line a model: values with their standard errors, `-` where nothing belongs or was measured."""
+    """The header and one line a model, or one a dimension where there are scores in VBench's dimensions.
+
+    Values have their standard errors; `-` stands where nothing belongs or was measured.
+    """
+    listed = list(rows)
+    if any(row.metric.startswith((DIMENSION, DRAWN)) for row in listed):
+        return dimension_table(listed)
+    return model_table(listed)
+
+
+def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a metric, a column a model: what was measured, then totals, then what was not."""
+    models = sorted({row.model for row in rows}, key=_place)
+    by_place = {(row.metric, row.model): row for row in rows}
+    metrics = [*dict.fromkeys(row.metric for row in rows)]
+    measured = {row.metric for row in rows if row.status != "unavailable"}
+    scored = [name for name in metrics if name.startswith((DIMENSION, DRAWN)) and name not in GROUPS]
+    # What sizes and times say is said of the whole suite, and stands below the table.
+    common = next((row.note for row in rows if row.metric in TITLES), "")
+    params = {row.model: _short(float(row.params_m)) for row in rows if row.params_m}
+    lines = [[TITLES["params_m"], *(params.get(model, "-") for model in models), ""]] if params else []
+    order = [
+        *(name for name in TITLES if name in metrics and name != "params_m"),
+        *(name for name in scored if name in measured),
+        *(name for name in GROUPS if name in metrics),
+        *(name for name in scored if name not in measured),
+    ]
+    for metric in order:
+        shown = _short if metric in TITLES else _share
+        cells = [_cell(by_place.get((metric, model)), shown) for model in models]
+        note = next(row.note for row in rows if row.metric == metric).removeprefix(common).removeprefix("; ")
+        title = TITLES.get(metric) or GROUPS.get(metric) or metric.removeprefix(DIMENSION)
+        lines.append([title, *cells, note])
+    return ["metric", *models, "what it is, or why it is missing"], lines
+
+
+def model_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a model."""
     by_place: dict[tuple[str, str], Row] = {}
     status: dict[str, set[str]] = {}
     params: dict[str, str] = {}
@@ -33,11 +74,15 @@ def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
         status.setdefault(row.model, set()).add(row.status)
     header = ["model", *(title for _, title in COLUMNS), "status"]
     lines = []
-    for model in sorted(status, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
-        cells = [_cell(by_place.get((model, metric))) for metric, _ in COLUMNS]
+    for model in sorted(status, key=_place):
+        cells = [_cell(by_place.get((model, metric)), _short) for metric, _ in COLUMNS]
         cells[0] = params.get(model, "-")
         lines.append([model, *cells, "ok" if status[model] == {"ok"} else ", ".join(sorted(status[model] - {"ok"}))])
     return header, lines
+
+
+def _place(model: str) -> int:
+    return ORDER.index(model) if model in ORDER else len(ORDER)
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -63,13 +108,18 @@ def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]
     console.print(table)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None, shown: Callable[[float], str]) -> str:
     if row is None:
         return "-"
     if row.status != "ok":
         return row.status
-    value = _short(float(row.value))
-    return f"{value} ± {_short(float(row.se))}" if row.se else value
+    value = shown(float(row.value))
+    return f"{value} ± {shown(float(row.se))}" if row.se else value
+
+
+def _share(value: float) -> str:
+    """A score from 0 to 1, whose differences are small."""
+    return f"{value:.3f}"
 
 
 def _short(value: float) -> str:

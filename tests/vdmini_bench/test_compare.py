@@ -135,3 +135,16 @@ def test_damaged_results_are_named(tmp_path: Path, text: str) -> None:
     (run / "results.jsonl").write_text(text)
     with pytest.raises(BenchError, match=r"results\.jsonl cannot be read"):
         read_scores(run, "teacher")
+
+
+def test_dimensions_that_leave_videos_out_compare_by_those_that_were_asked_for(tmp_path: Path) -> None:
+    # The official filter keeps other videos of one model than of another; then nothing is paired.
+    a = replace(TEACHER, metric="vbench_temporal_flickering", n=28, n_expected=30, blocks=())
+    b = replace(a, model="student", value=11.0, n=25)
+    (delta,) = compare_models(write_run(tmp_path, a, b), "teacher", "student")
+    assert (delta.delta, delta.interval) == (1.0, None)
+    with pytest.raises(NotComparableError, match="number of samples"):
+        compare_models(write_run(tmp_path, a, replace(b, n_expected=60), name="2"), "teacher", "student")
+    consistency = [replace(score, metric="vbench_subject_consistency") for score in (a, b)]
+    with pytest.raises(NotComparableError, match="number of samples"):
+        compare_models(write_run(tmp_path, *consistency, name="3"), "teacher", "student")

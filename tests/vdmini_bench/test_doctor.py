@@ -8,7 +8,9 @@ import pytest
 
 from vdmini.models import EMBEDDED
 from vdmini_bench import doctor
+from vdmini_bench.assets import AssetError
 from vdmini_bench.datasets.video import UnreadableVideoError
+from vdmini_bench.metrics.agreement import Agreement
 
 
 def by_name(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:
@@ -39,3 +41,20 @@ def test_a_missing_package_a_broken_codec_and_a_missing_teacher_are_faults(
     assert {*faults} == {"av", "codec mpeg4", "codec libx264", "codec ffv1", "embedded teacher"}
     assert faults["av"].next == "pip install av"
     assert "no decoder" in faults["codec ffv1"].state
+
+
+def test_the_two_i3d_files_are_compared_where_both_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "asset_path", lambda name: Path(name))
+    monkeypatch.setattr("vdmini_bench.metrics.agreement.script_agreement", lambda script: Agreement(0.5, 0.6, 0.7))
+    (found,) = doctor._i3d_agreement()
+    assert found.fine
+    assert "logits differ by up to 0.5 on the same input (beyond rounding" in found.state
+
+    def refuse(script: Path) -> None:
+        raise AssetError("i3d-torchscript", "it is another network", "vdmini-bench assets import i3d-torchscript PATH")
+
+    monkeypatch.setattr("vdmini_bench.metrics.agreement.script_agreement", refuse)
+    (found,) = doctor._i3d_agreement()
+    assert (found.state, found.fine) == ("it is another network", False)
+    monkeypatch.setattr(doctor, "asset_path", lambda name: Path(name) if name == "i3d-torchscript" else None)
+    assert doctor._i3d_agreement() == []

@@ -106,7 +106,7 @@ def test_other_versions_change_every_job() -> None:
     assert changed(keys(profile()), keys(profile(), replace(INPUTS, versions={"torch": "2.9"}))) == ALL
 
 
-@given(st.sampled_from(sorted(jobs.STAGE_VERSIONS)))
+@given(st.sampled_from(sorted({*jobs.STAGE_VERSIONS} - {"draw", "judge", "total"})))
 def test_a_new_stage_version_changes_its_jobs_and_those_downstream(stage: str) -> None:
     before = plan_jobs(profile(), INPUTS)
     with pytest.MonkeyPatch.context() as patch:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,10 @@ from torch import Tensor, nn
 
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.folder import choose_videos, list_videos
+from vdmini_bench.metrics.frechet import frechet_distance
+from vdmini_bench.suite import load_suite
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEW = ("--set", "protocol.clips_per_block=3", "--set", "protocol.blocks=2")
@@ -36,6 +37,7 @@ class SmallI3d(nn.Module):
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
     monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", lambda protocol: "small")
+    monkeypatch.setitem(sys.modules, "pytorch_fid", None)
 
 
 def clip(number: int, size: int = 32, frames: int = 10) -> NDArray[np.uint8]:
@@ -66,7 +68,7 @@ def shown(result: Result) -> dict[str, dict[str, str]]:
 
 def test_a_folder_is_scored_as_a_table_as_json_and_as_rows(videos: Path) -> None:
     rows = shown(score(videos, "--json"))
-    assert set(rows) == {"fvd", "flow_distance", "inception_score_i3d"}
+    assert set(rows) == {"fvd", "flow_distance", "inception_score_i3d", "fid"}
     assert rows["fvd"]["protocol"] == "embedded-i2v@1/n3x2/ref2100"
     assert (rows["fvd"]["model"], rows["fvd"]["role"], rows["fvd"]["n"]) == ("videos", "scored", "6")
     assert all("not comparable with published" in row["note"] for row in rows.values())
@@ -102,7 +104,7 @@ def test_the_scores_are_the_same_for_any_number_of_workers(videos: Path, workers
 def test_real_videos_of_your_own_can_be_scored_against(videos: Path, tmp_path: Path) -> None:
     against = fill(tmp_path / "real", 8, start=50)
     rows = shown(score(videos, "--against", against, "--json"))
-    assert set(rows) == {"fvd", "flow_distance", "kvd", "inception_score_i3d"}
+    assert set(rows) == {"fvd", "flow_distance", "kvd", "inception_score_i3d", "fid"}
     assert rows["fvd"]["protocol"].startswith("embedded-i2v@1/n3x2/against8-")
     same = fill(tmp_path / "same", 6)
     itself = shown(score(same, "--against", videos, "--json", "--set", "protocol.clips_per_block=6",
@@ -187,108 +189,6 @@ def test_another_rate_is_refused_resampled_or_ignored(tmp_path: Path) -> None:
     assert ignored["fvd"]["protocol"].endswith("/rates-ignored")
 
 
-def no_video(path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), layout="mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def playlist(folder: Path) -> None:
-    """What FFmpeg would follow to another file."""
-    (folder / "00.mp4").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{folder / '01.mkv'}\n#EXT-X-ENDLIST\n"
-    )
-
-
-def replaced(change: Callable[[Path], object]) -> Callable[[Path], object]:
-    """The first video removed, and something else done to the folder."""
-
-    def spoil(folder: Path) -> None:
-        (folder / "00.mkv").unlink()
-        change(folder)
-
-    return spoil
-
-
-OUTSIDE = "outside.mkv"
-BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
-    "no such folder": (shutil.rmtree, 2, "no such folder"),
-    "a file": (lambda folder: (shutil.rmtree(folder), folder.write_text("")), 2, "is a file: give its folder"),
-    "an empty folder": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), 2, "holds no videos"),
-    "no videos": (lambda folder: [path.rename(path.with_suffix(".txt")) for path in folder.iterdir()], 2, "6 other"),
-    "hidden videos": (lambda folder: [path.rename(folder / f".{path.name}") for path in folder.iterdir()], 2, "no vid"),
-    "too few videos": (lambda folder: (folder / "00.mkv").unlink(), 2, "holds 5 videos where the protocol"),
-    "an empty file": (lambda folder: (folder / "00.mkv").write_bytes(b""), 3, "00.mkv: the file is empty"),
-    "a file cut short": (
-        lambda folder: (folder / "00.mkv").write_bytes((folder / "00.mkv").read_bytes()[:3000]), 3, "00.mkv: "
-    ),
-    "text": (lambda folder: (folder / "00.mkv").write_text("a web page"), 3, "00.mkv: cannot be decoded"),
-    "a playlist": (replaced(playlist), 3, "00.mp4: cannot be decoded"),
-    "sound alone": (replaced(lambda folder: no_video(folder / "00.mkv")), 3, "00.mkv: no video stream"),
-    "one frame": (lambda folder: write_video(folder / "00.mkv", clip(0)[:1], 7), 3, "1 frames where the protocol"),
-    "eight frames": (lambda folder: write_video(folder / "00.mkv", clip(0)[:8], 7), 3, "8 frames where the protocol"),
-    "another rate": (lambda folder: write_video(folder / "00.mkv", clip(0), 25), 2, "00.mkv (25). Give --rates"),
-    "several sizes": (lambda folder: write_video(folder / "00.mkv", clip(0, 64), 7), 2, "several sizes"),
-    "tiny frames": (
-        lambda folder: [write_video(path, clip(0)[:, :8, :8], 7) for path in folder.iterdir()], 2, "sides of 12 pixels"
-    ),
-    "a link out": (replaced(lambda folder: (folder / "00.mkv").symlink_to(folder.parent / OUTSIDE)), 2, "out of the"),
-    "a broken link": (replaced(lambda folder: (folder / "00.mkv").symlink_to(folder / "gone.mkv")), 2, "is not there"),
-    "a folder linked in": (lambda folder: (folder / "more").symlink_to(folder.parent), 2, "a link out of the folder"),
-    "a pipe": (replaced(lambda folder: os.mkfifo(folder / "00.mkv")), 2, "neither a file nor a folder"),
-    "a name that is no text": (
-        lambda folder: (folder / "00.mkv").rename(folder / os.fsdecode(b"\xff.mkv")), 2, "not Unicode"
-    ),
-    "an unreadable file": (lambda folder: (folder / "00.mkv").chmod(0), 3, "00.mkv: cannot be opened"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_input_is_named_with_its_exit_code(videos: Path, kind: str) -> None:
-    spoil, code, said = BAD[kind]
-    if kind == "an unreadable file" and os.geteuid() == 0:
-        pytest.skip("root reads everything")
-    write_video(videos.parent / OUTSIDE, clip(9), 7)
-    spoil(videos)
-    result = score(videos)
-    assert result.exit_code == code, result.output
-    assert said in result.stderr
-    assert "Traceback" not in result.output
-    assert result.stdout == ""
-    assert not (videos.parent / "results" / "scores.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "said"),
-    [
-        (("--against", "{videos}"), 2, "would be scored against itself"),
-        (("--against", "{videos}/none"), 2, "no such folder"),
-        (("--against", "{one}"), 2, "holds one video"),
-        (("--profile", "smok"), 2, "did you mean 'smoke'?"),
-        (("--suite", "{videos}/none.yaml"), 2, "cannot be read"),
-        (("--set", "protocol.frames=8"), 2, "greater than or equal to 9"),
-        (("--set", "protocol.preset=fvd"), 2, "no preset 'fvd'"),
-        (("--rates", "guess"), 2, "'guess' is not one of"),
-        (("--workers", "0"), 2, "--workers"),
-        (("--profile", "paper", "--rates", "ignore"), 2, "assets import ucf101"),
-    ],
-)
-def test_bad_options_are_named_with_their_exit_code(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], code: int, said: str
-) -> None:
-    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
-    fill(tmp_path / "one", 1)
-    filled = [each.format(videos=videos, one=tmp_path / "one") for each in options]
-    result = score(videos, *filled)
-    assert result.exit_code == code, result.output
-    assert said in result.stderr
-    assert "Traceback" not in result.output
-
-
 @pytest.mark.parametrize("preset", ["sf-v", "stylegan-v", "svd", "cd-fvd"])
 def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: str) -> None:
     rate = 7 if preset == "sf-v" else 25
@@ -305,6 +205,43 @@ def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: st
     for variant in ("tgan_v2", "stylegan_v"):
         assert rows[f"inception_score_{variant}"]["status"] == "unavailable"
     assert rows["fvd"]["metric_version"].endswith("-n") == (preset in ("stylegan-v", "cd-fvd"))
+
+
+class ChannelMeans(nn.Module):
+    """Stands for FID's Inception: three numbers a frame."""
+
+    num_features = 3
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.float().mean(dim=(2, 3))
+
+
+def test_frame_fid_is_scored_against_frames_where_its_network_is(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    against = ("--against", fill(tmp_path / "real", 8, start=50))
+    without = shown(score(videos, *against, "--json"))["fid"]
+    assert (without["status"], without["value"], without["n"]) == ("unavailable", "", "0")
+    assert "pip install pytorch-fid" in without["note"]
+    assert "fid is unavailable: " in score(videos, *against).stdout
+    monkeypatch.setattr("vdmini_bench.scores.why_no_inception", lambda: None)
+    monkeypatch.setattr("vdmini_bench.scores.load_inception_features", ChannelMeans)
+    # Now that it is there, what was scored without it is scored again.
+    row = shown(score(videos, *against, "--json"))["fid"]
+    assert (row["status"], row["n"], row["metric_version"]) == ("ok", "6", "torchmetrics-1")
+
+    def means(folder: Path) -> NDArray[np.float64]:
+        clips = [read_frames(path, 10) for path in sorted(folder.iterdir())]
+        return np.stack(clips).astype(np.float64).mean(axis=(2, 3))
+
+    chosen = choose_videos(list_videos(videos), load_suite(SUITE, "smoke", FEW[1::2]).profile.protocol)
+    order = [int(video.path.stem) for video in chosen]
+    blocks = [means(videos)[order[start : start + 3]].reshape(-1, 3) for start in (0, 3)]
+    expected = np.mean([frechet_distance(means(tmp_path / "real").reshape(-1, 3), block) for block in blocks])
+    assert float(row["value"]) == pytest.approx(expected, rel=1e-4)
+    shipped = shown(score(videos, "--json"))["fid"]
+    assert shipped["status"] == "unavailable"
+    assert "holds no frames" in shipped["note"]
 
 
 def test_the_small_network_tells_clips_apart() -> None:

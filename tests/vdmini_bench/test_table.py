@@ -65,3 +65,23 @@ def test_numbers_have_six_digits() -> None:
     assert number_text(None) == ""
     assert number_text(1234567.0) == "1.23457e+06"
     assert float(number_text(1 / 3)) == pytest.approx(1 / 3, rel=1e-5)
+
+
+def test_dimensions_stand_in_lines_and_what_is_missing_has_no_number() -> None:
+    common = "stand-in"
+    rows = [
+        replace(row("teacher", "vbench_color", "", status="unavailable"), note=f"{common}; needs weights"),
+        replace(row("teacher", "vbench_temporal_flickering", "0.98765", "0.00123"), note=f"{common}; native"),
+        replace(row("teacher", "vbench_total", "", status="unavailable"), note=f"{common}; 1 of 2 missing: color"),
+        replace(row("student", "vbench_temporal_flickering", "", status="failed"), note=common),
+        replace(row("teacher", "latency_denoiser", "45.67", params_m="3.456"), note=common),
+    ]
+    header, lines = wide_table(rows)
+    assert header[:3] == ["metric", "teacher", "student"]
+    assert lines == [
+        ["params (M)", "3.46", "-", ""],
+        ["denoiser (ms)", "45.7", "-", ""],
+        ["temporal_flickering", "0.988 ± 0.001", "failed", "native"],
+        ["Total", "unavailable", "-", "1 of 2 missing: color"],
+        ["color", "unavailable", "-", "needs weights"],
+    ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vdmini_bench.distill_config import DistillConfig
     from vdmini_bench.distill_run import Distillation, Outcome
     from vdmini_bench.suite import Suite
+    from vdmini_bench.vbench_suite import VBenchSuite
 
 
 @click.command()
@@ -64,7 +65,7 @@ def distill(
 
 
 def _distill(
-    asked: Suite | DistillConfig,
+    asked: Suite | VBenchSuite | DistillConfig,
     results: Path,
     processes: int,
     only_plan: bool,

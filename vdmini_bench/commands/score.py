@@ -12,6 +12,7 @@ from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failu
 
 if TYPE_CHECKING:
     from vdmini_bench.folder import Rates
+    from vdmini_bench.scoring import ScoreRequest
 
 
 @click.command()
@@ -37,14 +38,24 @@ def score(
     rates: Rates, name: str | None, workers: int | None, results: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.scoring import ScoreRequest, score_folder
-    from vdmini_bench.suite import load_suite
+    from vdmini_bench.sharing import lead
+
+    def scored() -> None:
+        from vdmini_bench.progress import quiet_libraries
+        from vdmini_bench.scoring import ScoreRequest
+        from vdmini_bench.suite import load_suite
+
+        suite = load_suite(suite_file, profile, overrides)
+        quiet_libraries()
+        _score(ScoreRequest(suite, videos, against, rates, name), results, workers, as_json)
+
+    lead(scored)
+
+
+def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: bool) -> None:
+    from vdmini_bench.scoring import score_folder
     from vdmini_bench.workers import choose_workers
 
-    suite = load_suite(suite_file, profile, overrides)
-    quiet_libraries()
-    request = ScoreRequest(suite, videos, against, rates, name)
     found = score_folder(request, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(found.to_json()))
@@ -57,8 +68,11 @@ def score(
     ]
     print_table(request.model, ["metric", "value", "±", "clips", "status"], lines)
     click.echo(f"protocol {found.scores[0].protocol}")
-    if suite.profile.stand_in:
-        click.echo(suite.profile.stand_in)
+    for row in found.rows:
+        if row.status == "unavailable":
+            click.echo(f"{row.metric} is unavailable: {row.note}")
+    if request.suite.profile.stand_in:
+        click.echo(request.suite.profile.stand_in)
     click.echo(f"{'scored before' if found.cached else 'scored now'}; records: {found.folder}")
 
 

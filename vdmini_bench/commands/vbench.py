@@ -158,9 +158,11 @@ def prompts(
     from vdmini_bench.store import write_atomically
     from vdmini_bench.vbench.dimensions import choose_dimensions, mode_named
     from vdmini_bench.vbench.environment import default_environment
+    from vdmini_bench.vbench.output import require_writable_file
     from vdmini_bench.vbench.preparation import find_prompts
     from vdmini_bench.vbench.prompts import request_videos
 
+    require_writable_file(output)
     of = mode_named(mode)
     chosen = choose_dimensions(of, dimensions)
     entries = find_prompts(of, prompt_file, images, ratio, default_environment())

@@ -31,8 +31,8 @@ class Reading:
         """What a classifier without fault sees in a clip of the scene."""
         left, right = (*scene.from_left, None, None)[:2]
         return cls(
-            shapes=(left and left.shape, right and right.shape),
-            colours=(left and left.colour, right and right.colour),
+            shapes=(left.shape if left else None, right.shape if right else None),
+            colours=(left.colour if left else None, right.colour if right else None),
             motion=scene.motion,
             background=scene.background,
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.workbench import CommonBench
 
-Stage = Callable[[Workbench, str, Path], None]
+Stage = Callable[[CommonBench, str, Path], None]
 
 
 def stage_named(name: str) -> Stage:

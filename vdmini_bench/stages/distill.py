@@ -11,14 +11,19 @@ from vdmini.latents import LatentCache
 from vdmini_bench.distillation import distill_into
 from vdmini_bench.processes import is_main, process_device
 from vdmini_bench.recipe import Recipe
+from vdmini_bench.sharing import Share, share_out
 from vdmini_bench.stages.encode import LATENTS
-from vdmini_bench.workbench import STUDENT, Workbench
+from vdmini_bench.workbench import STUDENT, CommonBench
 
 CPU = torch.device("cpu")
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     """Write the student's pipeline folder and the losses of every step; continues from its own checkpoint."""
+    share_out(_distill_together, bench, folder)
+
+
+def _distill_together(share: Share, bench: CommonBench, folder: Path) -> None:
     distill_student(bench.recipe, bench.folder("encode"), bench.folder("prune"), folder)
 
 

@@ -9,13 +9,13 @@ from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError
 from vdmini_bench.progress import progress
 from vdmini_bench.recipe import Recipe, pipeline_of
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.workbench import CommonBench
 
 LATENTS = "latents"
 DRAWN_CLIPS = "clips"
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     """Write the latent cache of the chosen training clips; what an interrupted attempt encoded is kept."""
     encode_clips(bench.recipe, folder)
 

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vdmini_bench.clips import ClipReader, clip_reader
 from vdmini_bench.features import clip_features
 from vdmini_bench.jobs import GENERATED
 from vdmini_bench.measurement import Score
-from vdmini_bench.metrics.c3d import load_c3d
 from vdmini_bench.metrics.fid import FID_VERSION, frame_fid, load_inception_features
 from vdmini_bench.progress import say
 from vdmini_bench.scores import Scorer, why_no_c3d
 from vdmini_bench.stages.reference import load_reference
-from vdmini_bench.stages.sample import clip_path
 from vdmini_bench.suite import ProtocolSpec
 from vdmini_bench.workbench import Workbench, write_scores
 
@@ -31,7 +29,7 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
         _reader(bench, subject),
         f"score {subject}",
         protocol.network_resize,
-        c3d_for(protocol),
+        classify=sees_c3d(protocol),
         packaged=protocol.reference == "shipped",
     )
     features.save(folder)
@@ -43,13 +41,13 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     write_scores(folder, bench, scores)
 
 
-def c3d_for(protocol: ProtocolSpec) -> nn.Module | None:
-    """The network of UCF101's Inception Scores where the protocol asks for them; says why it is missing."""
+def sees_c3d(protocol: ProtocolSpec) -> bool:
+    """Whether clips go through the network of UCF101's Inception Scores; says why not where one is asked for."""
     reason = why_no_c3d(protocol)
     if reason is not None:
         say(f"Inception Score on UCF101 is unavailable: {reason}")
-        return None
-    return load_c3d() if protocol.inception == "c3d-ucf101" else None
+        return False
+    return protocol.inception == "c3d-ucf101"
 
 
 def _frame_fid(bench: Workbench, subject: str, scorer: Scorer) -> Score:
@@ -77,8 +75,7 @@ def _reader(bench: Workbench, subject: str) -> ClipReader:
     protocol = bench.suite.profile.protocol
     if subject in GENERATED:
         # A generated clip is all there is: its frames are taken as they are.
-        folder = bench.folder(f"sample {subject}")
-        paths = [clip_path(folder, f"{seed:05d}") for seed in range(len(bench.clips.condition))]
+        paths = [bench.clip_path(subject, name) for name in bench.clip_names]
         return clip_reader(protocol, paths, generated=True, workers=bench.workers)
     videos = bench.clips.real if subject == "real" else bench.clips.condition
     return clip_reader(protocol, [video.path for video in videos], freeze=subject == "static", workers=bench.workers)

@@ -10,10 +10,10 @@ from vdmini.models import VideoModel, replace_denoiser
 from vdmini_bench.generation import prune_denoiser, read_channel_rule
 from vdmini_bench.prepare import split_pruning_text
 from vdmini_bench.recipe import Recipe, pipeline_of
-from vdmini_bench.workbench import STUDENT, Workbench
+from vdmini_bench.workbench import STUDENT, CommonBench
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
     prune_teacher(bench.recipe, folder)
 

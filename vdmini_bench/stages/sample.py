@@ -1,39 +1,45 @@
-"""Sample one model's clips, a file each; a clip's seed is its position, the same for every model."""
+"""Sample one model's clips, a file each; what a clip is asked for, its seed too, is the same for every model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini.sample import ClipRequest, batches, sample_clips
-from vdmini_bench.clips import ClipReader
+import numpy as np
+from numpy.typing import NDArray
+
+from vdmini.sample import sample_clips
 from vdmini_bench.datasets.video import write_video
-from vdmini_bench.progress import progress
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.sharing import Share, share_out
+from vdmini_bench.workbench import CommonBench
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
-    """Write `clips/NNNNN.mkv` for every condition clip, in batches; a batch that is whole is not sampled again."""
-    settings = bench.sample_settings
-    videos = bench.clips.condition
-    reader = ClipReader(
-        [video.path for video in videos], 1, settings.frames_per_second, settings.width, settings.height
-    )
-    images = [clip[0] for clip in reader]
-    reader.check()
-    requests = [ClipRequest(f"{seed:05d}", seed, image) for seed, image in enumerate(images)]
-    pipeline = bench.load_pipeline(subject)
-    groups = list(batches(requests, bench.suite.profile.sample.batch_size))
-    with progress(f"sample {subject}", len(groups)) as advance:
-        for group in groups:
-            paths = [clip_path(folder, request.name) for request in group]
-            if not all(path.exists() for path in paths):
-                for path, clip in zip(paths, sample_clips(pipeline, group, settings), strict=True):
-                    partial = path.with_name(f"partial-{path.name}")
-                    write_video(partial, clip, settings.frames_per_second)
-                    partial.replace(path)
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+    """Write a video for every clip that models are asked for, in batches; a batch that is whole is not sampled again.
+
+    The processes of a launch each take a share of the batches, which are the same however many there are.
+    """
+    share_out(_sample_share, bench, subject)
+
+
+def _sample_share(share: Share, bench: CommonBench, subject: str) -> None:
+    settings, size = bench.sample_settings, bench.suite.profile.sample.batch_size
+    paths = [bench.clip_path(subject, name) for name in bench.clip_names]
+    groups = share.of([range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)])
+    missing = [group for group in groups if not all(paths[place].exists() for place in group)]
+    # All of them before hours of sampling, and none kept.
+    bench.check_requests([place for group in missing for place in group])
+    pipeline = bench.load_pipeline(subject) if missing else None
+    with share.progress(f"sample {subject}", len(missing)) as advance:
+        for group in missing:
+            assert pipeline is not None
+            clips = sample_clips(pipeline, bench.requests(group), settings)
+            for place, clip in zip(group, clips, strict=True):
+                write_whole(paths[place], clip, settings.frames_per_second)
             advance()
 
 
-def clip_path(folder: Path, name: str) -> Path:
-    """Where a sample job keeps the clip of that name."""
-    return folder / "clips" / f"{name}.mkv"
+def write_whole(path: Path, clip: NDArray[np.uint8], frames_per_second: int) -> None:
+    """Write a clip T H W C uint8 so that a file of its name is never a part of it."""
+    partial = path.with_name(f"partial-{path.name}")
+    write_video(partial, clip, frames_per_second)
+    partial.replace(path)

@@ -7,27 +7,28 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from vdmini.blocks import ModelInput
 from vdmini.cost import count_flops, count_parameters
+from vdmini.models import family_of, pipeline_denoiser
 from vdmini.sample import ClipRequest, sample_clips
 from vdmini_bench.measurement import Better, Score
 from vdmini_bench.progress import progress
 from vdmini_bench.timing import Timing, speedup_interval, time_interleaved
-from vdmini_bench.workbench import Workbench, write_scores
-
-if TYPE_CHECKING:
-    from diffusers import StableVideoDiffusionPipeline
+from vdmini_bench.workbench import CommonBench, write_scores
 
 TIMINGS = "timings.jsonl"
 MODELS = ("teacher", "student")
 VERSION = "1"
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     """Write every timed run, and per model its parameters, FLOPs, latencies, peak memory and speed-up."""
     models = {name: bench.load_pipeline(name) for name in MODELS}
     spec = bench.suite.profile.timing
@@ -45,16 +46,17 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     write_scores(folder, bench, scores + _timing_scores(bench, timings))
 
 
-def _size_scores(bench: Workbench, name: str, model: StableVideoDiffusionPipeline) -> list[Score]:
+def _size_scores(bench: CommonBench, name: str, model: DiffusionPipeline) -> list[Score]:
     clip = _clip_protocol(bench)
-    flops = count_flops(model.unet, _denoiser_inputs(bench, model))
+    denoiser = pipeline_denoiser(model)
+    flops = count_flops(denoiser, _denoiser_inputs(bench, model))
     return [
-        _score(name, "params_m", "model", count_parameters(model.unet) / 1e6, "M", "lower"),
+        _score(name, "params_m", "model", count_parameters(denoiser) / 1e6, "M", "lower"),
         _score(name, "denoiser_gflops", clip, flops / 1e9, "GFLOP", "lower"),
     ]
 
 
-def _timing_scores(bench: Workbench, timings: list[Timing]) -> list[Score]:
+def _timing_scores(bench: CommonBench, timings: list[Timing]) -> list[Score]:
     clip = _clip_protocol(bench)
     scores = []
     by_model = {(timing.model, timing.scope): timing for timing in timings}
@@ -83,50 +85,57 @@ def _score(model: str, metric: str, protocol: str, value: float, unit: str, bett
     return Score(model, metric, VERSION, protocol, value, unit, better, None, n, n, "ok")
 
 
-def _clip_protocol(bench: Workbench) -> str:
+def _clip_protocol(bench: CommonBench) -> str:
     settings = bench.sample_settings
     size = f"{settings.frames}x{settings.height}x{settings.width}"
     return f"{size}/{settings.steps}steps/batch1/{bench.suite.profile.dtype}"
 
 
-def _latent_shape(bench: Workbench, model: StableVideoDiffusionPipeline) -> tuple[int, int, int]:
-    settings = bench.sample_settings
-    factor: int = model.vae_scale_factor
+def _latent_shape(bench: CommonBench, model: DiffusionPipeline) -> tuple[int, int, int]:
+    settings, run = bench.sample_settings, _components(model)
+    factor = 2 ** (len(run.vae.config.block_out_channels) - 1)
     return settings.frames, settings.height // factor, settings.width // factor
 
 
-def _denoiser_inputs(bench: Workbench, model: StableVideoDiffusionPipeline) -> dict[str, Any]:
-    """Arguments of one pass at the profile's clip size, without guidance: batch 1, random tensors."""
+def _denoiser_inputs(bench: CommonBench, model: DiffusionPipeline) -> dict[str, Any]:
+    """Arguments of one pass at the profile's clip size, without guidance: batch 1, random latents and conditions."""
     frames, height, width = _latent_shape(bench, model)
-    config, generator = model.unet.config, torch.Generator().manual_seed(0)
-    dtype = model.unet.dtype
-    return {
-        "sample": torch.randn(1, frames, config.in_channels, height, width, generator=generator).to(
-            bench.device, dtype
-        ),
-        "timestep": torch.tensor(0.0, device=bench.device),
-        "encoder_hidden_states": torch.randn(1, 1, config.cross_attention_dim, generator=generator).to(
-            bench.device, dtype
-        ),
-        "added_time_ids": torch.zeros(1, 3).to(bench.device, dtype),
-    }
+    denoiser, generator = pipeline_denoiser(model), torch.Generator().manual_seed(0)
+    shapes = family_of(denoiser).example_inputs(denoiser, ModelInput(1, frames, height, width))
+    dtype = next(denoiser.parameters()).dtype
+    inputs = {}
+    for name, shape in shapes.items():
+        # Latents and states of a text or an image; all others are numbers such as the timestep and the frame rate.
+        if shape.ndim > 2:
+            value = torch.randn(shape.shape, generator=generator).to(dtype)
+        else:
+            value = torch.zeros(shape.shape, dtype=dtype if shape.ndim == 2 else torch.float32)
+        inputs[name] = value.to(bench.device)
+    return inputs
 
 
-def _denoiser_call(bench: Workbench, model: StableVideoDiffusionPipeline) -> Callable[[], object]:
-    inputs = _denoiser_inputs(bench, model)
-    return lambda: model.unet(**inputs)
+def _denoiser_call(bench: CommonBench, model: DiffusionPipeline) -> Callable[[], object]:
+    inputs, denoiser = _denoiser_inputs(bench, model), pipeline_denoiser(model)
+    return lambda: denoiser(**inputs)
 
 
-def _decode_call(bench: Workbench, model: StableVideoDiffusionPipeline) -> Callable[[], object]:
-    vae = model.vae
+def _decode_call(bench: CommonBench, model: DiffusionPipeline) -> Callable[[], object]:
+    vae = _components(model).vae
     frames, height, width = _latent_shape(bench, model)
     latents = torch.randn(frames, vae.config.latent_channels, height, width, generator=torch.Generator().manual_seed(0))
     latents = latents.to(bench.device, vae.dtype)
-    return lambda: vae.decode(latents, num_frames=frames)
+    if isinstance(vae, AutoencoderKLTemporalDecoder):
+        return lambda: vae.decode(latents, num_frames=frames)
+    return lambda: vae.decode(latents)
 
 
-def _clip_call(bench: Workbench, model: StableVideoDiffusionPipeline) -> Callable[[], object]:
+def _clip_call(bench: CommonBench, model: DiffusionPipeline) -> Callable[[], object]:
     settings = bench.sample_settings
     image = np.full((settings.height, settings.width, 3), 127, dtype=np.uint8)
-    request = [ClipRequest("timed", 0, image)]
+    request = [ClipRequest("timed", 0, image, "a grey wall")]
     return lambda: sample_clips(model, request, settings)
+
+
+def _components(model: DiffusionPipeline) -> Any:
+    """The pipeline, whose parts are known by name alone."""
+    return model

@@ -1,0 +1,191 @@
+"""Scoring and sampling in two processes, as `accelerate launch` starts them, and in one: the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import vdmini_bench
+from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
+from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.sharing import Share, in_order_again, lead, share_out
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+LAUNCH = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0", "--num_machines=1",
+    "--mixed_precision=no", "--dynamo_backend=no",
+)  # fmt: skip
+# A small network stands for I3D, and noise that only a clip's seed decides for a model.
+CHILD = """
+import os, sys
+import torch
+from torch import nn
+import vdmini_bench.features, vdmini_bench.scoring
+
+class SmallI3d(nn.Module):
+    def forward(self, video):
+        if os.environ.get("RANK") == os.environ.get("FAILING_RANK", "none"):
+            raise ValueError("out of memory, say")
+        return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
+
+vdmini_bench.features.load_i3d = lambda packaged: SmallI3d()
+vdmini_bench.scoring.fetch_networks = lambda protocol: "small"
+sys.modules["pytorch_fid"] = None
+
+if __name__ == "__main__":
+    from vdmini_bench.cli import main
+    torch.set_num_threads(1)
+    main()
+"""
+SAMPLING = """
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+import vdmini_bench.stages.sample as stage
+from vdmini.sample import ClipRequest
+from vdmini_bench.sharing import lead
+
+def noise(pipeline, requests, settings):
+    assert len(requests) <= 2
+    draws = [torch.randint(0, 255, (3, 16, 16, 3), generator=request.generator()) for request in requests]
+    return torch.stack(draws).to(torch.uint8).numpy()
+
+stage.sample_clips = noise
+
+@dataclass
+class Bench:
+    folder: Path
+    clip_names: tuple
+    sample_settings: object
+    suite: object
+
+    def clip_path(self, subject, name):
+        return self.folder / f"{name}.mkv"
+
+    def requests(self, places):
+        return [ClipRequest(self.clip_names[place], place) for place in places]
+
+    def check_requests(self, places):
+        (self.folder / f"process-{__import__('os').environ.get('RANK', 'alone')}").write_text(str(len(places)))
+
+    def load_pipeline(self, subject):
+        return None if subject == "broken" else "a pipeline"
+
+if __name__ == "__main__":
+    profile = SimpleNamespace(sample=SimpleNamespace(batch_size=2))
+    names = tuple(f"{seed:05d}" for seed in range(7))
+    bench = Bench(Path(sys.argv[1]), names, SimpleNamespace(frames_per_second=7), SimpleNamespace(profile=profile))
+    lead(lambda: stage.run_stage(bench, "teacher", bench.folder))
+"""
+
+
+def start(script: Path, *arguments: object, launch: tuple[str, ...] = (), **environment: str) -> tuple[int, str, str]:
+    """Run a script, alone or launched; its exit code and what it printed."""
+    command = [sys.executable, *launch, str(script), *map(str, arguments)]
+    given_environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(vdmini_bench.__file__).parents[1]),
+        "HF_HOME": str(script.parent / "no-configuration"),
+        **environment,
+    }
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=given_environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def score(
+    folder: Path, results: str, *options: object, launch: tuple[str, ...] = (), **environment: str
+) -> tuple[int, str, str]:
+    script = folder / "child.py"
+    script.write_text(CHILD)
+    return start(
+        script, "score", folder / "videos", "--suite", SUITE, "--profile", "smoke", "--results", folder / results,
+        "--set", "protocol.clips_per_block=5", "--set", "protocol.blocks=1", "--json", *options,
+        launch=launch, **environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(5):
+        frames = draw_clip(tuple(ACTIONS)[number % len(ACTIONS)], 1, number).frames[:10]
+        write_video(tmp_path / "videos" / f"{number}.mkv", frames, 7)
+        write_video(tmp_path / "real" / f"{number}.mkv", frames[::-1], 7)
+    return tmp_path
+
+
+def test_two_processes_score_as_one_does(folder: Path) -> None:
+    against = ("--against", folder / "real")
+    code, one, said = score(folder, "one", *against)
+    assert code == 0, said
+    code, two, said = score(folder, "two", *against, "--workers", 2, launch=LAUNCH)
+    assert code == 0, said
+    # One JSON object, of the process that speaks.
+    values = [{row["metric"]: row["value"] for row in json.loads(text)["rows"]} for text in (one, two)]
+    assert values[0] == values[1]
+    assert values[0].keys() == {"fvd", "flow_distance", "kvd", "inception_score_i3d", "fid"}
+    for pattern, count in (("work/measure-*", 1), ("work/reference-*", 1)):
+        files = [sorted((folder / name).glob(f"{pattern}/features.safetensors")) for name in ("one", "two")]
+        assert [len(found) for found in files] == [count, count]
+        arrays, others = (load_file(found[0]) for found in files)
+        assert arrays.keys() == others.keys()
+        assert all((arrays[name] == others[name]).all() for name in arrays)
+
+
+def test_unreadable_clips_of_every_process_are_named(folder: Path) -> None:
+    for number in (1, 2):
+        (folder / "videos" / f"{number}.mkv").write_bytes(b"")
+    code, out, said = score(folder, "results", launch=LAUNCH)
+    assert code != 0
+    assert out == ""
+    assert "2 unreadable clips" in said
+    assert said.count("the file is empty") == 2
+
+
+def test_what_fails_in_another_process_is_said_by_the_main_one(folder: Path) -> None:
+    code, out, said = score(folder, "results", launch=LAUNCH, FAILING_RANK="1")
+    assert code != 0
+    assert out == ""
+    assert "process 1 of 2 failed" in said
+    assert "out of memory, say" in said
+
+
+def test_two_processes_sample_as_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "sampling.py"
+    script.write_text(SAMPLING)
+    for name, launch in (("one", ()), ("two", LAUNCH)):
+        (tmp_path / name).mkdir()
+        code, _, said = start(script, tmp_path / name, launch=launch)
+        assert code == 0, said
+    for number in range(7):
+        clips = [read_frames(tmp_path / name / f"{number:05d}.mkv", 3) for name in ("one", "two")]
+        assert (clips[0] == clips[1]).all()
+    shares = [int((tmp_path / "two" / f"process-{rank}").read_text()) for rank in (0, 1)]
+    # Whole batches of two: 0 1, 4 5 and 2 3, 6.
+    assert shares == [4, 3]
+
+
+@given(st.integers(0, 20), st.integers(1, 6))
+def test_shares_are_disjoint_and_come_in_order_again(items: int, count: int) -> None:
+    whole = np.arange(items * 2).reshape(items, 2)
+    parts = [np.asarray(Share(index, count).of(list(whole))).reshape(-1, 2) for index in range(count)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert (in_order_again(parts) == whole).all()
+
+
+def test_a_process_alone_does_everything() -> None:
+    assert lead(lambda: share_out(own, 3)) == [(Share(0, 1), 3)]
+
+
+def own(share: Share, number: int) -> tuple[Share, int]:
+    return share, number

@@ -1,0 +1,161 @@
+"""Whole runs of the suites in VBench's dimensions, on tiny models: rows, tables, resuming, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from small_videos import fake_environment, write_classifier, write_teacher
+
+from vdmini.models import EMBEDDED
+from vdmini_bench.cli import main
+from vdmini_bench.metrics import image_faithfulness, scene_classifier, semantic
+from vdmini_bench.vbench.dimensions import T2V, VBENCH_VERSION
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+SUITES = Path(__file__).parents[2] / "suites"
+T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-video pipeline and a classifier with random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_teacher(folder / "t2v")
+    write_classifier(folder / "classifier")
+    return folder
+
+
+@pytest.fixture
+def tiny(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """These in the places of the shipped ones, and no official package."""
+    monkeypatch.setitem(EMBEDDED, "embedded/t2v", weights / "t2v")
+    monkeypatch.setattr(scene_classifier, "SHIPPED", weights / "classifier")
+    monkeypatch.setattr(scene_classifier.load_classifier, "__defaults__", (weights / "classifier",))
+    monkeypatch.setenv("VDMINI_VBENCH_ENV", str(tmp_path / "no-environment"))
+    return weights
+
+
+SMALL = (
+    "distill.steps=1", "distill.batch_size=1", "distill.discriminator_warmup=0", "dataset.train_clips=2",
+    "sample.steps=1", "sample.batch_size=3", "vbench.prompt_count=2", "timing.runs=3", "timing.warmup=1",
+)  # fmt: skip
+
+
+def run(suite: Path, results: Path, *more: str) -> tuple[int, dict[str, Any], str]:
+    settings = [part for setting in (*SMALL, *more) for part in ("--set", setting)]
+    command = ["run", str(suite), "--profile", "smoke", *settings, "--results", str(results), "--json"]
+    done = CliRunner().invoke(main, command)
+    return done.exit_code, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
+
+
+def by_place(rows: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["model"], row["metric"]): row for row in rows}
+
+
+def test_text_to_video_runs_to_a_table_without_a_total(tiny: Path, tmp_path: Path) -> None:
+    code, output, errors = run(T2V_SUITE, tmp_path / "results")
+    assert code == 0, errors
+    rows = by_place(output["rows"])
+    for model in ("real", "teacher", "pruned", "student"):
+        measured = {metric for (of, metric), row in rows.items() if of == model and row["status"] == "ok"}
+        assert {"vbench_temporal_flickering", *semantic.DIMENSIONS} <= measured
+        assert {f"vbench_{name}" for name in T2V} <= {metric for of, metric in rows if of == model}
+        for name in ("vbench_quality", "vbench_semantic", "vbench_total", "vbench_object_class"):
+            assert (rows[model, name]["status"], rows[model, name]["value"]) == ("unavailable", "")
+        assert "15 of 16 dimensions missing" in rows[model, "vbench_total"]["note"]
+        assert "gets 0.970 of drawn clips right" in rows[model, "embedded-color"]["note"]
+        assert rows[model, "vbench_temporal_flickering"]["metric_version"] == "native-1"
+        assert rows[model, "vbench_temporal_flickering"]["n"] == "4"
+    assert all("not comparable with published VBench" in row["note"] for row in rows.values())
+    assert float(rows["student", "params_m"]["value"]) < float(rows["teacher", "params_m"]["value"])
+    assert float(rows["student", "denoiser_gflops"]["value"]) < float(rows["teacher", "denoiser_gflops"]["value"])
+    folder = Path(output["run_dir"])
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    total = next(line for line in table.splitlines() if line.startswith("| Total"))
+    assert total.split("|")[2:6] == [" unavailable "] * 4
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
+    before = (tmp_path / "results" / "leaderboard.csv").read_bytes()
+    code, second, _ = run(T2V_SUITE, tmp_path / "results")
+    assert (code, second["jobs"]["ran"], second["rows"]) == (0, 0, output["rows"])
+    assert (tmp_path / "results" / "leaderboard.csv").read_bytes() == before
+    compared = CliRunner().invoke(
+        main, ["compare", "teacher", "student", "--results", str(tmp_path / "results"), "--json"]
+    )
+    assert compared.exit_code == 0, compared.stderr
+    deltas = {row["metric"]: row for row in json.loads(compared.stdout)["rows"]}
+    flickering = deltas["vbench_temporal_flickering"]
+    assert flickering["ci"][0] <= flickering["delta"] <= flickering["ci"][1]
+    assert "vbench_total" not in deltas
+
+
+def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "VDMINI_VBENCH_ENV", str(fake_environment(tmp_path / "env", i2v_background="no dreamsim").folder)
+    )
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "no-weights"))
+    # As if every clip were told right, whatever the random classifier says.
+    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 0.0)
+    more = ("dataset.drawn_train_per_group=1", "dataset.drawn_test_per_group=1")
+    code, output, errors = run(I2V_SUITE, tmp_path / "results", *more)
+    assert code == 0, errors
+    rows = by_place(output["rows"])
+    for model in ("real", "teacher", "pruned", "student"):
+        extra = rows[model, "vbench_temporal_flickering"]
+        assert (extra["metric_version"], extra["value"]) == (f"vbench-{VBENCH_VERSION}", "0.5")
+        assert rows[model, "vbench_camera_motion"]["value"] == "0.5"
+        assert "no dreamsim" in rows[model, "vbench_i2v_background"]["note"]
+        assert {rows[model, name]["status"] for name in image_faithfulness.DIMENSIONS} == {"ok"}
+        assert rows[model, "vbench_total"]["value"] == ""
+        assert "temporal_flickering" not in rows[model, "vbench_total"]["note"]
+    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 1.1)
+    monkeypatch.setattr(image_faithfulness, "FAITHFULNESS_VERSION", "another")
+    code, output, errors = run(I2V_SUITE, tmp_path / "results", *more)
+    poor = by_place(output["rows"])["teacher", "embedded-i2v_subject"]
+    assert (code, poor["status"], poor["value"]) == (0, "unavailable", "")
+    assert "too few" in poor["note"]
+    assert output["jobs"]["ran"] == 4
+
+
+def test_what_is_not_installed_is_listed_and_nothing_runs(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EMBEDDED, "embedded/t2v", tmp_path / "absent")
+    monkeypatch.setattr(scene_classifier, "SHIPPED", tmp_path / "absent")
+    code, output, errors = run(T2V_SUITE, tmp_path / "results")
+    assert (code, output) == (2, {})
+    assert "embedded/t2v is not part of this installation" in errors
+    assert "scene classifier" in errors
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("suite", "data"), [(T2V_SUITE, "dataset.path=FOLDER"), (I2V_SUITE, "vbench-i2v")])
+def test_the_real_setting_lists_every_asset_that_is_missing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Path, data: str
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "no-weights"))
+    done = CliRunner().invoke(main, ["run", str(suite), "--profile", "paper", "--results", str(tmp_path / "results")])
+    assert done.exit_code == 2
+    assert data in done.stderr
+    assert "vdmini-bench assets vbench" in done.stderr
+    assert "musiq_spaq" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_plans_write_nothing(tiny: Path, tmp_path: Path) -> None:
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    for command in (["run"], ["distill", "--no-timing"]):
+        done = CliRunner().invoke(
+            main, [*command, str(T2V_SUITE), *settings, "--plan", "--json", "--results", str(tmp_path / "results")]
+        )
+        assert done.exit_code == 0, done.stderr
+        plan = json.loads(done.stdout)
+        assert {job["name"] for job in plan.get("jobs", plan.get("steps"))} >= {"encode", "prune", "distill"}
+    assert not (tmp_path / "results").exists()

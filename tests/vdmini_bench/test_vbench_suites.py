@@ -1,0 +1,209 @@
+"""The suites that are scored in VBench's dimensions: what they say, what is asked for, and who judges it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_videos import fake_environment, write_classifier
+
+from vdmini_bench.datasets.captions import parse_caption
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.jobs import Job, PromptedInputs, TrainingInputs, plan_training
+from vdmini_bench.metrics import image_faithfulness, scene_classifier
+from vdmini_bench.metrics.semantic import Reading
+from vdmini_bench.stages.judge import score_of_marks
+from vdmini_bench.suite import load_suite
+from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V, OF_MODE, T2V
+from vdmini_bench.vbench.environment import Environment
+from vdmini_bench.vbench_judges import DRAWN_WORLD, choose_judges
+from vdmini_bench.vbench_prepare import jobs_of_videos
+from vdmini_bench.vbench_suite import VBenchProfile, VBenchSpec, VBenchSuite, load_any_suite
+from vdmini_bench.vbench_videos import clip_requests, drawn_frames, embedded_videos, real_videos, write_images
+
+SUITES = Path(__file__).parents[2] / "suites"
+T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"
+INPUTS = PromptedInputs("t", "vdmini", "train", "asked", {"a": "1", "b": "1"}, {"c": "why"}, {"torch": "2.8"}, "m")
+
+
+def profile(suite: Path, name: str = "smoke", *overrides: str) -> VBenchProfile:
+    chosen = load_any_suite(suite, name, overrides)
+    assert isinstance(chosen, VBenchSuite)
+    return chosen.profile
+
+
+@pytest.mark.parametrize(("path", "names"), [(T2V_SUITE, T2V), (I2V_SUITE, ("temporal_flickering", *I2V))])
+def test_every_profile_loads_and_every_official_dimension_has_a_row(path: Path, names: tuple[str, ...]) -> None:
+    for name in ("embedded", "smoke", "paper"):
+        chosen = profile(path, name)
+        assert chosen.vbench.asked_dimensions == chosen.vbench.all_dimensions == names
+        assert (chosen.stand_in is None) == (name == "paper") == (chosen.vbench.prompts == "official")
+    assert {*OF_MODE["t2v" if path == T2V_SUITE else "i2v"]} <= {*names}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("prompt_count: 48", "", r"vbench.yaml:\d+:\d+: vbench.prompt_count: embedded prompts need a number"),
+        ("prompts: embedded", "prompts: official", "the official prompts have numbers of their own"),
+        ("kind: drawn-captions", "kind: drawn", "set dataset.kind to drawn-captions or folder"),
+        ("height: 32", "height: 64", "10 frames of 32x32"),
+        ("mode: t2v", "mode: t2v\n      dimensions: [i2v_subject]", "not scored in mode t2v"),
+        ("mode: t2v", "mode: t2v\n      dimensions: [colour]", "no VBench dimension colour"),
+        ("samples_per_prompt: 2", "sample_per_prompt: 2", "did you mean 'samples_per_prompt'"),
+        ("kind: vbench", "kind: fid", "kind: Input should be 'distributions' or 'vbench'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = T2V_SUITE.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "vbench.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(SuiteError, match=message):
+        load_any_suite(path)
+
+
+def test_a_suite_of_another_kind_is_told_apart() -> None:
+    with pytest.raises(SuiteError, match=r"vbench_t2v.yaml:4:1: a suite of kind 'vbench'.*vbench score"):
+        load_suite(T2V_SUITE)
+    assert load_any_suite(SUITES / "ucf101.yaml", "smoke") == load_suite(SUITES / "ucf101.yaml", "smoke")
+
+
+@pytest.mark.parametrize("name", ["embedded", "smoke"])
+def test_image_to_video_distils_the_student_of_the_ucf101_suite(name: str) -> None:
+    inputs = TrainingInputs("t", "vdmini", "train", {"torch": "2.8"})
+    ours = plan_training(profile(I2V_SUITE, name), inputs)
+    theirs = plan_training(load_suite(SUITES / "ucf101.yaml", name).profile, inputs)
+    assert [job.key for job in ours] == [job.key for job in theirs]
+
+
+def keys(chosen: VBenchProfile, inputs: PromptedInputs = INPUTS) -> dict[str, Job]:
+    return {job.name: job for job in jobs_of_videos(chosen, inputs, 12)}
+
+
+def changed(before: dict[str, Job], after: dict[str, Job]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name].key != after[name].key}
+
+
+def test_one_dimension_judged_anew_leaves_the_others() -> None:
+    before = keys(profile(T2V_SUITE))
+    rows = ("real", "teacher", "pruned", "student")
+    after = keys(profile(T2V_SUITE), replace(INPUTS, judges={"a": "1", "b": "2"}))
+    assert changed(before, after) == {f"judge {row} b" for row in rows}
+    after = keys(profile(T2V_SUITE), replace(INPUTS, reasons={"c": "another"}))
+    assert changed(before, after) == {f"total {row}" for row in rows}
+    after = keys(profile(T2V_SUITE, "smoke", "distill.steps=9"))
+    of_student = {"distill", "time", "sample student", "judge student a", "judge student b"}
+    assert changed(before, after) == of_student
+
+
+def test_of_official_prompts_the_total_waits_for_every_dimension() -> None:
+    official = keys(profile(T2V_SUITE, "paper"))
+    assert official["total student"].needs == ("judge student a", "judge student b")
+    assert "draw real" not in official
+    assert keys(profile(T2V_SUITE))["total student"].needs == ()
+
+
+def test_embedded_videos_are_the_same_each_time_and_their_images_what_they_say(tmp_path: Path) -> None:
+    for path in (T2V_SUITE, I2V_SUITE):
+        spec = profile(path, "embedded").vbench
+        videos = embedded_videos(spec, tmp_path)
+        assert spec.prompt_count is not None
+        assert spec.samples_per_prompt is not None
+        assert len({video.name for video in videos}) == len(videos) == spec.prompt_count * spec.samples_per_prompt
+        assert len({video.seed for video in videos}) == len(videos)
+        fewer = spec.model_copy(update={"prompt_count": 4})
+        assert embedded_videos(fewer, tmp_path) == videos[: 4 * spec.samples_per_prompt]
+        assert all(parse_caption(video.prompt) for video in videos)
+    twice = spec.model_copy(update={"prompt_count": 3, "samples_per_prompt": 2})
+    videos = embedded_videos(twice, tmp_path)
+    write_images(videos)
+    real = real_videos(twice, videos)
+    assert [video.index for video in real] == [0, 0, 0]
+    frames = drawn_frames(twice, real)
+    requests = clip_requests(videos, 32, 32)
+    for place, clip in enumerate(frames):
+        image = requests[2 * place].image
+        assert image is not None
+        assert np.array_equal(image, clip[0])
+        assert requests[2 * place + 1].image is image
+        assert requests[2 * place].seed != requests[2 * place + 1].seed
+
+
+def spec_of(suite: Path, name: str = "smoke", *overrides: str) -> VBenchSpec:
+    return profile(suite, name, *overrides).vbench
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with random weights in the place of the shipped one."""
+    write_classifier(tmp_path / "classifier")
+    monkeypatch.setattr(scene_classifier, "SHIPPED", tmp_path / "classifier")
+
+
+def test_without_the_official_package_one_dimension_is_native_and_the_others_say_why(
+    tmp_path: Path, classifier: None
+) -> None:
+    judges, reasons = choose_judges(spec_of(T2V_SUITE), Environment(tmp_path / "none"), 32)
+    assert {name: judge.kind for name, judge in judges.items()} == {
+        "temporal_flickering": "native",
+        DRAWN_WORLD: "classifier",
+    }
+    assert {*reasons, "temporal_flickering"} == {*T2V}
+    assert "official prompts" in reasons["object_class"]
+    assert "vdmini-bench assets vbench" in reasons["subject_consistency"]
+
+
+def test_with_the_official_package_what_has_its_weights_is_official(
+    tmp_path: Path, classifier: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
+    environment = fake_environment(tmp_path / "env", camera_motion="ImportError: no third_party")
+    for weight in (each for name in ("subject_consistency", "dynamic_degree") for each in DIMENSIONS[name].weights):
+        (tmp_path / "weights" / weight.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "weights" / weight.path).write_text("weights")
+    judges, reasons = choose_judges(spec_of(I2V_SUITE), environment, 32)
+    official = {name for name, judge in judges.items() if judge.kind == "official"}
+    # i2v_subject has the network of subject_consistency; i2v_background's comes with a module.
+    assert official == {"temporal_flickering", "subject_consistency", "i2v_subject", "i2v_background"}
+    assert "32 pixels" in reasons["dynamic_degree"]
+    assert "no third_party" in reasons["camera_motion"]
+    assert "ViT-B-32.pt is missing" in reasons["background_consistency"]
+    judges, reasons = choose_judges(
+        spec_of(T2V_SUITE, "smoke", "vbench.dimensions=[temporal_flickering]"), environment, 32
+    )
+    assert judges["temporal_flickering"].kind == "official"
+    assert reasons["subject_consistency"] == "not asked for: vbench.dimensions"
+    # On the official prompts videos are sorted out first, by the network of dynamic_degree.
+    filtered = choose_judges(spec_of(T2V_SUITE, "paper"), environment, 320)[0]["temporal_flickering"]
+    assert filtered != judges["temporal_flickering"]
+    (tmp_path / "weights" / DIMENSIONS["dynamic_degree"].weights[0].path).unlink()
+    assert "raft-things.pth" in choose_judges(spec_of(T2V_SUITE, "paper"), environment, 320)[1]["temporal_flickering"]
+
+
+def test_the_standard_error_is_that_of_prompts() -> None:
+    marks = [("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 1.0), ("c", 0.0), ("c", 0.0)]
+    score = score_of_marks("teacher", "m", "1", "p", marks, 6)
+    assert (score.value, score.n, score.blocks) == (0.5, 6, (0.5, 1.0, 0.0))
+    assert score.standard_error == pytest.approx(0.5 / 3**0.5)
+    fewer = score_of_marks("teacher", "m", "1", "p", marks[1:], 6, value=0.25)
+    assert (fewer.value, fewer.n, fewer.n_expected, fewer.blocks) == (0.25, 5, 6, ())
+    assert score_of_marks("teacher", "m", "1", "p", marks[:2], 2).standard_error is None
+
+
+def test_an_animated_clip_must_keep_shape_and_colour_together() -> None:
+    scene = parse_caption("a red disc rises over a moss background")
+    same = Reading.of(scene)
+    beside = replace(same, shapes=(None, "disc"), colours=(None, "red"), background="plum")
+    mixed = replace(same, shapes=("disc", "ring"), colours=("blue", "red"))
+    assert image_faithfulness.faithful("embedded-i2v_subject", [scene] * 3, [same, beside, mixed]) == [
+        True,
+        True,
+        False,
+    ]
+    assert image_faithfulness.faithful("embedded-i2v_background", [scene] * 2, [same, beside]) == [True, False]
+    with pytest.raises(ValueError, match="unknown dimension"):
+        image_faithfulness.faithful("i2v_subject", [], [])
