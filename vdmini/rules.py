@@ -127,9 +127,12 @@ def remove_at_random(graph: BlockGraph, options: Options) -> tuple[str, ...]:
 
 def remove_deepest_first(graph: BlockGraph, options: Options) -> tuple[str, ...]:
     """Remove the deepest units, each that leaves at least `flops` of the FLOPs: the control that should cost motion."""
-    depth = {block.name: block.depth for block in graph.blocks}
-    units = sorted(graph.units, key=lambda unit: -max(depth[name] for name in unit.blocks))
-    return _remove_in_order(graph, [unit.name for unit in units], _share(options))
+    return _remove_in_order(graph, [*reversed(_shallow_to_deep(graph))], _share(options))
+
+
+def remove_shallowest_first(graph: BlockGraph, options: Options) -> tuple[str, ...]:
+    """Remove the shallowest units, each that leaves at least `flops` of the FLOPs: the other end of the control."""
+    return _remove_in_order(graph, _shallow_to_deep(graph), _share(options))
 
 
 def remove_every_nth(graph: BlockGraph, options: Options) -> tuple[str, ...]:
@@ -170,6 +173,7 @@ RULES: dict[str, Rule] = {
     "uniform": Rule(remove_uniformly, "spread evenly, down to a share of the FLOPs", FLOPS),
     "random": Rule(remove_at_random, "drawn by seed, down to a share of the FLOPs", {**FLOPS, "seed": 0}),
     "deepest-first": Rule(remove_deepest_first, "a control: the deepest first, down to a share of the FLOPs", FLOPS),
+    "shallowest-first": Rule(remove_shallowest_first, "its mirror: the shallowest first", FLOPS),
     "every-nth": Rule(remove_every_nth, "every n-th block of each stack of a transformer", {"n": 5}),
     "keep": Rule(keep_in_each_stack, "so many blocks of each stack, e.g. keep:Dual=16,Single=32", by_stage=True),
 }
@@ -185,6 +189,13 @@ def _units(graph: BlockGraph, rule: str, *names: str) -> tuple[str, ...]:
             " 'every-nth'"
         )
     return names
+
+
+def _shallow_to_deep(graph: BlockGraph) -> list[str]:
+    depth = {block.name: block.depth for block in graph.blocks}
+    # Of equally deep units the last comes first, so that the reverse keeps their order.
+    units = sorted(reversed(graph.units), key=lambda unit: max(depth[name] for name in unit.blocks))
+    return [unit.name for unit in units]
 
 
 def _remove_in_order(graph: BlockGraph, units: Sequence[str], share: float) -> tuple[str, ...]:

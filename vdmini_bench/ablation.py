@@ -21,7 +21,7 @@ from vdmini_bench.prepare import prepare_inputs
 from vdmini_bench.run import execute_job
 from vdmini_bench.stats import paired_interval
 from vdmini_bench.store import Store, write_atomically
-from vdmini_bench.suite import Positive, Specification, Suite, load_suite
+from vdmini_bench.suite import Positive, Profile, Specification, Suite, load_suite
 from vdmini_bench.workbench import SCORES, Workbench
 from vdmini_bench.yaml_document import Document
 
@@ -148,8 +148,9 @@ def _arm_scores(bench: Workbench, label: str, seed: int, subject: str) -> list[A
     record = json.loads((bench.folder(f"measure {subject}") / SCORES).read_text(encoding="utf-8"))
     scores = {score.metric: score for score in map(Score.from_json, record["scores"])}
     params, flops = _costs(bench, subject)
-    steps = bench.suite.profile.distill.steps if subject == "student" else 0
-    plan = bench.plan if subject in ("student", "pruned") else ""
+    profile = bench.suite.profile
+    steps = profile.distill.steps if subject == "student" else 0
+    plan = pruning_label(profile) if subject in ("student", "pruned") else ""
     found = []
     for metric in METRICS:
         value = scores[metric].value
@@ -157,6 +158,11 @@ def _arm_scores(bench: Workbench, label: str, seed: int, subject: str) -> list[A
             raise BenchError(f"{label}, training seed {seed}: {metric} is {scores[metric].status}: run it again")
         found.append(ArmScore(label, seed, plan, params, flops, steps, metric, value, scores[metric].blocks))
     return found
+
+
+def pruning_label(profile: Profile) -> str:
+    """What a profile prunes, on one line."""
+    return profile.plan if profile.channels is None else f"{profile.plan}, {profile.channels}"
 
 
 def _costs(bench: Workbench, subject: str) -> tuple[float, float]:

@@ -33,6 +33,7 @@ OPTIONS = {
     "uniform": "uniform:flops=0.6",
     "random": "random:flops=0.6,seed=1",
     "deepest-first": "deepest-first:flops=0.6",
+    "shallowest-first": "shallowest-first:flops=0.6",
     "every-nth": "every-nth:n=2",
     "keep": "keep:Block=3",
 }

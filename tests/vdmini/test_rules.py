@@ -40,7 +40,7 @@ def test_every_rule_for_unets_leaves_a_unet_that_can_be_wired(official: VideoMod
 
 
 @given(
-    st.sampled_from(["uniform", "random", "deepest-first"]),
+    st.sampled_from(["uniform", "random", "deepest-first", "shallowest-first"]),
     st.floats(0.5, 1.0),
     st.integers(0, 2**31),
 )
@@ -77,6 +77,15 @@ def test_deepest_first_starts_at_the_middle_and_vdmini_does_not_touch_the_deep_p
     assert {"Mid", "D.2.1", "U.1.1"} <= {*deepest}
     assert "D.0.1" not in deepest
     assert not {"D.2.1", "U.1.1"} & {*make_plan(official).removed}
+
+
+def test_shallowest_first_is_the_other_end(official: VideoModel) -> None:
+    graph = official.blocks
+    shallow = make_plan(official, "shallowest-first:flops=0.9").removed
+    deep = make_plan(official, "deepest-first:flops=0.9").removed
+    depth = {block.name: block.depth for block in graph.blocks}
+    assert max(depth[name] for name in shallow) < max(depth[name] for name in deep)
+    assert not {"Mid", "D.3.0", "U.0.1"} & {*shallow}
 
 
 @pytest.mark.parametrize(
@@ -139,9 +148,12 @@ def test_rules_that_do_not_fit_a_transformer_say_so(hunyuanvideo: VideoModel, ru
 
 def test_rules_by_share_fit_transformers_too(hunyuanvideo: VideoModel) -> None:
     graph = hunyuanvideo.blocks
-    for rule in ("uniform", "random", "deepest-first"):
+    for rule in ("uniform", "random", "deepest-first", "shallowest-first"):
         left = graph.without(make_plan(hunyuanvideo, f"{rule}:flops=0.8").removed)
         assert 0.8 <= left.flops / graph.flops < 0.82
     deepest = make_plan(hunyuanvideo, "deepest-first:flops=0.8").removed
     assert deepest[-1] == "Single.39"
     assert not any(name.startswith("Dual") for name in deepest)
+    shallowest = make_plan(hunyuanvideo, "shallowest-first:flops=0.8").removed
+    assert shallowest[0] == "Dual.0"
+    assert not any(name.startswith("Single") for name in shallowest)

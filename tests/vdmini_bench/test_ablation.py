@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vdmini_bench.ablation import ArmScore, load_ablation, summarise, summary_lines
+from vdmini_bench.ablation import ArmScore, load_ablation, pruning_label, summarise, summary_lines
 from vdmini_bench.cli import main
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.stats import paired_interval
@@ -48,6 +48,13 @@ def test_every_shipped_arm_is_a_suite_that_differs_only_where_it_says() -> None:
         }
         assert changed == {*changes}, arm
         assert ablation.suite_of(arm, 2).profile.distill.seed == 2
+
+
+def test_an_arm_says_all_that_it_prunes_on_one_line() -> None:
+    ablation = load_ablation(SUITES / "ablation.yaml", None)
+    labels = [pruning_label(ablation.suite_of(arm, 0).profile) for arm in ablation.profile.arms]
+    assert {"vdmini", "none, depgraph-l2:ratio=0.2,tolerance=0.1"} < {*labels}
+    assert not any("\n" in label for label in labels)
 
 
 @pytest.mark.parametrize(
