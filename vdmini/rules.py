@@ -127,12 +127,12 @@ def remove_at_random(graph: BlockGraph, options: Options) -> tuple[str, ...]:
 
 def remove_deepest_first(graph: BlockGraph, options: Options) -> tuple[str, ...]:
     """Remove the deepest units, each that leaves at least `flops` of the FLOPs: the control that should cost motion."""
-    return _remove_in_order(graph, [*reversed(_shallow_to_deep(graph))], _share(options))
+    return _remove_in_order(graph, _deep_to_shallow(graph), _share(options))
 
 
 def remove_shallowest_first(graph: BlockGraph, options: Options) -> tuple[str, ...]:
     """Remove the shallowest units, each that leaves at least `flops` of the FLOPs: the other end of the control."""
-    return _remove_in_order(graph, _shallow_to_deep(graph), _share(options))
+    return _remove_in_order(graph, _deep_to_shallow(graph)[::-1], _share(options))
 
 
 def remove_every_nth(graph: BlockGraph, options: Options) -> tuple[str, ...]:
@@ -191,10 +191,9 @@ def _units(graph: BlockGraph, rule: str, *names: str) -> tuple[str, ...]:
     return names
 
 
-def _shallow_to_deep(graph: BlockGraph) -> list[str]:
+def _deep_to_shallow(graph: BlockGraph) -> list[str]:
     depth = {block.name: block.depth for block in graph.blocks}
-    # Of equally deep units the last comes first, so that the reverse keeps their order.
-    units = sorted(reversed(graph.units), key=lambda unit: max(depth[name] for name in unit.blocks))
+    units = sorted(graph.units, key=lambda unit: -max(depth[name] for name in unit.blocks))
     return [unit.name for unit in units]
 
 
