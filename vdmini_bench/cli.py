@@ -92,7 +92,8 @@ assets.add_command(vbench.environment)
 @expected_failures
 def assets_list(as_json: bool) -> None:
     """What there is, from where, under which licence, and whether it is here."""
-    from vdmini_bench.assets import ASSETS, asset_path
+    from vdmini_bench.asset_catalogue import ASSETS
+    from vdmini_bench.assets import asset_path
     from vdmini_bench.table import print_table
 
     found = {name: asset_path(name) for name in ASSETS}
@@ -147,7 +148,8 @@ def assets_import(name: str, path: Path) -> None:
 @expected_failures
 def assets_verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of NAMES, or of everything that is here."""
-    from vdmini_bench.assets import ASSETS, asset_path, verify_asset
+    from vdmini_bench.asset_catalogue import ASSETS
+    from vdmini_bench.assets import asset_path, verify_asset
 
     chosen = names or tuple(name for name in ASSETS if asset_path(name) is not None)
     problems = {name: verify_asset(name) for name in chosen}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vdmini_bench.assets import ASSETS, AssetError, asset_path
+from vdmini_bench.asset_catalogue import ASSETS
+from vdmini_bench.assets import AssetError, asset_path
 from vdmini_bench.datasets.video import ENCODINGS, UnreadableVideoError, read_frames, write_video
 from vdmini_bench.fingerprint import package_versions
 

@@ -7,7 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdmini_bench.assets import ASSETS, AssetError, asset_path, fetch_asset, sha256_of
+from vdmini_bench.asset_catalogue import ASSETS
+from vdmini_bench.assets import AssetError, asset_path, fetch_asset, sha256_of
 from vdmini_bench.clips import ChosenClips, choose_clips
 from vdmini_bench.datasets.synthetic import WORLD_VERSION, clip_count, write_dataset
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split

@@ -11,7 +11,7 @@ from vdmini_bench.metrics.flickering import FLICKERING_VERSION
 from vdmini_bench.store import key_of
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED, VBENCH_VERSION, Mode
 from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest, weights_folder
-from vdmini_bench.vbench.requirements import missing_weights
+from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
 from vdmini_bench.vbench_suite import VBenchSpec
 
 # The dimensions that a classifier of the drawn world answers, all from one reading of a clip.
@@ -103,5 +103,7 @@ def _why_not(dimension: str, vbench: VBenchSpec, record: Mapping[str, Any] | Non
     problem = record["problems"][dimension]
     if problem is not None:
         return f"{problem}: see vdmini-bench doctor"
-    missing = missing_weights([dimension], filtered=filters(dimension, vbench))
-    return f"{missing[0][1]} is missing: see vdmini-bench doctor" if missing else None
+    filtered = filters(dimension, vbench)
+    faults = [f"{path} is missing" for _, path in missing_weights([dimension], filtered=filtered)]
+    faults += [fault for _, fault in damaged_weights([dimension], filtered=filtered)]
+    return f"{faults[0]}: see vdmini-bench doctor" if faults else None

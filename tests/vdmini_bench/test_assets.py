@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vdmini_bench import assets
-from vdmini_bench.assets import ASSETS, AssetError, asset_path, cache_folder, fetch_asset, import_asset, verify_asset
+from vdmini_bench.asset_catalogue import ASSETS
+from vdmini_bench.assets import AssetError, asset_path, cache_folder, fetch_asset, import_asset, verify_asset
 
 I3D = "i3d-kinetics400"
 WEIGHTS = pickle.dumps({"made": "up"})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from vdmini_bench.assets import ASSETS
+from vdmini_bench.asset_catalogue import ASSETS
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.synthetic import write_dataset
 from vdmini_bench.measurement import Score

@@ -124,7 +124,6 @@ def test_clips_of_another_kind_are_refused(shape: tuple[int, ...]) -> None:
         to_network(np.zeros((1, 10, 32, 32, 3), dtype=np.float32))
 
 
-@pytest.mark.skipif(not SHIPPED.is_dir(), reason="the classifier is not part of this build")
 def test_the_shipped_classifier_is_as_accurate_as_its_record_says() -> None:
     shipped = load_classifier()
     scenes: list[Scene] = choose_scenes(160, "any", skip=5_000_000)

@@ -251,7 +251,8 @@ def test_one_command_trains_installs_and_scores(tmp_path: Path, small: None, mon
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "t2v" / "training.json").read_text())
-    assert (record["minutes"], record["clips"], record["further"]) == (0.6, 8, False)
+    assert sum(record["minutes"].values()) == pytest.approx(0.6)
+    assert (record["clips"], record["further"]) == (8, False)
     score = ["score-t2v", "--clips", "4", "--steps", "2"]
     scores = json.loads(CliRunner().invoke(main, score, catch_exceptions=False).stdout)
     assert {each["dimension"]: each["n"] for each in scores}["embedded-spatial_relationship"] == 2
@@ -266,12 +267,16 @@ def test_one_command_trains_installs_and_scores(tmp_path: Path, small: None, mon
     assert not torch.equal(before.unet.conv_in.weight, after.unet.conv_in.weight)
 
 
-@pytest.mark.skipif(not EMBEDDED["embedded/t2v"].is_dir(), reason="the teacher is not part of this build")
+def as_saved(architecture: dict[str, object]) -> object:
+    """Tuples and lists are one in a file."""
+    return json.loads(json.dumps(architecture))
+
+
 def test_the_shipped_teacher_fits_and_its_configuration_is_the_scripts() -> None:
     folder = EMBEDDED["embedded/t2v"]
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 30e6
     found = load_model("embedded/t2v", device="meta").denoiser
     with torch.device("meta"):
         expected = build_text_denoiser()
-    assert family_of(found).architecture(found) == family_of(expected).architecture(expected)
+    assert as_saved(family_of(found).architecture(found)) == as_saved(family_of(expected).architecture(expected))
     assert EMBEDDED_SETTINGS["embedded/t2v"].frames == found.config.num_frames

@@ -18,7 +18,7 @@ from vdmini_bench.progress import progress, quiet_libraries
 if TYPE_CHECKING:
     from torch import Tensor
 
-VAE_SHARE, CLASSIFIER_SHARE = 0.28, 0.07
+VAE_SHARE, CLASSIFIER_SHARE = 0.24, 0.21
 VALIDATION_CLIPS = 32
 CLASSIFIER_TEST_CLIPS = 1000
 # Clips for validation are drawn with seeds of their own.
@@ -26,7 +26,7 @@ VALIDATION_SEED = 1_000_000
 
 
 @click.command("train-t2v")
-@click.option("--minutes", type=float, default=90.0, show_default=True, help="Training time; a repeated call resumes.")
+@click.option("--minutes", type=float, default=130.0, show_default=True, help="Training time; a repeated call resumes.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips", type=int, default=8000, show_default=True, help="Training clips.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and classifier and train its denoiser further.")
@@ -55,27 +55,29 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     if go_on:
         pipeline = load_model("embedded/t2v", device=chosen).pipeline
         assert pipeline is not None
-        vae, initial, left = pipeline.vae, TextToVideo(pipeline.unet, pipeline.text_encoder), minutes
+        vae, initial = pipeline.vae, TextToVideo(pipeline.unet, pipeline.text_encoder)
+        spent = {"vae": 0.0, "classifier": 0.0}
     else:
         encoder = load_model("embedded/svd").pipeline.vae.encoder  # type: ignore[union-attr]
-        vae = train_frame_vae(drawn, minutes * VAE_SHARE, work / "vae.pt", chosen, encoder)
+        spent = {"vae": minutes * VAE_SHARE, "classifier": minutes * CLASSIFIER_SHARE}
+        vae = train_frame_vae(drawn, spent["vae"], work / "vae.pt", chosen, encoder)
         every = choose_scenes(clips, "any")
         pictures = _drawn_once(work / f"any-{clips}.npy", every, 0)
-        classifier = train_classifier(pictures, every, minutes * CLASSIFIER_SHARE, work / "classifier.pt", chosen)
+        classifier = train_classifier(pictures, every, spent["classifier"], work / "classifier.pt", chosen)
         click.echo(json.dumps(save_classifier(SHIPPED, classifier, vae, CLASSIFIER_TEST_CLIPS), indent=1))
-        left = minutes * (1 - VAE_SHARE - CLASSIFIER_SHARE)
+    spent["denoiser"] = minutes - sum(spent.values())
     networks = train_text_denoiser(
         drawn,
         [scene.caption for scene in scenes],
         (validation, [scene.caption for scene in unseen]),
         vae,
-        left,
+        spent["denoiser"],
         work / "denoiser.pt",
         chosen,
         initial,
     )
     save_text_pipeline(folder, vae, networks)
-    record = {"minutes": minutes, "device": device, "clips": clips, "torch": torch.__version__, "further": go_on}
+    record = {"minutes": spent, "device": device, "clips": clips, "torch": torch.__version__, "further": go_on}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"wrote {folder}")
 

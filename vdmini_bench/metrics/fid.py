@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vdmini_bench.assets import ASSETS, AssetError, asset_path, fetch_asset
+from vdmini_bench.asset_catalogue import ASSETS
+from vdmini_bench.assets import AssetError, asset_path, fetch_asset
 
 FID_VERSION = "torchmetrics-1"
 WEIGHTS = "pytorch-fid-inception"

