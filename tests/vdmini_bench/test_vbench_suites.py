@@ -164,7 +164,7 @@ def test_with_the_official_package_what_has_its_weights_is_official(
     environment = fake_environment(tmp_path / "env", camera_motion="ImportError: no third_party")
     for weight in (each for name in ("subject_consistency", "dynamic_degree") for each in DIMENSIONS[name].weights):
         (tmp_path / "weights" / weight.path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "weights" / weight.path).write_text("weights")
+        (tmp_path / "weights" / weight.path).write_bytes(b"\x80weights")
     judges, reasons = choose_judges(spec_of(I2V_SUITE), environment, 32)
     official = {name for name, judge in judges.items() if judge.kind == "official"}
     # i2v_subject has the network of subject_consistency; i2v_background's comes with a module.
@@ -172,6 +172,11 @@ def test_with_the_official_package_what_has_its_weights_is_official(
     assert "32 pixels" in reasons["dynamic_degree"]
     assert "no third_party" in reasons["camera_motion"]
     assert "ViT-B-32.pt is missing" in reasons["background_consistency"]
+    page = tmp_path / "weights" / DIMENSIONS["background_consistency"].weights[0].path
+    page.parent.mkdir(parents=True)
+    page.write_text("<html>not found</html>")
+    damaged = choose_judges(spec_of(I2V_SUITE), environment, 32)[1]["background_consistency"]
+    assert "ViT-B-32.pt is a web page" in damaged
     judges, reasons = choose_judges(
         spec_of(T2V_SUITE, "smoke", "vbench.dimensions=[temporal_flickering]"), environment, 32
     )
