@@ -27,13 +27,13 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at versions, devices, video codecs, the embedded teacher, assets, VBench and disk."""
+    """Look at versions, devices, video codecs, what is embedded, assets, VBench and disk."""
     return [
         _python(),
         *_packages(),
         _device(),
         *_codecs(),
-        _embedded_teacher(),
+        *_embedded(),
         *_assets(),
         *_i3d_agreement(),
         *_vbench(),
@@ -75,13 +75,16 @@ def _codecs() -> list[Finding]:
     return findings
 
 
-def _embedded_teacher() -> Finding:
+def _embedded() -> list[Finding]:
     from vdmini.models import EMBEDDED
+    from vdmini_bench.metrics.scene_classifier import SHIPPED, WEIGHTS
 
-    folder = EMBEDDED["embedded/svd"]
-    if (folder / "model_index.json").is_file():
-        return Finding("embedded teacher", "here")
-    return Finding("embedded teacher", "missing", "reinstall the package", False)
+    files = {f"teacher {name}": folder / "model_index.json" for name, folder in EMBEDDED.items()}
+    files["classifier of drawn clips"] = SHIPPED / WEIGHTS
+    return [
+        Finding(what, "here") if file.is_file() else Finding(what, "missing", "reinstall the package", False)
+        for what, file in files.items()
+    ]
 
 
 def _assets() -> list[Finding]:

@@ -21,7 +21,8 @@ def test_this_machine_can_run_the_default_suite(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path))
     found = by_name(doctor.examine())
     assert all(finding.fine for finding in found.values())
-    assert found["embedded teacher"].state == "here"
+    for what in ("teacher embedded/svd", "teacher embedded/t2v", "classifier of drawn clips"):
+        assert found[what].state == "here"
     assert found["codec mpeg4"].state == "writes and reads"
     missing = found["asset ucf101"]
     assert missing.state.startswith("missing; for")
@@ -38,7 +39,7 @@ def test_a_missing_package_a_broken_codec_and_a_missing_teacher_are_faults(
     monkeypatch.setattr(doctor, "package_versions", lambda: {"torch": "2.13.0", "av": "missing"})
     monkeypatch.setitem(EMBEDDED, "embedded/svd", tmp_path)
     faults = {name: finding for name, finding in by_name(doctor.examine()).items() if not finding.fine}
-    assert {*faults} == {"av", "codec mpeg4", "codec libx264", "codec ffv1", "embedded teacher"}
+    assert {*faults} == {"av", "codec mpeg4", "codec libx264", "codec ffv1", "teacher embedded/svd"}
     assert faults["av"].next == "pip install av"
     assert "no decoder" in faults["codec ffv1"].state
 
