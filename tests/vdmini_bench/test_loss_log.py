@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from vdmini.distill import StepLosses
 from vdmini_bench.loss_log import HEADER, LOSSES, logged, write_losses
@@ -39,7 +42,10 @@ def test_each_step_is_there_as_soon_as_it_is_noted(tmp_path: Path) -> None:
     assert curve(tmp_path) == [(1, 0.25), (2, 0.5)]
 
 
-def test_a_resumed_run_drops_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_the_steps_after_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorBoard reads the files of a folder in the order of the seconds they were begun in: here one each.
+    seconds = itertools.count(1_800_000_000)
+    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: float(next(seconds))))
     with logged(tmp_path, 6) as log:
         for step in range(1, 6):
             log.add(losses(step, 0.25))
