@@ -92,7 +92,8 @@ def _top(magnitudes: FloatArray, name: str) -> FloatArray:
 
 
 def _mean_and_top(flow: NDArray[Any]) -> FloatArray:
-    magnitude = np.sort(np.hypot(flow[..., 0], flow[..., 1]).astype(np.float64), axis=None)
+    # Sorted as float32, which is faster by far and the same order.
+    magnitude = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None).astype(np.float64)
     count = max(1, round(TOP_SHARE * magnitude.size))
     return np.array([magnitude.mean(), magnitude[-count:].mean()])
 
