@@ -69,6 +69,11 @@ def on_main(work: Callable[[], T]) -> T:
     return done
 
 
+def part() -> None:
+    """Close the connections once all is said: a process that ends with them open is aborted now and then."""
+    distributed.destroy_process_group()
+
+
 def leave(code: ExitCode) -> NoReturn:
     """End this process, which is not the first one, without a word and after the first one.
 

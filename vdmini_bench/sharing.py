@@ -107,10 +107,18 @@ def lead(work: Callable[[], Result]) -> Result:
         # The launcher ends the others, who may be in the middle of something.
         raise
     except BaseException:
-        _exchange_order(None)
+        _dismiss()
         raise
-    _exchange_order(None)
+    _dismiss()
     return result
+
+
+def _dismiss() -> None:
+    """Tell the other processes that there is nothing more to do."""
+    from vdmini_bench.processes import part
+
+    _exchange_order(None)
+    part()
 
 
 def share_out(work: Callable[Concatenate[Share, P], Result], *arguments: P.args, **named: P.kwargs) -> list[Result]:
@@ -152,6 +160,8 @@ def _answer(work: Callable[..., Any], share: Share, arguments: Sequence[Any], na
 
 def _follow() -> NoReturn:
     """Do this process's share of whatever the main process hands out, until it says that it is done or is gone."""
+    from vdmini_bench.processes import part
+
     try:
         while (order := _exchange_order(None)) is not None:
             work, arguments, named = order
@@ -160,6 +170,7 @@ def _follow() -> NoReturn:
             except Exception:
                 answer = _Answer(failure=traceback.format_exc())
             _gather(answer)
+        part()
     except RuntimeError:
         # The connection broke: the main process has ended, and has said why.
         raise SystemExit(ExitCode.FAILED) from None
