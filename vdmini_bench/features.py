@@ -24,22 +24,25 @@ FEATURES = "features.safetensors"
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """`logits` N x 400 float32 from I3D before softmax; `flows` N x (T-1) x 2 float64 in pixels per frame.
+    """`logits` N x 400 float32 from I3D before softmax; `flows` N x (T-1) x 2 float64 in pixels per frame if measured.
 
     `probabilities` N x 101 float32 from C3D, where there is that network. `version` is the FVD's, of I3D's weight file.
     """
 
     logits: NDArray[np.float32]
-    flows: NDArray[np.float64]
+    flows: NDArray[np.float64] | None
     version: str
     probabilities: NDArray[np.float32] | None = None
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a job's folder."""
-        arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "flows": self.flows}
-        if self.probabilities is not None:
-            arrays["probabilities"] = self.probabilities
-        save_file(arrays, folder / FEATURES, metadata={"version": self.version})
+        arrays: dict[str, NDArray[Any] | None] = {
+            "logits": self.logits,
+            "flows": self.flows,
+            "probabilities": self.probabilities,
+        }
+        there = {name: array for name, array in arrays.items() if array is not None}
+        save_file(there, folder / FEATURES, metadata={"version": self.version})
 
 
 def load_logits(folder: Path) -> NDArray[np.float32] | None:
@@ -54,28 +57,37 @@ def clip_features(
     network_resize: NetworkResize = "antialiased",
     classify: bool = False,
     packaged: bool = False,
+    flow: bool = True,
 ) -> ClipFeatures:
     """Read and score all clips, a few in memory at a time; a clip's features depend on that clip alone.
 
     The processes of a launch each take a share of the clips. With `classify` the imported C3D sees them too; with
-    `packaged` I3D has the package's weights even where a TorchScript file was imported.
+    `packaged` I3D has the package's weights even where a TorchScript file was imported; without `flow` there are no
+    `flows`.
 
     Raises:
         IncompleteError: some clips could not be read.
     """
-    parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged)
+    parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged, flow)
     some = [part for part in parts if part is not None]
+    flows = [part.flows for part in some if part.flows is not None]
     probabilities = [part.probabilities for part in some if part.probabilities is not None]
     return ClipFeatures(
         in_order_again([part.logits for part in some]),
-        in_order_again([part.flows for part in some]),
+        in_order_again(flows) if flows else None,
         some[0].version,
         in_order_again(probabilities) if probabilities else None,
     )
 
 
 def _share_of_features(
-    share: Share, reader: ClipReader, label: str, network_resize: NetworkResize, classify: bool, packaged: bool
+    share: Share,
+    reader: ClipReader,
+    label: str,
+    network_resize: NetworkResize,
+    classify: bool,
+    packaged: bool,
+    flow: bool,
 ) -> ClipFeatures | None:
     """The features of one process's clips, None where there are more processes than clips."""
     own = replace(reader, paths=share.of(reader.paths), problems=[])
@@ -88,8 +100,9 @@ def _share_of_features(
     flows, probabilities = GrowingRows(), GrowingRows()
 
     def clips() -> Iterator[Tensor]:
-        for clip, flow in own.with_flows():
-            flows.add(flow)
+        for clip, magnitudes in own.with_flows() if flow else ((clip, None) for clip in own):
+            if magnitudes is not None:
+                flows.add(magnitudes)
             # B T C H W uint8 with B = 1.
             batch = torch.from_numpy(clip).permute(0, 3, 1, 2)[None]
             if c3d is not None:
@@ -101,4 +114,4 @@ def _share_of_features(
         own.on_clip = advance
         logits = clips_to_features(clips(), network, network_resize)
     classes = probabilities.array() if c3d is not None else None
-    return ClipFeatures(logits.numpy(), flows.array(), fvd_version(network), classes)
+    return ClipFeatures(logits.numpy(), flows.array() if flow else None, fvd_version(network), classes)

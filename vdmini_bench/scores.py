@@ -52,13 +52,14 @@ class Scorer:
             moments = Moments.of(features.logits[block], self.protocol.ddof)
             return frechet_distance_of_moments(moments, reference.moments)
 
-        def flow(block: slice) -> float:
-            return flow_distance(features.flows[block].reshape(-1, 2), reference.flows)
+        scores = [self.blocks("fvd", self._fvd_version(features), "", "lower", fvd)]
+        if features.flows is not None and reference.flows is not None:
+            flows, real_flows = features.flows, reference.flows
 
-        scores = [
-            self.blocks("fvd", self._fvd_version(features), "", "lower", fvd),
-            self.blocks("flow_distance", FLOW_VERSION, "px/frame", "lower", flow),
-        ]
+            def flow(block: slice) -> float:
+                return flow_distance(flows[block].reshape(-1, 2), real_flows)
+
+            scores.append(self.blocks("flow_distance", FLOW_VERSION, "px/frame", "lower", flow))
         if reference.logits is not None:
             real = reference.logits
             version = SCRIPT_KVD_VERSION if features.version == SCRIPT_VERSION else KVD_VERSION

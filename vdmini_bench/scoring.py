@@ -68,6 +68,7 @@ class ScoreRequest:
     against: Path | None
     rates: Rates = "check"
     name: str | None = None
+    flow: bool = True
 
     @property
     def model(self) -> str:
@@ -100,6 +101,8 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
     # What could not be had is looked for again once it is there.
     missing = _unavailable(protocol)
     digest = f"folder {request.rates} {_digest(chosen, store, request.videos)} without {','.join(missing)}"
+    if not request.flow:
+        digest, reference_digest = f"{digest} flow", f"{reference_digest} without flow"
     fingerprint = take_fingerprint()
     versions = deciding_versions(fingerprint.versions)
     jobs = plan_scoring(protocol, request.model, digest, reference_digest, networks, versions)
@@ -107,7 +110,7 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
     reference_folder = store.work_folder(reference.stage, reference.key)
     log = store.root / LOG
     if not store.is_done(reference.stage, reference.key):
-        perform_job(store, reference, lambda folder: _write_reference(protocol, real, folder, workers), log)
+        perform_job(store, reference, lambda folder: _write_reference(request, real, folder, workers), log)
     cached = store.is_done(measure.stage, measure.key)
 
     def measured(folder: Path) -> None:
@@ -170,14 +173,16 @@ def _digest(videos: Sequence[VideoFile], store: Store, root: Path) -> str:
     return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
 
 
-def _write_reference(protocol: ProtocolSpec, real: Sequence[VideoFile], folder: Path, workers: int) -> None:
+def _write_reference(request: ScoreRequest, real: Sequence[VideoFile], folder: Path, workers: int) -> None:
     from vdmini_bench.stages.reference import copy_shipped, write_reference
 
+    protocol = request.protocol
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
     reader = _real_reader(protocol, real, workers)
-    features = write_reference(folder, reader, "score real videos", protocol.network_resize, protocol.ddof)
+    label = "score real videos"
+    features = write_reference(folder, reader, label, protocol.network_resize, protocol.ddof, request.flow)
     features.save(folder)
 
 
@@ -213,7 +218,8 @@ def _measure(
     if request.rates == "resample":
         reader.frames_per_second = protocol.rate
     packaged = protocol.reference == "shipped"
-    features = clip_features(reader, f"score {request.model}", protocol.network_resize, sees_c3d(protocol), packaged)
+    label = f"score {request.model}"
+    features = clip_features(reader, label, protocol.network_resize, sees_c3d(protocol), packaged, request.flow)
     features.save(folder)
     reference = load_reference(reference_folder)
     identity = protocol.identity(reference_name or f"ref{reference.moments.count}")

@@ -81,6 +81,16 @@ def test_a_folder_is_scored_as_a_table_as_json_and_as_rows(videos: Path) -> None
     assert "embedded-i2v@1/n3x2/ref2100" in table.stdout
 
 
+def test_fvd_is_the_same_number_without_the_flow_distance(videos: Path, tmp_path: Path) -> None:
+    against = ("--against", fill(tmp_path / "real", 8, start=50))
+    whole, alone = shown(score(videos, *against, "--json")), shown(score(videos, *against, "--json", "--no-flow"))
+    assert set(whole) - set(alone) == {"flow_distance"}
+    assert alone["fvd"]["protocol"] == whole["fvd"]["protocol"]
+    assert {metric: row["value"] for metric, row in alone.items()} == {each: whole[each]["value"] for each in alone}
+    # Asked for again, it is measured: what was left out is not taken from what was kept.
+    assert shown(score(videos, *against, "--json"))["flow_distance"] == whole["flow_distance"]
+
+
 def test_what_was_scored_is_not_scored_again_until_a_file_changes(videos: Path) -> None:
     first = json.loads(score(videos, "--json").stdout)
     again = json.loads(score(videos, "--json").stdout)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do with videos of another frame rate than the protocol's: refuse, resample, or take every frame.",
 )
+@click.option("--flow/--no-flow", default=True, show_default=True, help="Measure flow_distance; FVD alone is quicker.")
 @click.option("--name", help="What the rows call these videos; the folder's name when not given.")
 @WORKERS
 @RESULTS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @expected_failures
 def score(
     videos: Path, suite_file: Path, profile: str | None, against: Path | None, overrides: tuple[str, ...],
-    rates: Rates, name: str | None, workers: int | None, results: Path, as_json: bool,
+    rates: Rates, flow: bool, name: str | None, workers: int | None, results: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
     from vdmini_bench.sharing import lead
@@ -47,7 +48,7 @@ def score(
 
         suite = load_suite(suite_file, profile, overrides)
         quiet_libraries()
-        _score(ScoreRequest(suite, videos, against, rates, name), results, workers, as_json)
+        _score(ScoreRequest(suite, videos, against, rates, name, flow), results, workers, as_json)
 
     lead(scored)
 

@@ -22,10 +22,10 @@ SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side as scores need it: moments of I3D's logits, P x 2 flows, and N x 400 logits where computed here."""
+    """The real side as scores need it: moments of I3D's logits; P x 2 flows, N x 400 logits where computed here."""
 
     moments: Moments
-    flows: NDArray[np.float64]
+    flows: NDArray[np.float64] | None
     logits: NDArray[np.float32] | None
 
 
@@ -41,7 +41,7 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
 
 def load_reference(folder: Path) -> Reference:
     """Read what the job left in its folder."""
-    flows = np.load(folder / FLOWS, allow_pickle=False)
+    flows = np.load(folder / FLOWS, allow_pickle=False) if (folder / FLOWS).exists() else None
     return Reference(Moments.load(folder / MOMENTS), flows, load_logits(folder))
 
 
@@ -57,11 +57,17 @@ def shipped_moments() -> Moments:
 
 
 def write_reference(
-    folder: Path, reader: ClipReader, label: str, network_resize: NetworkResize = "antialiased", ddof: int = 1
+    folder: Path,
+    reader: ClipReader,
+    label: str,
+    network_resize: NetworkResize = "antialiased",
+    ddof: int = 1,
+    flow: bool = True,
 ) -> ClipFeatures:
-    """Score every clip of `reader`, write their moments and flows, and return their features."""
-    features = clip_features(reader, label, network_resize)
+    """Score every clip of `reader`, write their moments and (with `flow`) flows, and return their features."""
+    features = clip_features(reader, label, network_resize, flow=flow)
     # Once, over all features in the order of the clips: no sum depends on who computed which of them.
     Moments.of(features.logits, ddof).save(folder / MOMENTS)
-    np.save(folder / FLOWS, features.flows.reshape(-1, 2), allow_pickle=False)
+    if features.flows is not None:
+        np.save(folder / FLOWS, features.flows.reshape(-1, 2), allow_pickle=False)
     return features
