@@ -20,7 +20,7 @@ from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini.sample import sample_clips
-from vdmini_bench.datasets.captions import choose_scenes, draw_scenes, parse_caption
+from vdmini_bench.datasets.captions import choose_scenes, covered_places, draw_scenes, parse_caption
 from vdmini_bench.embedded import budget, text_training
 from vdmini_bench.embedded.__main__ import main
 from vdmini_bench.embedded.assemble import save_text_pipeline
@@ -33,7 +33,7 @@ from vdmini_bench.embedded.text_to_video import (
     caption_words,
     write_tokenizer,
 )
-from vdmini_bench.embedded.text_training import TextToVideo, train_frame_vae, train_text_denoiser
+from vdmini_bench.embedded.text_training import CaptionedClips, TextToVideo, train_frame_vae, train_text_denoiser
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.generation import load_for_use
 from vdmini_bench.requests import EMBEDDED_SETTINGS, choose_requests, choose_settings
@@ -131,7 +131,10 @@ def train_small(folder: Path, clips: Tensor, minutes: float, initial: TextToVide
     vae = small_vae().eval()
     folder.mkdir(exist_ok=True)
     checkpoint = folder / "denoiser.pt"
-    return train_text_denoiser(clips, CAPTIONS, (clips[:4], CAPTIONS[:4]), vae, minutes, checkpoint, CPU, initial)
+    places = torch.from_numpy(np.stack([covered_places(scene, place) for place, scene in enumerate(SCENES)]))
+    drawn = CaptionedClips(clips, CAPTIONS, places)
+    few = CaptionedClips(clips[:4], CAPTIONS[:4], places[:4])
+    return train_text_denoiser(drawn, few, vae, minutes, checkpoint, CPU, initial)
 
 
 def test_training_that_was_stopped_goes_on_exactly(

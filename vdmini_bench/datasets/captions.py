@@ -185,11 +185,24 @@ def parse_caption(caption: str) -> Scene:
 
 def draw_scene(scene: Scene, seed: int) -> DrawnClip:
     """Draw a scene: 10 frames of 32x32 RGB at 7 frames a second, the same on every call."""
+    frames, _ = _draw(scene, seed)
+    return DrawnClip(np.rint(frames).clip(0, 255).astype(np.uint8), scene.caption)
+
+
+def covered_places(scene: Scene, seed: int) -> NDArray[np.bool_]:
+    """Where the clip of `draw_scene` shows a thing at any time: H W."""
+    _, coverage = _draw(scene, seed)
+    return coverage.max(axis=0) > 0
+
+
+def _draw(scene: Scene, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Frames T H W C in [0, 255] and how much of each pixel things cover, T H W in [0, 1]."""
     random = _generator(f"{scene.caption}/{seed}")
     time = np.linspace(0.0, 1.0, FRAMES)
     pan = random.uniform(-8.0, 8.0, size=2)
     frames = draw_background(random, scene.background, time[:, None] * pan)
     trajectory = MOTIONS[scene.motion][1]
+    covered = np.zeros(frames.shape[:-1])
     things = scene.from_left
     for place, thing in enumerate(things):
         offset_x, offset_y, scale, rotation = trajectory(time, random.uniform(0.8, 1.2))
@@ -199,9 +212,11 @@ def draw_scene(scene: Scene, seed: int) -> DrawnClip:
         radius = random.uniform(*(PAIR_RADII if len(things) == 2 else RADII[thing.size])) * scale
         rotation = rotation + random.uniform(0, 2 * np.pi)
         distance = signed_distance(thing.shape, x + offset_x, y + offset_y, radius, rotation)
-        coverage = np.clip(0.5 - distance / 2.0, 0.0, 1.0)[..., None]
-        frames = frames * (1 - coverage) + np.asarray(COLOURS[thing.colour], dtype=np.float64) * coverage
-    return DrawnClip(np.rint(frames).clip(0, 255).astype(np.uint8), scene.caption)
+        coverage = np.clip(0.5 - distance / 2.0, 0.0, 1.0)
+        covered = np.maximum(covered, coverage)
+        ink = np.asarray(COLOURS[thing.colour], dtype=np.float64)
+        frames = frames * (1 - coverage[..., None]) + ink * coverage[..., None]
+    return frames, covered
 
 
 def draw_scenes(scenes: Sequence[Scene], first_seed: int) -> NDArray[np.uint8]:

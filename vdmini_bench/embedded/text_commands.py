@@ -12,11 +12,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scene
+from vdmini_bench.datasets.captions import Scene, choose_scenes, covered_places, draw_scene
 from vdmini_bench.progress import progress, quiet_libraries
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from vdmini_bench.embedded.text_training import CaptionedClips
 
 VAE_SHARE, CLASSIFIER_SHARE = 0.24, 0.21
 VALIDATION_CLIPS = 32
@@ -45,12 +45,12 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     work.mkdir(parents=True, exist_ok=True)
     chosen, folder = torch.device(device), EMBEDDED["embedded/t2v"]
     scenes = choose_scenes(clips, "train")
-    drawn = _layout(_drawn_once(work / f"train-{clips}.npy", scenes, 0))
+    drawn = _captioned(work / f"train-{clips}.npy", scenes, 0)
     unseen = [
         *choose_scenes(VALIDATION_CLIPS, "train", skip=clips),
         *choose_scenes(VALIDATION_CLIPS, "held-out"),
     ]
-    validation = _layout(_drawn_once(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED))
+    validation = _captioned(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED)
     initial = None
     if go_on:
         pipeline = load_model("embedded/t2v", device=chosen).pipeline
@@ -60,7 +60,7 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     else:
         encoder = load_model("embedded/svd").pipeline.vae.encoder  # type: ignore[union-attr]
         spent = {"vae": minutes * VAE_SHARE, "classifier": minutes * CLASSIFIER_SHARE}
-        vae = train_frame_vae(drawn, spent["vae"], work / "vae.pt", chosen, encoder)
+        vae = train_frame_vae(drawn.clips, spent["vae"], work / "vae.pt", chosen, encoder)
         every = choose_scenes(clips, "any")
         pictures = _drawn_once(work / f"any-{clips}.npy", every, 0)
         classifier = train_classifier(pictures, every, spent["classifier"], work / "classifier.pt", chosen)
@@ -68,8 +68,7 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     spent["denoiser"] = minutes - sum(spent.values())
     networks = train_text_denoiser(
         drawn,
-        [scene.caption for scene in scenes],
-        (validation, [scene.caption for scene in unseen]),
+        validation,
         vae,
         spent["denoiser"],
         work / "denoiser.pt",
@@ -106,11 +105,16 @@ def score_t2v(model: str, clips: int, held_out: bool, steps: int | None, guidanc
     click.echo(json.dumps([asdict(score) for score in scores], indent=1))
 
 
-def _layout(clips: NDArray[np.uint8]) -> Tensor:
-    """N T H W C as N T C H W."""
+def _captioned(stored: Path, scenes: Sequence[Scene], first_seed: int) -> CaptionedClips:
+    """The scenes' clips, kept in a file, their captions and where they show things."""
     import torch
 
-    return torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
+    from vdmini_bench.embedded.text_training import CaptionedClips
+
+    # N T H W C to N T C H W.
+    clips = torch.from_numpy(_drawn_once(stored, scenes, first_seed)).permute(0, 1, 4, 2, 3).contiguous()
+    places = np.stack([covered_places(scene, first_seed + place) for place, scene in enumerate(scenes)])
+    return CaptionedClips(clips, [scene.caption for scene in scenes], torch.from_numpy(places))
 
 
 def _drawn_once(stored: Path, scenes: Sequence[Scene], first_seed: int) -> NDArray[np.uint8]:

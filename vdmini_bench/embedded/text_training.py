@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
 from vdmini.models.videocrafter import default_task
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
+from vdmini.tasks.epsilon import EpsilonTask
+from vdmini.tasks.schedule import TRAINING_TIMESTEPS
 from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.budget import train_for_minutes, update_average
 from vdmini_bench.embedded.denoiser import encoded_once
@@ -28,14 +32,27 @@ from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss
 
 FRAMES_PER_STEP = 16
 CLIPS_PER_STEP = 8
-# Every other step is on single frames of as many clips as half the time pays for: five times the captions teach what
+# One step of these is on single frames of as many clips as half its time pays for: five times the captions teach what
 # things look like, as images beside clips do in Ho et al. 2022 (arXiv 2204.03458, section 3).
+PICTURES_EVERY = 6
 PICTURES_PER_STEP = 40
 VAE_LEARNING_RATE = 1e-3
 LEARNING_RATE = 8e-4
+# How much more an error counts where a clip shows its things: they are what the caption is about, and most of a frame's
+# error is the background's, of which the caption says little.
+THING_WEIGHT = 6.0
 # How often training goes without its caption, so that guidance has something to compare with.
 CAPTION_DROPOUT = 0.1
 VALIDATE_EVERY = 100
+
+
+@dataclass(frozen=True)
+class CaptionedClips:
+    """Drawn `clips` N T C H W uint8, their captions, and the `places` N H W bool where each shows a thing."""
+
+    clips: Tensor
+    captions: Sequence[str]
+    places: Tensor
 
 
 class TextToVideo(nn.Module):
@@ -84,43 +101,46 @@ def train_frame_vae(
 
 
 def train_text_denoiser(
-    clips: Tensor,
-    captions: Sequence[str],
-    validation: tuple[Tensor, Sequence[str]],
+    drawn: CaptionedClips,
+    validation: CaptionedClips,
     vae: AutoencoderKL,
     minutes: float,
     checkpoint: Path,
     device: torch.device,
     initial: TextToVideo | None = None,
 ) -> TextToVideo:
-    """Train for `minutes` on captioned `clips` N T C H W uint8; returns the exponential moving average of the networks.
+    """Train for `minutes` on captioned clips; returns the exponential moving average of the networks.
 
     Prints the average's loss on the validation clips, which are of the same kind, as it goes. Starts from `initial`
     where given; a checkpoint goes before it.
     """
-    tokens, empty = _tokens(captions, checkpoint.parent), _tokens([""], checkpoint.parent)
-    latents = encoded_once(vae, clips, checkpoint.parent)
+    tokens, empty = _tokens(drawn.captions, checkpoint.parent), _tokens([""], checkpoint.parent)
+    latents, importance = encoded_once(vae, drawn.clips, checkpoint.parent), _importance(drawn.places, vae)
     scale = float(vae.config.scaling_factor)
     torch.manual_seed(0)
     # In eval mode from the start: networks this small have nothing to spare for dropout.
     model = (initial or TextToVideo(build_text_denoiser(), build_text_encoder())).to(device).eval()
     average = copy.deepcopy(model).requires_grad_(False)
-    task = default_task(model.denoiser)
+    task = _task(model)
     validate = _validation(average, validation, vae, checkpoint.parent, device)
 
     def loss_of_step(step: int) -> Tensor:
-        chosen = torch.randint(0, len(clips), (PICTURES_PER_STEP if step % 2 else CLIPS_PER_STEP,))
+        pictures = step % PICTURES_EVERY == 1
+        chosen = torch.randint(0, len(latents), (PICTURES_PER_STEP if pictures else CLIPS_PER_STEP,))
         frames = latents[chosen]
-        if step % 2:
-            moments = torch.randint(0, clips.shape[1], (len(chosen),))
+        if pictures:
+            moments = torch.randint(0, latents.shape[1], (len(chosen),))
             frames = latents[chosen, moments][:, None]
         clean = frames.to(device) * scale
         noise, levels = torch.randn_like(clean), task.draw_levels(len(clean), torch.default_generator).to(device)
+        if not pictures:
+            # High noise more often: there motion is decided, and what lies below is learnt from single frames too.
+            levels = ((levels + 1) * TRAINING_TIMESTEPS).sqrt().floor() - 1
         dropped = torch.rand(len(clean), 1) < CAPTION_DROPOUT
         texts = torch.where(dropped, empty, tokens[chosen]).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             prediction = model(task.noisy(clean, noise, levels), levels, texts)
-        return (prediction.float() - noise).square().mean()
+        return _weighted_loss(prediction, noise, task.alphas[levels.long().cpu()], importance[chosen])
 
     def after_step(steps: int) -> None:
         update_average(average, model, steps)
@@ -142,12 +162,12 @@ def train_text_denoiser(
 
 
 def _validation(
-    model: TextToVideo, clips: tuple[Tensor, Sequence[str]], vae: AutoencoderKL, folder: Path, device: torch.device
+    model: TextToVideo, drawn: CaptionedClips, vae: AutoencoderKL, folder: Path, device: torch.device
 ) -> Callable[[], float]:
     """The loss on clips and captions, always with the same noise at the same levels, spread over the schedule."""
-    tokens = _tokens(clips[1], folder)
-    clean = encoded_once(vae, clips[0], folder) * float(vae.config.scaling_factor)
-    task = default_task(model.denoiser)
+    tokens, importance = _tokens(drawn.captions, folder), _importance(drawn.places, vae)
+    clean = encoded_once(vae, drawn.clips, folder) * float(vae.config.scaling_factor)
+    task = _task(model)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     levels = torch.linspace(0, 999, len(clean)).round()
     noisy = task.noisy(clean, noise, levels)
@@ -158,10 +178,34 @@ def _validation(
         for part in torch.arange(len(clean)).split(CLIPS_PER_STEP):
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 prediction = model(noisy[part].to(device), levels[part].to(device), tokens[part].to(device))
-            errors.append((prediction.float().cpu() - noise[part]).square().mean(dim=(1, 2, 3, 4)))
-        return float(torch.cat(errors).mean())
+            alphas = task.alphas[levels[part].long()]
+            errors.append(_weighted_loss(prediction.cpu(), noise[part], alphas, importance[part]) * len(part))
+        return float(torch.stack(errors).sum() / len(clean))
 
     return loss
+
+
+def _task(model: TextToVideo) -> EpsilonTask:
+    task = default_task(model.denoiser)
+    assert isinstance(task, EpsilonTask)
+    return task
+
+
+def _importance(places: Tensor, vae: AutoencoderKL) -> Tensor:
+    """How much errors count at each place of a latent frame, 1 on average: N H W bool pixels to N 1 1 H/f W/f."""
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    weights = 1 + (THING_WEIGHT - 1) * F.max_pool2d(places.float()[:, None], scale)
+    return (weights / weights.mean())[:, :, None]
+
+
+def _weighted_loss(prediction: Tensor, noise: Tensor, alphas: Tensor, importance: Tensor) -> Tensor:
+    """The mean squared error of predicted noise B T C H W by importance, in units of v: divided by alphas B.
+
+    Without that division high noise hardly counts, where the caption decides what moves and how ("SNR + 1" of Salimans
+    & Ho 2022, arXiv 2202.00512, section 4); alphas are the schedule's cumulative ones.
+    """
+    errors = ((prediction.float() - noise).square() * importance.to(prediction.device)).mean(dim=(1, 2, 3, 4))
+    return (errors / alphas.to(errors)).mean()
 
 
 def _tokens(captions: Sequence[str], folder: Path) -> Tensor:
