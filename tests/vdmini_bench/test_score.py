@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,52 +12,16 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from small_scoring import FEW, SUITE, SmallI3d, clip, fill, score
 from torch import Tensor, nn
 
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
 from vdmini_bench.datasets.video import read_frames, write_video
 from vdmini_bench.folder import choose_videos, list_videos
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.suite import load_suite
 
-SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
-FEW = ("--set", "protocol.clips_per_block=3", "--set", "protocol.blocks=2")
-
-
-class SmallI3d(nn.Module):
-    """Averages over a grid of 4 x 5 x 20 places: 400 numbers that tell clips apart."""
-
-    def forward(self, video: Tensor) -> Tensor:
-        return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
-
-
-@pytest.fixture(autouse=True)
-def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
-    monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", lambda protocol: "small")
-    monkeypatch.setitem(sys.modules, "pytorch_fid", None)
-
-
-def clip(number: int, size: int = 32, frames: int = 10) -> NDArray[np.uint8]:
-    drawn = draw_clip(tuple(ACTIONS)[number % len(ACTIONS)], 1, number).frames[:frames]
-    return np.repeat(np.repeat(drawn, size // 16, axis=1), size // 16, axis=2)[:, :size, :size]
-
-
-def fill(folder: Path, count: int = 6, start: int = 0, rate: int = 7) -> Path:
-    for number in range(start, start + count):
-        write_video(folder / f"{number:02d}.mkv", clip(number), rate)
-    return folder
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    return fill(tmp_path / "videos")
-
-
-def score(folder: Path, *options: object) -> Result:
-    arguments = ["score", folder, "--suite", SUITE, "--profile", "smoke", "--results", folder.parent / "results"]
-    return CliRunner().invoke(main, [str(each) for each in (*arguments, *FEW, *options)])
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def shown(result: Result) -> dict[str, dict[str, str]]:

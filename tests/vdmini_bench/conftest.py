@@ -1,0 +1,24 @@
+"""Fixtures for the tests that score folders of videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from small_scoring import SmallI3d, fill
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The small network stands for I3D, there is none for frame FID, and the cache is the test's own."""
+    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
+    monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", lambda protocol: "small")
+    monkeypatch.setitem(sys.modules, "pytorch_fid", None)
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder of six drawn clips."""
+    return fill(tmp_path / "videos")
