@@ -16,7 +16,6 @@ from small_suite import (
     draw_video,
     expect,
     invoke,
-    leave_the_users_folders,
     score_custom,
     score_official,
     write_weights,
@@ -29,15 +28,6 @@ from vdmini_bench.vbench.requirements import examine_dimensions, weight_fault
 from vdmini_bench.vbench.results import kept_result
 
 COLOR = tuple(f"a red bicycle-{index}.mp4" for index in range(5))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Five videos of one prompt, and a driver that has all it needs."""
-    leave_the_users_folders(tmp_path, monkeypatch)
-    made = Bench(tmp_path, ("color",), side=32)
-    made.use(monkeypatch)
-    return made
 
 
 def cut(path: Path) -> None:

@@ -20,15 +20,6 @@ from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.results import kept_result
 
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Five videos of one prompt, and a driver that has all it needs."""
-    leave_the_users_folders(tmp_path, monkeypatch)
-    made = Bench(tmp_path, ("color",), side=32)
-    made.use(monkeypatch)
-    return made
-
-
 def test_an_environment_whose_making_was_interrupted_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
