@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vdmini_bench.assets import sha256_of
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced
 from vdmini_bench.datasets.video import UnreadableVideoError, video_facts
 from vdmini_bench.errors import SuiteError
@@ -96,14 +96,13 @@ def count_copies(videos: Sequence[VideoFile]) -> int:
     copies = 0
     for size, paths in by_size.items():
         if size and len(paths) > 1:
-            copies += len(paths) - len({_sha256(path) for path in paths})
+            copies += len(paths) - len({_content(path) for path in paths})
     return copies
 
 
-def _sha256(path: Path) -> str:
+def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         # The reading names it.
         return str(path)
