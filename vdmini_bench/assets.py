@@ -160,6 +160,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_web_page(path: Path) -> bool:
+    """Whether a file begins as a page does that a server sent in place of a download: an error, or a login."""
+    with path.open("rb") as file:
+        return file.read(512).lstrip().startswith(b"<")
+
+
 def _command(name: str) -> str:
     return "vdmini-bench assets fetch i3d-kinetics400" if name == "i3d-kinetics400" else _import_command(name)
 
@@ -242,9 +248,8 @@ def _check_published(name: str, path: Path, file_name: str) -> None:
 
 def _check_kind(name: str, path: Path) -> None:
     """Refuse a web page saved in place of weights, and what is no TorchScript (a zip with `code/`); nothing is run."""
-    with path.open("rb") as file:
-        if file.read(64).lstrip().startswith(b"<"):
-            raise AssetError(name, f"{path} is a web page, not weights: download it again", _command(name))
+    if is_web_page(path):
+        raise AssetError(name, f"{path} is a web page, not weights: download it again", _command(name))
     if name not in SCRIPTS:
         return
     try:
