@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vdmini_bench.assets import sha256_of
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.store import write_atomically
 
@@ -88,9 +89,7 @@ def content_digest(videos: Sequence[VideoFile], index: Path, remember: bool = Tr
         if remembered is not None and remembered[:2] == [status.st_size, status.st_mtime_ns]:
             fresh[video.relative] = remembered
         else:
-            with video.path.open("rb") as file:
-                sha = hashlib.file_digest(file, "sha256").hexdigest()
-            fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha]
+            fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha256_of(video.path)]
     if remember and fresh != known:
         write_atomically(index, json.dumps(fresh, sort_keys=True))
     names_and_bytes = [(name, entry[2]) for name, entry in sorted(fresh.items())]
