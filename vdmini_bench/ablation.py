@@ -15,7 +15,6 @@ from pydantic import Field
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.jobs import plan_jobs
 from vdmini_bench.measurement import Score
 from vdmini_bench.prepare import prepare_inputs
 from vdmini_bench.run import execute_job
@@ -129,16 +128,12 @@ def run_ablation(ablation: Ablation, results: Path) -> Iterator[list[ArmScore]]:
 def _run(suite: Suite, results: Path, subjects: Sequence[str]) -> Workbench:
     """Run the jobs that scoring these subjects needs."""
     store, fingerprint = Store(results), take_fingerprint()
-    prepared = prepare_inputs(suite, store, fingerprint)
-    jobs = {job.name: job for job in plan_jobs(suite.profile, prepared.inputs)}
-    inputs = prepared.inputs
-    bench = Workbench(
-        suite, store, prepared.clips, prepared.teacher, inputs.teacher, inputs.plan, jobs, "ablation", fingerprint
-    )
+    start = prepare_inputs(suite, store, fingerprint)
+    bench = Workbench.of(suite, store, start, "ablation", fingerprint)
     needed = {f"measure {subject}" for subject in subjects}
-    for job in reversed(jobs.values()):
+    for job in reversed(start.jobs):
         needed |= {*job.needs} if job.name in needed else set()
-    for job in jobs.values():
+    for job in start.jobs:
         if job.name in needed and not store.is_done(job.stage, job.key):
             execute_job(bench, job)
     return bench

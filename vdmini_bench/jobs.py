@@ -51,23 +51,20 @@ class TrainingInputs:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Digests of everything a run reads: the teacher's checkpoint, the chosen clips, the I3D weights, the software."""
+class RunInputs(TrainingInputs):
+    """Those and what else any run reads: the machine that it times models on."""
 
-    teacher: str
-    plan: str
-    train_clips: str
+    machine_id: str
+
+
+@dataclass(frozen=True)
+class Inputs(RunInputs):
+    """Digests of everything a run reads that is scored on distributions: also the chosen clips and the I3D weights."""
+
     condition_clips: str
     real_clips: str
     reference: str
     i3d: str
-    versions: dict[str, str]
-    machine_id: str
-
-    @property
-    def training(self) -> TrainingInputs:
-        """Those that a distillation reads."""
-        return TrainingInputs(self.teacher, self.plan, self.train_clips, self.versions)
 
 
 class _Jobs:
@@ -149,7 +146,7 @@ def plan_configured(configuration: DistillConfig, inputs: TrainingInputs, count:
 def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     """All jobs of a profile in an order in which each comes after what it needs."""
     jobs = _Jobs(inputs.versions)
-    jobs.planned = {job.name: job for job in plan_training(profile, inputs.training)}
+    jobs.planned = {job.name: job for job in plan_training(profile, inputs)}
     add, clip = jobs.add, _clip(profile)
     protocol = profile.protocol.model_dump()
     generated = profile.protocol.clips
@@ -168,26 +165,16 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
 
 
 @dataclass(frozen=True)
-class PromptedInputs:
+class PromptedInputs(RunInputs):
     """Digests of all that a run in VBench's dimensions reads.
 
     `asked` is that of what models are asked for, `judges` has those of what scores each dimension, and `reasons` says
     of the others why nothing does.
     """
 
-    teacher: str
-    plan: str
-    train_clips: str
     asked: str
     judges: dict[str, str]
     reasons: dict[str, str]
-    versions: dict[str, str]
-    machine_id: str
-
-    @property
-    def training(self) -> TrainingInputs:
-        """Those that a distillation reads."""
-        return TrainingInputs(self.teacher, self.plan, self.train_clips, self.versions)
 
 
 def plan_judging(
@@ -200,7 +187,7 @@ def plan_judging(
     should show is drawn too, as the `real` row.
     """
     jobs = _Jobs(inputs.versions)
-    jobs.planned = {job.name: job for job in plan_training(profile, inputs.training)}
+    jobs.planned = {job.name: job for job in plan_training(profile, inputs)}
     add, clip = jobs.add, _clip(profile)
     if drawn:
         add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip)

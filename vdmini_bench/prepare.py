@@ -14,7 +14,7 @@ from vdmini_bench.datasets.synthetic import WORLD_VERSION, clip_count, write_dat
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.fingerprint import Fingerprint
-from vdmini_bench.jobs import Inputs
+from vdmini_bench.jobs import Inputs, Job, RunInputs, plan_jobs
 from vdmini_bench.progress import progress, say
 from vdmini_bench.store import Store
 from vdmini_bench.suite import CommonProfile, CommonSuite, DatasetSpec, Profile, ProtocolSpec, Suite
@@ -41,11 +41,12 @@ class Missing:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the jobs start from."""
+    """The jobs of a run and what they start from; `clips` are of the suite's own kind, as its workbench has them."""
 
-    inputs: Inputs
-    clips: ChosenClips
+    inputs: RunInputs
+    clips: object
     teacher: str
+    jobs: tuple[Job, ...]
 
 
 def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prepared:
@@ -56,10 +57,7 @@ def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prep
         BenchError: the results folder cannot be written or the disk is full.
     """
     profile = suite.profile
-    missing = find_missing(profile)
-    if missing:
-        raise MissingAssetsError(missing_table(suite, missing))
-    check_writable(store.root)
+    check_ready(suite, store, find_missing(profile))
     try:
         i3d = fetch_networks(profile.protocol)
     except AssetError as error:
@@ -70,7 +68,19 @@ def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prep
         draw_dataset(root, profile.dataset)
     clips = choose_clips(read_split(root, profile.dataset.split), profile)
     inputs = digest_inputs(profile, store, root, clips, i3d, fingerprint)
-    return Prepared(inputs, clips, str(model_folder(profile.teacher)))
+    return Prepared(inputs, clips, str(model_folder(profile.teacher)), tuple(plan_jobs(profile, inputs)))
+
+
+def check_ready(suite: CommonSuite, store: Store, missing: list[Missing]) -> None:
+    """Go on only where nothing is missing and results can be kept.
+
+    Raises:
+        MissingAssetsError: something has to be got by hand.
+        BenchError: the results folder cannot be written or the disk is full.
+    """
+    if missing:
+        raise MissingAssetsError(missing_table(suite, missing))
+    check_writable(store.root)
 
 
 def fetch_networks(protocol: ProtocolSpec) -> str:

@@ -84,11 +84,10 @@ def _preview_videos(suite: VBenchSuite, store: Store) -> Preview:
     drawn = all(video.image is None or video.image.is_file() for video in videos)
     first = () if missing or (data is not None and drawn) else (f"draw {profile.train_clips} training clips",)
     if data is None or not drawn:
-        nothing = PromptedInputs("", "", "", "", {}, {}, {}, "")
-        jobs, cached = jobs_of_videos(profile, nothing, len(videos)), False
+        nothing = PromptedInputs("", "", "", {}, "", asked="", judges={}, reasons={})
+        jobs, cached = tuple(jobs_of_videos(profile, nothing, len(videos))), False
     else:
-        start = prepared(profile, data, prompts, videos, take_fingerprint())
-        jobs, cached = jobs_of_videos(profile, start.inputs, len(videos)), True
+        jobs, cached = prepared(profile, data, prompts, videos, take_fingerprint()).jobs, True
     marked = tuple((job, cached and store.is_done(job.stage, job.key)) for job in jobs)
     pixels = 3 * len(videos) * profile.frames * profile.sample.height * profile.sample.width
     return Preview(marked, tuple(missing), first, pixels * 2 + 200 * 2**20)
@@ -115,4 +114,4 @@ def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
 
 
 def _unknown_inputs() -> Inputs:
-    return Inputs("", "", "", "", "", "", "", {}, "")
+    return Inputs("", "", "", {}, "", condition_clips="", real_clips="", reference="", i3d="")

@@ -12,7 +12,7 @@ from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.examples import example_clips
 from vdmini_bench.execution import LOG, perform_job
 from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.jobs import Inputs, Job, PromptedInputs, plan_jobs
+from vdmini_bench.jobs import Job, RunInputs
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import SCHEMA, Row
 from vdmini_bench.pictures import contact_sheet
@@ -24,7 +24,7 @@ from vdmini_bench.store import Store, write_atomically
 from vdmini_bench.suite import Suite
 from vdmini_bench.table import markdown_table, wide_table
 from vdmini_bench.vbench_bench import VBenchBench
-from vdmini_bench.vbench_prepare import jobs_of_videos, prepare_vbench
+from vdmini_bench.vbench_prepare import prepare_vbench
 from vdmini_bench.vbench_suite import VBenchSuite
 from vdmini_bench.workbench import CommonBench, Workbench
 
@@ -72,7 +72,7 @@ class Opened:
 
     bench: CommonBench
     jobs: tuple[Job, ...]
-    inputs: Inputs | PromptedInputs
+    inputs: RunInputs
     warnings: tuple[str, ...]
 
 
@@ -83,7 +83,7 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     """
     started = time.monotonic()
     store = Store(results)
-    opened = _open_prompted(suite, store, workers) if isinstance(suite, VBenchSuite) else _open(suite, store, workers)
+    opened = _open(suite, store, workers)
     bench, jobs = opened.bench, opened.jobs
     run_dir = store.root / "runs" / bench.run_id
     for warning in opened.warnings:
@@ -116,30 +116,16 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     return result
 
 
-def _open(suite: Suite, store: Store, workers: int) -> Opened:
+def _open(suite: Suite | VBenchSuite, store: Store, workers: int) -> Opened:
     fingerprint = take_fingerprint()
-    prepared = prepare_inputs(suite, store, fingerprint)
-    inputs, clips = prepared.inputs, prepared.clips
-    jobs = plan_jobs(suite.profile, inputs)
+    kind: type[CommonBench]
+    if isinstance(suite, VBenchSuite):
+        kind, start = VBenchBench, prepare_vbench(suite, store, fingerprint)
+    else:
+        kind, start = Workbench, prepare_inputs(suite, store, fingerprint)
     run_id = store.open_run(suite.name, suite.sha).name
-    bench = Workbench(
-        suite, store, clips, prepared.teacher, inputs.teacher, inputs.plan, {job.name: job for job in jobs}, run_id,
-        fingerprint, workers,
-    )  # fmt: skip
-    return Opened(bench, tuple(jobs), inputs, tuple(clips.warnings()))
-
-
-def _open_prompted(suite: VBenchSuite, store: Store, workers: int) -> Opened:
-    fingerprint = take_fingerprint()
-    prepared = prepare_vbench(suite, store, fingerprint)
-    inputs, clips = prepared.inputs, prepared.clips
-    jobs = jobs_of_videos(suite.profile, inputs, len(clips.videos))
-    run_id = store.open_run(suite.name, suite.sha).name
-    bench = VBenchBench(
-        suite, store, clips, prepared.teacher, inputs.teacher, inputs.plan, {job.name: job for job in jobs}, run_id,
-        fingerprint, workers,
-    )  # fmt: skip
-    return Opened(bench, tuple(jobs), inputs, ())
+    bench = kind.of(suite, store, start, run_id, fingerprint, workers)
+    return Opened(bench, start.jobs, start.inputs, tuple(bench.warnings()))
 
 
 def _write_views(bench: CommonBench, run_dir: Path, rows: list[Row], complete: bool) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from vdmini.latents import ClipSource
 from vdmini_bench.assets import asset_path, sha256_of
-from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.fingerprint import Fingerprint
 from vdmini_bench.jobs import Job, PromptedInputs, TrainingInputs, plan_judging
 from vdmini_bench.prepare import (
     Missing,
-    check_writable,
+    Prepared,
+    check_ready,
     deciding_versions,
     missing_asset,
-    missing_table,
     missing_teacher,
     model_folder,
     pruning_text,
@@ -48,16 +47,7 @@ class ChosenVideos:
     reasons: dict[str, str]
 
 
-@dataclass(frozen=True)
-class PreparedVideos:
-    """What the jobs start from."""
-
-    inputs: PromptedInputs
-    clips: ChosenVideos
-    teacher: str
-
-
-def prepare_vbench(suite: VBenchSuite, store: Store, fingerprint: Fingerprint) -> PreparedVideos:
+def prepare_vbench(suite: VBenchSuite, store: Store, fingerprint: Fingerprint) -> Prepared:
     """Check and draw what the profile reads, then choose its videos and digest it all.
 
     Raises:
@@ -65,10 +55,7 @@ def prepare_vbench(suite: VBenchSuite, store: Store, fingerprint: Fingerprint) -
         BenchError: the results folder cannot be written or the disk is full.
     """
     profile = suite.profile
-    missing = find_missing(profile)
-    if missing:
-        raise MissingAssetsError(missing_table(suite, missing))
-    check_writable(store.root)
+    check_ready(suite, store, find_missing(profile))
     data = training_data(profile, store, write=True)
     assert data is not None
     prompts, videos = ask_for_videos(profile.vbench, store)
@@ -82,7 +69,7 @@ def prepared(
     prompts: tuple[Prompt, ...],
     videos: tuple[VideoRequest, ...],
     fingerprint: Fingerprint,
-) -> PreparedVideos:
+) -> Prepared:
     """Choose the judges and digest everything, all of it there."""
     judges, reasons = choose_judges(
         profile.vbench, default_environment(), min(profile.sample.height, profile.sample.width)
@@ -93,14 +80,15 @@ def prepared(
         teacher=training.teacher,
         plan=training.plan,
         train_clips=training.train_clips,
+        versions=versions,
+        machine_id=fingerprint.machine_id,
         asked=asked_digest(videos),
         judges={name: judge.digest for name, judge in judges.items()},
         reasons=reasons,
-        versions=versions,
-        machine_id=fingerprint.machine_id,
     )
     clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
-    return PreparedVideos(inputs, clips, str(model_folder(profile.teacher)))
+    jobs = jobs_of_videos(profile, inputs, len(videos))
+    return Prepared(inputs, clips, str(model_folder(profile.teacher)), tuple(jobs))
 
 
 def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -> list[Job]:

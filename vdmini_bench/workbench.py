@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from vdmini_bench.clips import ChosenClips, ClipReader
 from vdmini_bench.errors import BenchError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vdmini.models import VideoModel
     from vdmini.sample import ClipRequest, SampleSettings
+    from vdmini_bench.prepare import Prepared
     from vdmini_bench.recipe import Recipe
 
 SCORES = "scores.json"
@@ -52,6 +53,20 @@ class CommonBench:
     # The family that the teacher must be of, any when None; and how sampled clips are kept.
     family: ClassVar[str | None] = None
     suffix: ClassVar[str] = ".mkv"
+
+    @classmethod
+    def of(
+        cls, suite: CommonSuite, store: Store, start: Prepared, run_id: str, fingerprint: Fingerprint, workers: int = 1
+    ) -> Self:
+        """The surroundings of a run that was prepared from a suite of this class's kind."""
+        inputs, jobs = start.inputs, {job.name: job for job in start.jobs}
+        return cls(
+            suite, store, start.clips, start.teacher, inputs.teacher, inputs.plan, jobs, run_id, fingerprint, workers
+        )
+
+    def warnings(self) -> list[str]:
+        """What the chosen clips make look better than it is, one line each."""
+        return []
 
     @property
     def recipe(self) -> Recipe:
@@ -139,6 +154,10 @@ class Workbench(CommonBench):
     clips: ChosenClips
 
     family: ClassVar[str | None] = "svd"
+
+    def warnings(self) -> list[str]:
+        """Training clips on the side that models are scored against."""
+        return self.clips.warnings()
 
     @property
     def recipe(self) -> Recipe:

@@ -25,7 +25,9 @@ from vdmini_bench.vbench_videos import clip_requests, drawn_frames, embedded_vid
 
 SUITES = Path(__file__).parents[2] / "suites"
 T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"
-INPUTS = PromptedInputs("t", "vdmini", "train", "asked", {"a": "1", "b": "1"}, {"c": "why"}, {"torch": "2.8"}, "m")
+INPUTS = PromptedInputs(
+    "t", "vdmini", "train", {"torch": "2.8"}, "m", asked="asked", judges={"a": "1", "b": "1"}, reasons={"c": "why"}
+)
 
 
 def profile(suite: Path, name: str = "smoke", *overrides: str) -> VBenchProfile:
