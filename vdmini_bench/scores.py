@@ -27,6 +27,10 @@ from vdmini_bench.sharing import share_device
 from vdmini_bench.stages.reference import Reference
 from vdmini_bench.suite import ProtocolSpec
 
+NO_FRAMES = (
+    "the shipped reference holds no frames: give real videos (score --against DIR, or --set"
+    " protocol.reference=computed)"
+)
 # Two published numbers of one name: neither their epsilon nor their splits agree.
 INCEPTION_SCORES: dict[str, tuple[str, Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], float]]] = {
     "inception_score_tgan_v2": ("c3d-ucf101-splits1-eps1e-20-1", inception_score_tgan_v2),
@@ -120,12 +124,14 @@ def why_no_c3d(protocol: ProtocolSpec) -> str | None:
 def why_no_fid(protocol: ProtocolSpec) -> str | None:
     """Why frame FID cannot be had under a protocol, or None when it can."""
     if protocol.reference == "shipped":
-        return "the shipped reference holds no frames: give a folder of real videos (--against DIR)"
+        return NO_FRAMES
     return why_no_inception()
 
 
 def score_frames(scorer: Scorer, real: ClipReader, generated: ClipReader) -> Score:
-    """Frame FID of each block of generated clips from all frames of the real ones, each read at a clip's own size.
+    """Frame FID of each block of generated clips from all frames of the reference clips, each at a clip's own size.
+
+    The real side is that of FVD, all of it for every block, whoever asks: a run, or `score` with `--against` or not.
 
     Raises:
         IncompleteError: clips could not be read.

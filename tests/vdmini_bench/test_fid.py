@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vdmini_bench import assets
 from vdmini_bench.assets import AssetError
-from vdmini_bench.metrics.fid import FidInception, frame_fid, load_inception_features
+from vdmini_bench.metrics.fid import FidInception, FrameFid, load_inception_features
 from vdmini_bench.metrics.frechet import frechet_distance
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -32,28 +32,28 @@ def frames(seed: int, count: int, high: int = 256) -> Tensor:
 def test_equals_the_frechet_distance_of_the_features() -> None:
     real, generated = frames(0, 40), frames(1, 30, high=200)
     expected = frechet_distance(ChannelMeans()(real), ChannelMeans()(generated))
-    assert frame_fid(real.chunk(3), generated.chunk(4), ChannelMeans()) == pytest.approx(expected, rel=1e-4)
-    assert frame_fid([real], [real], ChannelMeans()) == pytest.approx(0, abs=1e-3)
+    assert FrameFid(real.chunk(3), ChannelMeans()).distance(generated.chunk(4)) == pytest.approx(expected, rel=1e-4)
+    assert FrameFid([real], ChannelMeans()).distance([real]) == pytest.approx(0, abs=1e-3)
 
 
 def test_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    frame_fid([frames(0, 4)], [frames(1, 4)], ChannelMeans())
+    FrameFid([frames(0, 4)], ChannelMeans()).distance([frames(1, 4)])
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_refuses_bad_input() -> None:
     good = [frames(0, 4)]
     with pytest.raises(ValueError, match="num_features"):
-        frame_fid(good, good, nn.Identity())
+        FrameFid(good, nn.Identity())
     with pytest.raises(ValueError, match="1 generated frames"):
-        frame_fid(good, [frames(0, 1)], ChannelMeans())
+        FrameFid(good, ChannelMeans()).distance([frames(0, 1)])
     with pytest.raises(ValueError, match="0 real frames"):
-        frame_fid([], good, ChannelMeans())
+        FrameFid([], ChannelMeans())
     with pytest.raises(ValueError, match="float32"):
-        frame_fid([frames(0, 4).float()], good, ChannelMeans())
+        FrameFid([frames(0, 4).float()], ChannelMeans())
     with pytest.raises(ValueError, match="N 3 H W"):
-        frame_fid(frames(0, 4), good, ChannelMeans())
+        FrameFid(frames(0, 4), ChannelMeans())
 
 
 class FakeInception(nn.Module):

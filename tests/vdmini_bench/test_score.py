@@ -16,10 +16,17 @@ from small_scoring import FEW, SUITE, SmallI3d, clip, fill, score
 from torch import Tensor, nn
 
 from vdmini_bench.cli import main
+from vdmini_bench.clips import ChosenClips
 from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import choose_videos, list_videos
+from vdmini_bench.jobs import Job
+from vdmini_bench.measurement import number_text
 from vdmini_bench.metrics.frechet import frechet_distance
+from vdmini_bench.stages import measure, reference
+from vdmini_bench.store import Store
 from vdmini_bench.suite import load_suite
+from vdmini_bench.workbench import SCORES, Workbench
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -201,7 +208,7 @@ def test_frame_fid_is_scored_against_frames_where_its_network_is(
     monkeypatch.setattr("vdmini_bench.scores.load_inception_features", ChannelMeans)
     # Now that it is there, what was scored without it is scored again.
     row = shown(score(videos, *against, "--json"))["fid"]
-    assert (row["status"], row["n"], row["metric_version"]) == ("ok", "6", "torchmetrics-1")
+    assert (row["status"], row["n"], row["metric_version"]) == ("ok", "6", "torchmetrics-2")
 
     def means(folder: Path) -> NDArray[np.float64]:
         clips = [read_frames(path, 10) for path in sorted(folder.iterdir())]
@@ -215,6 +222,25 @@ def test_frame_fid_is_scored_against_frames_where_its_network_is(
     shipped = shown(score(videos, "--json"))["fid"]
     assert shipped["status"] == "unavailable"
     assert "holds no frames" in shipped["note"]
+
+
+def test_a_run_has_the_frame_fid_that_score_has(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdmini_bench.scores.why_no_inception", lambda: None)
+    monkeypatch.setattr("vdmini_bench.scores.load_inception_features", ChannelMeans)
+    against = fill(tmp_path / "real", 4, start=50)
+    whole = ("protocol.clips_per_block=6", "protocol.blocks=1", "protocol.reference=computed")
+    options = [part for setting in whole for part in ("--set", setting)]
+    scored = shown(score(videos, "--against", against, "--json", *options))["fid"]
+    suite = load_suite(SUITE, "smoke", (*whole, "protocol.frame_fid=true"))
+    clips = ChosenClips((), (), list_videos(videos).videos, list_videos(against).videos)
+    jobs = {"reference": Job("reference", "", "key", (), 0)}
+    bench = Workbench(suite, Store(tmp_path), clips, "", "", "", jobs, "run", take_fingerprint())
+    reference.run_stage(bench, "", bench.store.start("reference", "key"))
+    measure.run_stage(bench, "real", bench.store.start("measure", "key"))
+    record = json.loads((bench.store.work_folder("measure", "key") / SCORES).read_text())
+    (fid,) = [each for each in record["scores"] if each["metric"] == "fid"]
+    assert number_text(fid["value"]) == scored["value"]
+    assert (fid["status"], fid["metric_version"]) == ("ok", scored["metric_version"])
 
 
 def test_the_small_network_tells_clips_apart() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vdmini_bench.asset_catalogue import ASSETS
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset
 
-FID_VERSION = "torchmetrics-1"
+# 2: the real side is the reference clips in runs too; 1 had the clips there that gave the first frames.
+FID_VERSION = "torchmetrics-2"
 WEIGHTS = "pytorch-fid-inception"
 
 
@@ -82,11 +83,6 @@ class FrameFid:
                 frames += len(batch)
         if frames < 2:
             raise ValueError(f"{frames} {'real' if real else 'generated'} frames: at least 2 are needed")
-
-
-def frame_fid(real_frames: Iterable[Tensor], generated_frames: Iterable[Tensor], features: nn.Module) -> float:
-    """Frechet inception distance between two sets of frames, as `FrameFid` takes them; raises ValueError as it does."""
-    return FrameFid(real_frames, features).distance(generated_frames)
 
 
 def why_no_inception(cache: Path | None = None) -> str | None:

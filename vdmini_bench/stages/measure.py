@@ -1,23 +1,16 @@
-"""Score one row of the table against the reference: FVD, KVD, Inception Score, motion."""
+"""Score one row of the table against the reference: FVD, KVD, Inception Score, motion, frame FID."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from vdmini_bench.clips import ClipReader, clip_reader
 from vdmini_bench.features import clip_features
 from vdmini_bench.jobs import GENERATED
-from vdmini_bench.measurement import Score
-from vdmini_bench.metrics.fid import FID_VERSION, frame_fid, load_inception_features
+from vdmini_bench.metrics.fid import FID_VERSION
 from vdmini_bench.progress import say
-from vdmini_bench.scores import Scorer, why_no_c3d
-from vdmini_bench.stages.reference import load_reference
+from vdmini_bench.scores import NO_FRAMES, Scorer, score_frames, why_no_c3d
+from vdmini_bench.stages.reference import load_reference, reference_reader
 from vdmini_bench.suite import ProtocolSpec
 from vdmini_bench.workbench import Workbench, write_scores
 
@@ -25,8 +18,9 @@ from vdmini_bench.workbench import Workbench, write_scores
 def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     """Write the row's features and scores."""
     protocol = bench.suite.profile.protocol
+    reader = _reader(bench, subject)
     features = clip_features(
-        _reader(bench, subject),
+        reader,
         f"score {subject}",
         protocol.network_resize,
         classify=sees_c3d(protocol),
@@ -36,9 +30,13 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     reference = load_reference(bench.folder("reference"))
     scorer = Scorer(protocol, subject, protocol.identity(f"ref{reference.moments.count}"))
     scores = scorer.of(features, reference)
-    if protocol.frame_fid:
-        scores.append(_frame_fid(bench, subject, scorer))
-    write_scores(folder, bench, scores)
+    notes = {}
+    if protocol.frame_fid and protocol.reference == "shipped":
+        scores.append(scorer.unavailable("fid", FID_VERSION, "lower"))
+        notes["fid"] = NO_FRAMES
+    elif protocol.frame_fid:
+        scores.append(score_frames(scorer, reference_reader(bench), reader))
+    write_scores(folder, bench, scores, notes)
 
 
 def sees_c3d(protocol: ProtocolSpec) -> bool:
@@ -48,27 +46,6 @@ def sees_c3d(protocol: ProtocolSpec) -> bool:
         say(f"Inception Score on UCF101 is unavailable: {reason}")
         return False
     return protocol.inception == "c3d-ucf101"
-
-
-def _frame_fid(bench: Workbench, subject: str, scorer: Scorer) -> Score:
-    """FID of all frames of a block against those of the real clips whose first frames were the conditions."""
-    protocol, network = bench.suite.profile.protocol, load_inception_features()
-    paths = [video.path for video in bench.clips.condition]
-    reader = _reader(bench, subject)
-
-    def fid(block: slice) -> float:
-        real = clip_reader(protocol, paths[block], workers=bench.workers)
-        generated = replace(reader, paths=reader.paths[block], problems=[])
-        value = frame_fid(map(_frames, real), map(_frames, generated), network)
-        real.check()
-        generated.check()
-        return value
-
-    return scorer.blocks("fid", FID_VERSION, "", "lower", fid)
-
-
-def _frames(clip: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
 def _reader(bench: Workbench, subject: str) -> ClipReader:

@@ -35,8 +35,16 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
-    reader = clip_reader(protocol, [video.path for video in bench.clips.reference], workers=bench.workers)
-    write_reference(folder, reader, "score reference clips", protocol.network_resize, protocol.ddof).save(folder)
+    features = write_reference(
+        folder, reference_reader(bench), "score reference clips", protocol.network_resize, protocol.ddof
+    )
+    features.save(folder)
+
+
+def reference_reader(bench: Workbench) -> ClipReader:
+    """Reads the real side of every score, where it is not shipped."""
+    paths = [video.path for video in bench.clips.reference]
+    return clip_reader(bench.suite.profile.protocol, paths, workers=bench.workers)
 
 
 def load_reference(folder: Path) -> Reference:
