@@ -12,6 +12,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vdmini.files import replacing
+
 INDEX_FILE = "index.json"
 UNCONDITIONAL_FILE = "unconditional.safetensors"
 FORMAT = 1
@@ -65,15 +67,13 @@ class LatentIndex:
 
     def write(self, folder: Path) -> None:
         """Replace a folder's index in one step."""
-        partial = folder / f".{INDEX_FILE}.partial"
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with replacing(folder / INDEX_FILE) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             shards = {str(number): asdict(shard) for number, shard in sorted(self.shards.items())}
             written = {field: value for field, value in vars(self).items() if field != "shards"}
             json.dump({"format": FORMAT, **written, "shards": shards}, file)
             file.flush()
             # A crash of the machine may not leave an empty index under the old one's name.
             os.fsync(file.fileno())
-        partial.replace(folder / INDEX_FILE)
 
     def absent(self) -> set[int]:
         """The positions of clips that no shard holds."""
@@ -93,11 +93,9 @@ def shard_name(number: int) -> str:
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> str:
     """Write the file in one step and return its checksum."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial)
-    sha256 = file_sha256(partial)
-    partial.replace(path)
-    return sha256
+    with replacing(path) as partial:
+        save_file(tensors, partial)
+        return file_sha256(partial)
 
 
 def file_sha256(path: Path) -> str:

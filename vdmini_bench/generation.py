@@ -16,7 +16,7 @@ from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, repl
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import write_whole
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import package_versions
 from vdmini_bench.progress import progress
@@ -152,9 +152,7 @@ def sample_into(
                 except ValueError as error:
                     raise BenchError(f"{model.source} cannot sample {group[0].name}: {error}") from error
                 for path, clip in zip(paths, clips, strict=True):
-                    partial = path.with_name(f"partial-{path.name}")
-                    write_video(partial, clip, settings.frames_per_second)
-                    partial.replace(path)
+                    write_whole(path, clip, settings.frames_per_second)
             advance()
 
 

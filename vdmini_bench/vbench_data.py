@@ -12,7 +12,7 @@ from vdmini_bench.datasets.captioned import CaptionedVideos, ClipFormat, read_ca
 from vdmini_bench.datasets.captions import CAPTIONED_VERSION, choose_scenes, draw_scene
 from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced, read_split
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import write_whole
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.prepare import DRAWN, dataset_root, digest_videos, draw_dataset
 from vdmini_bench.progress import progress
@@ -58,9 +58,7 @@ def draw_captioned(folder: Path, count: int) -> None:
         for place, scene in enumerate(choose_scenes(count, "train")):
             path = folder / f"{place:05d}.mkv"
             if not path.exists():
-                partial = path.with_name(f"partial-{path.name}")
-                write_video(partial, draw_scene(scene, place).frames, FRAMES_PER_SECOND)
-                partial.replace(path)
+                write_whole(path, draw_scene(scene, place).frames, FRAMES_PER_SECOND)
             lines.append(json.dumps({"file": path.name, "caption": scene.caption}))
             advance()
     write_atomically(folder / CAPTIONS, "\n".join(lines) + "\n")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vdmini.files import replacing
 from vdmini.sample import ClipRequest
 from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scene, parse_caption
 from vdmini_bench.datasets.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
@@ -76,11 +77,8 @@ def write_images(videos: Sequence[VideoRequest]) -> None:
     if all(path.is_file() for path in images.values()):
         return
     for caption, origin in drawn_origins(len(images)).items():
-        path = images[caption]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"partial-{path.name}")
-        Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
-        partial.replace(path)
+        with replacing(images[caption]) as partial:
+            Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
 
 
 def real_videos(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> tuple[VideoRequest, ...]:

@@ -212,7 +212,7 @@ def test_a_kill_at_any_step_loses_one_shard_at_most(tmp_path: Path) -> None:
     assert [again for _, _, again, _ in report] == [10] * 8 + [6] * 6 + [2] * 4 + [0] * 2
     # Between the renamings of a shard and of the index, the shard is there and is not trusted.
     assert "00000.safetensors" in report[7][1]
-    assert not list(tmp_path.glob("*/.*.partial"))
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, truncate, Path.unlink])

@@ -67,7 +67,7 @@ def test_the_layout_is_ucf101s(root: Path) -> None:
     assert len(videos) == clip_count(1, 2) == len(list(root.glob("UCF-101/*/v_*.avi")))
     assert {video.label for video in split.train} == {video.label for video in split.test} == set(ACTIONS)
     assert all(video.path.is_file() and video.path.name.startswith(f"v_{video.label}_g") for video in videos)
-    assert not list(root.rglob("partial-*"))
+    assert not list(root.rglob(".partial-*"))
     captions = (root / "captions.csv").read_text().splitlines()
     assert captions[0] == "path,caption"
     assert {line.split(",")[0] for line in captions[1:]} == {video.relative for video in videos}

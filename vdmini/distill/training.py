@@ -30,6 +30,7 @@ from vdmini.distill.batch import Batch, TrainingClips, draw_share
 from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings, StepLosses
 from vdmini.features import FeatureTap, feature_pairs
+from vdmini.files import replacing
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
 from vdmini.tasks import Networks, Predict, Task
@@ -216,10 +217,8 @@ class Training:
             "history": torch.tensor([losses.values() for losses in self.history], dtype=torch.float64),
         }
         if self.processes.index == 0:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(checkpoint)
+            with replacing(checkpoint) as partial:
+                torch.save(state, partial)
         self.processes.wait()
 
     def load(self, checkpoint: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import write_whole
 
 WORLD_VERSION = 1
 SIZE = 32
@@ -170,9 +170,7 @@ def clip_count(train_per_group: int, test_per_group: int) -> int:
 
 def _write_once(path: Path, clip: DrawnClip) -> None:
     if not path.exists():
-        partial = path.with_name(f"partial-{path.name}")
-        write_video(partial, clip.frames, FRAMES_PER_SECOND)
-        partial.replace(path)
+        write_whole(path, clip.frames, FRAMES_PER_SECOND)
 
 
 def _pixel_grid() -> tuple[FloatArray, FloatArray]:

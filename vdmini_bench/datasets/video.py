@@ -14,6 +14,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from vdmini.files import replacing
+
 ENCODINGS = {
     ".avi": ("mpeg4", "yuv420p", {"qmin": "1", "qmax": "1", "flags": "+bitexact"}),
     ".mp4": ("libx264", "yuv420p", {"crf": "6", "x264-params": "mbtree=0"}),
@@ -111,6 +113,12 @@ def write_video(path: Path, frames: NDArray[np.uint8], frames_per_second: int) -
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def write_whole(path: Path, frames: NDArray[np.uint8], frames_per_second: int) -> None:
+    """Write a video as `write_video` does, so that a file of its name is never a part of it."""
+    with replacing(path) as partial:
+        write_video(partial, frames, frames_per_second)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vdmini.files import replacing
+
 CHECKPOINT_SECONDS = 120.0
 EMA_DECAY = 0.998
 
@@ -65,9 +67,8 @@ def train_for_minutes(
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
             if extra_state is not None:
                 state["extra"] = extra_state.state_dict()
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(checkpoint)
+            with replacing(checkpoint) as partial:
+                torch.save(state, partial)
             last_save = spent
     return step
 

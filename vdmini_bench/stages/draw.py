@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vdmini_bench.datasets.video import write_whole
 from vdmini_bench.progress import progress
-from vdmini_bench.stages.sample import write_whole
 from vdmini_bench.vbench_bench import VBenchBench
 from vdmini_bench.vbench_videos import drawn_frames
 

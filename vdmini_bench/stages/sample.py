@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vdmini.sample import sample_clips
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.datasets.video import write_whole
 from vdmini_bench.sharing import Share, share_out
 from vdmini_bench.workbench import CommonBench
 
@@ -36,10 +33,3 @@ def _sample_share(share: Share, bench: CommonBench, subject: str) -> None:
             for place, clip in zip(group, clips, strict=True):
                 write_whole(paths[place], clip, settings.frames_per_second)
             advance()
-
-
-def write_whole(path: Path, clip: NDArray[np.uint8], frames_per_second: int) -> None:
-    """Write a clip T H W C uint8 so that a file of its name is never a part of it."""
-    partial = path.with_name(f"partial-{path.name}")
-    write_video(partial, clip, frames_per_second)
-    partial.replace(path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from vdmini.files import replacing
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.vbench.completeness import read_record
 from vdmini_bench.vbench.dimensions import OF_MODE
@@ -42,12 +43,10 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
         )
     _require_same_videos(output, names)
     require_writable_file(target)
-    partial = target.with_name(f".{target.name}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             file = results_file(output, name)
             archive.writestr(zipfile.ZipInfo(file.name, _DATE), file.read_bytes(), zipfile.ZIP_DEFLATED)
-    partial.replace(target)
     return mode
 
 
