@@ -89,6 +89,8 @@ class VDMiniUNetMotionModel(UNetMotionModel):
     # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
     __module__ = "vdmini"
 
+    # diffusers takes the settings of a config.json from this signature and drops those that it does not name, even
+    # where the parent names them: so all of the parent's stand here, though the middle block alone differs.
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
