@@ -37,6 +37,11 @@ class Score:
         """Read what `to_json` wrote."""
         return cls(**{**data, "blocks": tuple(data["blocks"])})
 
+    @classmethod
+    def unavailable(cls, model: str, metric: str, version: str, protocol: str, better: Better, expected: int) -> Score:
+        """The score of a metric that cannot be had here: no value, and never zero."""
+        return cls(model, metric, version, protocol, None, "", better, None, 0, expected, "unavailable")
+
 
 @dataclass(frozen=True)
 class Row:

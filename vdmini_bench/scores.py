@@ -94,9 +94,8 @@ class Scorer:
         ]
 
     def unavailable(self, metric: str, version: str, better: Better) -> Score:
-        """The score of a metric that cannot be had here: no value, never zero."""
-        expected = self.protocol.clips
-        return Score(self.model, metric, version, self.identity, None, "", better, None, 0, expected, "unavailable")
+        """The score of a metric that cannot be had here."""
+        return Score.unavailable(self.model, metric, version, self.identity, better, self.protocol.clips)
 
     def blocks(self, metric: str, version: str, unit: str, better: Better, of_block: Callable[[slice], float]) -> Score:
         """The mean of a metric over blocks of equal size, with its standard error where there are several."""

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.execution import LOG, perform_job
-from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
+from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
@@ -33,7 +32,7 @@ from vdmini_bench.prepare import (
 from vdmini_bench.progress import say
 from vdmini_bench.store import Store, write_atomically
 from vdmini_bench.suite import ProtocolSpec, Suite
-from vdmini_bench.workbench import SCORES
+from vdmini_bench.workbench import SCORES, record_of
 
 SCORED = "scored"
 ROWS_FILE = "scores.csv"
@@ -115,7 +114,7 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
 
     def measured(folder: Path) -> None:
         scores = _measure(request, chosen, real, reference_folder, reference_name, folder, workers)
-        write_atomically(folder / SCORES, json.dumps(_record(fingerprint, scores, missing), indent=1))
+        write_atomically(folder / SCORES, json.dumps(record_of(scores, fingerprint, missing), indent=1))
 
     if not cached:
         perform_job(store, measure, measured, log)
@@ -230,19 +229,6 @@ def _measure(
     if why_no_fid(protocol) is not None:
         return [*scores, scorer.unavailable("fid", FID_VERSION, "lower")]
     return [*scores, score_frames(scorer, _real_reader(protocol, real, workers), reader)]
-
-
-def _record(fingerprint: Fingerprint, scores: Sequence[Score], notes: dict[str, str]) -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine_id": fingerprint.machine_id,
-        "gpu": fingerprint.gpu,
-        "torch": fingerprint.versions["torch"],
-        "commit": fingerprint.commit,
-        "dirty": fingerprint.dirty,
-        "notes": notes,
-        "scores": [score.to_json() for score in scores],
-    }
 
 
 def _publish(

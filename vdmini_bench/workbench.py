@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vdmini_bench.clips import ChosenClips, ClipReader
 from vdmini_bench.errors import BenchError
@@ -209,11 +210,13 @@ def write_scores(
 
     `notes` say by metric what a reader of its row must know.
     """
-    from datetime import UTC, datetime
+    record = {"run_id": bench.run_id, **record_of(scores, bench.fingerprint, notes or {})}
+    write_atomically(folder / SCORES, json.dumps(record, indent=1))
 
-    fingerprint = bench.fingerprint
-    record = {
-        "run_id": bench.run_id,
+
+def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[str, str]) -> dict[str, Any]:
+    """Scores with the moment, the machine and the code that they were measured by, and notes by metric."""
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine_id": fingerprint.machine_id,
         "gpu": fingerprint.gpu,
@@ -221,6 +224,5 @@ def write_scores(
         "commit": fingerprint.commit,
         "dirty": fingerprint.dirty,
         "scores": [score.to_json() for score in scores],
-        "notes": dict(notes or {}),
+        "notes": dict(notes),
     }
-    write_atomically(folder / SCORES, json.dumps(record, indent=1))

@@ -19,7 +19,7 @@ from vdmini_bench.metrics import image_faithfulness, semantic
 from vdmini_bench.metrics.flickering import FLICKERING_VERSION, temporal_flickering
 from vdmini_bench.metrics.scene_classifier import ShippedClassifier, load_classifier, read_clips
 from vdmini_bench.requests import DRAWN_INDEX
-from vdmini_bench.stages.total import VERSION, unavailable
+from vdmini_bench.stages.total import VERSION
 from vdmini_bench.vbench.environment import default_environment, packages_digest
 from vdmini_bench.vbench.prompts import SAMPLES, prompt_of
 from vdmini_bench.vbench.scoring import Scoring, score_videos
@@ -148,7 +148,7 @@ def _faithful(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> li
         )
         note = f"{semantic.LABEL}, which gets {accuracy[dimension]:.3f} of drawn clips right"
         if accuracy[dimension] < image_faithfulness.FEWEST_RIGHT:
-            score = unavailable(row, dimension, score.metric_version, score.protocol, len(marks))
+            score = Score.unavailable(row, dimension, score.metric_version, score.protocol, "higher", len(marks))
             note += f": too few, {image_faithfulness.FEWEST_RIGHT} are needed"
         found.append((score, f"{note}; ± over prompts"))
     return found

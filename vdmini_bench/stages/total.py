@@ -22,15 +22,10 @@ def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
     write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
 
 
-def unavailable(model: str, metric: str, version: str, protocol: str, expected: int) -> Score:
-    """A score that nothing here can give: no number, and never 0."""
-    return Score(model, metric, version, protocol, None, "", "higher", None, 0, expected, "unavailable")
-
-
 def _unavailable_dimensions(bench: VBenchBench, row: str) -> list[tuple[Score, str]]:
     expected = len(bench.videos_of(row))
     return [
-        (unavailable(row, f"vbench_{name}", VERSION, bench.protocol_name, expected), reason)
+        (Score.unavailable(row, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected), reason)
         for name, reason in bench.clips.reasons.items()
     ]
 
@@ -49,7 +44,7 @@ def _groups(bench: VBenchBench, row: str) -> list[tuple[Score, str]]:
     }
     found = []
     for part, (value, needed) in parts.items():
-        score = unavailable(row, f"vbench_{part}", VERSION, protocol, expected)
+        score = Score.unavailable(row, f"vbench_{part}", VERSION, protocol, "higher", expected)
         if value is not None:
             score = replace(score, value=value, n=expected, status="ok")
         missing = [name for name in needed if name in bench.clips.reasons]
