@@ -1,4 +1,4 @@
-"""Fixtures for the tests that score folders of videos."""
+"""Fixtures for the tests that score videos."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from small_scoring import SmallI3d, fill
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The small network stands for I3D, there is none for frame FID, and the cache is the test's own."""
-    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
-    monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", lambda protocol: "small")
+    for asking in ("features", "importance", "plan_scores"):
+        monkeypatch.setattr(f"vdmini_bench.{asking}.load_i3d", lambda packaged=False: SmallI3d())
+    for asking in ("scoring", "prepare"):
+        monkeypatch.setattr(f"vdmini_bench.{asking}.fetch_networks", lambda protocol: "small")
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
 

@@ -105,7 +105,7 @@ def test_an_unfinished_ablation_has_a_table() -> None:
     assert lines[1][6] == "-"
 
 
-@pytest.mark.usefixtures("i3d_weights")
+@pytest.mark.usefixtures("small_network")
 def test_an_ablation_trains_every_arm_once(tmp_path: Path) -> None:
     command = ["ablate", str(SUITES / "ablation.yaml"), "--profile", "smoke", "--results", str(tmp_path), "--json"]
     first = CliRunner().invoke(main, command)

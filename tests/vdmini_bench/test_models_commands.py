@@ -218,6 +218,7 @@ def plan_without_middle(model: Path, folder: Path) -> Path:
     return folder / "plan.json"
 
 
+@pytest.mark.usefixtures("small_network")
 def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     folder = tmp_path / "importance"
     command = ("importance", "embedded/svd", "--clips", 2, *FAST, "-o", folder)
@@ -256,6 +257,7 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert "cannot be met" in hopeless.output
 
 
+@pytest.mark.usefixtures("small_network")
 def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
     result = invoke("score-plans", "embedded/svd", "--plan", "vdmini", "--clips", 6, *FAST, "-o", tmp_path / "plans")
     assert result.exit_code == 0, result.output
