@@ -72,6 +72,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train small networks, by a clock that gains three seconds a step."""
     ticks = iter(range(10**6))
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: 3.0 * next(ticks)))
+    monkeypatch.setattr(budget, "REPORT_EVERY", 20)
     monkeypatch.setattr(text_training, "build_text_denoiser", small_denoiser)
     monkeypatch.setattr(text_training, "build_frame_vae", small_vae)
     monkeypatch.setattr(text_training, "CLIPS_PER_STEP", 2)
@@ -117,7 +118,7 @@ def test_the_vae_starts_from_a_trained_encoder_and_learns(
         encoder.conv_in.bias.fill_(7.0)
     vae = train_frame_vae(clips, 0.0, tmp_path / "vae.pt", CPU, encoder)
     assert torch.equal(vae.encoder.conv_in.bias, encoder.conv_in.bias)
-    trained = train_frame_vae(clips, 5.0, tmp_path / "vae.pt", CPU)
+    trained = train_frame_vae(clips, 2.0, tmp_path / "vae.pt", CPU)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     losses = [float(line.split()[-1]) for line in lines]
     assert losses[-1] < losses[0]
@@ -141,8 +142,8 @@ def test_training_that_was_stopped_goes_on_exactly(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "CHECKPOINT_SECONDS", 10.0)
-    whole = train_small(tmp_path / "whole", clips, 1.0)
-    stop_at = iter([False] * 11 + [True])
+    whole = train_small(tmp_path / "whole", clips, 0.5)
+    stop_at = iter([False] * 6 + [True])
 
     def stopping(average: TextToVideo, model: TextToVideo, steps: int) -> None:
         if next(stop_at):
@@ -152,9 +153,9 @@ def test_training_that_was_stopped_goes_on_exactly(
     with monkeypatch.context() as patch:
         patch.setattr(text_training, "update_average", stopping)
         with pytest.raises(KeyboardInterrupt):
-            train_small(tmp_path / "stopped", clips, 1.0)
+            train_small(tmp_path / "stopped", clips, 0.5)
     assert (tmp_path / "stopped" / "denoiser.pt").is_file()
-    resumed = train_small(tmp_path / "stopped", clips, 1.0)
+    resumed = train_small(tmp_path / "stopped", clips, 0.5)
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(expected, found)
     untrained = train_small(tmp_path / "untrained", clips, 0.0)
@@ -174,10 +175,10 @@ def test_the_validation_loss_falls_and_captions_matter(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(text_training, "VALIDATE_EVERY", 10)
-    networks = train_small(tmp_path, clips, 3.0)
+    networks = train_small(tmp_path, clips, 1.5)
     lines = [line for line in capsys.readouterr().out.splitlines() if "validation loss" in line]
     losses = [float(line.split()[-1]) for line in lines]
-    assert len(losses) == 6
+    assert len(losses) == 3
     assert losses[-1] < losses[0]
     tokens = text_training._tokens([CAPTIONS[0], CAPTIONS[1]], tmp_path)
     noisy = torch.randn(1, 10, 4, 8, 8).expand(2, -1, -1, -1, -1)

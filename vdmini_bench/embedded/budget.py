@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vdmini.files import replacing
 
 CHECKPOINT_SECONDS = 120.0
+REPORT_EVERY = 50
 EMA_DECAY = 0.998
 
 
@@ -61,7 +62,7 @@ def train_for_minutes(
         # A stopped or suspended process must not lose its budget to one long step.
         spent += min(time.monotonic() - started, 30.0)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if step % 50 == 0:
+        if step % REPORT_EVERY == 0:
             print(f"step {step}  {spent / 60:.1f} of {minutes:g} min  loss {running:.5f}", flush=True)
         if spent - last_save > CHECKPOINT_SECONDS or spent >= budget:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
