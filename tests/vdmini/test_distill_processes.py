@@ -55,7 +55,7 @@ VISION = CLIPVisionConfig(
     image_size=224,
     patch_size=32,
 )
-STEPS = 20
+STEPS = 10
 SETTINGS = dataclasses.asdict(
     DistillSettings(
         steps=STEPS, batch_size=4, learning_rate=1e-5, head_learning_rate=1e-6, lambda_output=0.5, checkpoint_every=5
@@ -64,7 +64,7 @@ SETTINGS = dataclasses.asdict(
 # All that changes how gradients come about; the last two must not change the result.
 THOROUGH = {**SETTINGS, "steps": 3, "lambda_r1": 0.1, "balance": "adaptive"}
 SPARING = {**THOROUGH, "gradient_checkpointing": True, "micro_batch_size": 1}
-KEPT = 15
+KEPT = 5
 TOLERANCE = 1e-5
 DDP = ("--multi_gpu", "--num_processes=2")
 FSDP = ("--use_fsdp", "--fsdp_version=2", "--num_processes=2")
@@ -139,7 +139,7 @@ for run in json.loads(sys.argv[2]):
                 seen["average"] = sum(map(local, training.average.weights.values()))
         else:
             result = distill(
-                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 10
+                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 5
             )
             seen["losses"] = [losses.values() for losses in result.losses]
             seen["average"] = fingerprint(result.student)
@@ -325,7 +325,7 @@ def test_a_killed_group_continues_as_if_unbroken(source: Path, pair: Path, launc
     assert not (tmp_path / "0.json").exists()
     finish(source, command, run)
     unbroken, resumed = seen(pair / "whole"), seen(tmp_path)
-    assert resumed["steps"][0] - 1 in (KEPT, 16, 18), f"killed after step {last}"
+    assert resumed["steps"][0] - 1 in (KEPT, 6, 8), f"killed after step {last}"
     assert resumed["losses"] == unbroken["losses"], f"killed after step {last}"
     assert resumed["average"] == unbroken["average"]
 
@@ -335,9 +335,9 @@ def test_the_main_process_alone_reports_and_all_return_the_same(pair: Path) -> N
     main, other = (seen(pair / "whole", rank) for rank in (0, 1))
     assert main["steps"] == [*range(1, STEPS + 1)]
     assert other["steps"] == []
-    assert main["previews"].keys() == {"10", "20"}
+    assert main["previews"].keys() == {"5", "10"}
     assert other["previews"] == {}
-    assert main["previews"]["20"] == main["average"] == other["average"]
+    assert main["previews"]["10"] == main["average"] == other["average"]
     assert main["losses"] == other["losses"]
 
 
