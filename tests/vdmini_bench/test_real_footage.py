@@ -22,16 +22,16 @@ SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FOOTAGE = {"bigbuckbunny.mp4": 132, "bikes.mp4": 250, "carphone_pristine.mp4": 120}
 SETTINGS = (
     "dataset.kind=ucf101",
-    "dataset.train_clips=6",
+    "dataset.train_clips=3",
     "protocol.frames_per_second=25",
     "protocol.reference=computed",
-    "protocol.reference_clips=6",
-    "protocol.clips_per_block=3",
+    "protocol.reference_clips=3",
+    "protocol.clips_per_block=2",
     "protocol.blocks=2",
     "distill.steps=2",
     "distill.batch_size=2",
     "sample.steps=1",
-    "sample.batch_size=3",
+    "sample.batch_size=4",
 )
 
 

@@ -18,11 +18,11 @@ from vdmini_bench.leaderboard import read_leaderboard
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEWER = (
-    "protocol.clips_per_block=4",
+    "protocol.clips_per_block=3",
     "protocol.blocks=2",
-    "dataset.train_clips=6",
+    "dataset.train_clips=4",
     "dataset.drawn_test_per_group=1",
-    "distill.steps=6",
+    "distill.steps=4",
     "distill.batch_size=2",
     "distill.checkpoint_every=2",
     "sample.steps=2",

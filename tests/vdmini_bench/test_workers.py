@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
     script, folder = tmp_path / "score.py", tmp_path / "clips"
     script.write_text(MEMORY)
     for number in range(10):
-        # Of half a megabyte each, so that 300 of them could not be held unnoticed.
+        # Of half a megabyte each, so that 150 of them could not be held unnoticed.
         frames = draw_clip("Rise", 1, number).frames.repeat(4, axis=1).repeat(4, axis=2)
         write_video(folder / f"{number}.mkv", frames, 7)
-    few, many = (peak(script, folder, count) for count in (30, 300))
+    few, many = (peak(script, folder, count) for count in (30, 150))
     assert many < 1.1 * few
