@@ -66,16 +66,6 @@ class RunResult:
         return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A run that can begin: its surroundings, its jobs, and what it found out before the first of them."""
-
-    bench: CommonBench
-    jobs: tuple[Job, ...]
-    inputs: RunInputs
-    warnings: tuple[str, ...]
-
-
 def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> RunResult:
     """Run all jobs of a suite that are not done yet; a failed job stops only what needs it.
 
@@ -83,16 +73,15 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     """
     started = time.monotonic()
     store = Store(results)
-    opened = _open(suite, store, workers)
-    bench, jobs = opened.bench, opened.jobs
+    bench, inputs = _open(suite, store, workers)
     run_dir = store.root / "runs" / bench.run_id
-    for warning in opened.warnings:
+    for warning in bench.warnings():
         say(f"warning: {warning}")
-    _write_record(run_dir, opened, "running")
+    _write_record(run_dir, bench, inputs, "running")
     problems: dict[str, BenchError] = {}
     rows: list[Row] = []
     ran = cached = 0
-    for job in jobs:
+    for job in bench.jobs.values():
         blocked = next((need for need in job.needs if need in problems), None)
         if blocked is not None:
             problems[job.name] = SkippedError(f"{job.name}: not run, since it needs {blocked!r}", problems[blocked])
@@ -110,13 +99,14 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
         run_dir.name, run_dir, code, suite.profile_name, tuple(rows), time.monotonic() - started, ran, cached,
         tuple(str(problem) for problem in problems.values()), suite.profile.stand_in,
     )  # fmt: skip
-    _write_record(run_dir, opened, result.status)
+    _write_record(run_dir, bench, inputs, result.status)
     add_rows(results / LEADERBOARD, rows)
     _write_views(bench, run_dir, rows, complete=not problems)
     return result
 
 
-def _open(suite: Suite | VBenchSuite, store: Store, workers: int) -> Opened:
+def _open(suite: Suite | VBenchSuite, store: Store, workers: int) -> tuple[CommonBench, RunInputs]:
+    """A run that can begin: its surroundings, and the digests of what it reads."""
     fingerprint = take_fingerprint()
     kind: type[CommonBench]
     if isinstance(suite, VBenchSuite):
@@ -124,8 +114,7 @@ def _open(suite: Suite | VBenchSuite, store: Store, workers: int) -> Opened:
     else:
         kind, start = Workbench, prepare_inputs(suite, store, fingerprint)
     run_id = store.open_run(suite.name, suite.sha).name
-    bench = kind.of(suite, store, start, run_id, fingerprint, workers)
-    return Opened(bench, start.jobs, start.inputs, tuple(bench.warnings()))
+    return kind.of(suite, store, start, run_id, fingerprint, workers), start.inputs
 
 
 def _write_views(bench: CommonBench, run_dir: Path, rows: list[Row], complete: bool) -> None:
@@ -155,17 +144,17 @@ def execute_job(bench: CommonBench, job: Job, log: Path | None = None) -> None:
     perform_job(bench.store, job, lambda folder: stage(bench, job.subject, folder), log or bench.store.root / LOG)
 
 
-def _write_record(run_dir: Path, opened: Opened, status: str) -> None:
-    suite = opened.bench.suite
+def _write_record(run_dir: Path, bench: CommonBench, inputs: RunInputs, status: str) -> None:
+    suite = bench.suite
     record = {
         "schema": SCHEMA,
         "status": status,
         "argv": sys.argv,
         "suite": suite.model_dump(),
         "suite_sha": suite.sha,
-        "fingerprint": asdict(opened.bench.fingerprint),
-        "inputs": asdict(opened.inputs),
-        "warnings": opened.warnings,
-        "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in opened.jobs],
+        "fingerprint": asdict(bench.fingerprint),
+        "inputs": asdict(inputs),
+        "warnings": bench.warnings(),
+        "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in bench.jobs.values()],
     }
     write_atomically(run_dir / RUN_FILE, json.dumps(record, indent=1))
