@@ -8,8 +8,9 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ from vdmini_bench.store import Store, write_atomically
 from vdmini_bench.suite import Positive, Profile, Specification, Suite, load_suite
 from vdmini_bench.workbench import SCORES, Workbench
 from vdmini_bench.yaml_document import Document
+
+if TYPE_CHECKING:
+    from vdmini.blocks import BlockGraph
 
 Scalar = str | int | float | bool | None
 METRICS = ("fvd", "flow_distance")
@@ -162,12 +166,20 @@ def pruning_label(profile: Profile) -> str:
 
 def _costs(bench: Workbench, subject: str) -> tuple[float, float]:
     """Millions of weights of a model's denoiser, and its share of the teacher's FLOPs; zeros for what is no model."""
-    from vdmini.models import load_model
-
     if subject in ("real", "static"):
         return 0.0, 0.0
-    teacher, model = (load_model(bench.model_source(each), device="meta").blocks for each in ("teacher", subject))
+    teacher = _blocks(bench.model_source("teacher"))
+    # Training changes no size: students of one plan are all as large as what was pruned by it.
+    model = teacher if subject == "teacher" else _blocks(bench.model_source("pruned"))
     return model.params / 1e6, model.flops / teacher.flops
+
+
+@cache
+def _blocks(source: str) -> BlockGraph:
+    """What a model is made of, counted once: as a job left it in a folder of its own, or as it was installed."""
+    from vdmini.models import load_model
+
+    return load_model(source, device="meta").blocks
 
 
 @dataclass(frozen=True)
