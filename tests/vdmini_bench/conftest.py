@@ -12,7 +12,7 @@ from small_scoring import SmallI3d, fill
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The small network stands for I3D, there is none for frame FID, and the cache is the test's own."""
-    for asking in ("features", "importance", "plan_scores"):
+    for asking in ("features", "importance"):
         monkeypatch.setattr(f"vdmini_bench.{asking}.load_i3d", lambda packaged=False: SmallI3d())
     for asking in ("scoring", "prepare"):
         monkeypatch.setattr(f"vdmini_bench.{asking}.fetch_networks", lambda protocol: "small")

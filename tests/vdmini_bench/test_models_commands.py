@@ -257,7 +257,6 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert "cannot be met" in hopeless.output
 
 
-@pytest.mark.usefixtures("small_network")
 def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
     result = invoke("score-plans", "embedded/svd", "--plan", "vdmini", "--clips", 6, *FAST, "-o", tmp_path / "plans")
     assert result.exit_code == 0, result.output
