@@ -9,23 +9,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands import ablate, distill, models, score, vbench
+from vdmini_bench.commands import ablate, compare, distill, gate, leaderboard, models, schema, score, vbench
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 
 if TYPE_CHECKING:
-    from vdmini_bench.compare import Delta
     from vdmini_bench.run import RunResult
 
 
+def show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Print the version and the environment, and end."""
+    if wanted:
+        from vdmini_bench.environment import describe_environment
+
+        click.echo("\n".join(describe_environment()))
+        context.exit()
+
+
 @click.group()
-@click.version_option(package_name="vdmini")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Versions.")
 def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for command in (*models.COMMANDS, *distill.COMMANDS, *ablate.COMMANDS, *score.COMMANDS, *vbench.COMMANDS):
-    main.add_command(command)
+for module in (models, distill, ablate, score, vbench, compare, gate, leaderboard, schema):
+    for command in module.COMMANDS:
+        main.add_command(command)
 
 
 @main.command()
@@ -45,38 +54,6 @@ def run(
     from vdmini_bench.sharing import lead
 
     lead(lambda: _run(suite, profile, overrides, only_plan, workers, results, as_json))
-
-
-@main.command()
-@click.argument("a")
-@click.argument("b")
-@click.option("--suite", help="Only runs of this suite.")
-@click.option(
-    "--run", "run_folder", type=click.Path(path_type=Path), help="A run folder; the newest one when not given."
-)
-@RESULTS
-@JSON
-@expected_failures
-def compare(a: str, b: str, suite: str | None, run_folder: Path | None, results: Path, as_json: bool) -> None:
-    """Compare models A and B (teacher, student, pruned, static, real) of one run, with intervals.
-
-    A or B may also be the folder of records that `score` names.
-    """
-    from vdmini_bench.compare import compare_models, is_scored_folder, latest_run
-    from vdmini_bench.store import Store
-
-    folder = run_folder
-    if folder is None and not (is_scored_folder(a) and is_scored_folder(b)):
-        folder = latest_run(Store(results), suite)
-    deltas = compare_models(folder, a, b)
-    run = "" if folder is None else folder.name
-    if as_json:
-        ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
-        speedup = ends[0].a / ends[0].b if ends else None
-        rows = [delta.to_json() for delta in deltas]
-        click.echo(json.dumps({"a": a, "b": b, "rows": rows, "speedup": speedup, "status": "ok", "run": run}))
-        return
-    _print_deltas(run, a, b, deltas)
 
 
 @main.group()
@@ -219,17 +196,3 @@ def _print_run(suite: str, result: RunResult) -> None:
         click.echo(result.stand_in)
     click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
     click.echo(f"table, contact sheet and records: {result.run_dir}")
-
-
-def _print_deltas(run: str, a: str, b: str, deltas: list[Delta]) -> None:
-    from vdmini_bench.table import print_table
-
-    lines = []
-    for delta in deltas:
-        interval = "-" if delta.interval is None else f"{delta.interval[0]:.4g} to {delta.interval[1]:.4g}"
-        ratio = "-" if delta.ratio is None else f"{delta.ratio:.3f}"
-        lines.append(
-            [delta.metric, f"{delta.a:.5g}", f"{delta.b:.5g}", f"{delta.delta:.4g}", interval, ratio, delta.verdict]
-        )
-    title = f"{a} against {b}, {run}" if run else f"{a} against {b}"
-    print_table(title, ["metric", a, b, "difference", "95 % interval", "ratio", "verdict"], lines)

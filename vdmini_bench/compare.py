@@ -1,39 +1,59 @@
-"""Compare two models of one run, metric by metric, paired where their samples pair."""
+"""Compare two sides metric by metric: paired where their samples pair, and refused where they are unlike."""
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
+from vdmini_bench.errors import NotComparableError, NothingMeasuredError
 from vdmini_bench.measurement import Score
-from vdmini_bench.stats import median_difference_interval, paired_interval
-from vdmini_bench.store import Store
-from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED
+from vdmini_bench.records import Record
+from vdmini_bench.sides import Side
+from vdmini_bench.stats import median_difference_interval, median_ratio_interval, paired_interval, welch_interval
 
-RESULTS_FILE = "results.jsonl"
-# Of these the official protocol scores some of the videos only, of one model others than of another.
-LEAVES_OUT = {f"vbench_{name}" for name, dimension in DIMENSIONS.items() if dimension.may_skip or name == FILTERED}
+# What is counted rather than measured is the same on every machine.
+COUNTED = ("params_m", "denoiser_gflops")
+TIME, SPEEDUP = "latency", "speedup"
+NORMAL_95 = 1.96
+
+Basis = Literal["paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "standard errors", "none"]
 
 
 @dataclass(frozen=True)
 class Delta:
-    """One metric of two models: values, difference b - a with its 95 % interval, ratio b / a and a verdict in words."""
+    """One metric of two models: values, the difference b - a and the ratio b / a, each with its 95 % interval.
 
+    `basis` says what the intervals come from, `unlike` how the two differ that should not, `verdict` what follows.
+    Values are None where they were not measured. Times have the ratio of their medians, with `ratio_interval`.
+    """
+
+    model: str
     metric: str
     protocol: str
-    a: float
-    b: float
-    delta: float
-    ratio: float | None
+    a: float | None
+    b: float | None
     interval: tuple[float, float] | None
+    ratio_interval: tuple[float, float] | None
+    basis: Basis
+    unlike: tuple[str, ...]
     verdict: str
+
+    @property
+    def delta(self) -> float | None:
+        """The difference b - a."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    @property
+    def ratio(self) -> float | None:
+        """The ratio b / a; None where a is zero."""
+        return self.b / self.a if self.a and self.b is not None else None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `compare --json` prints for a metric."""
         return {
+            "model": self.model,
             "metric": self.metric,
             "protocol": self.protocol,
             "a": self.a,
@@ -41,116 +61,148 @@ class Delta:
             "delta": self.delta,
             "ratio": self.ratio,
             "ci": None if self.interval is None else list(self.interval),
+            "ratio_ci": None if self.ratio_interval is None else list(self.ratio_interval),
+            "basis": self.basis,
+            "unlike": list(self.unlike),
             "verdict": self.verdict,
         }
 
 
-def latest_run(store: Store, suite: str | None = None) -> Path:
-    """The newest finished run folder, of one suite when given.
+def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
+    """Compare all metrics that both sides have; of two whole runs, those of every model that both have.
+
+    A whole run beside one model stands for that run's model of the same name.
 
     Raises:
-        NothingMeasuredError: there is none.
+        NotComparableError: a metric's protocol, version, sample count or machine differs, or one side has no value,
+            and `allow_unlike`, which compares such metrics all the same and marks them, is not given.
+        NothingMeasuredError: the two share no model or no metric.
     """
-    for folder in reversed(store.runs()):
-        try:
-            record = json.loads((folder / "run.json").read_text())
-            status, name = record["status"], record["suite"]["name"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BenchError(f"{folder / 'run.json'} cannot be read ({error}); delete that run's folder") from error
-        if status != "running" and suite in (None, name):
-            return folder
-    raise NothingMeasuredError(
-        f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
-    )
+    if a.whole and b.whole:
+        models = [model for model in a.models if model in b.models]
+        if not models:
+            raise NothingMeasuredError(f"{a.source} and {b.source} share no model")
+        pairs = [(a.of(model), b.of(model)) for model in models]
+    else:
+        pairs = [(a.of(b.models[0]) if a.whole else a, b.of(a.models[0]) if b.whole else b)]
+    deltas = [delta for first, second in pairs for delta in _compare_models(first, second, allow_unlike)]
+    if not deltas:
+        raise NothingMeasuredError(f"{a.name} and {b.name} share no metric")
+    return deltas
 
 
-def read_scores(run: Path, model: str) -> dict[str, Score]:
-    """A model's scores in a run folder by metric.
-
-    Raises:
-        NothingMeasuredError: the run has none of this model.
-    """
-    scores = _all_scores(run)
-    found = {score.metric: score for score in scores if score.model == model}
-    if not found:
-        known = ", ".join(sorted({score.model for score in scores})) or "none"
-        raise NothingMeasuredError(f"{run.name} has no results of {model!r}; it has {known}")
-    return found
+def notable_differences(a: Side, b: Side) -> list[str]:
+    """What differs between two sides without making them unlike, in words: software, and settings of the suite."""
+    told = []
+    for what, column in (("torch", "torch"), ("code", "commit"), ("suite settings", "suite_sha")):
+        left, right = ({getattr(record.row, column) for record in side.records} - {""} for side in (a, b))
+        if left and right and left != right:
+            told.append(f"{what} differs: {', '.join(sorted(left))} and {', '.join(sorted(right))}")
+    return told
 
 
-def _all_scores(folder: Path) -> list[Score]:
-    try:
-        lines = (folder / RESULTS_FILE).read_text().splitlines()
-        return [Score.from_json(json.loads(line)) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
+def _compare_models(a: Side, b: Side, allow_unlike: bool) -> Iterator[Delta]:
+    first = {record.score.metric: record for record in a.records}
+    second = {record.score.metric: record for record in b.records}
+    for metric, left in first.items():
+        right = second.get(metric)
+        # What neither side could measure says nothing about either.
+        if right is None or left.score.status == right.score.status == "unavailable":
+            continue
+        yield _compare(left, right, allow_unlike)
 
 
-def is_scored_folder(name: str) -> bool:
-    """Whether a name is the folder that `score` left rather than a model of a run."""
-    return (Path(name) / RESULTS_FILE).is_file()
+def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
+    left, right = a.score, b.score
+    reasons = _missing(left, right) or _unlike(a, b)
+    if reasons and not allow_unlike:
+        advice = "mend and run again" if left.value is None or right.value is None else "--allow-unlike compares anyway"
+        raise NotComparableError(f"{left.metric}: {'; '.join(reasons)}; {advice}")
+    if left.value is None or right.value is None:
+        return Delta(
+            right.model, left.metric, left.protocol, left.value, right.value, None, None, "none", tuple(reasons),
+            "not compared",
+        )  # fmt: skip
+    basis = _basis(a, b)
+    interval, ratio_interval = _intervals(left, right, basis)
+    return Delta(
+        right.model, left.metric, left.protocol, left.value, right.value, interval, ratio_interval, basis,
+        tuple(reasons), _verdict(left, right, interval),
+    )  # fmt: skip
 
 
-def read_one(run: Path | None, name: str) -> dict[str, Score]:
-    """The scores of a model of a run, or of the videos of a folder that `score` left.
-
-    Raises:
-        NothingMeasuredError: the run has none of this model.
-    """
-    if not is_scored_folder(name):
-        assert run is not None
-        return read_scores(run, name)
-    folder = Path(name)
-    return {score.metric: score for score in _all_scores(folder)}
-
-
-def compare_models(run: Path | None, a: str, b: str) -> list[Delta]:
-    """Compare all metrics that both models have; each may also be a folder that `score` left.
-
-    Raises:
-        NotComparableError: a metric's protocol, version or sample count differs, or one side is incomplete.
-    """
-    first, second = read_one(run, a), read_one(run, b)
-    # What neither side could measure says nothing about either.
-    shared = [
-        metric
-        for metric in first
-        if metric in second and not first[metric].status == second[metric].status == "unavailable"
-    ]
-    if not shared:
-        raise NothingMeasuredError(f"{a} and {b} share no metric" + (f" in {run.name}" if run is not None else ""))
-    return [_compare(first[metric], second[metric]) for metric in shared]
-
-
-def _compare(a: Score, b: Score) -> Delta:
+def _missing(a: Score, b: Score) -> list[str]:
     if a.value is None or b.value is None:
-        raise NotComparableError(f"{a.metric}: {a.model} is {a.status}, {b.model} is {b.status}; mend and run again")
-    count = "n_expected" if a.metric in LEAVES_OUT else "n"
-    for what, left, right in (
-        ("protocol", a.protocol, b.protocol),
-        ("metric version", a.metric_version, b.metric_version),
-        ("number of samples", getattr(a, count), getattr(b, count)),
-    ):
-        if left != right:
-            raise NotComparableError(f"{a.metric}: the {what} differs ({a.model} {left}, {b.model} {right})")
-    interval = None
-    if len(a.blocks) == len(b.blocks) >= 2:
-        if a.metric.startswith("latency"):
-            interval = median_difference_interval(a.blocks, b.blocks)
-        else:
-            interval = paired_interval(a.blocks, b.blocks)[1:]
-    ratio = b.value / a.value if a.value else None
-    return Delta(a.metric, a.protocol, a.value, b.value, b.value - a.value, ratio, interval, _verdict(a, b, interval))
+        return [f"{a.model} is {a.status}, {b.model} is {b.status}"]
+    return []
+
+
+def _unlike(a: Record, b: Record) -> list[str]:
+    left, right = a.score, b.score
+    checks = [
+        ("protocol", left.protocol, right.protocol),
+        ("metric version", left.metric_version, right.metric_version),
+        ("number of samples", str(left.n), str(right.n)),
+    ]
+    if left.metric not in COUNTED:
+        checks.append(("machine", a.row.machine_id or "unknown", b.row.machine_id or "unknown"))
+    return [
+        f"the {what} differs ({left.model} {one}, {right.model} {other})" for what, one, other in checks if one != other
+    ]
+
+
+def _basis(a: Record, b: Record) -> Basis:
+    """What an interval can be computed from: samples that pair before those that do not, those before errors."""
+    one, other = a.score, b.score
+    enough = min(len(one.blocks), len(other.blocks)) >= 2
+    # The blocks of a speed-up are the ends of its interval.
+    if enough and not one.metric.startswith(SPEEDUP):
+        equal = len(one.blocks) == len(other.blocks)
+        if one.metric.startswith(TIME):
+            # Timed in turn, round by round, or at another time.
+            together = equal and (a.run, a.row.date) == (b.run, b.row.date)
+            return "paired rounds" if together else "unpaired rounds"
+        return "paired blocks" if equal and _same_samples(a, b) else "unpaired blocks"
+    return "none" if one.standard_error is None or other.standard_error is None else "standard errors"
+
+
+def _same_samples(a: Record, b: Record) -> bool:
+    """Whether the samples were made from the same seeds and conditions; the second set of real clips never was."""
+    if "reference" in (a.row.role, b.row.role):
+        return a.row.role == b.row.role and a.run == b.run
+    return a.run == b.run or (a.conditions is not None and a.conditions == b.conditions)
+
+
+def _intervals(
+    a: Score, b: Score, basis: Basis
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:  # fmt: skip
+    """The 95 % intervals of the difference and, of times, of the ratio."""
+    assert a.value is not None
+    assert b.value is not None
+    if basis in ("paired rounds", "unpaired rounds"):
+        paired = basis == "paired rounds"
+        positive = min(*a.blocks, *b.blocks) > 0
+        ratio = median_ratio_interval(a.blocks, b.blocks, paired=paired) if positive else None
+        return median_difference_interval(a.blocks, b.blocks, paired=paired), ratio
+    if basis == "paired blocks":
+        return paired_interval(a.blocks, b.blocks)[1:], None
+    if basis == "unpaired blocks":
+        return welch_interval(a.blocks, b.blocks), None
+    if basis == "standard errors":
+        half = NORMAL_95 * math.hypot(a.standard_error or 0.0, b.standard_error or 0.0)
+        return (b.value - a.value - half, b.value - a.value + half), None
+    return None, None
 
 
 def _verdict(a: Score, b: Score, interval: tuple[float, float] | None) -> str:
     assert a.value is not None
     assert b.value is not None
-    if interval is not None and interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
     if a.value == b.value:
         return "equal"
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return "no difference shown"
+    name = b.model if b.model != a.model else "the second"
     if a.better == "neither":
-        return f"{b.model} differs"
+        return f"{name} differs"
     improved = (b.value < a.value) == (a.better == "lower")
-    return f"{b.model} is better" if improved else f"{b.model} is worse"
+    return f"{name} is better" if improved else f"{name} is worse"

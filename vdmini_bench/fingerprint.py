@@ -31,16 +31,21 @@ def take_fingerprint() -> Fingerprint:
     """Describe this machine and this code; never fails on what cannot be found out."""
     import torch
 
-    cpu = _cpu_name()
+    cpu = cpu_name()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     machine = hashlib.sha256(f"{cpu}|{cores}|{gpu}|{torch.cuda.device_count()}".encode()).hexdigest()[:12]
+    commit, dirty = code_state()
+    return Fingerprint(machine, cpu, cores, gpu, platform.python_version(), package_versions(), commit, dirty)
+
+
+def code_state() -> tuple[str, bool]:
+    """The commit that this code is of, `unknown` outside a checkout, and whether it was changed since."""
     # Installed into an environment that lies inside somebody's checkout, this code is none of that checkout's.
     ours = bool(_git("ls-files", "--", Path(__file__).name))
     commit = (_git("rev-parse", "--short=12", "HEAD") if ours else "") or "unknown"
     # Results are written into the checkout by the run itself; only changed code makes it dirty.
-    dirty = ours and bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!results"))
-    return Fingerprint(machine, cpu, cores, gpu, platform.python_version(), package_versions(), commit, dirty)
+    return commit, ours and bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!results"))
 
 
 def package_versions() -> dict[str, str]:
@@ -54,7 +59,8 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name as the system has it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,41 +15,67 @@ from vdmini_bench.errors import BenchError
 from vdmini_bench.measurement import COLUMNS, Row
 from vdmini_bench.store import write_atomically
 
-# Spreadsheets run a cell that starts with one of these as a formula.
 LINE_BREAKS = re.compile(r"[\r\n\0]+")
+# Spreadsheets run a cell that starts with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+CONFLICT_MARKS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 
 
 def read_leaderboard(path: Path) -> list[Row]:
-    """Read all rows; an absent file has none.
+    """Read all rows, each once; an absent file has none.
+
+    What `git` leaves after a union merge reads as well: rows in any order, rows twice, a second header, empty lines.
 
     Raises:
         BenchError: the file has other columns or a row of another length, with file:line.
     """
-    if not path.exists():
-        return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        if not path.exists():
+            return []
+        # Spreadsheets write a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: cannot be read ({error}); move it away or mend it") from error
+    except csv.Error as error:
         raise BenchError(f"{path}: not a CSV file ({error}); move it away or mend it") from error
-    if not lines or tuple(lines[0]) != COLUMNS:
+    if not lines or tuple(lines[0][1]) != COLUMNS:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
-    for number, line in enumerate(lines[1:], start=2):
+    cells = [(number, line) for number, line in lines if line and tuple(line) != COLUMNS]
+    for number, line in cells:
+        if line[0].startswith(CONFLICT_MARKS):
+            raise BenchError(
+                f"{path}:{number}: a mark of an unfinished merge; delete the lines <<<<<<<, ======= and >>>>>>>:"
+                " the rows of both sides may stay"
+            )
         if len(line) != len(COLUMNS):
             raise BenchError(f"{path}:{number}: {len(line)} cells where {len(COLUMNS)} belong; mend or delete the line")
-    return [Row(*line) for line in lines[1:]]
+    return list(dict.fromkeys(Row(*line) for _, line in cells))
 
 
 def add_rows(path: Path, rows: Iterable[Row]) -> None:
     """Add rows under a lock and write the file sorted; a row that is already there is not repeated."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        merged = {*read_leaderboard(path), *(_as_plain_cells(row) for row in rows)}
-        write_atomically(path, _to_csv(sorted(merged, key=_order)))
+    rewrite_rows(path, lambda present: (*present, *rows))
 
 
-def _to_csv(rows: Iterable[Row]) -> str:
+def rewrite_rows(path: Path, change: Callable[[list[Row]], Iterable[Row]]) -> None:
+    """Replace the rows of a file by what `change` makes of them, under a lock that other writers wait for.
+
+    Raises:
+        BenchError: the file cannot be read or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            rows = {_as_plain_cells(row) for row in change(read_leaderboard(path))}
+            write_atomically(path, rows_to_csv(sorted(rows, key=_order)))
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be written ({error}); free the disk or choose another folder") from error
+
+
+def rows_to_csv(rows: Iterable[Row]) -> str:
+    """The file that holds these rows in this order."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -63,9 +89,14 @@ def _order(row: Row) -> tuple[str, ...]:
 
 
 def _as_plain_cells(row: Row) -> Row:
+    return Row(*map(plain_cell, asdict(row).values()))
+
+
+def plain_cell(cell: str) -> str:
+    """A cell on one line that no spreadsheet runs as a formula."""
     # A line of the file is a row: merges across branches and `grep` both count on it.
-    cells = (LINE_BREAKS.sub(" ", cell) for cell in asdict(row).values())
-    return Row(*(f"'{cell}" if _is_formula(cell) else cell for cell in cells))
+    cell = LINE_BREAKS.sub(" ", cell).encode(errors="replace").decode()
+    return f"'{cell}" if _is_formula(cell) else cell
 
 
 def _is_formula(cell: str) -> bool:

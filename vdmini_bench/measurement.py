@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 SCHEMA = 1
+# In the folder of a run or of scored videos: one line a score.
+RESULTS_FILE = "results.jsonl"
 
 Status = Literal["ok", "incomplete", "failed", "unavailable"]
 Better = Literal["lower", "higher", "neither"]
@@ -34,8 +37,9 @@ class Score:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "blocks": tuple(data["blocks"])})
+        """Read what `to_json` wrote; what a line of results says beside the score is passed over."""
+        own = {field.name: data[field.name] for field in fields(cls)}
+        return cls(**{**own, "blocks": tuple(data["blocks"])})
 
     @classmethod
     def unavailable(cls, model: str, metric: str, version: str, protocol: str, better: Better, expected: int) -> Score:
@@ -77,6 +81,35 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+# What a model is to a run; models of other names say it themselves.
+ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
+
+
+def result_line(score: Score, row: Row) -> str:
+    """A line of `results.jsonl`: the score with its blocks and, under `origin`, what its leaderboard row has beside."""
+    beside = {name: cell for name, cell in asdict(row).items() if name not in _score_cells(score)}
+    return json.dumps({**score.to_json(), "origin": beside}) + "\n"
+
+
+def row_of(score: Score, origin: dict[str, str]) -> Row:
+    """The leaderboard row of a score; columns that `origin` lacks are empty."""
+    return Row(**{**dict.fromkeys(COLUMNS, ""), **origin, **_score_cells(score)})
+
+
+def _score_cells(score: Score) -> dict[str, str]:
+    return {
+        "model": score.model,
+        "metric": score.metric,
+        "metric_version": score.metric_version,
+        "protocol": score.protocol,
+        "value": number_text(score.value),
+        "unit": score.unit,
+        "better": score.better,
+        "se": number_text(score.standard_error),
+        "n": str(score.n),
+        "n_expected": str(score.n_expected),
+        "status": score.status,
+    }
 
 
 def number_text(value: float | None) -> str:

@@ -6,10 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.jobs import GENERATED, Job
-from vdmini_bench.measurement import SCHEMA, Better, Row, Score, Status, number_text
+from vdmini_bench.measurement import RESULTS_FILE, ROLES, SCHEMA, Better, Row, Score, Status, number_text, result_line
 from vdmini_bench.prepare import model_folder
 from vdmini_bench.vbench.dimensions import DIMENSIONS
 from vdmini_bench.workbench import SCORES, CommonBench
@@ -17,8 +16,6 @@ from vdmini_bench.workbench import SCORES, CommonBench
 MEASURING = ("measure", "judge", "total", "time")
 LOWER: Better = "lower"
 HIGHER: Better = "higher"
-ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
-
 
 def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
     """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
@@ -29,9 +26,10 @@ def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchErro
         scores = [Score.from_json(score) for score in record["scores"]]
     else:
         record, scores = {}, [_missing_score(bench, job, problem)]
+    rows = [_row(bench, score, record) for score in scores]
     with (run_dir / RESULTS_FILE).open("a") as file:
-        file.writelines(json.dumps(score.to_json()) + "\n" for score in scores)
-    return [_row(bench, score, record) for score in scores]
+        file.writelines(map(result_line, scores, rows))
+    return rows
 
 
 def _missing_score(bench: CommonBench, job: Job, problem: BenchError) -> Score:

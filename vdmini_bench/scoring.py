@@ -11,7 +11,6 @@ from typing import Any
 
 from vdmini_bench.assets import AssetError
 from vdmini_bench.clips import ClipReader, choose_reference, clip_reader
-from vdmini_bench.compare import RESULTS_FILE
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.execution import LOG, perform_job
@@ -19,7 +18,7 @@ from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.measurement import SCHEMA, Row, Score, number_text
+from vdmini_bench.measurement import RESULTS_FILE, SCHEMA, Row, Score, number_text, result_line
 from vdmini_bench.prepare import (
     check_writable,
     dataset_root,
@@ -237,9 +236,8 @@ def _publish(
     """Leave the scores where `compare --run` reads them, and their rows beside those of other folders."""
     scores = tuple(Score.from_json(score) for score in record["scores"])
     folder = store.root / SCORED / key
-    lines = "".join(json.dumps(score.to_json()) + "\n" for score in scores)
-    write_atomically(folder / RESULTS_FILE, lines)
     rows = tuple(_row(request, score, record, key) for score in scores)
+    write_atomically(folder / RESULTS_FILE, "".join(map(result_line, scores, rows)))
     add_rows(store.root / ROWS_FILE, rows)
     return FolderScores(folder, rows, scores, cached, tuple(warnings))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -25,18 +26,66 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
     return mean, mean - half, mean + half
 
 
-def median_difference_interval(
-    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """The bootstrap interval of median(b) - median(a) over paired rounds: robust to the outliers that timings have.
+def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The interval of mean(b) - mean(a) of samples that do not pair, whose variances may differ (Welch, 1947).
 
     Raises:
-        ValueError: unlike or fewer than two pairs.
+        ValueError: fewer than two values on a side.
     """
-    _check_pairs(a, b)
-    chosen = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
-    differences = np.median(np.asarray(b)[chosen], axis=1) - np.median(np.asarray(a)[chosen], axis=1)
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    _check_samples(a, b)
+    from scipy.stats import t
+
+    parts = [statistics.variance(side) / len(side) for side in (a, b)]
+    difference = statistics.fmean(b) - statistics.fmean(a)
+    total = sum(parts)
+    if not total:
+        return difference, difference
+    freedom = 1 / sum((part / total) ** 2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    half = float(t.ppf(0.5 + level / 2, freedom)) * math.sqrt(total)
+    return difference - half, difference + half
+
+
+def median_difference_interval(
+    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000, paired: bool = True
+) -> tuple[float, float]:
+    """The bootstrap interval of median(b) - median(a) over rounds: robust to the outliers that timings have.
+
+    Raises:
+        ValueError: fewer than two values on a side, or unlike counts of paired ones.
+    """
+    first, second = _resampled_medians(a, b, resamples, paired)
+    return _quantiles(second - first, level)
+
+
+def median_ratio_interval(
+    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000, paired: bool = True
+) -> tuple[float, float]:
+    """The bootstrap interval of median(b) / median(a) over rounds, of positive values such as times.
+
+    Raises:
+        ValueError: fewer than two values on a side, unlike counts of paired ones, or a value that is not positive.
+    """
+    first, second = _resampled_medians(a, b, resamples, paired)
+    if min(*a, *b) <= 0:
+        raise ValueError("a ratio of medians needs positive values")
+    return _quantiles(second / first, level)
+
+
+def _resampled_medians(
+    a: Sequence[float], b: Sequence[float], resamples: int, paired: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if paired:
+        _check_pairs(a, b)
+    else:
+        _check_samples(a, b)
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(a), (resamples, len(a)))
+    others = chosen if paired else random.integers(0, len(b), (resamples, len(b)))
+    return np.median(np.asarray(a, np.float64)[chosen], axis=1), np.median(np.asarray(b, np.float64)[others], axis=1)
+
+
+def _quantiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -75,3 +124,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95
 def _check_pairs(a: Sequence[float], b: Sequence[float]) -> None:
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"a paired interval needs two or more pairs, got {len(a)} and {len(b)}")
+
+
+def _check_samples(a: Sequence[float], b: Sequence[float]) -> None:
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"an interval needs two or more values on each side, got {len(a)} and {len(b)}")

@@ -147,7 +147,7 @@ class Document:
             inside, known = _place(specification, first["loc"])
             if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
                 inside = (*inside, first["ctx"]["discriminator"].strip("'"))
-            key = ".".join(inside)
+            key = ".".join(inside or location)
             if first["type"] == "extra_forbidden":
                 message = f"unknown key {key!r}; {nearest_key(inside[-1], known)}"
             elif first["type"] in ("missing", "union_tag_not_found"):

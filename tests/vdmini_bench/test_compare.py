@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from vdmini_bench.compare import compare_models, latest_run, read_scores
+from vdmini_bench.compare import Delta, compare_sides
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
 from vdmini_bench.measurement import Score
-from vdmini_bench.stats import paired_interval
+from vdmini_bench.records import latest_run, read_records
+from vdmini_bench.sides import find_side
+from vdmini_bench.stats import median_difference_interval, median_ratio_interval, paired_interval, welch_interval
 from vdmini_bench.store import Store
 
 TEACHER = Score("teacher", "fvd", "1", "p@1", 10.0, "", "lower", 0.1, 30, 30, "ok", (9.0, 10.0, 11.0))
@@ -25,6 +27,11 @@ def write_run(root: Path, *scores: Score, name: str = "1", status: str = "comple
     return folder
 
 
+def compare_models(run: Path, a: str, b: str, allow_unlike: bool = False) -> list[Delta]:
+    store = Store(run.parent.parent)
+    return compare_sides(find_side(a, store, run), find_side(b, store, run), allow_unlike)
+
+
 def verdict(root: Path, a: Score, b: Score) -> str:
     number = len(list((root / "runs").iterdir())) if (root / "runs").exists() else 0
     (delta,) = compare_models(write_run(root, a, b, name=str(number)), a.model, b.model)
@@ -33,7 +40,7 @@ def verdict(root: Path, a: Score, b: Score) -> str:
 
 def test_scores_read_back_as_written(tmp_path: Path) -> None:
     run = write_run(tmp_path, TEACHER, STUDENT)
-    assert read_scores(run, "teacher") == {"fvd": TEACHER}
+    assert [record.score for record in read_records(run)] == [TEACHER, STUDENT]
 
 
 def test_a_difference_comes_with_its_paired_interval(tmp_path: Path) -> None:
@@ -67,7 +74,7 @@ def test_one_slow_round_does_not_hide_a_faster_student(tmp_path: Path) -> None:
 
 
 def test_no_interval_without_pairs_and_no_ratio_to_nothing(tmp_path: Path) -> None:
-    zero = replace(TEACHER, value=0.0, blocks=(0.0,))
+    zero = replace(TEACHER, value=0.0, blocks=(0.0,), standard_error=None)
     (delta,) = compare_models(write_run(tmp_path, zero, replace(STUDENT, blocks=(1.0,))), "teacher", "student")
     assert delta.interval is None
     assert delta.ratio is None
@@ -134,7 +141,7 @@ def test_damaged_results_are_named(tmp_path: Path, text: str) -> None:
     run = write_run(tmp_path)
     (run / "results.jsonl").write_text(text)
     with pytest.raises(BenchError, match=r"results\.jsonl cannot be read"):
-        read_scores(run, "teacher")
+        read_records(run)
 
 
 def test_dimensions_that_leave_videos_out_compare_by_those_that_were_asked_for(tmp_path: Path) -> None:
@@ -148,3 +155,49 @@ def test_dimensions_that_leave_videos_out_compare_by_those_that_were_asked_for(t
     consistency = [replace(score, metric="vbench_subject_consistency") for score in (a, b)]
     with pytest.raises(NotComparableError, match="number of samples"):
         compare_models(write_run(tmp_path, *consistency, name="3"), "teacher", "student")
+
+
+def test_times_compare_by_the_ratio_of_their_medians(tmp_path: Path) -> None:
+    rounds = (10.0, 10.1, 9.9, 10.0, 10.2, 9.8, 10.0, 200.0)
+    slow = replace(TEACHER, metric="latency_denoiser", value=10.0, blocks=rounds)
+    fast = replace(slow, model="student", value=5.0, blocks=tuple(each / 2 for each in rounds))
+    (delta,) = compare_models(write_run(tmp_path, slow, fast), "teacher", "student")
+    assert delta.ratio == 0.5
+    # Timed in turn, the slow round slowed both: their ratio is certain.
+    assert delta.ratio_interval == pytest.approx((0.5, 0.5))
+    assert delta.ratio_interval == median_ratio_interval(slow.blocks, fast.blocks)
+    assert delta.interval == median_difference_interval(slow.blocks, fast.blocks)
+    assert delta.basis == "paired rounds"
+    assert delta.to_json()["ratio_ci"] == list(delta.ratio_interval or ())
+
+
+def test_real_clips_do_not_pair_with_generated_ones(tmp_path: Path) -> None:
+    real = replace(TEACHER, model="real", value=8.0, blocks=(7.0, 8.0, 9.0))
+    run = write_run(tmp_path, real, replace(TEACHER, model="static"), STUDENT)
+    (delta,) = compare_models(run, "real", "student")
+    assert delta.basis == "unpaired blocks"
+    assert delta.interval == welch_interval(real.blocks, STUDENT.blocks)
+    (delta,) = compare_models(run, "static", "student")
+    assert delta.basis == "paired blocks"
+
+
+def test_the_ends_of_a_speed_ups_interval_are_not_taken_for_samples(tmp_path: Path) -> None:
+    speedup = replace(TEACHER, metric="speedup_denoiser", better="higher", standard_error=0.1, blocks=(9.8, 10.2))
+    (delta,) = compare_models(write_run(tmp_path, speedup, replace(speedup, model="student")), "teacher", "student")
+    assert delta.basis == "standard errors"
+    assert delta.interval == pytest.approx((-1.96 * 0.1 * 2**0.5, 1.96 * 0.1 * 2**0.5))
+
+
+def test_unlike_results_compare_when_told_to_and_are_marked(tmp_path: Path) -> None:
+    kvd = replace(TEACHER, metric="kvd")
+    other = replace(STUDENT, protocol="p@2", n=20)
+    run = write_run(tmp_path, TEACHER, kvd, other, replace(kvd, model="student", value=None, status="failed"))
+    fvd, failed = compare_models(run, "teacher", "student", allow_unlike=True)
+    assert fvd.unlike == (
+        "the protocol differs (teacher p@1, student p@2)",
+        "the number of samples differs (teacher 30, student 20)",
+    )
+    assert fvd.delta == 3.0
+    assert failed.verdict == "not compared"
+    assert failed.delta is failed.ratio is failed.interval is None
+    assert failed.unlike == ("teacher is ok, student is failed",)

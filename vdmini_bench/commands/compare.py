@@ -1,0 +1,114 @@
+"""The command that sets two models, runs, folders or checkpoints side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.formats import with_format
+from vdmini_bench.commands.options import RESULTS, expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.compare import Delta
+    from vdmini_bench.views import Format
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--suite", help="Only runs of this suite: its name or its file.")
+@click.option(
+    "--run", "run_name", help="The run whose models A and B name: its folder or its name; the newest when not given."
+)
+@click.option(
+    "--allow-unlike",
+    is_flag=True,
+    help="Compare what differs in protocol, version, sample count or machine, too, and mark each such line.",
+)
+@RESULTS
+@with_format("json", "markdown", "csv")
+@expected_failures
+def compare(
+    a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, results: Path, form: Format
+) -> None:
+    """Compare A and B metric by metric, each difference with its 95 % interval and a verdict.
+
+    A and B are models of a run (teacher, student, pruned, static, real) or roles, a run's folder or name (all its
+    models), RUN:MODEL, the folder of records that `score` names, or the folder of a checkpoint that a run has scored.
+    """
+    from vdmini_bench.compare import compare_sides, notable_differences
+    from vdmini_bench.errors import SuiteError
+    from vdmini_bench.sides import find_side, results_folder
+    from vdmini_bench.store import Store
+
+    store = Store(results)
+    run = None
+    if run_name is not None:
+        run = results_folder(run_name, store)
+        if run is None:
+            raise SuiteError(f"--run {run_name}: no such run; give its folder or its name under {results / 'runs'}")
+    name = _suite_name(suite)
+    first, second = (find_side(each, store, run, name) for each in (a, b))
+    deltas = compare_sides(first, second, allow_unlike)
+    notes = notable_differences(first, second)
+    if form == "json":
+        click.echo(json.dumps(_to_json(a, b, first.source, second.source, deltas, notes)))
+        return
+    _print_deltas(form, (a, b), (first.source, second.source), deltas)
+    if form == "table":
+        for note in notes:
+            click.echo(f"note: {note}")
+
+
+def _suite_name(suite: str | None) -> str | None:
+    if suite is None or not Path(suite).is_file():
+        return suite
+    from vdmini_bench.yaml_document import Document
+
+    name = Document.read(Path(suite)).data.get("name")
+    return str(name)
+
+
+def _to_json(
+    a: str, b: str, first: str, second: str, deltas: Sequence[Delta], notes: Sequence[str]
+) -> dict[str, object]:
+    ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
+    speedup = ends[0].a / ends[0].b if len(ends) == 1 and ends[0].a and ends[0].b else None
+    return {
+        "a": a,
+        "b": b,
+        "rows": [delta.to_json() for delta in deltas],
+        "speedup": speedup,
+        "status": "unlike" if any(delta.unlike for delta in deltas) else "ok",
+        "run": first if first == second else "",
+        "sources": [first, second],
+        "notes": list(notes),
+    }
+
+
+def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str], deltas: Sequence[Delta]) -> None:
+    from vdmini_bench.views import interval_cell, number_cell, show_table
+
+    several = len({delta.model for delta in deltas}) > 1
+    unlike = any(delta.unlike for delta in deltas)
+    lines = []
+    for delta in deltas:
+        ratio = number_cell(delta.ratio, 4)
+        if delta.ratio_interval is not None:
+            ratio += f" ({interval_cell(delta.ratio_interval)})"
+        line = [
+            delta.metric, number_cell(delta.a), number_cell(delta.b), number_cell(delta.delta, 4),
+            interval_cell(delta.interval), ratio, delta.basis, delta.verdict,
+        ]  # fmt: skip
+        lines.append([*([delta.model] if several else []), *line, *(["; ".join(delta.unlike)] if unlike else [])])
+    header = ["metric", *names, "difference", "95 % interval", "ratio", "interval from", "verdict"]
+    header = [*(["model"] if several else []), *header, *(["unlike"] if unlike else [])]
+    where = sources[0] if sources[0] == sources[1] else f"{sources[0]} and {sources[1]}"
+    show_table(form, f"{names[0]} against {names[1]}, {where}", header, lines)
+
+
+COMMANDS = (compare,)

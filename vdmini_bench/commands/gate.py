@@ -1,0 +1,128 @@
+"""The command that lets a change pass or not: a run against a baseline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.formats import with_format
+from vdmini_bench.commands.options import RESULTS, expected_failures
+from vdmini_bench.errors import ExitCode
+
+if TYPE_CHECKING:
+    from vdmini_bench.gate import Verdict
+    from vdmini_bench.measurement import Row
+    from vdmini_bench.views import Format
+
+HEADLINES = {
+    ExitCode.OK: "passed",
+    ExitCode.REGRESSION: "regression",
+    ExitCode.INCOMPLETE: "incomplete: some of what is gated was not measured",
+    ExitCode.NOT_COMPARABLE: "not comparable with the baseline",
+}
+NOTHING_GATED = "nothing was gated: no metric that the thresholds name is in the run or the baseline"
+HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "verdict"]
+
+
+@click.command()
+@click.argument("run")
+@click.option("--baseline", required=True, type=click.Path(path_type=Path), help="CSV in the leaderboard's format.")
+@click.option("--thresholds", type=click.Path(path_type=Path), help="YAML; the package's own when not given.")
+@click.option("--update", is_flag=True, help="Make this run the baseline of its suite, profile and machine; exit 0.")
+@click.option("--add", is_flag=True, help="Add this run to the baseline's: three and more tell the noise; exit 0.")
+@click.option("--require-baseline", is_flag=True, help="Exit 2 instead of 0 where there is no baseline yet.")
+@click.option("--allow-unlike", is_flag=True, help="Judge across machines, protocols and versions, and mark it.")
+@RESULTS
+@with_format("json", "markdown")
+@expected_failures
+def gate(
+    run: str, baseline: Path, thresholds: Path | None, update: bool, add: bool, require_baseline: bool,
+    allow_unlike: bool, results: Path, form: Format,
+) -> None:  # fmt: skip
+    """Judge RUN (its folder, its name, or latest) against a baseline.
+
+    Exit codes: 0 passed, or no baseline yet; 1 a regression; 2 a wrong file or option; 3 a gated metric is missing from
+    the run or from the baseline; 5 another machine, protocol, version or number of samples.
+    """
+    from vdmini_bench.baseline import read_baseline, update_baseline
+    from vdmini_bench.errors import NothingMeasuredError
+    from vdmini_bench.gate import exit_code, has_baseline, judge
+    from vdmini_bench.sides import whole_run
+    from vdmini_bench.store import Store
+    from vdmini_bench.thresholds import load_thresholds
+
+    limits = load_thresholds(thresholds)
+    folder, records = whole_run(run, Store(results))
+    rows = [record.row for record in records]
+    if not rows:
+        raise NothingMeasuredError(f"{folder} has measured nothing, which is no regression; run the suite again")
+    known = read_baseline(baseline)
+    verdicts = []
+    if has_baseline(rows, known):
+        verdicts = judge(rows, known, limits, allow_unlike)
+        code = exit_code(verdicts) if verdicts else ExitCode.INCOMPLETE
+        headline = HEADLINES[code] if verdicts else NOTHING_GATED
+    else:
+        what = f"holds nothing of suite {rows[0].suite}" if known else "is not there"
+        code = ExitCode.USAGE if require_baseline else ExitCode.OK
+        headline = f"no baseline yet: {baseline} {what}, so nothing was gated; take this run with --update"
+    if update or add:
+        update_baseline(baseline, rows, add)
+        code, headline = ExitCode.OK, f"baseline written: {baseline}"
+    _show(form, headline, folder, baseline, rows, verdicts, code)
+    sys.exit(code)
+
+
+def _show(
+    form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict],
+    code: ExitCode,
+) -> None:  # fmt: skip
+    from vdmini_bench.views import markdown_text, show_table
+
+    if form == "json":
+        found = [verdict.to_json() for verdict in verdicts]
+        output = {
+            "exit_code": int(code), "headline": headline, "run": folder.resolve().name, "baseline": str(baseline),
+            "verdicts": found,
+        }  # fmt: skip
+        click.echo(json.dumps(output))
+        return
+    told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
+    messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
+    if form == "markdown":
+        click.echo(f"### vdmini-bench gate: {markdown_text(headline)}\n")
+    if verdicts:
+        show_table(form, f"{folder.name} against {baseline}", HEADER, [_line(verdict) for verdict in verdicts])
+    if form == "markdown":
+        bullets = "".join(f"- {markdown_text(message)}\n" for message in messages)
+        row = rows[0]
+        where = f"run {folder.resolve().name}, commit {row.commit}, machine {row.machine_id}, torch {row.torch}"
+        click.echo(f"\n{bullets}\n{markdown_text(where)}")
+        if row.note:
+            click.echo(f"\n{markdown_text(row.note)}")
+        return
+    for message in messages:
+        click.echo(message)
+    click.echo(f"gate: {headline}")
+
+
+def _reason(verdict: Verdict) -> str:
+    marks = f" (unlike: {'; '.join(verdict.unlike)})" if verdict.unlike and verdict.verdict != "unlike" else ""
+    return verdict.reason + marks
+
+
+def _line(verdict: Verdict) -> list[str]:
+    from vdmini_bench.views import number_cell
+
+    change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
+    mark = " (unlike)" if verdict.unlike and verdict.verdict != "unlike" else ""
+    numbers = [number_cell(number) for number in (verdict.baseline, verdict.value, change, verdict.threshold)]
+    return [verdict.model, verdict.metric, *numbers, verdict.verdict + mark]
+
+
+COMMANDS = (gate,)

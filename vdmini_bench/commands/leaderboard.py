@@ -1,0 +1,158 @@
+"""The commands about leaderboard files: show, merge, history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from vdmini_bench.commands.formats import with_format
+from vdmini_bench.commands.options import expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.history import Series
+    from vdmini_bench.measurement import Row
+    from vdmini_bench.views import Format
+
+R = TypeVar("R")
+FILE = click.argument("file", type=click.Path(path_type=Path), default=Path("results/leaderboard.csv"))
+MOST_PANELS = 24
+COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
+
+
+def _filters(command: Callable[..., R]) -> Callable[..., R]:
+    for name, meaning in (
+        ("suite", "Only rows of this suite."),
+        ("profile", "Only rows of this profile."),
+        ("model", "Only rows of this model."),
+        ("metric", "Only rows of this metric."),
+    ):
+        command = click.option(f"--{name}", help=meaning)(command)
+    return command
+
+
+@click.group()
+def leaderboard() -> None:
+    """Leaderboard files: show, merge, history."""
+
+
+@leaderboard.command()
+@FILE
+@_filters
+@click.option("--all", "everything", is_flag=True, help="Every measurement, not only the newest of each.")
+@with_format("json", "markdown", "csv")
+@expected_failures
+def show(
+    file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, everything: bool,
+    form: Format,
+) -> None:  # fmt: skip
+    """Show the newest measurements in FILE."""
+    from dataclasses import asdict
+
+    from vdmini_bench.history import latest_rows
+    from vdmini_bench.leaderboard import rows_to_csv
+    from vdmini_bench.views import show_table
+
+    wanted = _wanted(suite, profile, model, metric)
+    rows = [row for row in _read(file) if wanted(row)]
+    rows = rows if everything else sorted(latest_rows(rows), key=lambda row: (row.suite, row.profile, row.model))
+    if form == "json":
+        click.echo(json.dumps({"rows": [asdict(row) for row in rows]}))
+    elif form == "csv":
+        # Whole rows: what was shown can be read again.
+        click.echo(rows_to_csv(rows), nl=False)
+    else:
+        lines = [[getattr(row, column) for column in COLUMNS] for row in rows]
+        show_table(form, str(file), list(COLUMNS), lines)
+
+
+@leaderboard.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="May be one of FILES.")
+@expected_failures
+def merge(files: tuple[Path, ...], output: Path) -> None:
+    """Write the rows of FILES to one file: sorted, each once, beside those that it has."""
+    from vdmini_bench.leaderboard import add_rows, read_leaderboard
+
+    rows = [row for file in files for row in _read(file)]
+    add_rows(output, rows)
+    click.echo(f"{len(read_leaderboard(output))} rows: {output}")
+
+
+@leaderboard.command()
+@FILE
+@_filters
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the trend into this picture (.png, .svg).")
+@with_format("json", "markdown", "csv")
+@expected_failures
+def history(
+    file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, output: Path | None,
+    form: Format,
+) -> None:  # fmt: skip
+    """Show measurements of FILE over time, and the steps in them."""
+    from vdmini_bench.errors import NothingMeasuredError, SuiteError
+    from vdmini_bench.history import METHOD, collect_series, describe_step, find_steps
+    from vdmini_bench.views import number_cell, show_table
+
+    if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
+        raise SuiteError(f"{output}: give a picture's name that ends with .png, .svg or .pdf")
+    series = collect_series(_read(file), _wanted(suite, profile, model, metric))
+    if not series:
+        raise NothingMeasuredError(f"{file} has no such measurement; see: vdmini-bench leaderboard show {file}")
+    if output is not None:
+        _draw(series, output)
+    if form == "json":
+        found = [each.to_json() for each in series]
+        click.echo(json.dumps({"method": METHOD, "series": found, "picture": str(output) if output else None}))
+        return
+    lines = [
+        [
+            each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit,
+            number_cell(point.value, 6), number_cell(point.standard_error, 3),
+        ]
+        for each in series
+        for point in each.points
+    ]  # fmt: skip
+    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
+    show_table(form, f"{file} over time", header, lines)
+    if form != "table":
+        return
+    steps = [(each, step) for each in series for step in find_steps(each)]
+    for each, step in steps:
+        click.echo(f"step in {each.model} {each.metric}: {describe_step(each, step)}")
+    click.echo(f"{len(steps)} steps; {METHOD}")
+    if output is not None:
+        click.echo(f"picture: {output}")
+
+
+def _draw(series: list[Series], output: Path) -> None:
+    from vdmini_bench.errors import BenchError, SuiteError
+    from vdmini_bench.trend import plot_trend
+
+    if len(series) > MOST_PANELS:
+        raise SuiteError(f"{len(series)} series are too many for one picture: choose with --metric, --model or --suite")
+    try:
+        plot_trend(series, output)
+    except OSError as error:
+        raise BenchError(f"{output}: cannot be written ({error})") from error
+
+
+def _read(file: Path) -> list[Row]:
+    from vdmini_bench.errors import SuiteError
+    from vdmini_bench.leaderboard import read_leaderboard
+
+    if not file.exists():
+        raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")
+    return read_leaderboard(file)
+
+
+def _wanted(suite: str | None, profile: str | None, model: str | None, metric: str | None) -> Callable[[Row], bool]:
+    asked = {"suite": suite, "profile": profile, "model": model, "metric": metric}
+    given = {column: value for column, value in asked.items() if value is not None}
+    return lambda row: all(getattr(row, column) == value for column, value in given.items())
+
+
+COMMANDS = (leaderboard,)

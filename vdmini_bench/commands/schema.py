@@ -1,0 +1,26 @@
+"""The command that prints JSON schemas."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.options import expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.schema import Kind
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["suite", "thresholds"]), default="suite")
+@expected_failures
+def schema(kind: Kind) -> None:
+    """Print the JSON schema of a suite or of a thresholds file, by which editors complete and check it."""
+    from vdmini_bench.schema import schema_of
+
+    click.echo(json.dumps(schema_of(kind), indent=2))
+
+
+COMMANDS = (schema,)
