@@ -30,7 +30,7 @@ def safe_markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -
 def markdown_text(text: str) -> str:
     """A text that markdown shows as it is, on one line."""
     text = " ".join(text.split())
-    for special in ("\\", "|", "`", "*", "_", "[", "]", "@"):
+    for special in ("\\", "|", "`", "*", "[", "]", "@"):
         # A backslash does not keep GitHub from notifying the person that @name means.
         text = text.replace(special, f"\\{special}" if special != "@" else "@\u200b")
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -113,13 +113,105 @@ from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import COLUMNS, Row
 
 board, number = Path(sys.argv[1]), sys.argv[2]
+# All at once, not one after the other as they start.
+print("ready", flush=True)
+sys.stdin.readline()
 for turn in range(5):
     add_rows(board, [Row(*(number for _ in COLUMNS[:-1]), str(turn))])
 """
 
 
 def test_eight_processes_lose_no_row(board: Path) -> None:
-    children = [subprocess.Popen([sys.executable, "-c", CHILD, str(board), str(number)]) for number in range(8)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(board), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(8)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    fewest = 0
+    while any(child.poll() is None for child in children):
+        # Whoever reads meanwhile reads a whole file: a torn line would raise.
+        seen = len(read_leaderboard(board))
+        assert seen >= fewest
+        fewest = seen
     assert [child.wait(timeout=120) for child in children] == [0] * 8
+    for child in children:
+        child.communicate()
     found = [(row.schema, row.note) for row in read_leaderboard(board)]
     assert sorted(found) == sorted((str(number), str(turn)) for number in range(8) for turn in range(5))
+
+
+def test_what_a_union_merge_leaves_reads_as_each_row_once(board: Path) -> None:
+    rows = [replace(EMPTY, model=model) for model in "abc"]
+    add_rows(board, rows)
+    good = board.read_bytes()
+    header, *lines = board.read_text().splitlines(keepends=True)
+    board.write_text("\ufeff" + "".join([header, *lines[::-1], "\n", header, lines[0]]), newline="\r\n")
+    assert {row.model for row in read_leaderboard(board)} == {"a", "b", "c"}
+    assert len(read_leaderboard(board)) == 3
+    add_rows(board, [])
+    assert board.read_bytes() == good
+
+
+@pytest.mark.parametrize("mark", ["<<<<<<< HEAD", "=======", ">>>>>>> branch"])
+def test_marks_of_an_unfinished_merge_are_placed(board: Path, mark: str) -> None:
+    add_rows(board, [EMPTY, replace(EMPTY, model="a")])
+    lines = board.read_text().splitlines()
+    board.write_text("\n".join([*lines[:2], mark, lines[2]]))
+    with pytest.raises(BenchError, match=r"leaderboard\.csv:3: a mark of an unfinished merge; delete the lines"):
+        read_leaderboard(board)
+
+
+def test_what_cannot_be_written_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "board.csv", tmp_path):
+        with pytest.raises(BenchError, match="cannot be (written|read)"):
+            add_rows(path, [EMPTY])
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Nothing of the machine's own settings.
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_two_branches_that_both_add_rows_merge_without_conflict(tmp_path: Path) -> None:
+    attributes = (Path(__file__).parents[2] / ".gitattributes").read_text()
+    (tmp_path / ".gitattributes").write_text(attributes)
+    board = tmp_path / "results" / "leaderboard.csv"
+    git(tmp_path, "init", "-q")
+    first = [replace(EMPTY, suite="s", model=f"m{number}", date="2026-01-01") for number in range(4)]
+    add_rows(board, first)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    added = {}
+    for branch in ("one", "two"):
+        git(tmp_path, "checkout", "-qb", branch, "main")
+        # Sorted among those that are there, at the same places on both branches, one of them the same on both.
+        added[branch] = [
+            replace(EMPTY, suite="s", model="m1", date="2026-01-01", run_id=branch),
+            replace(EMPTY, suite="s", model="m9", date="2026-01-02", run_id=branch),
+            replace(EMPTY, suite="s", model="m9", date="2026-01-03"),
+        ]
+        add_rows(board, added[branch])
+        git(tmp_path, "commit", "-qam", branch)
+    git(tmp_path, "merge", "-q", "one", "-m", "merged")
+    assert git(tmp_path, "status", "--porcelain", "--untracked-files=no").stdout == ""
+    expected = {*first, *added["one"], *added["two"]}
+    assert {*read_leaderboard(board)} == expected
+    assert len(read_leaderboard(board)) == len(expected) == 9
+    # The next writer leaves it sorted.
+    add_rows(board, [])
+    other = tmp_path / "other.csv"
+    add_rows(other, expected)
+    assert board.read_bytes() == other.read_bytes()

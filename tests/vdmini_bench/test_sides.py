@@ -96,7 +96,7 @@ def test_a_checkpoint_is_the_model_that_a_run_scored(store: Store, tmp_path: Pat
     side = find_side(str(student), store)
     assert (side.source, side.records[0].score.value) == ("run-4", 400.0)
     weights(tmp_path / "unknown", b"others")
-    with pytest.raises(NothingMeasuredError, match="is a checkpoint .* that no run under .* has scored"):
+    with pytest.raises(NothingMeasuredError, match=r"is a checkpoint .* that no run under .* has scored"):
         find_side(str(tmp_path / "unknown"), store)
 
 
