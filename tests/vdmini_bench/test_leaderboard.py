@@ -175,7 +175,7 @@ def test_marks_of_an_unfinished_merge_are_placed(board: Path, mark: str) -> None
 def test_what_cannot_be_written_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "board.csv", tmp_path):
-        with pytest.raises(BenchError, match="cannot be (written|read)"):
+        with pytest.raises(BenchError, match=r"cannot be (written|read)"):
             add_rows(path, [EMPTY])
 
 
