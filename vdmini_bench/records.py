@@ -26,6 +26,14 @@ class Record:
     conditions: str | None
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for what cannot be a path at all, such as a name that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_records(folder: Path) -> list[Record]:
     """All scores of a run folder, or of the folder that `score` left.
 

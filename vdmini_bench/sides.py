@@ -9,7 +9,7 @@ from pathlib import Path
 from vdmini_bench.errors import NothingMeasuredError, SuiteError
 from vdmini_bench.leaderboard import read_leaderboard
 from vdmini_bench.measurement import RESULTS_FILE
-from vdmini_bench.records import RUN_FILE, Record, latest_run, read_records, read_run
+from vdmini_bench.records import RUN_FILE, Record, is_file, latest_run, read_records, read_run
 from vdmini_bench.store import Store
 
 LEADERBOARD = "leaderboard.csv"
@@ -78,14 +78,8 @@ def results_folder(name: str, store: Store) -> Path | None:
 
 
 def _folder_with(file: str, name: str, store: Store) -> Path | None:
-    for folder in (Path(name), store.root / "runs" / name):
-        try:
-            if name and (folder / file).is_file():
-                return folder
-        except (OSError, ValueError):
-            # A text that no path can be, such as one too long.
-            return None
-    return None
+    folders = (Path(name), store.root / "runs" / name) if name else ()
+    return next((folder for folder in folders if is_file(folder / file)), None)
 
 
 def _folder_side(name: str, folder: Path) -> Side:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,10 @@ sys.exit(f"imported {heavy}" if heavy else result.exit_code)
     [
         (["--help"], "compare"),
         (["--version"], "0.1"),
+        (["gate", "--help"], "--baseline"),
+        (["compare", "--help"], "--allow-unlike"),
+        (["leaderboard", "history", "--help"], "--metric"),
+        (["leaderboard", "show", str(SUITE.parents[1] / "results" / "leaderboard.csv"), "--csv"], "fvd"),
         (["run", "--help"], "--profile"),
         (["assets", "verify"], "no assets here yet"),
         (["assets", "list", "--json"], "ucf101"),
@@ -65,6 +73,36 @@ def test_quick_commands_import_nothing_heavy(nothing_here: Path, arguments: list
     )
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+def test_the_version_comes_with_the_environment() -> None:
+    first, *rest = invoke("--version").stdout.splitlines()
+    assert first == f"vdmini-bench, version {version('vdmini')}"
+    text = "\n".join(rest)
+    assert f"torch {version('torch')}" in text
+    assert platform.python_version() in text
+    assert "code: " in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    """As docs/command-line.md says: the script that a shell loads, then what it asks as somebody types."""
+    code = "import sys; sys.argv[0] = 'vdmini-bench'; from vdmini_bench.cli import main; main(prog_name='vdmini-bench')"
+
+    def ask(instruction: str, **typed: str) -> str:
+        environment = {**os.environ, "_VDMINI_BENCH_COMPLETE": f"{shell}_{instruction}", **typed}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    # fish is not asked for the number of the word but for the word.
+    for words, number, current, expected in (
+        ("vdmini-bench lead", "1", "lead", "leaderboard"),
+        ("vdmini-bench gate --thr", "2", "--thr", "--thresholds"),
+    ):
+        cword = current if shell == "fish" else number
+        assert expected in ask("complete", COMP_WORDS=words, COMP_CWORD=cword)
+    if shell != "bash" or shutil.which("bash"):
+        assert "vdmini-bench" in ask("source")
 
 
 def test_a_misspelt_key_exits_2_with_its_place(tmp_path: Path) -> None:

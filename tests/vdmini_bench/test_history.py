@@ -169,7 +169,7 @@ def test_merge_joins_files_and_mends_one(board: Path, tmp_path: Path) -> None:
         (["history", "BOARD", "-o", "trend.exe"], 2, "ends with .png"),
         (["history", "BOARD", "-o", "BOARD/x.png"], 4, "cannot be written"),
         (["merge", "BOARD", "-o", "BOARD/x.csv"], 4, "cannot be written"),
-        (["show", "FOLDER"], 4, "cannot be read"),
+        (["show", "FOLDER"], 2, "no such leaderboard"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -65,7 +65,9 @@ def compare(
 
 
 def _suite_name(suite: str | None) -> str | None:
-    if suite is None or not Path(suite).is_file():
+    from vdmini_bench.records import is_file
+
+    if suite is None or not is_file(Path(suite)):
         return suite
     from vdmini_bench.yaml_document import Document
 

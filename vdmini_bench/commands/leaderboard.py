@@ -143,8 +143,9 @@ def _draw(series: list[Series], output: Path) -> None:
 def _read(file: Path) -> list[Row]:
     from vdmini_bench.errors import SuiteError
     from vdmini_bench.leaderboard import read_leaderboard
+    from vdmini_bench.records import is_file
 
-    if not file.exists():
+    if not is_file(file):
         raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")
     return read_leaderboard(file)
 

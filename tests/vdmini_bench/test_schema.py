@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from vdmini_bench.cli import main
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.schema import schema_of
+from vdmini_bench.suite import load_suite
+from vdmini_bench.thresholds import DEFAULT, load_thresholds
+
+ROOT = Path(__file__).parents[2]
+# Without its task, whose options are checked by code that imports torch.
+SUITE = (ROOT / "suites" / "ucf101.yaml").read_text()
+TEXT = "".join(line for line in SUITE.splitlines(keepends=True) if "task" not in line)
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
+    "object": (dict,), "array": (list,),
+}  # fmt: skip
+NOTES = {"$schema", "$defs", "title", "description", "default"}
+
+
+def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    """Whether a value is valid; an independent reading of the keywords that our schemas use, and of no others."""
+    if "$ref" in schema:
+        return accepts(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+    results = []
+    for keyword, asked in schema.items():
+        match keyword:
+            case "type":
+                results.append(isinstance(value, TYPES[asked]) and (asked == "boolean") >= isinstance(value, bool))
+            case "const":
+                results.append(value == asked)
+            case "enum":
+                results.append(value in asked)
+            case "anyOf":
+                results.append(any(accepts(value, each, root) for each in asked))
+            case "if":
+                branch = "then" if accepts(value, asked, root) else "else"
+                results.append(accepts(value, schema[branch], root))
+            case "required":
+                results.append(not isinstance(value, dict) or {*asked} <= {*value})
+            case "properties":
+                known = {name: value[name] for name in asked if isinstance(value, dict) and name in value}
+                results += [accepts(each, asked[name], root) for name, each in known.items()]
+            case "additionalProperties":
+                others = {*value} - {*schema.get("properties", ())} if isinstance(value, dict) else set()
+                results += [asked is not False and accepts(value[name], asked, root) for name in others]
+            case "items":
+                results += [accepts(each, asked, root) for each in value] if isinstance(value, list) else []
+            case "minItems":
+                results.append(not isinstance(value, list) or len(value) >= asked)
+            case "minimum" | "exclusiveMinimum" | "exclusiveMaximum":
+                number = isinstance(value, int | float)
+                compare = {"minimum": float.__ge__, "exclusiveMinimum": float.__gt__, "exclusiveMaximum": float.__lt__}
+                results.append(not number or compare[keyword](float(value), float(asked)))
+            case _:
+                assert keyword in NOTES | {"then", "else"}, f"a keyword that this test does not know: {keyword}"
+    return all(results)
+
+
+def changed(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+def loads(path: Path, load: Any) -> bool:
+    try:
+        load(path)
+    except SuiteError:
+        return False
+    return True
+
+
+def read(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "valid"),
+    [
+        ("name: ucf101", "name: ucf101", True),
+        ("learning_rate:", "learning_rte:", False),
+        ("frames: 10", "frames: ten", False),
+        ("frames: 10", "frames: 8", False),
+        ("frames: 10", "frames: 9", True),
+        ("kind: drawn", "kind: painted", False),
+        ("teacher: embedded/svd", "teacher: 7", False),
+        ("      runs: 10", "      warmup: 3", False),
+        ("ema_decay: 0.97", "ema_decay: 1.0", False),
+        ("noise_strength: 0.0", "noise_strength: -0.1", False),
+        ("    plan: vdmini", "    channels: null", True),
+        ("version: 1", "version: 0", False),
+        ("default_profile: embedded", "default_profile: [embedded]", False),
+        ("    stand_in:", "    standin:", False),
+        ("    plan: vdmini", "    plan: vdmini\n    extends: 3", False),
+    ],
+)
+def test_the_suite_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: str, valid: bool) -> None:
+    text = changed(TEXT, old, new)
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    schema = schema_of("suite")
+    assert loads(path, load_suite) == valid
+    assert accepts(read(text), schema, schema) == valid
+
+
+def test_the_shipped_suite_is_valid() -> None:
+    schema = schema_of("suite")
+    assert accepts(read(SUITE), schema, schema)
+
+
+def test_a_profile_is_complete_unless_it_extends_another(tmp_path: Path) -> None:
+    schema = schema_of("suite")
+    text = changed(TEXT, "    extends: embedded\n", "")
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    assert not loads(path, lambda path: load_suite(path, "smoke"))
+    assert not accepts(read(text), schema, schema)
+    # A preset brings what a protocol must have.
+    text = changed(TEXT, "      preset: sf-v\n", "")
+    assert not accepts(read(text), schema, schema)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "valid"),
+    [
+        ("version: 1", "version: 1", True),
+        ("fvd: {relative: 0.05, standard_errors: 3}", "fvd: {}", False),
+        ("fvd: {relative: 0.05, ", "fvd: {relatve: 0.05, ", False),
+        ("fvd: {relative: 0.05, ", "fvd: {relative: -1, ", False),
+        ("machines: same", "machines: some", False),
+        ("machines: same", "machines: any", True),
+        ("models: [student, scored]", "models: []", False),
+        ("version: 1", "version: 2", False),
+    ],
+)
+def test_the_thresholds_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: str, valid: bool) -> None:
+    text = changed(DEFAULT.read_text(), old, new)
+    path = tmp_path / "thresholds.yaml"
+    path.write_text(text)
+    schema = schema_of("thresholds")
+    assert loads(path, load_thresholds) == valid
+    assert accepts(read(text), schema, schema) == valid
+
+
+def test_the_command_prints_them() -> None:
+    for arguments, title in (([], "VDMini suite"), (["suite"], "VDMini suite"), (["thresholds"], "VDMini thresholds")):
+        result = CliRunner().invoke(main, ["schema", *arguments])
+        assert result.exit_code == 0, result.output
+        schema = json.loads(result.stdout)
+        assert (schema["title"], schema["$schema"]) == (title, "https://json-schema.org/draft/2020-12/schema")
+    assert CliRunner().invoke(main, ["schema", "nothing"]).exit_code == 2
