@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
@@ -149,11 +149,3 @@ def describe_step(series: Series, step: Step) -> str:
         f"{step.date}, commit {step.commit or 'unknown'}: {step.before:.5g} to {step.after:.5g} ({word}{change};"
         f" p = {step.p:.3g})"
     )
-
-
-def latest_rows(rows: Sequence[Row]) -> list[Row]:
-    """The newest row of each measurement: of each suite, profile, model, metric, protocol and machine."""
-    newest: dict[tuple[str, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: (row.date, row.run_id)):
-        newest[row.suite, row.profile, row.model, row.metric, row.protocol, row.machine_id] = row
-    return list(newest.values())

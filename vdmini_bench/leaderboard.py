@@ -74,6 +74,14 @@ def rewrite_rows(path: Path, change: Callable[[list[Row]], Iterable[Row]]) -> No
         raise BenchError(f"{path}: cannot be written ({error}); free the disk or choose another folder") from error
 
 
+def latest_rows(rows: Iterable[Row]) -> list[Row]:
+    """The newest row of each measurement: of each suite, profile, model, metric, protocol and machine."""
+    newest: dict[tuple[str, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: (row.date, row.run_id)):
+        newest[row.suite, row.profile, row.model, row.metric, row.protocol, row.machine_id] = row
+    return list(newest.values())
+
+
 def rows_to_csv(rows: Iterable[Row]) -> str:
     """The file that holds these rows in this order."""
     buffer = io.StringIO()

@@ -75,6 +75,16 @@ def test_quick_commands_import_nothing_heavy(nothing_here: Path, arguments: list
     assert shown in done.stdout
 
 
+def test_a_gate_imports_nothing_heavy(tmp_path: Path) -> None:
+    write_run(tmp_path, 30)
+    arguments = ["gate", "latest", "--results", str(tmp_path), "--baseline", str(tmp_path / "baseline.csv")]
+    for change, shown in (("--update", "baseline written"), ("--json", '"exit_code": 0')):
+        command = [sys.executable, "-c", HEAVY, *arguments, change]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout
+
+
 def test_the_version_comes_with_the_environment() -> None:
     first, *rest = invoke("--version").stdout.splitlines()
     assert first == f"vdmini-bench, version {version('vdmini')}"

@@ -49,8 +49,8 @@ RESULTS = json.dumps(FVD.to_json()) + "\n"
 TOKENS = st.sampled_from(
     ["", "\x00", "\r", "\n", "\t", "\ufeff", "\u2028", "\x85", "\x1b[31m", "\ud7ff", "🎬", '"', "'", "'''", ",", ";",
      ":", "- ", "? ", "!!float x", "!!int 9_", "!!python/object:os.system", "!!timestamp x", "&a", "*a", "<<: ", "{",
-     "}", "[", "]", "|", ">", "%", "@", "`", "#", "~", "null", "true", ".nan", "-.inf", "1e400", "9" * 30, "0x", "1_000",
-     "2001-01-01", "=1+1", "../", "/", "\\", "extends: smoke", "embedded", "NaN", "Infinity", "-0", "[" * 200,
+     "}", "[", "]", "|", ">", "%", "@", "`", "#", "~", "null", "true", ".nan", "-.inf", "1e400", "9" * 30, "0x",
+     "1_000", "2001-01-01", "=1+1", "../", "/", "\\", "extends: smoke", "embedded", "NaN", "Infinity", "-0", "[" * 200,
      "{a: " * 50, "<<<<<<< HEAD"]
 )  # fmt: skip
 PIECES = TOKENS | st.text(max_size=6)

@@ -12,8 +12,8 @@ from PIL import Image
 from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
-from vdmini_bench.history import LEVEL, Series, collect_series, find_steps, latest_rows
-from vdmini_bench.leaderboard import add_rows, read_leaderboard
+from vdmini_bench.history import LEVEL, Series, collect_series, find_steps
+from vdmini_bench.leaderboard import add_rows, latest_rows, read_leaderboard
 from vdmini_bench.measurement import Row
 
 

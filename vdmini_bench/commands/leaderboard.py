@@ -52,8 +52,7 @@ def show(
     """Show the newest measurements in FILE."""
     from dataclasses import asdict
 
-    from vdmini_bench.history import latest_rows
-    from vdmini_bench.leaderboard import rows_to_csv
+    from vdmini_bench.leaderboard import latest_rows, rows_to_csv
     from vdmini_bench.views import show_table
 
     wanted = _wanted(suite, profile, model, metric)
