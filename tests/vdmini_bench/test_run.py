@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from vdmini_bench.cli import main
 from vdmini_bench.leaderboard import read_leaderboard
+from vdmini_bench.records import read_records
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEWER = (
@@ -132,6 +138,38 @@ def test_compare_pairs_teacher_and_student(unbroken: tuple[Path, dict[str, Any]]
     assert fvd["delta"] == pytest.approx(fvd["b"] - fvd["a"])
     assert fvd["ci"][0] <= fvd["delta"] <= fvd["ci"][1]
     assert output["speedup"] > 0
+
+
+def test_a_run_says_of_each_number_where_it_is_from(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    records = read_records(Path(unbroken[1]["run_dir"]))
+    assert [asdict(record.row) for record in records] == unbroken[1]["rows"]
+    assert all(record.conditions for record in records)
+
+
+def test_a_run_gates_against_itself_a_loss_and_another_machine(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    def gate(run: Path, *more: str) -> int:
+        arguments = ["gate", str(run), "--baseline", str(tmp_path / "baseline.csv"), *more]
+        return CliRunner().invoke(main, arguments).exit_code
+
+    thresholds = tmp_path / "thresholds.yaml"
+    thresholds.write_text("version: 1\nmodels: [student]\nmetrics: {fvd: {relative: 0.05}, params_m: {absolute: 0}}\n")
+    limits = ("--thresholds", str(thresholds))
+    first = Path(unbroken[1]["run_dir"])
+    assert gate(first, "--update") == 0
+    assert gate(first) == gate(first, *limits) == 0
+    changes: tuple[tuple[str, Callable[[dict[str, Any]], dict[str, Any]], int], ...] = (
+        ("worse", lambda line: {**line, "value": 1.1 * line["value"]} if line["metric"] == "fvd" else line, 1),
+        ("elsewhere", lambda line: {**line, "origin": {**line["origin"], "machine_id": "another"}}, 5),
+        ("less", lambda line: {**line, "metric": line["metric"].replace("fvd", "other")}, 3),
+    )
+    for name, change, code in changes:
+        folder = tmp_path / name
+        shutil.copytree(first, folder)
+        lines = map(json.loads, (first / "results.jsonl").read_text().splitlines())
+        (folder / "results.jsonl").write_text("".join(json.dumps(change(line)) + "\n" for line in lines))
+        assert gate(folder, *limits) == code, name
 
 
 def test_leaderboard_of_a_run_reads_back(unbroken: tuple[Path, dict[str, Any]]) -> None:
