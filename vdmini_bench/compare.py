@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vdmini_bench.comparability import count_that_matters, is_of_a_machine
 from vdmini_bench.errors import NotComparableError, NothingMeasuredError
 from vdmini_bench.measurement import Score
 from vdmini_bench.records import Record
 from vdmini_bench.sides import Side
 from vdmini_bench.stats import median_difference_interval, median_ratio_interval, paired_interval, welch_interval
 
-# What is counted rather than measured is the same on every machine.
-COUNTED = ("params_m", "denoiser_gflops")
 TIME, SPEEDUP = "latency", "speedup"
 NORMAL_95 = 1.96
 
@@ -139,12 +138,13 @@ def _missing(a: Score, b: Score) -> list[str]:
 
 def _unlike(a: Record, b: Record) -> list[str]:
     left, right = a.score, b.score
+    count = count_that_matters(left.metric)
     checks = [
         ("protocol", left.protocol, right.protocol),
         ("metric version", left.metric_version, right.metric_version),
-        ("number of samples", str(left.n), str(right.n)),
+        ("number of samples", getattr(a.row, count), getattr(b.row, count)),
     ]
-    if left.metric not in COUNTED:
+    if is_of_a_machine(left.metric):
         checks.append(("machine", a.row.machine_id or "unknown", b.row.machine_id or "unknown"))
     return [
         f"the {what} differs ({left.model} {one}, {right.model} {other})" for what, one, other in checks if one != other

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vdmini_bench.comparability import count_that_matters, is_of_a_machine
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.measurement import Row
 from vdmini_bench.thresholds import Threshold, Thresholds
@@ -140,9 +141,10 @@ def _comparable(row: Row, candidates: Sequence[Row], any_machine: bool) -> tuple
         ("profile", "profile"),
         ("protocol", "protocol"),
         ("metric version", "metric_version"),
-        ("number of samples", "n"),
+        ("number of samples", count_that_matters(row.metric)),
         ("machine", "machine_id"),
     ]
+    any_machine = any_machine or not is_of_a_machine(row.metric)
     for what, column in checks:
         same = [each for each in left if getattr(each, column) == getattr(row, column)]
         if same:

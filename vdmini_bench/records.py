@@ -14,6 +14,7 @@ from vdmini_bench.measurement import COLUMNS, RESULTS_FILE, ROLES, Better, Row, 
 from vdmini_bench.store import Store
 
 RUN_FILE = "run.json"
+CONDITIONS = ("condition_clips", "asked")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ def read_records(folder: Path) -> list[Record]:
     run = read_run(folder) if (folder / RUN_FILE).exists() else {}
     beside = _origin_of_run(run, folder.name)
     inputs = run.get("inputs")
-    conditions = inputs.get("condition_clips") if isinstance(inputs, dict) else None
+    # First frames or prompts, with the seeds that go with them.
+    asked = [inputs.get(name) for name in CONDITIONS] if isinstance(inputs, dict) else []
+    conditions = next((digest for digest in asked if isinstance(digest, str)), None)
     records = []
     try:
         lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines()

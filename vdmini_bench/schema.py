@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from vdmini_bench.suite import Profile
 from vdmini_bench.thresholds import ThresholdsFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Kind = Literal["suite", "thresholds"]
-
+# The kinds of suites, the one that a suite is when it does not say first.
+PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile}
 # A section that takes values from elsewhere need not be complete: a profile that extends another, a preset's protocol.
 PARTIAL = "Partial"
 
@@ -28,9 +32,49 @@ def thresholds_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **schema, "title": "VDMini thresholds"}
 
 
-def suite_schema() -> dict[str, Any]:
-    """The schema of a suite: a profile is complete, or extends another and gives what differs."""
-    complete = Profile.model_json_schema()
+def suite_schema(kinds: Mapping[str, type[BaseModel]] = PROFILES) -> dict[str, Any]:
+    """The schema of a suite, whose profiles are those of its `kind`, the first one when it names none.
+
+    A profile is complete, or extends another and gives what differs.
+    """
+    definitions: dict[str, Any] = {}
+    of_kind = {}
+    for kind, profile in kinds.items():
+        of_kind[kind], used = _profile_schema(profile)
+        definitions |= used
+    properties: dict[str, Any] = {
+        "name": {"type": "string"},
+        "version": {"type": "integer", "exclusiveMinimum": 0},
+        "default_profile": {"type": "string", "description": "The profile that runs where none is named."},
+        "profiles": {"type": "object"},
+    }
+    if len(kinds) > 1:
+        properties["kind"] = {"enum": list(kinds), "default": next(iter(kinds))}
+    return {
+        "$schema": DIALECT,
+        "title": "VDMini suite",
+        "type": "object",
+        "required": ["name", "version", "default_profile", "profiles"],
+        "additionalProperties": False,
+        "properties": properties,
+        **_profiles_by_kind(of_kind),
+        "$defs": definitions,
+    }
+
+
+def _profiles_by_kind(of_kind: dict[str, Any]) -> dict[str, Any]:
+    """What the profiles must be: asked kind by kind, those of the first one otherwise."""
+    (_, profile), *others = of_kind.items()
+    chosen = {"properties": {"profiles": {"additionalProperties": profile}}}
+    for kind, other in others:
+        is_kind = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+        chosen = {"if": is_kind, "then": {"properties": {"profiles": {"additionalProperties": other}}}, "else": chosen}
+    return {"allOf": [chosen]}
+
+
+def _profile_schema(profile: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a profile, and the definitions it refers to."""
+    complete = profile.model_json_schema()
     definitions = complete.pop("$defs")
     complete["properties"]["extends"] = {"type": "string", "description": "The profile whose values these replace."}
     partial = {f"{PARTIAL}{name}": _without_required(each) for name, each in definitions.items()}
@@ -38,21 +82,7 @@ def suite_schema() -> dict[str, Any]:
         definitions["ProtocolSpec"] = _either(
             "preset", "ProtocolSpec", definitions["ProtocolSpec"], partial[f"{PARTIAL}ProtocolSpec"]
         )
-    profile = _either("extends", "Profile", complete, _without_required(complete))
-    return {
-        "$schema": DIALECT,
-        "title": "VDMini suite",
-        "type": "object",
-        "required": ["name", "version", "default_profile", "profiles"],
-        "additionalProperties": False,
-        "properties": {
-            "name": {"type": "string"},
-            "version": {"type": "integer", "exclusiveMinimum": 0},
-            "default_profile": {"type": "string", "description": "The profile that runs where none is named."},
-            "profiles": {"type": "object", "additionalProperties": profile},
-        },
-        "$defs": {**definitions, **partial},
-    }
+    return _either("extends", "Profile", complete, _without_required(complete)), {**definitions, **partial}
 
 
 def _either(key: str, title: str, complete: dict[str, Any], partial: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +101,10 @@ def _without_required(schema: dict[str, Any]) -> dict[str, Any]:
             reference = part.get("$ref")
             if isinstance(reference, str):
                 part["$ref"] = reference.replace("#/$defs/", f"#/$defs/{PARTIAL}")
+            # Sections that are told apart by a key may all fit where that key is left out.
+            part.pop("discriminator", None)
+            if "oneOf" in part:
+                part["anyOf"] = part.pop("oneOf")
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part

@@ -125,6 +125,21 @@ def test_unlike_measurements_are_not_judged(tmp_path: Path, change: dict[str, ob
     assert (allowed.verdict, allowed.unlike) == ("regression", (reason,))
 
 
+def test_what_a_protocol_leaves_out_is_no_other_number_of_samples(tmp_path: Path) -> None:
+    """VBench's `color` is scored on those videos that it finds the object in; `scene` on all."""
+    color = replace(FVD, metric="vbench_color", better="higher", n=80)
+    thresholds = limits(tmp_path, "{vbench_color: {relative: 0.05}, vbench_scene: {relative: 0.05}}")
+    old = [row(color), row(replace(color, metric="vbench_scene"))]
+    new = [row(replace(color, n=70)), row(replace(color, metric="vbench_scene", n=70))]
+    assert [verdict.verdict for verdict in judge(new, old, thresholds)] == ["ok", "unlike"]
+
+
+def test_a_size_is_gated_on_every_machine(tmp_path: Path) -> None:
+    thresholds = limits(tmp_path, "{params_m: {absolute: 0}}")
+    grown = row(scaled(PARAMS, 1.1), machine_id="machine-2")
+    assert only([grown], [row(PARAMS)], thresholds).verdict == "regression"
+
+
 def test_each_machine_has_its_own_baseline(tmp_path: Path) -> None:
     thresholds = limits(tmp_path, "{fvd: {relative: 0.05}}")
     other = row(scaled(FVD, 1.2), machine_id="machine-2")

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from pydantic import Field
 
 from vdmini_bench.cli import main
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.schema import schema_of
-from vdmini_bench.suite import load_suite
+from vdmini_bench.schema import schema_of, suite_schema
+from vdmini_bench.suite import Profile, Specification, load_suite
 from vdmini_bench.thresholds import DEFAULT, load_thresholds
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
     "object": (dict,), "array": (list,),
 }  # fmt: skip
-NOTES = {"$schema", "$defs", "title", "description", "default"}
+NOTES = {"$schema", "$defs", "title", "description", "default", "discriminator"}
 
 
 def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
@@ -38,6 +39,10 @@ def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
                 results.append(value == asked)
             case "enum":
                 results.append(value in asked)
+            case "oneOf":
+                results.append(sum(accepts(value, each, root) for each in asked) == 1)
+            case "allOf":
+                results += [accepts(value, each, root) for each in asked]
             case "anyOf":
                 results.append(any(accepts(value, each, root) for each in asked))
             case "if":
@@ -125,6 +130,41 @@ def test_a_profile_is_complete_unless_it_extends_another(tmp_path: Path) -> None
     # A preset brings what a protocol must have.
     text = changed(TEXT, "      preset: sf-v\n", "")
     assert not accepts(read(text), schema, schema)
+
+
+class Drawn(Specification):
+    kind: Literal["drawn"]
+    clips: int
+
+
+class Folder(Specification):
+    kind: Literal["folder"]
+    path: str
+    clips: int
+
+
+class OtherProfile(Specification):
+    """As a second kind of suite might have it."""
+
+    dataset: Annotated[Drawn | Folder, Field(discriminator="kind")]
+
+
+def test_a_suites_kind_decides_what_its_profiles_are() -> None:
+    schema = suite_schema({"distributions": Profile, "other": OtherProfile})
+    suite = read(TEXT)
+    assert accepts(suite, schema, schema)
+    assert accepts({**suite, "kind": "distributions"}, schema, schema)
+    assert not accepts({**suite, "kind": "other"}, schema, schema)
+    assert not accepts({**suite, "kind": "third"}, schema, schema)
+    # One kind alone is not named in a file.
+    assert not accepts({**suite, "kind": "distributions"}, schema_of("suite"), schema_of("suite"))
+    profiles = {"a": {"dataset": {"kind": "drawn", "clips": 3}}, "b": {"extends": "a", "dataset": {"clips": 4}}}
+    other = {"name": "o", "version": 1, "default_profile": "a", "kind": "other", "profiles": profiles}
+    assert accepts(other, schema, schema)
+    for wrong in ({"kind": "drawn"}, {"kind": "drawn", "clips": 1, "path": "x"}, {"clips": 4}, {"kind": "x"}):
+        assert not accepts({**other, "profiles": {"a": {"dataset": wrong}}}, schema, schema)
+    wrong_part = {**profiles, "b": {"extends": "a", "dataset": {"clips": "four"}}}
+    assert not accepts({**other, "profiles": wrong_part}, schema, schema)
 
 
 @pytest.mark.parametrize(
