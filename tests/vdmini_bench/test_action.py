@@ -44,7 +44,10 @@ class Runner:
             f'#!/bin/sh\nif [ "$1" = run ]; then printf "%s\\n" "$@" > {folder}/asked; exit ${{RUN_CODE:-0}}; fi\n'
             f'exec "{sys.executable}" -m vdmini_bench "$@"\n'
         )
-        (commands / "gh").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/gh\n')
+        (commands / "gh").write_text(
+            f'#!/bin/sh\necho "$*" >> {folder}/gh\ncase "$*" in *--paginate*) printf "%s" "$COMMENTS";; esac\n'
+            'exit "${GH_CODE:-0}"\n'
+        )
         for path in commands.iterdir():
             path.chmod(0o755)
 
@@ -116,10 +119,25 @@ def test_a_regression_fails_the_job_with_its_table(runner: Runner) -> None:
     code, table = judged(runner)
     assert code == 1
     assert "| student | fvd | 393 | 432.3 |" in table
-    assert runner.step("Comment").returncode == 0
-    asked = (runner.folder / "gh").read_text().splitlines()
-    assert asked[:3] == ["pr", "comment", "7"]
-    assert asked[-1] == str(runner.folder / "temp" / "vdmini-gate.md")
+
+
+def test_the_table_is_commented_once_and_then_edited(runner: Runner) -> None:
+    write_results(runner.folder / "results" / "runs" / "20260101T000000_a", USUAL)
+    judged(runner)
+
+    def asked(**environment: str) -> list[str]:
+        (runner.folder / "gh").unlink(missing_ok=True)
+        assert runner.step("Comment", **environment).returncode == 0
+        return (runner.folder / "gh").read_text().splitlines()
+
+    comment = runner.folder / "temp" / "vdmini-gate.md.comment"
+    listing, posted = asked(COMMENTS="")
+    assert listing.startswith("api --paginate repos/a/b/issues/7/comments --jq ")
+    assert posted == f"pr comment 7 --body-file {comment}"
+    assert comment.read_text().startswith("<!-- vdmini-gate -->\n### vdmini-bench gate: no baseline yet")
+    assert asked(COMMENTS="11\n12\n")[1] == f"api -X PATCH repos/a/b/issues/comments/12 -F body=@{comment}"
+    # The token of a fork may do neither: that is a warning, and the gate's own verdict stands.
+    assert len(asked(COMMENTS="12\n", GH_CODE="1")) == 2
 
 
 def test_a_first_run_passes_and_nothing_measured_says_so(runner: Runner) -> None:
