@@ -44,7 +44,7 @@ def read_leaderboard(path: Path) -> list[Row]:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
     cells = [(number, line) for number, line in lines if line and tuple(line) != COLUMNS]
     for number, line in cells:
-        if line[0].startswith(CONFLICT_MARKS):
+        if len(line) != len(COLUMNS) and line[0].startswith(CONFLICT_MARKS):
             raise BenchError(
                 f"{path}:{number}: a mark of an unfinished merge; delete the lines <<<<<<<, ======= and >>>>>>>:"
                 " the rows of both sides may stay"

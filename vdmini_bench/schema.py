@@ -65,9 +65,9 @@ def suite_schema(kinds: Mapping[str, type[BaseModel]] = PROFILES) -> dict[str, A
 def _profiles_by_kind(of_kind: dict[str, Any]) -> dict[str, Any]:
     """What the profiles must be: asked kind by kind, those of the first one otherwise."""
     (_, profile), *others = of_kind.items()
-    chosen = {"properties": {"profiles": {"additionalProperties": profile}}}
+    chosen: dict[str, Any] = {"properties": {"profiles": {"additionalProperties": profile}}}
     for kind, other in others:
-        is_kind = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+        is_kind: dict[str, Any] = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
         chosen = {"if": is_kind, "then": {"properties": {"profiles": {"additionalProperties": other}}}, "else": chosen}
     return {"allOf": [chosen]}
 
