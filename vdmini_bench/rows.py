@@ -17,6 +17,7 @@ MEASURING = ("measure", "judge", "total", "time")
 LOWER: Better = "lower"
 HIGHER: Better = "higher"
 
+
 def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
     """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
     if job.stage not in MEASURING:
