@@ -149,7 +149,7 @@ def test_dimensions_that_leave_videos_out_compare_by_those_that_were_asked_for(t
     a = replace(TEACHER, metric="vbench_temporal_flickering", n=28, n_expected=30, blocks=())
     b = replace(a, model="student", value=11.0, n=25)
     (delta,) = compare_models(write_run(tmp_path, a, b), "teacher", "student")
-    assert (delta.delta, delta.interval) == (1.0, None)
+    assert (delta.delta, delta.basis) == (1.0, "standard errors")
     with pytest.raises(NotComparableError, match="number of samples"):
         compare_models(write_run(tmp_path, a, replace(b, n_expected=60), name="2"), "teacher", "student")
     consistency = [replace(score, metric="vbench_subject_consistency") for score in (a, b)]
