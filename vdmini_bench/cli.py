@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands import ablate, compare, distill, gate, leaderboard, models, schema, score, vbench
+from vdmini_bench.commands import ablate, compare, distill, gate, leaderboard, models, report, schema, score, vbench
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for module in (models, distill, ablate, score, vbench, compare, gate, leaderboard, schema):
+for module in (models, distill, ablate, score, vbench, compare, gate, leaderboard, report, schema):
     for command in module.COMMANDS:
         main.add_command(command)
 
@@ -195,4 +195,4 @@ def _print_run(suite: str, result: RunResult) -> None:
     if result.stand_in:
         click.echo(result.stand_in)
     click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
-    click.echo(f"table, contact sheet and records: {result.run_dir}")
+    click.echo(f"report, table, contact sheet and records: {result.run_dir}")

@@ -18,6 +18,8 @@ from vdmini_bench.measurement import SCHEMA, Row
 from vdmini_bench.pictures import contact_sheet
 from vdmini_bench.prepare import prepare_inputs
 from vdmini_bench.progress import say
+from vdmini_bench.report.examples import keep_examples
+from vdmini_bench.report.page import write_report
 from vdmini_bench.rows import publish_rows
 from vdmini_bench.stages import stage_named
 from vdmini_bench.store import Store, write_atomically
@@ -118,12 +120,15 @@ def _open(suite: Suite | VBenchSuite, store: Store, workers: int) -> tuple[Commo
 
 
 def _write_views(bench: CommonBench, run_dir: Path, rows: list[Row], complete: bool) -> None:
-    """Write what a person looks at: `table.md`, and the contact sheet where every model has its clips."""
+    """Write what a person looks at: the table, the report, and the contact sheet where all models have clips."""
     text = markdown_table(*wide_table(rows))
     stand_in = bench.suite.profile.stand_in
     write_atomically(run_dir / "table.md", f"{text}\n\n{stand_in}\n" if stand_in else f"{text}\n")
     if complete:
-        contact_sheet(run_dir / "contact_sheet.png", example_clips(bench))
+        clips = example_clips(bench)
+        contact_sheet(run_dir / "contact_sheet.png", clips)
+        keep_examples(bench, run_dir, clips)
+    write_report(run_dir)
 
 
 class SkippedError(BenchError):

@@ -15,12 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from vdmini_bench.cli import main
+from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.leaderboard import read_leaderboard
 from vdmini_bench.records import read_records
+from vdmini_bench.report.examples import read_examples
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEWER = (
@@ -73,6 +77,27 @@ def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, 
     folder = Path(output["run_dir"])
     assert (folder / "contact_sheet.png").stat().st_size > 1000
     assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_run_leaves_a_report_whose_clips_are_those_of_the_models(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    results, output = unbroken
+    folder = Path(output["run_dir"])
+    page = (folder / "report.html").read_text()
+    assert page.count("<article") == 6
+    assert "not comparable with published UCF101 numbers" in page
+    examples = read_examples(folder)
+    assert examples is not None
+    assert (examples.frames, examples.width, examples.height) == (10, 32, 32)
+    (job,) = [
+        each for each in json.loads((folder / "run.json").read_text())["jobs"] if each["name"] == "sample student"
+    ]
+    for example in examples.shown:
+        with Image.open(folder / "examples" / example.clips["student"]) as opened:
+            sheet = np.asarray(opened)
+        shown = sheet.reshape(-1, 32, examples.columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)[:10]
+        clip = results / "work" / f"sample-{job['key']}" / "clips" / f"{example.name}.mkv"
+        assert np.array_equal(shown, read_frames(clip, 10))
+        assert {"content", "motion"} == {*example.differences["student"]}
 
 
 def test_the_student_is_smaller_than_the_teacher(unbroken: tuple[Path, dict[str, Any]]) -> None:

@@ -1,0 +1,160 @@
+"""What a report is made of, read from a run's folder and from what its jobs left; nothing is computed again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.measurement import Row
+from vdmini_bench.records import RUN_FILE, Record, read_run
+from vdmini_bench.report.charts import BlockLoss
+from vdmini_bench.report.examples import Examples, read_examples
+
+LOSSES = "losses.csv"
+STUDY, STUDY_TABLE = "importance.json", "importance.csv"
+PLAN = Path("student", "pruning_plan.json")
+# A curve of more points looks the same and makes the file larger.
+MOST_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a distillation by name, at some of its steps: each value the mean since the step before."""
+
+    steps: tuple[int, ...]
+    series: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All of a run that its report shows; `run` is its `run.json`, empty for scored videos."""
+
+    name: str
+    run: dict[str, Any]
+    records: tuple[Record, ...]
+    examples: Examples | None
+    losses: Losses | None
+    blocks: tuple[BlockLoss, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The leaderboard rows of its scores."""
+        return [record.row for record in self.records]
+
+    @property
+    def models(self) -> list[str]:
+        """All models in the order of the table."""
+        from vdmini_bench.table import ORDER
+
+        known = {record.score.model: None for record in self.records}
+        return sorted(known, key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))
+
+    def settings(self, *path: str) -> Any:
+        """A part of `run.json`, None where it is missing."""
+        found: Any = self.run
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+
+def gather_material(folder: Path, records: Iterable[Record], study: Path | None = None) -> Material:
+    """Read all that there is of a run, or of scored videos.
+
+    `study` is a folder that `importance` left; when None, one of the same teacher beside the runs is taken.
+
+    Raises:
+        BenchError: a file cannot be read.
+        SuiteError: `study` holds no importance.
+    """
+    run = read_run(folder) if (folder / RUN_FILE).is_file() else {}
+    results = folder.resolve().parent.parent
+    jobs = {str(job.get("name")): str(job.get("key")) for job in run.get("jobs", []) if isinstance(job, dict)}
+    losses = results / "work" / f"distill-{jobs.get('distill')}" / LOSSES
+    plan = results / "work" / f"prune-{jobs.get('prune')}" / PLAN
+    inputs = run.get("inputs")
+    teacher = inputs.get("teacher") if isinstance(inputs, dict) else None
+    chosen = study or _study_of(results, teacher)
+    return Material(
+        folder.resolve().name,
+        run,
+        tuple(records),
+        read_examples(folder),
+        read_losses(losses) if losses.is_file() else None,
+        () if chosen is None else read_blocks(chosen, _removed(plan)),
+    )
+
+
+def read_losses(path: Path) -> Losses | None:
+    """The losses that a distillation wrote, thinned to what a picture can show; None where there are none yet.
+
+    Raises:
+        BenchError: it is not such a file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        numbers = [[float(cell) for cell in line] for line in lines]
+        if header[:1] != ["step"] or any(len(line) != len(header) for line in numbers):
+            raise ValueError("its columns must be step and losses")
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read ({error}); run the suite again") from error
+    if not numbers:
+        return None
+    group = math.ceil(len(numbers) / MOST_POINTS)
+    groups = [numbers[start : start + group] for start in range(0, len(numbers), group)]
+    means = [[math.fsum(column) / len(part) for column in zip(*part, strict=True)] for part in groups]
+    series = {name: tuple(line[place] for line in means) for place, name in enumerate(header) if place}
+    shown = {name: values for name, values in series.items() if any(values) and all(map(math.isfinite, values))}
+    return Losses(tuple(int(part[-1][0]) for part in groups), shown)
+
+
+def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[BlockLoss, ...]:
+    """The blocks of an importance study from shallow to deep.
+
+    Raises:
+        SuiteError: the folder holds none.
+    """
+    try:
+        with (study / STUDY_TABLE).open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if line["kind"] == "block"]
+        lines.sort(key=lambda line: float(line["depth"]))
+        blocks = tuple(
+            BlockLoss(line["name"], _number(line["content"]), _number(line["motion"]), line["name"] in removed)
+            for line in lines
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SuiteError(
+            f"{study} holds no finished importance study ({error}); make one: vdmini-bench importance MODEL -o {study}"
+        ) from error
+    return blocks if any(block.content and block.motion for block in blocks) else ()
+
+
+def _study_of(results: Path, teacher: object) -> Path | None:
+    """The folder of a finished study of this checkpoint, beside `runs` or in a folder there."""
+    for record in sorted((*results.glob(f"*/{STUDY}"), *results.glob(f"*/*/{STUDY}"))):
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        same = isinstance(found, dict) and teacher is not None and found.get("checkpoint_sha256") == teacher
+        if same and (record.parent / STUDY_TABLE).is_file():
+            return record.parent
+    return None
+
+
+def _removed(plan: Path) -> frozenset[str]:
+    try:
+        found: Mapping[str, Any] = json.loads(plan.read_text(encoding="utf-8"))
+        return frozenset(map(str, found["removed"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None

@@ -1,0 +1,122 @@
+"use strict";
+// Plays all clips of the page by one clock, so that frame 5 of one is beside frame 5 of every other.
+(() => {
+  const player = document.getElementById("player");
+  if (!player) return;
+  const fact = (name) => Number(player.dataset[name]);
+  const [frames, rate, width, height, columns] = ["frames", "rate", "width", "height", "columns"].map(fact);
+  const find = (id) => document.getElementById(id);
+  const [play, slider, at, speed, chosen] = ["play", "frame", "at", "speed", "chosen"].map(find);
+
+  const makeCanvas = () => {
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    return canvas;
+  };
+  // A frame of a sheet onto a canvas, in any way of composing.
+  const paint = (context, sheet, frame, how) => {
+    context.globalCompositeOperation = how;
+    const x = (frame % columns) * width, y = Math.floor(frame / columns) * height;
+    context.drawImage(sheet, x, y, width, height, 0, 0, width, height);
+  };
+  const amplify = (context, canvas) => {
+    context.globalCompositeOperation = "lighter";
+    context.drawImage(canvas, 0, 0);
+    context.drawImage(canvas, 0, 0);
+  };
+  const content = (context, canvas, pair, frame) => {
+    paint(context, pair[0], frame, "copy");
+    paint(context, pair[1], frame, "difference");
+    amplify(context, canvas);
+  };
+  const other = makeCanvas(), otherContext = other.getContext("2d");
+  const motion = (context, canvas, pair, frame) => {
+    const before = Math.max(frame - 1, 0);
+    paint(context, pair[0], frame, "copy");
+    paint(context, pair[0], before, "difference");
+    paint(otherContext, pair[1], frame, "copy");
+    paint(otherContext, pair[1], before, "difference");
+    context.globalCompositeOperation = "difference";
+    context.drawImage(other, 0, 0);
+    amplify(context, canvas);
+  };
+
+  const examples = [...player.querySelectorAll(".example")].map((article) => {
+    const sheets = {}, screens = [];
+    for (const figure of article.querySelectorAll("figure[data-model]")) {
+      const sheet = figure.querySelector("img"), canvas = makeCanvas(), context = canvas.getContext("2d");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", figure.dataset.model);
+      sheets[figure.dataset.model] = sheet;
+      sheet.hidden = true;
+      figure.prepend(canvas);
+      screens.push((frame) => paint(context, sheet, frame, "copy"));
+    }
+    for (const figure of article.querySelectorAll("figure[data-difference]")) {
+      const canvas = makeCanvas(), context = canvas.getContext("2d"), pair = [sheets.teacher, sheets.student];
+      const kind = figure.dataset.difference === "motion" ? motion : content;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", figure.textContent);
+      figure.prepend(canvas);
+      figure.hidden = false;
+      screens.push((frame) => kind(context, canvas, pair, frame));
+    }
+    return { article, screens };
+  });
+
+  let frame = 0, playing = false, elapsed = 0, last = 0;
+  const show = (next) => {
+    frame = ((next % frames) + frames) % frames;
+    slider.value = String(frame);
+    at.textContent = `${frame + 1} of ${frames}`;
+    for (const { article, screens } of examples) if (!article.hidden) for (const screen of screens) screen(frame);
+  };
+  const tick = (now) => {
+    if (!playing) return;
+    elapsed += Math.max(0, now - last) * rate * Number(speed.value) / 1000;
+    last = now;
+    if (elapsed >= 1) {
+      show(frame + Math.floor(elapsed));
+      elapsed %= 1;
+    }
+    requestAnimationFrame(tick);
+  };
+  const setPlaying = (wanted) => {
+    playing = wanted;
+    play.textContent = playing ? "Pause" : "Play";
+    play.setAttribute("aria-pressed", String(playing));
+    elapsed = 0;
+    last = performance.now();
+    if (playing) requestAnimationFrame(tick);
+  };
+  const step = (by) => {
+    setPlaying(false);
+    show(frame + by);
+  };
+  play.addEventListener("click", () => setPlaying(!playing));
+  find("back").addEventListener("click", () => step(-1));
+  find("forward").addEventListener("click", () => step(1));
+  slider.addEventListener("input", () => { setPlaying(false); show(Number(slider.value)); });
+  chosen.addEventListener("change", () => {
+    for (const { article } of examples) {
+      article.hidden = chosen.value !== "all" && article.dataset.place !== chosen.value;
+    }
+    show(frame);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    // Controls keep the keys that are theirs, and a part that scrolls sideways its arrows.
+    if (event.target.closest("input, select, button, summary, a, .scrolled, pre")) return;
+    const keys = { " ": () => setPlaying(!playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => step(-frame) };
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+  player.querySelector(".controls").hidden = false;
+  Promise.all([...player.querySelectorAll("img")].map((sheet) => sheet.decode().catch(() => {}))).then(() => {
+    show(0);
+    player.dataset.ready = "true";
+    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) setPlaying(true);
+  });
+})();
