@@ -9,8 +9,12 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from vdmini_bench.errors import BenchError
+from vdmini_bench.progress import say
 
 DONE = "done.json"
 
@@ -34,6 +38,41 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def check_can_write(path: Path) -> None:
+    """Fail now rather than after hours of work: `path`, a file or a folder that may not exist yet, can be made.
+
+    Raises:
+        BenchError: it cannot, or no disk space is left there.
+    """
+    place = next(each for each in (path, *path.absolute().parents) if each.exists())
+    try:
+        if place != path and not place.is_dir():
+            raise NotADirectoryError(f"{place} is no folder")
+        with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent) as probe:
+            probe.write(b"x" * 4096)
+    except OSError as error:
+        raise BenchError(f"{path} cannot be written ({error}); choose another place with -o") from error
+
+
+def _facts(path: Path) -> dict[str, int | str]:
+    found = path.stat()
+    return {"size": found.st_size, "sha256": _content(path, found.st_size, found.st_mtime_ns)}
+
+
+def _is_intact(path: Path, facts: dict[str, Any] | int) -> bool:
+    """Whether a file is as it was left; folders of older versions hold sizes alone."""
+    if isinstance(facts, int):
+        return path.stat().st_size == facts
+    return path.stat().st_size == facts["size"] and _facts(path) == facts
+
+
+@lru_cache(maxsize=65536)
+def _content(path: Path, size: int, changed: int) -> str:
+    """The sha256 of a file, read once a process unless its size or time changes: several jobs and arms share it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Store:
     """The results folder: `work/<stage>-<key>/` for job outputs and `runs/<time>_<suite>_<sha6>/` for runs."""
@@ -45,11 +84,11 @@ class Store:
         return self.root / "work" / f"{stage}-{key}"
 
     def is_done(self, stage: str, key: str) -> bool:
-        """Whether the job ran to its end and every file it left is as it left it in size."""
+        """Whether the job ran to its end and every file it left is as it left it, by its sha256."""
         folder = self.work_folder(stage, key)
         try:
             record = json.loads((folder / DONE).read_text())
-            return all((folder / name).stat().st_size == size for name, size in record["files"].items())
+            return all(_is_intact(folder / name, facts) for name, facts in record["files"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
@@ -58,6 +97,7 @@ class Store:
         folder = self.work_folder(stage, key)
         if (folder / DONE).exists():
             # Marked complete but damaged since: nothing in it can be trusted.
+            say(f"{folder} was damaged after it was finished; it is made again")
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -65,7 +105,7 @@ class Store:
     def finish(self, stage: str, key: str, seconds: float) -> None:
         """Mark the job complete; the marker is written last."""
         folder = self.work_folder(stage, key)
-        files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+        files = {str(path.relative_to(folder)): _facts(path) for path in folder.rglob("*") if path.is_file()}
         write_atomically(folder / DONE, json.dumps({"seconds": round(seconds, 3), "files": files}, sort_keys=True))
 
     def open_run(self, suite: str, suite_sha: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,11 +38,11 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
     waiting: deque[Future[Result]] = deque()
     # Spawned, since a fork of a process that runs torch or holds locks may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     try:
         for item in items:
             # Processes start when there is work for them.
-            with _environment("OMP_NUM_THREADS", "1"):
+            with _environment("OMP_NUM_THREADS", "1"), _uninterrupted():
                 waiting.append(pool.submit(function, item))
             if len(waiting) >= IN_FLIGHT * workers:
                 yield waiting.popleft().result()
@@ -65,6 +67,34 @@ def choose_workers(asked: int | None) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MOST_AUTOMATIC, cores - 1))
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that started it is gone, killed perhaps, for whom nobody else would wait."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: the one that started them tells them to stop, without tracebacks.
+
+    This process takes an interrupt of meanwhile afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

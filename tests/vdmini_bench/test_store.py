@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.store import DONE, Store, key_of, write_atomically
+from vdmini_bench.errors import BenchError
+from vdmini_bench.store import DONE, Store, _content, check_can_write, key_of, write_atomically
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -48,14 +53,61 @@ def test_a_finished_job_is_done_with_its_time(store: Store) -> None:
     assert json.loads((store.work_folder("sample", "k") / DONE).read_text())["seconds"] == pytest.approx(1.235)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "grown"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "grown", "changed", "changed and dated back"])
 def test_a_job_with_a_damaged_file_is_not_done(store: Store, damage: str) -> None:
     victim = finished(store) / "clips" / "a.bin"
     if damage == "missing":
         victim.unlink()
     else:
-        victim.write_bytes(b"1234" if damage == "truncated" else b"123456")
+        before = victim.stat()
+        victim.write_bytes({"truncated": b"1234", "grown": b"123456"}.get(damage, b"12344"))
+        if damage.endswith("back"):
+            os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # As a later process finds it.
+    _content.cache_clear()
     assert not store.is_done("sample", "k")
+
+
+def test_what_an_older_version_finished_is_done_while_its_sizes_are_right(store: Store) -> None:
+    folder = finished(store)
+    (folder / DONE).write_text(json.dumps({"seconds": 1.0, "files": {"clips/a.bin": 5, "b.txt": 1}}))
+    assert store.is_done("sample", "k")
+    (folder / "b.txt").write_text("bb")
+    assert not store.is_done("sample", "k")
+
+
+def test_files_that_did_not_change_are_read_once_a_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(store)
+    _content.cache_clear()
+    read: list[Path] = []
+    opened = Path.open
+
+    def note(self: Path, *arguments: Any, **named: Any) -> Any:
+        read.append(self)
+        return opened(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", note)
+    for _ in range(3):
+        assert store.is_done("sample", "k")
+    assert sorted(path.name for path in read if path.name != DONE) == ["a.bin", "b.txt"]
+
+
+def test_places_that_cannot_be_written_are_told_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_can_write(tmp_path / "not" / "yet" / "plan.json")
+    check_can_write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    check_can_write(tmp_path / "file")
+    for path in (tmp_path / "file" / "clips", Path("/proc/clips"), Path("/dev/null/clips")):
+        with pytest.raises(BenchError, match=f"{path} cannot be written .*; choose another place with -o"):
+            check_can_write(path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(BenchError, match="No space left"):
+        check_can_write(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", '{"files": []}', '{"files": {"none": 1}}', "\x00"])
@@ -78,13 +130,16 @@ def test_the_marker_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatc
     assert {path.name for path in folder.iterdir()} == {"a"}
 
 
-def test_an_interrupted_job_keeps_its_work_a_damaged_one_starts_afresh(store: Store) -> None:
+def test_an_interrupted_job_keeps_its_work_a_damaged_one_starts_afresh(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = store.start("distill", "k")
     (folder / "checkpoint").write_text("half")
     assert (store.start("distill", "k") / "checkpoint").read_text() == "half"
     store.finish("distill", "k", 1)
-    (folder / "checkpoint").write_text("damaged")
+    (folder / "checkpoint").write_text("lost")
     assert list(store.start("distill", "k").iterdir()) == []
+    assert f"{folder} was damaged after it was finished" in capsys.readouterr().err
 
 
 def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import CHANNELS, JSON, Conditions, expected_failures, with_conditions
+from vdmini_bench.store import check_can_write
 
 if TYPE_CHECKING:
     from vdmini_bench.importance import Study
@@ -62,6 +63,7 @@ def prune(model: str, rule_or_file: str, channels: str | None, output: Path) -> 
     quiet_libraries()
     if output.exists():
         raise click.UsageError(f"{output} exists already: give another folder with -o")
+    check_can_write(output)
     # Without weights first: a plan that does not fit is refused before gigabytes are read.
     inspection = inspect_model(model, rule_or_file)
     assert inspection.plan is not None
@@ -84,6 +86,7 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
     from vdmini_bench.progress import quiet_libraries
 
     quiet_libraries()
+    check_can_write(output)
     requests, settings = conditions.requests(model), conditions.settings(model)
     sample_into(load_for_use(model), requests, settings, output, conditions.batch_size)
     click.echo(f"{len(requests)} clips in {output}")
@@ -103,6 +106,7 @@ def importance(model: str, shard: str, output: Path, conditions: Conditions, as_
     from vdmini_bench.progress import quiet_libraries
 
     quiet_libraries()
+    check_can_write(output)
     part = parse_shard(shard)
     rows = measure_importance(_study(model, conditions), output, part)
     correlations = write_importance(output, rows)
@@ -146,6 +150,7 @@ def plan(
     from vdmini_bench.progress import quiet_libraries
 
     quiet_libraries()
+    check_can_write(output)
     found = plan_from_importance(model, scores, by, flops, params, time_share)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(found.to_json(), encoding="utf-8")
@@ -170,6 +175,7 @@ def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Co
     from vdmini_bench.table import print_table
 
     quiet_libraries()
+    check_can_write(output)
     study = _study(model, conditions)
     rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
     print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))

@@ -1,0 +1,88 @@
+"""Ctrl-C and kills, of a command that works in several processes: none is left, and what is said is said once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="looks at processes as Linux shows them"
+)
+COMMAND = """
+import os, sys, time
+import click
+from vdmini_bench.commands.options import expected_failures
+from vdmini_bench.workers import in_order
+
+def slow(item):
+    print(os.getpid(), flush=True)
+    # From the third on one worker has nothing to do, which is where an interrupt would have it say so.
+    time.sleep(0.5 if item < 2 else 2)
+    return item
+
+@click.command()
+@expected_failures
+def main():
+    for _ in in_order(slow, range(3), 2):
+        pass
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+    """A command in a group of its own, as a terminal has it, and its two workers."""
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    workers: set[int] = set()
+    while len(workers) < 2:
+        workers.add(int(process.stdout.readline()))
+    yield process, workers
+    # Workers that were left behind, too: they hold the other end of what is read here.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_an_interrupt_of_the_whole_group_ends_it_with_one_line(running: tuple[subprocess.Popen[str], set[int]]) -> None:
+    process, workers = running
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "interrupted; the same command continues where it stopped\n"
+    assert not any(map(lives, workers))
+
+
+def test_workers_end_when_their_parent_is_killed(running: tuple[subprocess.Popen[str], set[int]]) -> None:
+    process, workers = running
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while any(map(lives, workers)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def lives(process: int) -> bool:
+    try:
+        # One that nobody has waited for yet still has a number, but no command any more.
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False
