@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests`, `nox -s lint`."""
+"""Development sessions: `nox -s tests`, `nox -s lint`, `nox -s docs`, `nox -s kills`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def tests(session: nox.Session) -> None:
     # Two workers of one thread each: torch processes that share cores with more threads slow each other manyfold.
     workers = ("-n", "2", "--dist", "loadfile")
     session.run("pytest", *workers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill an embedded run at 50 random moments, or as many as are given after --, and compare its numbers."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    count, *more = session.posargs or ("50",)
+    settings = {"OMP_NUM_THREADS": "1", "VDMINI_KILLS": count}
+    session.run("pytest", "tests/vdmini_bench/test_run.py", "-k", "killed", "--timeout", "7200", *more, env=settings)
 
 
 @nox.session
