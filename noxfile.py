@@ -24,6 +24,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a warning, such as a link that leads nowhere, is a failure."""
+    session.install("-c", CONSTRAINTS, *nox.project.dependency_groups(PYPROJECT, "docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"PYTHONPATH": ".", "NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def kills(session: nox.Session) -> None:
     """Kill an embedded run at 50 random moments, or as many as are given after --, and compare its numbers."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.leaderboard import plain_cell
 from vdmini_bench.measurement import Score
 from vdmini_bench.prepare import prepare_inputs
 from vdmini_bench.run import execute_job
@@ -272,7 +273,8 @@ def write_scores(path: Path, scores: Sequence[ArmScore]) -> None:
     """Write one line a training and metric, as CSV; the block values are separated by spaces."""
     lines = [",".join(field.name for field in fields(ArmScore))]
     for score in scores:
-        cells = {**asdict(score), "blocks": " ".join(f"{value:.6g}" for value in score.blocks)}
+        named = {"arm": plain_cell(score.arm), "plan": plain_cell(score.plan)}
+        cells = {**asdict(score), **named, "blocks": " ".join(f"{value:.6g}" for value in score.blocks)}
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="").writerow(
             f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells.values()

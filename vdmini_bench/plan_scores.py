@@ -17,6 +17,7 @@ from vdmini.prune import apply_plan
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.importance import Study, clip_logits, sample_study
 from vdmini_bench.inspection import read_or_make_plan
+from vdmini_bench.leaderboard import plain_cell
 from vdmini_bench.metrics.flow import flow_field_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import load_i3d
@@ -127,4 +128,4 @@ def _over_blocks(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], refe
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else plain_cell(str(value))

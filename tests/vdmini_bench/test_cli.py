@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -255,3 +256,27 @@ def test_a_results_folder_that_cannot_be_is_refused_before_any_work(nothing_here
     result = invoke("run", SUITE, "--profile", "smoke", "--results", blocked / "results")
     assert result.exit_code == 4
     assert "choose another folder with --results" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
+def test_a_folder_that_is_read_only_and_a_full_disk_are_refused_before_any_work(
+    nothing_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = invoke("run", SUITE, "--profile", "smoke", "--results", "/proc/results")
+    assert result.exit_code == 4
+    assert "/proc/results cannot be written" in result.stderr
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=499 * 2**20))
+    result = invoke("run", SUITE, "--profile", "smoke", "--results", nothing_here)
+    assert result.exit_code == 4
+    assert "499 MiB free where a run needs 500" in result.stderr
+    assert list(nothing_here.iterdir()) == []
+    for command in (
+        ("prune", "embedded/svd"),
+        ("sample", "embedded/svd", "--steps", "1"),
+        ("importance", "embedded/svd"),
+        ("score-plans", "embedded/svd", "--plan", "vdmini"),
+        ("plan", "embedded/svd", "--importance", nothing_here),
+    ):
+        result = invoke(*command, "-o", "/proc/output")
+        assert result.exit_code == 4, command
+        assert "/proc/output cannot be written" in result.stderr
