@@ -11,6 +11,7 @@ from vdmini_bench.clips import IncompleteError
 from vdmini_bench.errors import BenchError
 from vdmini_bench.jobs import Job
 from vdmini_bench.progress import say
+from vdmini_bench.sharing import is_launched
 from vdmini_bench.store import Store
 
 LOG = "log.txt"
@@ -19,10 +20,19 @@ LOG = "log.txt"
 def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
     """Do a job's work in its folder and mark it done; what an interrupted attempt left there is there again.
 
+    One process does it at a time; another that comes meanwhile waits, and takes over what is done.
+
     Raises:
         IncompleteError: clips could not be read.
         BenchError: it failed otherwise; the traceback is in `log`.
     """
+    # In a launch of several processes the others have begun with the work already.
+    with store.locked(job.stage, job.key, wait=not is_launched()) as waited:
+        if not (waited and store.is_done(job.stage, job.key)):
+            _work(store, job, work, log)
+
+
+def _work(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
     started = time.monotonic()
     folder = store.start(job.stage, job.key)
     try:

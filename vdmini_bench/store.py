@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vdmini_bench.errors import BenchError
 from vdmini_bench.progress import say
@@ -91,6 +95,33 @@ class Store:
             return all(_is_intact(folder / name, facts) for name, facts in record["files"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+    @contextmanager
+    def locked(self, stage: str, key: str, *, wait: bool) -> Iterator[bool]:
+        """Work on a job as the only process; the value says whether another one worked on it until now.
+
+        A process that is killed holds nothing.
+
+        Raises:
+            BenchError: another one works on it, and `wait` is False.
+        """
+        lock = FileLock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        waited = False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise BenchError(
+                    f"another process works on {stage}-{key} in {self.root}; wait for it, or use --results"
+                ) from None
+            say(f"another process works on {stage}-{key}; waiting for it")
+            lock.acquire()
+            waited = True
+        try:
+            yield waited
+        finally:
+            lock.release()
 
     def start(self, stage: str, key: str) -> Path:
         """The job's folder, ready to work in; what an interrupted attempt left there is kept to continue from."""
