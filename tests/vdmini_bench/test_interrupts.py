@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+from results_of_runs import FVD, row
+
+from vdmini_bench.commands.options import expected_failures
+from vdmini_bench.leaderboard import add_rows
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="looks at processes as Linux shows them"
@@ -78,6 +85,52 @@ def test_workers_end_when_their_parent_is_killed(running: tuple[subprocess.Popen
     while any(map(lives, workers)):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+LIMITED = """
+import resource, sys
+from vdmini_bench.cli import main
+# No file may have more bytes: to a program the same as a disk that is full.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+main(["leaderboard", "merge", sys.argv[1], "-o", sys.argv[2]])
+"""
+
+
+def test_a_disk_that_is_full_is_said_in_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    rows = [row(FVD, run_id=f"run-{number}") for number in range(20)]
+    source, target = tmp_path / "a.csv", tmp_path / "b.csv"
+    add_rows(source, rows)
+    add_rows(target, rows[:2])
+    before = target.read_bytes()
+    command = [sys.executable, "-c", LIMITED, str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert target.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.csv", "b.csv", "a.csv.lock", "b.csv.lock"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_fails_anywhere_ends_a_command_in_one_line(number: int) -> None:
+    @click.command()
+    @expected_failures
+    def fails() -> None:
+        raise OSError(number, os.strerror(number), "/results/run.json")
+
+    result = CliRunner().invoke(fails)
+    assert result.exit_code == 4
+    assert os.strerror(number) in result.stderr
+    assert "the same command continues" in result.stderr
+
+
+def test_other_mistakes_keep_their_traceback() -> None:
+    @click.command()
+    @expected_failures
+    def fails() -> None:
+        raise FileNotFoundError(errno.ENOENT, "gone", "x")
+
+    assert isinstance(CliRunner().invoke(fails).exception, FileNotFoundError)
 
 
 def lives(process: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from vdmini_bench.errors import BenchError, ExitCode
 if TYPE_CHECKING:
     from vdmini.sample import ClipRequest, SampleSettings
 
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -116,6 +118,12 @@ def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
         except PlanError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(ExitCode.USAGE)
+        except OSError as error:
+            # What else cannot be read or written is a mistake of ours, which needs its traceback.
+            if error.errno not in DISK_FAILURES:
+                raise
+            click.echo(f"error: {error}: free some of the disk or mend it; the same command continues", err=True)
+            sys.exit(ExitCode.FAILED)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues where it stopped", err=True)
             sys.exit(ExitCode.INTERRUPTED)
