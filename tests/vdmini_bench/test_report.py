@@ -63,7 +63,7 @@ def test_all_parts_of_a_run_are_shown(tmp_path: Path) -> None:
         "ucf101, profile embedded", "seed 0: a red ball", "seed 1: first frame of v_Bowling_g01_c01.avi",
         "content 0.250, motion 1.500", "393 ± 5.90", "a processor", "profile.sample.steps", "a clip is there twice",
         "vdmini-bench run suites/ucf101.yaml --set 'plan=a b'", "git checkout c0ffee", "torch==2.13.0",
-        "inception_score of student: unavailable", "D.0.1: content 0.5, removed in the student",
+        "inception_score: unavailable for student", "D.0.1: content 0.5, removed in the student",
     ):  # fmt: skip
         assert said in words, said
     # Real and pruned rows were not timed: they are levels, not discs.

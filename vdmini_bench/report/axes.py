@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vdmini_bench.report.markup import Markup, element
+from vdmini_bench.report.markup import Markup, Value, element
 
 # As many as the page's style has colours for.
 COLOURS = 6
@@ -105,12 +105,17 @@ def vertical_axis(scale: Scale, x: float, right: float, title: str) -> Markup:
     return element("g", {}, *marks, label(title, 4, min(scale.start, scale.end) - 10, "start", "axis-title"))
 
 
-def picture(title: str, width: float, height: float, *parts: str) -> Markup:
-    """An SVG that grows with the page and says to those who do not see it what it shows."""
-    attributes = {
-        "viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": title, "class": "chart",
+def picture(title: str, width: float, height: float, *parts: str, own_size: bool = False) -> Markup:
+    """An SVG as wide as the page has room for, or of its own size, with its title for those who do not see it."""
+    attributes: dict[str, Value] = {
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "role": "img",
+        "aria-label": title,
+        "class": "chart wide" if own_size else "chart",
         "preserveAspectRatio": "xMinYMin meet",
-    }  # fmt: skip
+        "width": width if own_size else None,
+        "height": height if own_size else None,
+    }
     return element("svg", attributes, *parts)
 
 

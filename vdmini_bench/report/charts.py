@@ -97,7 +97,7 @@ def pareto(points: Sequence[Point], levels: Mapping[str, float], quality: str, l
 
 def bars(title: str, better: str, shown: Sequence[Bar]) -> Markup:
     """Draw one bar a model, from zero, with its standard error and its value in words."""
-    width, left, right, top = 480.0, 104.0, 370.0, 30.0
+    width, left, right, top = 400.0, 92.0, 280.0, 30.0
     scale = spanning([bar.value + s * bar.error for bar in shown for s in (-1, 1)], left, right, zero=True)
     parts = [label(title, 4, 16, kind="axis-title"), label(better, width - 4, 16, "end", "note")]
     for row, bar in enumerate(shown):
@@ -116,7 +116,7 @@ def bars(title: str, better: str, shown: Sequence[Bar]) -> Markup:
 
 def loss_curve(name: str, steps: Sequence[int], values: Sequence[float]) -> Markup:
     """Draw one loss over the steps; on a logarithmic scale where it falls by more than one order of magnitude."""
-    width, height, left, right, bottom, top = 480.0, 220.0, 64.0, 470.0, 176.0, 30.0
+    width, height, left, right, bottom, top = 400.0, 200.0, 60.0, 390.0, 156.0, 30.0
     wide = min(values) > 0 and max(values) > 10 * min(values)
     up = (spanning_logarithms if wide else spanning)(values, bottom, top)
     across = spanning(steps, left, right)
@@ -159,7 +159,7 @@ def importance_chart(blocks: Sequence[BlockLoss]) -> Markup:
         element("rect", {"x": left + 324, "y": 6, "width": 10, "height": 10, "class": "bar motion"}),
         label("motion", left + 338, 15),
     ]
-    return picture("What clips lose without each block", max(width, left + 420), bottom + 90, *parts)
+    return picture("What clips lose without each block", max(width, left + 420), bottom + 90, *parts, own_size=True)
 
 
 def _hatching() -> Markup:

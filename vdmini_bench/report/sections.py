@@ -14,7 +14,7 @@ from vdmini_bench.report.charts import Bar, Point, bars, importance_chart, loss_
 from vdmini_bench.report.markup import NONE, Markup, element, join
 from vdmini_bench.report.material import Material
 from vdmini_bench.sides import Side
-from vdmini_bench.table import TITLES, wide_table
+from vdmini_bench.table import DRAWN, TITLES, wide_table
 from vdmini_bench.views import interval_cell, number_cell
 
 # What stands for quality in the picture of quality against latency: the first of these that was measured.
@@ -54,7 +54,10 @@ def tradeoff(material: Material) -> Markup:
     """Quality against latency, one disc a model."""
     scores = {(record.score.model, record.score.metric): record for record in material.records if _measured(record)}
     metrics = list(dict.fromkeys(metric for _, metric in scores))
-    others = [name for name in metrics if not name.startswith(COSTS)]
+    # Those of the drawn world say more of a model than one dimension does.
+    others = sorted(
+        (name for name in metrics if not name.startswith(COSTS)), key=lambda name: not name.startswith(DRAWN)
+    )
     quality = next((name for name in (*QUALITIES, *others) if name in metrics), None)
     latency = next((name for name in LATENCIES if name in metrics), None)
     if quality is None or latency is None:
@@ -100,9 +103,7 @@ def metrics(material: Material) -> Markup:
     drawn, missing = [], []
     for name in names:
         found = sorted((each for each in by_metric[name] if _measured(each)), key=lambda each: order[each.score.model])
-        missing += [
-            f"{name} of {each.score.model}: {each.score.status}" for each in by_metric[name] if not _measured(each)
-        ]
+        missing += _missing(name, [each for each in by_metric[name] if not _measured(each)])
         if found:
             unit, better = found[0].score.unit, found[0].score.better
             title = TITLES.get(name, f"{name} ({unit})" if unit else name)
@@ -207,6 +208,17 @@ def _side(material: Material, model: str) -> Side:
 
 def _measured(record: Record) -> bool:
     return record.score.status == "ok" and record.score.value is not None
+
+
+def _missing(metric: str, records: Sequence[Record]) -> list[str]:
+    """One line for all models that lack a metric for the same reason."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        models.setdefault((record.score.status, record.row.note), []).append(record.score.model)
+    return [
+        f"{metric}: {status} for {', '.join(names)}{f' ({note})' if note else ''}"
+        for (status, note), names in models.items()
+    ]
 
 
 def _params(material: Material, model: str) -> float | None:
