@@ -10,11 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from reported_runs import write_run
 from results_of_runs import FVD, USUAL, row, write_results
 
 from vdmini.plan import PlanError, PruningPlan
@@ -28,6 +30,7 @@ from vdmini_bench.history import collect_series, find_steps
 from vdmini_bench.leaderboard import add_rows, read_leaderboard, rows_to_csv
 from vdmini_bench.measurement import COLUMNS, Row
 from vdmini_bench.records import read_records
+from vdmini_bench.report.page import write_report
 from vdmini_bench.sides import find_side
 from vdmini_bench.store import Store
 from vdmini_bench.suite import load_suite
@@ -171,6 +174,38 @@ def test_records_of_runs(tmp_path: Path, text: str, run: str | None) -> None:
     refused_in_words(
         lambda: judge([record.row for record in read_records(folder)], [row(FVD)], load_thresholds()), BenchError
     )
+
+
+WRONG = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | PIECES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PIECES, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["suite", "fingerprint", "inputs", "warnings", "jobs", "argv"]), WRONG))
+@settings(max_examples=150, **FAST)
+def test_reports_of_runs_with_any_record(tmp_path: Path, changed: dict[str, Any]) -> None:
+    if not (tmp_path / "runs").exists():
+        write_run(tmp_path)
+    (path,) = tmp_path.glob("runs/*/run.json")
+    record = {"status": "complete", "suite": {"name": "s"}, **changed}
+    path.write_text(json.dumps(record))
+    refused_in_words(lambda: write_report(path.parent), BenchError)
+
+
+@given(st.sampled_from(["examples.json", "losses.csv"]), st.data())
+@settings(max_examples=200, **FAST)
+def test_reports_of_runs_with_damaged_files(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    if not (tmp_path / "runs").exists():
+        write_run(tmp_path)
+    (path,) = tmp_path.rglob(name)
+    whole = path.read_text()
+    try:
+        write(path, data.draw(damaged(whole[-1500:])))
+        refused_in_words(lambda: write_report(next(tmp_path.glob("runs/*"))), BenchError)
+    finally:
+        path.write_text(whole)
 
 
 NAMES = st.text(min_size=1, max_size=60) | PIECES | st.sampled_from(["a" * 300, ".", "..", "-", "--", "~", "run-1:"])

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import PositiveFloat, PositiveInt, TypeAdapter
+
 from vdmini_bench.errors import BenchError
 from vdmini_bench.store import write_atomically
 
@@ -45,11 +47,11 @@ class Examples:
     """The examples of a run: each file holds a clip's frames line by line, `columns` in a line, at one size."""
 
     folder: Path
-    frames: int
-    frames_per_second: float
-    width: int
-    height: int
-    columns: int
+    frames: PositiveInt
+    frames_per_second: PositiveFloat
+    width: PositiveInt
+    height: PositiveInt
+    columns: PositiveInt
     shown: tuple[Example, ...]
 
 
@@ -89,11 +91,11 @@ def read_examples(run_dir: Path) -> Examples | None:
         return None
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        shown = tuple(Example(**each) for each in record.pop("shown"))
+        found = TypeAdapter(Examples).validate_python({**record, "folder": folder})
         # A run's folder may come from elsewhere: its report must not take in other files of this machine.
-        if any(Path(file).name != file for each in shown for file in each.clips.values()):
+        if any(Path(file).name != file for each in found.shown for file in each.clips.values()):
             raise ValueError("a clip's file lies outside the folder")
-        return Examples(folder, shown=shown, **record)
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"{folder / RECORD} cannot be read ({error}); run the suite again") from error
 

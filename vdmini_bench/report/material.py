@@ -74,9 +74,8 @@ def gather_material(folder: Path, records: Iterable[Record], study: Path | None 
     """
     run = read_run(folder) if (folder / RUN_FILE).is_file() else {}
     results = folder.resolve().parent.parent
-    jobs = {str(job.get("name")): str(job.get("key")) for job in run.get("jobs", []) if isinstance(job, dict)}
-    losses = results / "work" / f"distill-{jobs.get('distill')}" / LOSSES
-    plan = results / "work" / f"prune-{jobs.get('prune')}" / PLAN
+    losses = results / "work" / f"distill-{_key(run, 'distill')}" / LOSSES
+    plan = results / "work" / f"prune-{_key(run, 'prune')}" / PLAN
     inputs = run.get("inputs")
     teacher = inputs.get("teacher") if isinstance(inputs, dict) else None
     chosen = study or _study_of(results, teacher)
@@ -133,6 +132,15 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
             f"{study} holds no finished importance study ({error}); make one: vdmini-bench importance MODEL -o {study}"
         ) from error
     return blocks if any(block.content and block.motion for block in blocks) else ()
+
+
+def _key(run: Mapping[str, Any], name: str) -> str:
+    """The key of a job of a run; a path in its place would lead out of the results."""
+    jobs = run.get("jobs")
+    for job in jobs if isinstance(jobs, list) else ():
+        if isinstance(job, dict) and job.get("name") == name and str(job.get("key")).isalnum():
+            return str(job["key"])
+    return "none"
 
 
 def _study_of(results: Path, teacher: object) -> Path | None:

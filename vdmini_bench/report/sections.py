@@ -135,7 +135,8 @@ def importance(material: Material) -> Markup:
 
 def environment(material: Material) -> Markup:
     """Hardware, software and code."""
-    found = dict(flattened(material.settings("fingerprint") or {}))
+    fingerprint = material.settings("fingerprint")
+    found = dict(flattened(fingerprint if isinstance(fingerprint, dict) else {}))
     if not found and material.rows:
         row = material.rows[0]
         found = {"machine_id": row.machine_id, "gpu": row.gpu, "torch": row.torch, "commit": row.commit}
