@@ -62,7 +62,8 @@
       figure.hidden = false;
       screens.push((frame) => kind(context, canvas, pair, frame));
     }
-    return { article, screens };
+    const ready = Promise.all(Object.values(sheets).map((sheet) => sheet.decode().catch(() => {})));
+    return { article, screens, ready };
   });
 
   let frame = 0, playing = false, elapsed = 0, last = 0;
@@ -114,7 +115,9 @@
     keys[event.key]();
   });
   player.querySelector(".controls").hidden = false;
-  Promise.all([...player.querySelectorAll("img")].map((sheet) => sheet.decode().catch(() => {}))).then(() => {
+  // Each example is seen as soon as its own clips are there; they start together.
+  for (const { screens, ready } of examples) ready.then(() => screens.forEach((screen) => screen(frame)));
+  Promise.all(examples.map(({ ready }) => ready)).then(() => {
     show(0);
     player.dataset.ready = "true";
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) setPlaying(true);
