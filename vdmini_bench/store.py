@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from vdmini_bench.errors import BenchError
 from vdmini_bench.progress import say
 
@@ -105,6 +103,8 @@ class Store:
         Raises:
             BenchError: another one works on it, and `wait` is False.
         """
+        from filelock import FileLock, Timeout
+
         lock = FileLock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         waited = False
