@@ -52,7 +52,12 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     script = tmp_path / "command.py"
     script.write_text(COMMAND)
     process = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=take_interrupts,
     )
     assert process.stdout is not None
     workers: set[int] = set()
@@ -131,6 +136,11 @@ def test_other_mistakes_keep_their_traceback() -> None:
         raise FileNotFoundError(errno.ENOENT, "gone", "x")
 
     assert isinstance(CliRunner().invoke(fails).exception, FileNotFoundError)
+
+
+def take_interrupts() -> None:
+    """As in a terminal: what a shell starts in its background, these tests perhaps, is deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lives(process: int) -> bool:
