@@ -153,6 +153,8 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
     for model in GENERATED:
         settings = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
+        # Said where it is chosen only, since clips of before there was a choice are those of seed 0.
+        settings |= {"seed": profile.sample.seed} if profile.sample.seed else {}
         cost = 0.03 if model == "teacher" else 0.025
         add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
     clips = {"real": inputs.real_clips, "static": inputs.condition_clips}
@@ -210,6 +212,7 @@ def _clip(profile: CommonProfile) -> dict[str, Any]:
     return {
         "frames": profile.frames,
         "frames_per_second": profile.frames_per_second,
-        "sample": profile.sample.model_dump(),
+        # Other seeds are timed no differently.
+        "sample": profile.sample.model_dump(exclude={"seed"}),
         "dtype": profile.dtype,
     }

@@ -108,7 +108,8 @@ def plain_cell(cell: str) -> str:
 
 
 def _is_formula(cell: str) -> bool:
-    if not cell.startswith(FORMULA_STARTS):
+    # Some programs skip what looks empty before it, what a line break has become here too.
+    if not cell.startswith(FORMULA_STARTS) and not cell.lstrip().startswith(FORMULA_STARTS):
         return False
     try:
         float(cell)

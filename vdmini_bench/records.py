@@ -19,7 +19,7 @@ CONDITIONS = ("condition_clips", "asked")
 
 @dataclass(frozen=True)
 class Record:
-    """A score, its leaderboard row, its run's name, and the digest of the clips it was sampled from where known."""
+    """A score, its leaderboard row, its run's name, and what its clips were sampled from, seeds too, where known."""
 
     score: Score
     row: Row
@@ -44,9 +44,9 @@ def read_records(folder: Path) -> list[Record]:
     run = read_run(folder) if (folder / RUN_FILE).exists() else {}
     beside = _origin_of_run(run, folder.name)
     inputs = run.get("inputs")
-    # First frames or prompts, with the seeds that go with them.
     asked = [inputs.get(name) for name in CONDITIONS] if isinstance(inputs, dict) else []
-    conditions = next((digest for digest in asked if isinstance(digest, str)), None)
+    digest = next((digest for digest in asked if isinstance(digest, str)), None)
+    conditions = None if digest is None else f"{digest}, seed {_sampling_seed(run)}"
     records = []
     try:
         lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines()
@@ -102,6 +102,13 @@ def _check(score: Score) -> None:
         raise TypeError("names, versions, protocols and units must be texts")
     if score.status not in get_args(Status) or score.better not in get_args(Better):
         raise ValueError(f"{score.metric} has status {score.status!r} and better {score.better!r}")
+
+
+def _sampling_seed(run: Mapping[str, Any]) -> str:
+    found: Any = run
+    for key in ("suite", "profile", "sample", "seed"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return str(found or 0)
 
 
 def _origin_of_run(run: Mapping[str, Any], name: str) -> dict[str, str]:

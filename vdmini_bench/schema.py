@@ -8,20 +8,30 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vdmini_bench.distill_config import DistillConfig
 from vdmini_bench.suite import Profile
 from vdmini_bench.thresholds import ThresholdsFile
+from vdmini_bench.vbench_suite import VBenchProfile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Kind = Literal["suite", "thresholds"]
+Kind = Literal["suite", "thresholds", "ablation", "distillation"]
 # The kinds of suites, the one that a suite is when it does not say first.
-PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile}
+PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile, "vbench": VBenchProfile}
 # A section that takes values from elsewhere need not be complete: a profile that extends another, a preset's protocol.
 PARTIAL = "Partial"
 
 
 def schema_of(kind: Kind) -> dict[str, Any]:
-    """The JSON schema (2020-12) of a suite or of a thresholds file."""
-    return suite_schema() if kind == "suite" else thresholds_schema()
+    """The JSON schema (2020-12) of a kind of file."""
+    match kind:
+        case "suite":
+            return suite_schema()
+        case "thresholds":
+            return thresholds_schema()
+        case "ablation":
+            return ablation_schema()
+        case "distillation":
+            return {"$schema": DIALECT, **DistillConfig.model_json_schema(), "title": "VDMini distillation"}
 
 
 def thresholds_schema() -> dict[str, Any]:
@@ -30,6 +40,16 @@ def thresholds_schema() -> dict[str, Any]:
     amounts = [{"required": [name]} for name in ("absolute", "relative", "standard_errors")]
     schema["$defs"]["Threshold"]["anyOf"] = amounts
     return {"$schema": DIALECT, **schema, "title": "VDMini thresholds"}
+
+
+def ablation_schema() -> dict[str, Any]:
+    """The schema of an ablation: a suite's, but for its profiles and the file of the suite that its arms run."""
+    # What runs an ablation loads torch.
+    from vdmini_bench.ablation import AblationProfile
+
+    schema = suite_schema({"ablation": AblationProfile})
+    schema["properties"]["suite"] = {"type": "string", "description": "The suite's file, relative to this one."}
+    return {**schema, "title": "VDMini ablation", "required": [*schema["required"], "suite"]}
 
 
 def suite_schema(kinds: Mapping[str, type[BaseModel]] = PROFILES) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def _profiles_by_kind(of_kind: dict[str, Any]) -> dict[str, Any]:
 def _profile_schema(profile: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The schema of a profile, and the definitions it refers to."""
     complete = profile.model_json_schema()
-    definitions = complete.pop("$defs")
+    definitions = complete.pop("$defs", {})
     complete["properties"]["extends"] = {"type": "string", "description": "The profile whose values these replace."}
     partial = {f"{PARTIAL}{name}": _without_required(each) for name, each in definitions.items()}
     if "ProtocolSpec" in definitions:

@@ -113,6 +113,12 @@ class SampleSpec(Specification):
     batch_size: Positive
 
 
+class SeededSampleSpec(SampleSpec):
+    """The same where `seed` may choose other noise for every clip, so that a rerun shows how much that moves scores."""
+
+    seed: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
 class DistillSpec(Specification):
     """The ICMD retraining; the names are those of `vdmini.distill.DistillSettings`.
 
@@ -231,6 +237,7 @@ class CommonProfile(Specification):
 class Profile(CommonProfile):
     """One setting of a suite that is scored on distributions, complete."""
 
+    sample: SeededSampleSpec
     dataset: DatasetSpec
     protocol: ProtocolSpec
 

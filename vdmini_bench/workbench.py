@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SCORES = "scores.json"
 STUDENT = "student"
+# No two values of `sample.seed` give a clip the same seed.
+MOST_CLIPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class CommonBench:
         from vdmini.sample import SampleSettings
 
         profile = self.suite.profile
-        chosen = profile.sample.model_dump(exclude={"batch_size"})
+        chosen = profile.sample.model_dump(exclude={"batch_size", "seed"})
         return SampleSettings(frames=profile.frames, frames_per_second=profile.frames_per_second, **chosen)
 
 
@@ -174,15 +176,19 @@ class Workbench(CommonBench):
 
     @property
     def clip_names(self) -> Sequence[str]:
-        """Places of the condition clips: a clip's seed is its position, the same for every model."""
-        return [f"{seed:05d}" for seed in range(len(self.clips.condition))]
+        """Places of the condition clips."""
+        return [f"{place:05d}" for place in range(len(self.clips.condition))]
 
     def requests(self, places: Sequence[int]) -> list[ClipRequest]:
-        """First frames of condition clips; raises IncompleteError with all that cannot be read."""
+        """First frames of condition clips, each with a seed that is the same for every model.
+
+        Raises:
+            IncompleteError: with all that cannot be read.
+        """
         from vdmini.sample import ClipRequest
 
-        images = self._first_frames(places)
-        return [ClipRequest(f"{place:05d}", place, image) for place, image in zip(places, images, strict=True)]
+        images, first = self._first_frames(places), self.suite.profile.sample.seed * MOST_CLIPS
+        return [ClipRequest(f"{place:05d}", first + place, image) for place, image in zip(places, images, strict=True)]
 
     def check_requests(self, places: Sequence[int]) -> None:
         """Read all of them, and keep none."""

@@ -14,6 +14,7 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.schema import schema_of, suite_schema
 from vdmini_bench.suite import Profile, Specification, load_suite
 from vdmini_bench.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.vbench_suite import load_any_suite
 
 ROOT = Path(__file__).parents[2]
 # Without its task, whose options are checked by code that imports torch.
@@ -60,9 +61,14 @@ def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
                 results += [accepts(each, asked, root) for each in value] if isinstance(value, list) else []
             case "minItems":
                 results.append(not isinstance(value, list) or len(value) >= asked)
-            case "minimum" | "exclusiveMinimum" | "exclusiveMaximum":
-                number = isinstance(value, int | float)
-                compare = {"minimum": float.__ge__, "exclusiveMinimum": float.__gt__, "exclusiveMaximum": float.__lt__}
+            case "minProperties":
+                results.append(not isinstance(value, dict) or len(value) >= asked)
+            case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                compare = {
+                    "minimum": float.__ge__, "maximum": float.__le__,
+                    "exclusiveMinimum": float.__gt__, "exclusiveMaximum": float.__lt__,
+                }  # fmt: skip
                 results.append(not number or compare[keyword](float(value), float(asked)))
             case _:
                 assert keyword in NOTES | {"then", "else"}, f"a keyword that this test does not know: {keyword}"
@@ -115,9 +121,48 @@ def test_the_suite_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: 
     assert accepts(read(text), schema, schema) == valid
 
 
-def test_the_shipped_suite_is_valid() -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "suites").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_suites_are_valid_and_nothing_misspelt_is(path: Path) -> None:
+    schema = schema_of("ablation" if path.stem == "ablation" else "suite")
+    suite = read(path.read_text())
+    assert accepts(suite, schema, schema)
+    for name, profile in suite["profiles"].items():
+        wrong = {**suite["profiles"], name: {**profile, "reference_arm": "task"}}
+        assert not accepts({**suite, "profiles": wrong}, schema, schema), name
+
+
+def test_the_suites_of_each_kind_agree_with_the_loader(tmp_path: Path) -> None:
     schema = schema_of("suite")
-    assert accepts(read(SUITE), schema, schema)
+    whole = (ROOT / "suites" / "vbench_t2v.yaml").read_text()
+    for old, new, valid in (
+        ("mode: t2v", "mode: t2v", True),
+        ("mode: t2v", "mode: v2v", False),
+        ("prompt_count: 48", "prompt_count: 1", False),
+        ("prompt_count: 48", "prompt_count: 501", False),
+        ("kind: drawn-captions", "kind: drawn", True),
+        ("      guidance: 4.0", "      seed: 1", False),
+        ("kind: vbench", "kind: distributions", False),
+    ):
+        text = changed(whole, old, new)
+        if (old, new) == ("kind: drawn-captions", "kind: drawn"):
+            # Two sections that both stand alone: which of them a mode takes, only the command says.
+            assert accepts(read(text), schema, schema) == valid
+            continue
+        path = tmp_path / "suite.yaml"
+        path.write_text(text)
+        assert loads(path, load_any_suite) == accepts(read(text), schema, schema) == valid, new
+
+
+def test_a_distillations_configuration_has_a_schema() -> None:
+    schema = schema_of("distillation")
+    clip = {"frames": 8, "frames_per_second": 8, "height": 64, "width": 64}
+    rates = {"steps": 1, "batch_size": 1, "learning_rate": 1e-4}
+    data = {"kind": "generated", "prompts": "prompts.txt", "steps": 4}
+    whole = {"kind": "distillation", "name": "x", "teacher": "t", "clip": clip, "data": data, "distill": rates}
+    assert accepts(whole, schema, schema)
+    assert accepts({**whole, "preview": None}, schema, schema)
+    for wrong in ({"kind": "suite"}, {"distill": {}}, {"data": {**data, "kind": "x"}}, {"clip": {**clip, "fps": 8}}):
+        assert not accepts({**whole, **wrong}, schema, schema)
 
 
 def test_a_profile_is_complete_unless_it_extends_another(tmp_path: Path) -> None:
@@ -157,7 +202,8 @@ def test_a_suites_kind_decides_what_its_profiles_are() -> None:
     assert not accepts({**suite, "kind": "other"}, schema, schema)
     assert not accepts({**suite, "kind": "third"}, schema, schema)
     # One kind alone is not named in a file.
-    assert not accepts({**suite, "kind": "distributions"}, schema_of("suite"), schema_of("suite"))
+    alone = suite_schema({"distributions": Profile})
+    assert not accepts({**suite, "kind": "distributions"}, alone, alone)
     profiles = {"a": {"dataset": {"kind": "drawn", "clips": 3}}, "b": {"extends": "a", "dataset": {"clips": 4}}}
     other = {"name": "o", "version": 1, "default_profile": "a", "kind": "other", "profiles": profiles}
     assert accepts(other, schema, schema)
@@ -190,7 +236,8 @@ def test_the_thresholds_schema_agrees_with_the_loader(tmp_path: Path, old: str, 
 
 
 def test_the_command_prints_them() -> None:
-    for arguments, title in (([], "VDMini suite"), (["suite"], "VDMini suite"), (["thresholds"], "VDMini thresholds")):
+    titles = {kind: f"VDMini {kind}" for kind in ("suite", "thresholds", "ablation", "distillation")}
+    for arguments, title in (([], titles["suite"]), *(([kind], title) for kind, title in titles.items())):
         result = CliRunner().invoke(main, ["schema", *arguments])
         assert result.exit_code == 0, result.output
         schema = json.loads(result.stdout)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["suite", "thresholds"]), default="suite")
+@click.argument("kind", type=click.Choice(["suite", "thresholds", "ablation", "distillation"]), default="suite")
 @expected_failures
 def schema(kind: Kind) -> None:
-    """Print the JSON schema of a suite or of a thresholds file, by which editors complete and check it."""
+    """Print the JSON schema of a kind of file, by which editors complete and check it."""
     from vdmini_bench.schema import schema_of
 
     click.echo(json.dumps(schema_of(kind), indent=2))
