@@ -1,4 +1,4 @@
-"""The pages of the documentation that nobody writes: the README, every command with its options, every public name."""
+"""The pages of the documentation that nobody writes: the README, commands with their options, suites, public names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent
 # What lies outside the documentation is named, not linked.
 OUTSIDE_README = re.compile(r"\[([^\]]+)\]\((?!https?:|#|docs/)[^)]+\)")
+# Where each suite's protocol is explained; a suite without an entry is an error.
+PROTOCOLS = {
+    "ucf101": "[presets, splits, metrics, uncertainty](ucf101.md); the rows: [the table](reading-the-table.md).",
+    "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the drawn world](embedded-teacher.md#text-to-video).",
+    "vbench_i2v": "[prompts, images, dimensions](vbench.md).",
+    "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](evidence.md).",
+}
+HARNESS = (
+    "suite", "thresholds", "measurement", "records", "sides", "compare", "gate", "history", "leaderboard", "stats",
+    "metrics.frechet", "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
+)  # fmt: skip
 OUTSIDE_DOCS = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    for name, text in (("index.md", front_page()), ("commands.md", command_pages()), ("api.md", api_pages())):
+    made = {"index.md": front_page(), "commands.md": command_pages(), "api.md": api_pages()}
+    made |= {f"suite-{path.stem}.md": suite_page(path) for path in sorted((ROOT / "suites").glob("*.yaml"))}
+    for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -52,11 +65,28 @@ def command_pages() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def suite_page(path: Path) -> str:
+    """A suite: what it is for, how to run it, where its protocol is explained, and every setting as it ships.
+
+    The file's own comments say what it and its profiles are.
+    """
+    text = path.read_text(encoding="utf-8")
+    purpose = text.partition("\n")[0].removeprefix("# ")
+    name, command = path.stem, "ablate" if path.stem == "ablation" else "run"
+    profiles = re.findall(r"^  (\w+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
+    usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
+    parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]
+    parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--plan` shows what would be done."]
+    parts += ["## Every setting", f"```yaml\n{text}```"]
+    return "\n\n".join(parts) + "\n"
+
+
 def api_pages() -> str:
-    """Every public module of the library with what its docstrings say."""
+    """Every public module of the library, and what others may rely on of the harness, with their docstrings."""
     parts = ["# Library", "The public names of `vdmini`, from their docstrings."]
-    for module in _modules(ROOT / "vdmini"):
-        parts.append(f"::: {module}")
+    parts += [f"::: {module}" for module in _modules(ROOT / "vdmini")]
+    parts += ["# The harness", "What may be used of `vdmini_bench` without its command line."]
+    parts += [f"::: vdmini_bench.{module}" for module in HARNESS]
     return "\n\n".join(parts) + "\n"
 
 
