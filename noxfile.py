@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests`, `nox -s lint`, `nox -s docs`, `nox -s kills`."""
+"""Development sessions: `nox -s tests | lint | docs | kills | reruns`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ def kills(session: nox.Session) -> None:
     count, *more = session.posargs or ("50",)
     settings = {"OMP_NUM_THREADS": "1", "VDMINI_KILLS": count}
     session.run("pytest", "tests/vdmini_bench/test_run.py", "-k", "killed", "--timeout", "7200", *more, env=settings)
+
+
+@nox.session
+def reruns(session: nox.Session) -> None:
+    """Run the embedded suite from 30 new seeds, or as many as are given after --, and gate each run: hours."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    count, *more = session.posargs or ("30",)
+    settings = {"VDMINI_RERUNS": count}
+    tests = "tests/vdmini_bench/test_reruns.py"
+    session.run("pytest", tests, "-s", "-k", "embedded_suite", "--timeout", "86400", *more, env=settings)
 
 
 @nox.session

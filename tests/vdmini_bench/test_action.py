@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -35,13 +36,15 @@ class Runner:
         self.values |= {f"inputs.{name.replace('_', '-')}": given for name, given in inputs.items()}
         self.values |= {"runner.temp": str(folder / "temp"), "github.action_path": str(ROOT)}
         self.values |= {"github.repository": "a/b", "github.event.pull_request.number": "7"}
+        self.values |= {"steps.run.outputs.folder": "latest"}
         commands = folder / "bin"
         for made in (folder / "temp", commands):
             made.mkdir()
         command = commands / "vdmini-bench"
         # What `run` and `gh` are asked for is written down; all else is the real command.
         command.write_text(
-            f'#!/bin/sh\nif [ "$1" = run ]; then printf "%s\\n" "$@" > {folder}/asked; exit ${{RUN_CODE:-0}}; fi\n'
+            f'#!/bin/sh\nif [ "$1" = run ]; then printf "%s\\n" "$@" > {folder}/asked; '
+            'printf "%s" "$SAID"; exit ${RUN_CODE:-0}; fi\n'
             f'exec "{sys.executable}" -m vdmini_bench "$@"\n'
         )
         (commands / "gh").write_text(
@@ -98,14 +101,41 @@ def test_every_step_is_bash_and_takes_its_inputs_as_variables() -> None:
 def test_the_suite_runs_with_its_settings_and_no_input_is_a_command(tmp_path: Path) -> None:
     hostile = 'sample.steps=4\n$(touch pwned)`touch pwned`"; touch pwned; "=1\n'
     runner = Runner(tmp_path, suite="my suite.yaml", profile="smoke", settings=hostile)
-    assert runner.step("Run the suite").returncode == 0
+    run = write_results(tmp_path / "results" / "runs" / "20260101T000000_a", USUAL)
+    (run / "table.md").write_text("the table\n")
+    said = json.dumps({"run_dir": str(run)})
+    ran = runner.step("Run the suite", SAID=said)
+    assert (ran.returncode, ran.stdout) == (0, "the table\n")
     assert (tmp_path / "asked").read_text().splitlines() == [
-        "run", "my suite.yaml", "--results", "results", "--profile", "smoke",
+        "run", "my suite.yaml", "--results", "results", "--json", "--profile", "smoke",
         "--set", "sample.steps=4", "--set", '$(touch pwned)`touch pwned`"; touch pwned; "=1',
     ]  # fmt: skip
     assert not (tmp_path / "pwned").exists()
     # What is incomplete is judged; a wrong suite is not.
-    assert [runner.step("Run the suite", RUN_CODE=code).returncode for code in ("3", "4", "2", "130")] == [0, 0, 2, 130]
+    codes = [runner.step("Run the suite", SAID=said, RUN_CODE=code).returncode for code in ("3", "4", "2", "130")]
+    assert codes == [0, 0, 2, 130]
+    assert runner.values["steps.run.outputs.folder"] == str(run)
+    # What could not begin left no folder, and an older run is not judged in its place.
+    assert runner.step("Run the suite", RUN_CODE="4").returncode == 4
+
+
+def test_the_run_that_was_made_is_judged_and_no_other_that_lies_there(runner: Runner) -> None:
+    add_rows(runner.folder / "results" / "baselines" / "gate.csv", [row(score) for score in USUAL])
+    run = write_results(runner.folder / "results" / "runs" / "20260101T000000_a", (scaled(FVD, 1.1), SPEEDUP, PARAMS))
+    write_results(run.with_name("20260102T000000_b"), USUAL)
+    (run / "table.md").write_text("the table\n")
+    assert runner.step("Run the suite", SAID=json.dumps({"run_dir": str(run)})).returncode == 0
+    assert judged(runner)[0] == 1
+
+
+def test_the_actions_own_suite_stands_in_where_there_is_none_of_that_name(runner: Runner) -> None:
+    runner.step("Run the suite")
+    assert (runner.folder / "asked").read_text().splitlines()[1] == str(ROOT / "suites" / "ucf101.yaml")
+    own = runner.folder / "suites" / "ucf101.yaml"
+    own.parent.mkdir()
+    own.touch()
+    runner.step("Run the suite")
+    assert (runner.folder / "asked").read_text().splitlines()[1] == "suites/ucf101.yaml"
 
 
 def test_a_regression_fails_the_job_with_its_table(runner: Runner) -> None:

@@ -68,6 +68,9 @@ def test_the_same_settings_have_the_same_keys() -> None:
         ("timing.runs=4", {"time"}),
         ("sample.batch_size=5", {*SAMPLES, *(f"measure {model}" for model in GENERATED), "time"}),
         ("sample.steps=3", {*SAMPLES, *(f"measure {model}" for model in GENERATED), "time"}),
+        # What is real is the same for all seeds, and no seed takes longer than another.
+        ("sample.seed=1", {*SAMPLES, *(f"measure {model}" for model in GENERATED)}),
+        ("sample.seed=0", set()),
         ("sample.width=64", {"encode", *OF_STUDENT, *SAMPLES, *(f"measure {model}" for model in GENERATED)}),
         ("sample.noise_strength=0.5", {"encode", *OF_STUDENT, *SAMPLES, *(f"measure {model}" for model in GENERATED)}),
         ("dtype=bfloat16", ALL - {"reference", "measure real", "measure static"}),

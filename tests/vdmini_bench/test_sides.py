@@ -53,16 +53,21 @@ def test_runs_compare_by_folder_and_by_name(store: Store) -> None:
 
 
 def test_samples_of_two_runs_pair_where_their_conditions_are_the_same(store: Store) -> None:
-    def basis(*digests: str, name_of_digest: str = "condition_clips") -> str:
-        for name, digest in zip(("run-1", "run-2"), digests, strict=True):
+    def basis(*digests: str, name_of_digest: str = "condition_clips", seeds: tuple[int, int] = (0, 0)) -> str:
+        for name, digest, seed in zip(("run-1", "run-2"), digests, seeds, strict=True):
             path = store.root / "runs" / name / "run.json"
-            path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": {name_of_digest: digest}}))
+            record = json.loads(path.read_text())
+            suite = {**record["suite"], "profile": {"sample": {"seed": seed}}}
+            path.write_text(json.dumps({**record, "suite": suite, "inputs": {name_of_digest: digest}}))
         (delta,) = compare_sides(find_side("run-1:student", store), find_side("run-2:student", store))
         return delta.basis
 
     assert basis("same", "same") == "paired blocks"
     assert basis("one", "other") == "unpaired blocks"
     assert basis("same", "same", name_of_digest="asked") == "paired blocks"
+    # Of the same first frames, but from other noise.
+    assert basis("same", "same", seeds=(0, 1)) == "unpaired blocks"
+    assert basis("same", "same", seeds=(1, 1)) == "paired blocks"
 
 
 def test_a_role_stands_for_its_only_model(store: Store) -> None:
