@@ -34,6 +34,17 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
+def why_no_browser() -> str | None:
+    """Why there is no browser here, or None; on some systems the command only says how to install one."""
+    if PATH is None:
+        return f"no Chromium here: none of {', '.join(NAMES)}"
+    try:
+        said = subprocess.run([PATH, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{PATH} does not start: {error}"
+    return None if said.returncode == 0 else f"{PATH} does not start: {said.stderr.strip()[:200]}"
+
+
 class Browser:
     """One page of a browser; `events` holds what it told so far, by name."""
 

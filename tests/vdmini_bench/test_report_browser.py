@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PATH, Browser, browser
+from browser import Browser, browser, why_no_browser
 from PIL import Image
 from reported_runs import HOSTILE, MODELS, write_run, write_study
 
 from vdmini_bench.report.page import write_report
 
-pytestmark = pytest.mark.skipif(PATH is None, reason="no Chromium here")
 READY = "document.getElementById('player')?.dataset.ready === 'true'"
 # The grey in the middle of each canvas that is shown.
 GREYS = """[...document.querySelectorAll('.example:not([hidden]) canvas')].map(
@@ -24,6 +23,8 @@ GREYS = """[...document.querySelectorAll('.example:not([hidden]) canvas')].map(
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if (reason := why_no_browser()) is not None:
+        pytest.skip(reason)
     with browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
