@@ -13,6 +13,8 @@ from vdmini_bench.records import RUN_FILE, Record, is_file, latest_run, read_rec
 from vdmini_bench.store import Store
 
 LEADERBOARD = "leaderboard.csv"
+# The newest finished run.
+LATEST = "latest"
 # How many digits of a checkpoint's sha256 a row holds.
 SHA_DIGITS = 16
 
@@ -47,18 +49,18 @@ class Side:
 def find_side(name: str, store: Store, run: Path | None = None, suite: str | None = None) -> Side:
     """Find what a name means, tried in this order.
 
-    A folder that `score` left; a run, by its folder or its name; `RUN:MODEL`; a model or a role of the run `run`, the
-    newest finished one (of `suite`) when None; the folder of a checkpoint that some run has scored.
+    A folder that `score` left; a run, by its folder, its name or as `latest`; `RUN:MODEL`; a model or a role of the run
+    `run`, the newest finished one (of `suite`) when None; the folder of a checkpoint that some run has scored.
 
     Raises:
         NothingMeasuredError: nothing was measured under this name.
         SuiteError: the role is that of several models.
     """
-    folder = results_folder(name, store)
+    folder = _named_folder(name, store, suite)
     if folder is not None:
         return _folder_side(name, folder)
     head, separator, model = name.rpartition(":")
-    folder = results_folder(head, store) if separator else None
+    folder = _named_folder(head, store, suite) if separator else None
     if folder is not None:
         return _model_side(name, _folder_side(head, folder), model)
     weights = _holds_weights(Path(name))
@@ -75,6 +77,11 @@ def find_side(name: str, store: Store, run: Path | None = None, suite: str | Non
 def results_folder(name: str, store: Store) -> Path | None:
     """The folder of a run or of scored videos that a path or a run's name means, or None."""
     return _folder_with(RESULTS_FILE, name, store)
+
+
+def _named_folder(name: str, store: Store, suite: str | None) -> Path | None:
+    folder = results_folder(name, store)
+    return latest_run(store, suite) if folder is None and name == LATEST else folder
 
 
 def _folder_with(file: str, name: str, store: Store) -> Path | None:
@@ -136,7 +143,7 @@ def whole_run(name: str, store: Store) -> tuple[Path, list[Record]]:
         BenchError: it cannot be read.
     """
     folder = results_folder(name, store) or _folder_with(RUN_FILE, name, store)
-    if folder is None and name == "latest":
+    if folder is None and name == LATEST:
         folder = latest_run(store)
     if folder is None:
         raise SuiteError(

@@ -214,7 +214,7 @@ def test_the_same_numbers_pass_and_a_tenth_more_fvd_is_a_regression(tmp_path: Pa
     for name in (worse, "run-3", "latest"):
         found = invoke(name, "--baseline", baseline, "--results", tmp_path / "results")
         assert found.exit_code == 1, found.output
-        assert "regression: student fvd: worse by 39.3; 25.03 allowed: 3 standard errors of 8.34" in found.stdout
+        assert "regression: student fvd: worse by 39.3; 19.65 allowed: 0.05 of the baseline" in found.stdout
     output = json.loads(invoke(worse, "--baseline", baseline, "--json").stdout)
     assert output["exit_code"] == 1
     assert [(each["metric"], each["verdict"]) for each in output["verdicts"]] == [
@@ -317,7 +317,7 @@ def test_markdown_is_fit_for_a_comment(tmp_path: Path, baseline: Path) -> None:
     run = run_of(tmp_path, scaled(FVD, 1.1), SPEEDUP, PARAMS, note="<script>alert(1)</script> @everyone")
     text = invoke(run, "--baseline", baseline, "--markdown").stdout
     assert text.startswith("### vdmini-bench gate: regression\n\n| model | metric | baseline | value |")
-    assert "| student | fvd | 393 | 432.3 | 39.3 | 25.032 | regression |" in text
+    assert "| student | fvd | 393 | 432.3 | 39.3 | 19.65 | regression |" in text
     assert "- regression: student fvd: worse by 39.3" in text
     assert "<script>" not in text
     assert "@everyone" not in text

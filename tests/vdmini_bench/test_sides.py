@@ -48,6 +48,8 @@ def test_runs_compare_by_folder_and_by_name(store: Store) -> None:
         assert [delta.verdict for delta in deltas] == ["equal", "no difference shown"]
     (delta,) = compare_sides(find_side("run-1", store), find_side("student", store))
     assert (delta.model, delta.a) == ("student", FVD.value)
+    assert find_side("latest", store) == replace(find_side("run-2", store), name="latest")
+    assert find_side("latest:student", store).records == find_side("run-2:student", store).records
     told = notable_differences(find_side("run-1", store), find_side("run-2", store))
     assert told == ["code differs: c0ffee and abcdef"]
 

@@ -37,8 +37,9 @@ def compare(
 ) -> None:
     """Compare A and B metric by metric, each difference with its 95 % interval and a verdict.
 
-    A and B are models of a run (teacher, student, pruned, static, real) or roles, a run's folder or name (all its
-    models), RUN:MODEL, the folder of records that `score` names, or the folder of a checkpoint that a run has scored.
+    A and B are models of a run (teacher, student, pruned, static, real) or roles; a run's folder or name, or latest,
+    for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
+    scored.
     """
     from vdmini_bench.compare import compare_sides, notable_differences
     from vdmini_bench.errors import SuiteError
