@@ -36,7 +36,8 @@ def kills(session: nox.Session) -> None:
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     count, *more = session.posargs or ("50",)
     settings = {"OMP_NUM_THREADS": "1", "VDMINI_KILLS": count}
-    session.run("pytest", "tests/vdmini_bench/test_run.py", "-k", "killed", "--timeout", "7200", *more, env=settings)
+    tests = "tests/vdmini_bench/test_run.py"
+    session.run("pytest", tests, "-s", "-k", "killed", "--timeout", "7200", *more, env=settings)
 
 
 @nox.session
