@@ -152,9 +152,10 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     generated = profile.protocol.clips
     jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
     for model in GENERATED:
-        settings = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
-        # Said where it is chosen only, since clips of before there was a choice are those of seed 0.
-        settings |= {"seed": profile.sample.seed} if profile.sample.seed else {}
+        settings: dict[str, Any] = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
+        if profile.sample.seed:
+            # Only where it is chosen: clips of before there was a choice are those of seed 0.
+            settings["seed"] = profile.sample.seed
         cost = 0.03 if model == "teacher" else 0.025
         add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
     clips = {"real": inputs.real_clips, "static": inputs.condition_clips}
