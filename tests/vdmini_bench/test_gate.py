@@ -216,7 +216,7 @@ def test_the_same_numbers_pass_and_a_tenth_more_fvd_is_a_regression(tmp_path: Pa
         assert found.exit_code == 1, found.output
         assert "regression: student fvd: worse by 39.3; 19.65 allowed: 0.05 of the baseline" in found.stdout
     output = json.loads(invoke(worse, "--baseline", baseline, "--json").stdout)
-    assert output["exit_code"] == 1
+    assert (output["exit_code"], output["status"]) == (1, "regression")
     assert [(each["metric"], each["verdict"]) for each in output["verdicts"]] == [
         ("fvd", "regression"), ("speedup_denoiser", "ok"), ("params_m", "ok"),
     ]  # fmt: skip
@@ -228,6 +228,7 @@ def test_a_first_run_has_its_own_message_and_is_taken_with_update(tmp_path: Path
     first = invoke(run, "--baseline", baseline)
     assert first.exit_code == 0
     assert f"gate: no baseline yet: {baseline} is not there, so nothing was gated" in first.stdout
+    assert json.loads(invoke(run, "--baseline", baseline, "--json").stdout)["status"] == "no baseline"
     assert invoke(run, "--baseline", baseline, "--require-baseline").exit_code == 2
     assert not baseline.exists()
     updated = invoke(run, "--baseline", baseline, "--update", "--json")
@@ -250,6 +251,7 @@ def test_a_metric_missing_on_a_side_is_incomplete_and_no_regression(
     found = invoke(run, "--baseline", baseline)
     assert found.exit_code == 3, found.output
     assert f"incomplete: student {expected}" in found.stdout
+    assert json.loads(invoke(run, "--baseline", baseline, "--json").stdout)["status"] == "incomplete"
 
 
 def test_an_incomplete_run_is_no_regression_and_no_baseline(tmp_path: Path, baseline: Path) -> None:
@@ -279,6 +281,7 @@ def test_a_changed_machine_exits_5_until_it_has_a_baseline_of_its_own(tmp_path: 
     found = invoke(run, "--baseline", baseline)
     assert found.exit_code == 5, found.output
     assert "the machine changed from machine-1 (GPU none) to machine-2 (GPU H200)" in found.stdout
+    assert json.loads(invoke(run, "--baseline", baseline, "--json").stdout)["status"] == "not comparable"
     marked = invoke(run, "--baseline", baseline, "--allow-unlike")
     assert marked.exit_code == 0
     assert "ok (unlike)" in marked.stdout

@@ -25,6 +25,14 @@ HEADLINES = {
     ExitCode.INCOMPLETE: "incomplete: some of what is gated was not measured",
     ExitCode.NOT_COMPARABLE: "not comparable with the baseline",
 }
+# What programs read: of several outcomes the one that decides the exit code.
+STATUS = {
+    ExitCode.OK: "passed",
+    ExitCode.REGRESSION: "regression",
+    ExitCode.INCOMPLETE: "incomplete",
+    ExitCode.NOT_COMPARABLE: "not comparable",
+}
+NO_BASELINE, WRITTEN = "no baseline", "baseline written"
 NOTHING_GATED = "nothing was gated: no metric that the thresholds name is in the run or the baseline"
 HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "verdict"]
 
@@ -66,32 +74,29 @@ def gate(
     if has_baseline(rows, known):
         verdicts = judge(rows, known, limits, allow_unlike)
         code = exit_code(verdicts) if verdicts else ExitCode.INCOMPLETE
-        headline = HEADLINES[code] if verdicts else NOTHING_GATED
+        status, headline = STATUS[code], HEADLINES[code] if verdicts else NOTHING_GATED
     else:
         what = f"holds nothing of suite {rows[0].suite}" if known else "is not there"
         code = ExitCode.USAGE if require_baseline else ExitCode.OK
+        status = NO_BASELINE
         headline = f"no baseline yet: {baseline} {what}, so nothing was gated; take this run with --update"
     if update or add:
         update_baseline(baseline, rows, add)
-        code, headline = ExitCode.OK, f"baseline written: {baseline}"
-    _show(form, headline, folder, baseline, rows, verdicts, code)
+        code, status, headline = ExitCode.OK, WRITTEN, f"{WRITTEN}: {baseline}"
+    if form == "json":
+        outcome = {"exit_code": int(code), "status": status, "headline": headline}
+        found = [verdict.to_json() for verdict in verdicts]
+        click.echo(json.dumps({**outcome, "run": folder.resolve().name, "baseline": str(baseline), "verdicts": found}))
+    else:
+        _show(form, headline, folder, baseline, rows, verdicts)
     sys.exit(code)
 
 
 def _show(
-    form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict],
-    code: ExitCode,
-) -> None:  # fmt: skip
+    form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict]
+) -> None:
     from vdmini_bench.views import markdown_text, show_table
 
-    if form == "json":
-        found = [verdict.to_json() for verdict in verdicts]
-        output = {
-            "exit_code": int(code), "headline": headline, "run": folder.resolve().name, "baseline": str(baseline),
-            "verdicts": found,
-        }  # fmt: skip
-        click.echo(json.dumps(output))
-        return
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
     messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
     if form == "markdown":
