@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from vdmini_bench.errors import NothingMeasuredError, SuiteError
+from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
 from vdmini_bench.leaderboard import read_leaderboard
 from vdmini_bench.measurement import RESULTS_FILE
 from vdmini_bench.records import RUN_FILE, Record, is_file, latest_run, read_records, read_run
 from vdmini_bench.store import Store
 
 LEADERBOARD = "leaderboard.csv"
+# One of them says what the weights beside it are.
+CHECKPOINT_FILES = ("model_index.json", "config.json")
 # The newest finished run.
 LATEST = "latest"
 # How many digits of a checkpoint's sha256 a row holds.
@@ -55,6 +58,7 @@ def find_side(name: str, store: Store, run: Path | None = None, suite: str | Non
     Raises:
         NothingMeasuredError: nothing was measured under this name.
         SuiteError: the role is that of several models.
+        BenchError: a file cannot be read.
     """
     folder = _named_folder(name, store, suite)
     if folder is not None:
@@ -110,7 +114,9 @@ def _of_role(records: Iterable[Record], role: str) -> list[str]:
 
 def _holds_weights(folder: Path) -> bool:
     try:
-        return folder.is_dir() and next(folder.rglob("*.safetensors"), None) is not None
+        # A pipeline's parts are its own folders. Not all that is below: a whole disk would be a checkpoint.
+        weights = next(chain(folder.glob("*.safetensors"), folder.glob("*/*.safetensors")), None)
+        return weights is not None and any((folder / name).is_file() for name in CHECKPOINT_FILES)
     except (OSError, ValueError):
         return False
 
@@ -118,7 +124,12 @@ def _holds_weights(folder: Path) -> bool:
 def _checkpoint_side(name: str, store: Store) -> Side:
     from vdmini import checkpoint_sha256
 
-    sha = checkpoint_sha256(name)[:SHA_DIGITS]
+    try:
+        sha = checkpoint_sha256(name)[:SHA_DIGITS]
+    except OSError as error:
+        raise BenchError(
+            f"{name}: the checkpoint cannot be read ({error}); name the run and the model instead"
+        ) from error
     for folder in reversed(store.runs()):
         records = read_records(folder)
         found = [record for record in records if record.row.checkpoint_sha == sha]

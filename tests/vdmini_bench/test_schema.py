@@ -217,7 +217,7 @@ def test_a_suites_kind_decides_what_its_profiles_are() -> None:
     ("old", "new", "valid"),
     [
         ("version: 1", "version: 1", True),
-        ("fvd: {relative: 0.05, standard_errors: 3}", "fvd: {}", False),
+        ("fvd: {relative: 0.05, standard_errors: 2}", "fvd: {}", False),
         ("fvd: {relative: 0.05, ", "fvd: {relatve: 0.05, ", False),
         ("fvd: {relative: 0.05, ", "fvd: {relative: -1, ", False),
         ("machines: same", "machines: some", False),

@@ -11,7 +11,7 @@ from results_of_runs import FVD, SPEEDUP, row, scaled, write_results
 from vdmini import checkpoint_sha256
 from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_sides, notable_differences
-from vdmini_bench.errors import NotComparableError, NothingMeasuredError, SuiteError
+from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.sides import find_side
 from vdmini_bench.store import Store
@@ -91,6 +91,7 @@ def test_a_role_stands_for_its_only_model(store: Store) -> None:
 
 def weights(folder: Path, content: bytes) -> str:
     (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
     (folder / "unet" / "model.safetensors").write_bytes(content)
     return checkpoint_sha256(folder)[:16]
 
@@ -106,6 +107,25 @@ def test_a_checkpoint_is_the_model_that_a_run_scored(store: Store, tmp_path: Pat
     weights(tmp_path / "unknown", b"others")
     with pytest.raises(NothingMeasuredError, match=r"is a checkpoint .* that no run under .* has scored"):
         find_side(str(tmp_path / "unknown"), store)
+
+
+def test_a_folder_of_checkpoints_or_a_whole_disk_is_none(store: Store, tmp_path: Path) -> None:
+    weights(tmp_path / "shelf" / "student", b"weights")
+    for name in (str(tmp_path / "shelf"), "/", str(Path.home())):
+        with pytest.raises(NothingMeasuredError, match="has no results of"):
+            find_side(name, store)
+
+
+def test_a_checkpoint_that_vanishes_meanwhile_is_said_in_words(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(folder: str) -> str:
+        raise FileNotFoundError(folder)
+
+    weights(tmp_path / "mine", b"weights")
+    monkeypatch.setattr("vdmini.checkpoint_sha256", vanish)
+    with pytest.raises(BenchError, match="the checkpoint cannot be read"):
+        find_side(str(tmp_path / "mine"), store)
 
 
 def test_a_checkpoint_of_an_older_run_is_found_by_the_leaderboard(store: Store, tmp_path: Path) -> None:
