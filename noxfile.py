@@ -42,12 +42,12 @@ def kills(session: nox.Session) -> None:
 
 @nox.session
 def reruns(session: nox.Session) -> None:
-    """Run the embedded suite from 30 new seeds, or as many as are given after --, and gate each run: hours."""
+    """Run the embedded suite from 30 new seeds and gate each run: hours. After --: another number, then key=value."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    count, *more = session.posargs or ("30",)
-    settings = {"VDMINI_RERUNS": count}
+    count, *changed = session.posargs or ("30",)
+    settings = {"VDMINI_RERUNS": count, "VDMINI_RERUN_SETTINGS": "\n".join(changed)}
     tests = "tests/vdmini_bench/test_reruns.py"
-    session.run("pytest", tests, "-s", "-k", "embedded_suite", "--timeout", "86400", *more, env=settings)
+    session.run("pytest", tests, "-s", "-k", "embedded_suite", "--timeout", "86400", env=settings)
 
 
 @nox.session

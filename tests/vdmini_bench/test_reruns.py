@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import os
 import statistics
 import subprocess
@@ -92,7 +91,7 @@ def test_thirty_trainings_from_new_seeds_are_no_regression() -> None:
 def test_reruns_of_the_embedded_suite_are_no_regression(tmp_path: Path) -> None:
     """The whole way as a user goes it: run, take as the baseline, run again from other seeds, gate."""
     count, baseline = int(os.environ["VDMINI_RERUNS"]), tmp_path / "baseline.csv"
-    settings = json.loads(os.environ.get("VDMINI_RERUN_SETTINGS", "[]"))
+    settings = os.environ.get("VDMINI_RERUN_SETTINGS", "").splitlines()
     codes = []
     for seed in range(count + 1):
         chosen = [part for setting in (f"sample.seed={seed}", *settings) for part in ("--set", setting)]
