@@ -57,3 +57,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run what only a GPU can show: `nox -s gpu -- --minutes 9`, with the torch that VDMINI_CONSTRAINTS names."""
+    session.install("-c", CONSTRAINTS, "-e", ".[gpu]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("python", "-m", "vdmini_bench.gpu", *session.posargs)

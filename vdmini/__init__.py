@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     )
     from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
     from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
+    from vdmini.optimize import Optimization as Optimization
+    from vdmini.optimize import optimize as optimize
     from vdmini.plan import PlanError as PlanError
     from vdmini.plan import PruningPlan as PruningPlan
     from vdmini.prune import apply_plan as apply_plan
@@ -43,6 +45,7 @@ _EXPORTS = {
     "ModelInput": "vdmini.blocks",
     "ModelLoadError": "vdmini.models",
     "ModelMixin": "diffusers",
+    "Optimization": "vdmini.optimize",
     "PlanError": "vdmini.plan",
     "PruningPlan": "vdmini.plan",
     "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
@@ -57,6 +60,7 @@ _EXPORTS = {
     "feature_pairs": "vdmini.features",
     "load_model": "vdmini.models",
     "make_plan": "vdmini.rules",
+    "optimize": "vdmini.optimize",
     "save_student": "vdmini.checkpoint",
 }
 

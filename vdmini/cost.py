@@ -43,7 +43,7 @@ def flops_by_block(
         for submodule in submodules:
             _count_inside(submodule, name, counter, flops)
     meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    with torch.no_grad(), counter, _without_values():
+    with torch.no_grad(), counter, without_values():
         shapes_only(**meta_inputs)
     outside = counter.get_total_flops() - sum(flops.values())
     if outside:
@@ -78,7 +78,7 @@ def _count_inside(submodule: nn.Module, name: str, counter: FlopCounterMode, flo
 
 
 @contextmanager
-def _without_values() -> Iterator[None]:
+def without_values() -> Iterator[None]:
     """Let forward passes run on the meta device that ask it for autocast, or for the places of entries that are not 0.
 
     Autocast changes no shape there, and an attention mask counts as full.

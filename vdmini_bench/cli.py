@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands import ablate, compare, distill, gate, leaderboard, models, report, schema, score, vbench
+from vdmini_bench.commands import (
+    ablate, compare, distill, gate, leaderboard, models, report, schema, score, time, vbench,
+)  # fmt: skip
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 
@@ -32,7 +34,7 @@ def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for module in (models, distill, ablate, score, vbench, compare, gate, leaderboard, report, schema):
+for module in (models, distill, ablate, score, time, vbench, compare, gate, leaderboard, report, schema):
     for command in module.COMMANDS:
         main.add_command(command)
 

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 3
     FAILED = 4
     NOT_COMPARABLE = 5
+    NO_DEVICE = 6
     INTERRUPTED = 130
 
 
@@ -45,3 +46,9 @@ class NothingMeasuredError(BenchError):
     """There is no result to show."""
 
     exit_code = ExitCode.INCOMPLETE
+
+
+class NoDeviceError(BenchError):
+    """What was asked for needs a GPU, and there is none."""
+
+    exit_code = ExitCode.NO_DEVICE

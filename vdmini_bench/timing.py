@@ -6,18 +6,30 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 
+class Watch(Protocol):
+    """Looks at the machine around every timed run, outside the timed stretch."""
+
+    def before(self, model: str) -> None: ...
+    def after(self, model: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Timing:
-    """The runs of one model in one scope, in milliseconds and in the order they ran; peak memory in bytes."""
+    """The runs of one model in one scope, in milliseconds and in the order they ran; peak memory in bytes.
+
+    `first_ms` is the very first run, warm-up included: what is compiled or loaded once is in it.
+    """
 
     model: str
     scope: str
     samples_ms: tuple[float, ...]
     peak_bytes: int
+    first_ms: float | None = None
 
     @property
     def median_ms(self) -> float:
@@ -30,6 +42,11 @@ class Timing:
         middle = self.median_ms
         return statistics.median(abs(sample - middle) for sample in self.samples_ms)
 
+    @property
+    def p95_ms(self) -> float:
+        """The 95th percentile of the runs, between the two nearest ones."""
+        return float(torch.tensor(self.samples_ms, dtype=torch.float64).quantile(0.95))
+
 
 def time_interleaved(
     calls: Mapping[str, Callable[[], object]],
@@ -39,18 +56,29 @@ def time_interleaved(
     warmup: int,
     device: torch.device,
     on_run: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> list[Timing]:
-    """Run every model's call in turn, `runs` times round after `warmup` rounds, so that a slow spell hits all alike."""
+    """Run every model's call in turn, `runs` times round after `warmup` rounds, so that a slow spell hits all alike.
+
+    `watch` is asked around each run that counts.
+    """
     samples: dict[str, list[float]] = {model: [] for model in calls}
+    first: dict[str, float] = {}
     with torch.inference_mode():
         for round_number in range(warmup + runs):
+            counts = round_number >= warmup
             for model, call in calls.items():
-                elapsed = _time_once(call, device)
-                if round_number >= warmup:
+                if watch is not None and counts:
+                    watch.before(model)
+                elapsed = time_once(call, device)
+                if watch is not None and counts:
+                    watch.after(model)
+                first.setdefault(model, elapsed)
+                if counts:
                     samples[model].append(elapsed)
                 on_run()
         peaks = {model: peak_memory(call, device) for model, call in calls.items()}
-    return [Timing(model, scope, tuple(samples[model]), peaks[model]) for model in calls]
+    return [Timing(model, scope, tuple(samples[model]), peaks[model], first[model]) for model in calls]
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
@@ -82,7 +110,8 @@ def speedup_interval(teacher: Timing, student: Timing, resamples: int = 2000) ->
     return teacher.median_ms / student.median_ms, low, high
 
 
-def _time_once(call: Callable[[], object], device: torch.device) -> float:
+def time_once(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call; on CUDA by events, from when the device has nothing else to do."""
     if device.type != "cuda":
         started = time.perf_counter_ns()
         call()

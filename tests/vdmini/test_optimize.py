@@ -1,0 +1,143 @@
+"""`optimize` changes no more than it says, and takes everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_clips import same, svd_pipeline, svd_unet, weights
+from tiny_transformers import TINY, real_inputs
+from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
+from torch import Tensor, nn
+
+import vdmini
+from vdmini.blocks import ModelInput
+from vdmini.models import ModelLoadError, family_of, pipeline_denoiser
+from vdmini.optimize import TOLERANCES
+
+
+def inputs_of(denoiser: nn.Module) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    size = ModelInput(batch=2, frames=2, height=8, width=8)
+    values = {}
+    for name, shape in family_of(denoiser).example_inputs(denoiser, size).items():
+        values[name] = torch.randn(shape.shape, generator=generator).to(next(denoiser.parameters()).dtype)
+    values["timestep"] = torch.tensor([300.0, 700.0])
+    return values
+
+
+def unet_pipelines() -> dict[str, Callable[[], Any]]:
+    return {
+        "svd": lambda: svd_pipeline(svd_unet(stages=3)),
+        "videocrafter2": lambda: videocrafter_pipeline("ddim"),
+        "animatediff": lambda: animatediff_pipeline(animatediff_unet()),
+    }
+
+
+@torch.no_grad()
+def run(denoiser: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    output: Tensor = denoiser(**inputs).sample
+    return output.clone()
+
+
+def assert_within(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert expected.abs().max() > 1e-3
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("family", [*unet_pipelines()])
+def test_a_unets_output_stays_within_the_tolerance_and_undo_restores_it(family: str, dtype: torch.dtype) -> None:
+    pipeline = unet_pipelines()[family]()
+    denoiser = pipeline_denoiser(pipeline).to(dtype)
+    inputs, before = inputs_of(denoiser), weights(denoiser)
+    expected = run(denoiser, inputs)
+    done = vdmini.optimize(pipeline)
+    assert "fused projections" in str(done)
+    assert done.tolerance == TOLERANCES[dtype]
+    assert_within(run(denoiser, inputs).double(), expected.double(), done.tolerance)
+    done.undo()
+    assert same(weights(denoiser), before)
+    assert torch.equal(run(denoiser, inputs), expected)
+
+
+def test_fused_weights_are_in_memory_once() -> None:
+    unet = svd_unet()
+    vdmini.optimize(unet)
+    attention: Any = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
+    fused = attention.to_qkv.weight
+    for part in (attention.to_q, attention.to_k, attention.to_v):
+        assert part.weight.untyped_storage().data_ptr() == fused.untyped_storage().data_ptr()
+    assert torch.equal(torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]), fused)
+
+
+def test_optimizing_twice_changes_nothing_more() -> None:
+    unet = svd_unet()
+    first = vdmini.optimize(unet)
+    second = vdmini.optimize(unet)
+    assert "fused" not in str(second)
+    second.undo()
+    first.undo()
+    assert not hasattr(unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1, "to_qkv")
+
+
+@pytest.mark.parametrize("lengths", [(5, 5), (5, 9)])
+def test_hunyuanvideo_without_padding_draws_the_same(lengths: tuple[int, int]) -> None:
+    tiny = TINY["hunyuanvideo"]
+    denoiser = tiny.build_denoiser()
+    inputs = real_inputs(tiny, denoiser)
+    mask = torch.zeros_like(inputs["encoder_attention_mask"])
+    for clip, length in enumerate(lengths):
+        mask[clip, :length] = True
+    inputs["encoder_attention_mask"] = mask
+    expected = run(denoiser, inputs)
+    seen: list[int] = []
+    denoiser.context_embedder.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    done = vdmini.optimize(denoiser)
+    assert_within(run(denoiser, inputs), expected, done.tolerance)
+    # Texts of two lengths keep their padding, and their masks.
+    assert seen == [5 if lengths == (5, 5) else mask.shape[1]]
+    done.undo()
+    assert torch.equal(run(denoiser, inputs), expected)
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox-2b", "ltx", "mochi"])
+def test_other_transformers_stay_within_the_tolerance(name: str) -> None:
+    tiny = TINY[name]
+    denoiser = tiny.build_denoiser()
+    inputs = real_inputs(tiny, denoiser)
+    expected = run(denoiser, inputs)
+    done = vdmini.optimize(denoiser)
+    assert_within(run(denoiser, inputs), expected, done.tolerance)
+    done.undo()
+    assert torch.equal(run(denoiser, inputs), expected)
+
+
+def test_frames_decoded_one_at_a_time_are_the_same_pixels() -> None:
+    pipeline: Any = videocrafter_pipeline("ddim")
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = pipeline.vae.decode(latents).sample
+        done = vdmini.optimize(pipeline)
+        apart = pipeline.vae.decode(latents).sample
+    assert "at a time" in str(done)
+    assert_within(apart, together, done.tolerance)
+    done.undo()
+    assert not pipeline.vae.use_slicing
+
+
+def test_compiling_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    unet = svd_unet()
+    assert "compiled" not in str(vdmini.optimize(unet))
+    done = vdmini.optimize(unet, compiled=True)
+    assert len(compiled) == 1
+    done.undo()
+
+
+def test_what_is_no_video_model_is_refused() -> None:
+    with pytest.raises(ModelLoadError, match="no family knows Linear"):
+        vdmini.optimize(nn.Linear(2, 2))

@@ -1,0 +1,253 @@
+"""Timing a teacher beside its student: scopes, stretches, blocks, records, and what the command says."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import nn
+
+from vdmini.models import OFFICIAL, VideoModel, block_graph, family_named, load_model
+from vdmini.vae import prune_decoder
+from vdmini_bench.attribution import OUTSIDE, block_costs, time_blocks
+from vdmini_bench.ceilings import measure_ceiling
+from vdmini_bench.cli import main
+from vdmini_bench.compare import compare_models
+from vdmini_bench.errors import BenchError
+from vdmini_bench.speed import SpeedReport, time_models
+from vdmini_bench.speed_models import attention_backend
+from vdmini_bench.speed_request import SpeedRequest
+from vdmini_bench.speed_rows import verdict
+from vdmini_bench.speed_scopes import (
+    ClipSize,
+    TimedClip,
+    clip_call,
+    decode_flops,
+    default_size,
+    denoiser_call,
+    latent_size,
+)
+from vdmini_bench.traffic import elements_by_block
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+CPU = torch.device("cpu")
+SMALL = ClipSize(4, 32, 32, 2)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> VideoModel:
+    return load_model("embedded/svd")
+
+
+@pytest.fixture(scope="module")
+def report() -> SpeedReport:
+    return time_models(
+        SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=4, steps=2, warmup=1, projected_steps=25), CPU
+    )
+
+
+def rows_by_place(report: SpeedReport) -> dict[tuple[str, str], Any]:
+    return {(row.timing.model, row.timing.scope): row for row in report.rows}
+
+
+def test_every_scope_of_every_model_keeps_every_sample(report: SpeedReport) -> None:
+    scopes = {"denoiser", "steps_projected", "vae_decode", "end_to_end", "encoders", "steps"}
+    assert {*rows_by_place(report)} == {(model, scope) for model in ("teacher", "vdmini") for scope in scopes}
+    assert {len(row.timing.samples_ms) for row in report.rows} == {10}
+    assert all(sample > 0 for row in report.rows for sample in row.timing.samples_ms)
+
+
+def test_the_stretches_of_a_clip_lie_inside_it(report: SpeedReport) -> None:
+    rows = rows_by_place(report)
+    for model in ("teacher", "vdmini"):
+        whole = rows[model, "end_to_end"].timing.samples_ms
+        parts = [rows[model, stretch].timing.samples_ms for stretch in ("encoders", "steps")]
+        for clip, encoders, steps in zip(whole, *parts, strict=True):
+            assert 0 < encoders + steps < clip
+
+
+def test_flops_are_those_of_the_blocks_and_of_the_passes_that_were_made(report: SpeedReport) -> None:
+    rows = rows_by_place(report)
+    for model in ("teacher", "vdmini"):
+        one_pass = rows[model, "denoiser"].flops
+        assert one_pass == report.models[model]["flops"]
+        assert rows[model, "steps"].flops == 2 * one_pass
+        assert rows[model, "steps_projected"].flops == 25 * one_pass
+        assert rows[model, "end_to_end"].flops == 2 * one_pass + rows[model, "vae_decode"].flops
+    ratio = rows["teacher", "denoiser"].flops / rows["vdmini", "denoiser"].flops
+    assert rows["vdmini", "denoiser"].flop_speedup == pytest.approx(ratio)
+    assert rows["vdmini", "vae_decode"].flop_speedup == 1
+
+
+def test_a_projection_multiplies_each_sample(report: SpeedReport) -> None:
+    rows = rows_by_place(report)
+    one, many = (rows["teacher", scope].timing.samples_ms for scope in ("denoiser", "steps_projected"))
+    assert many == pytest.approx([25 * sample for sample in one])
+
+
+def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedReport, tmp_path: Path) -> None:
+    report.write(tmp_path)
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert {"model", "fingerprint", "rows", "blocks", "ceiling", "throttled"} <= found.keys()
+    promised = {"model", "scope", "median_ms", "mad_ms", "samples_ms", "peak_bytes", "flops", "speedup", "speedup_ci"}
+    assert all(promised <= row.keys() for row in found["rows"])
+    deltas = {delta.metric: delta for delta in compare_models(tmp_path, "teacher", "vdmini")}
+    assert deltas["latency_denoiser"].ratio is not None
+    low, high = deltas["latency_denoiser"].ratio_interval or (0.0, 0.0)
+    assert low <= deltas["latency_denoiser"].ratio <= high
+    for name in ("blocks.png", "roofline.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 150
+
+
+def test_a_model_against_itself_shows_no_difference(tmp_path: Path) -> None:
+    # Two names of one network: the plan takes nothing.
+    asked = SpeedRequest("embedded/svd", ("none",), size=(32, 32), frames=2, steps=1, scopes=("denoiser",), runs=30)
+    for _ in range(5):
+        same = time_models(asked, CPU)
+        if same.rows[1].verdict == "no difference shown":
+            break
+    assert same.rows[1].verdict == "no difference shown"
+    assert same.rows[1].flop_speedup == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.9, 1.1, "no difference shown"), (1.1, 1.4, "faster"), (0.8, 0.9, "slower")]
+)
+def test_the_verdict_is_the_intervals(low: float, high: float, said: str) -> None:
+    assert verdict(low, high) == said
+
+
+def test_guidance_doubles_the_passes_and_the_pipeline_is_left_as_it_was(embedded: VideoModel) -> None:
+    pipeline: Any = embedded.pipeline
+    for guidance, passes in ((None, 2), (3.0, 4)):
+        clip = TimedClip(pipeline, clip_call(pipeline, "svd", SMALL, guidance), CPU)
+        clip()
+        assert clip.passes == passes
+    assert "encode" not in vars(pipeline.vae)
+    assert "step" not in vars(pipeline.scheduler)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.unet.modules())
+
+
+def test_a_slow_block_is_found_slow_and_blocks_add_up(embedded: VideoModel) -> None:
+    denoiser: Any = embedded.denoiser
+    call = denoiser_call(embedded, SMALL, CPU)
+    costs = block_costs(denoiser, latent_size(embedded, SMALL))
+    # Inside the block, not at its border.
+    inner = denoiser.down_blocks[1].resnets[0].spatial_res_block
+    handle = inner.register_forward_pre_hook(lambda *_: time.sleep(0.3))
+    try:
+        blocks = time_blocks({"m": (denoiser, call)}, {"m": costs}, runs=3, warmup=1, device=CPU)
+    finally:
+        handle.remove()
+    by_name = {block.block: block for block in blocks}
+    assert by_name["D.1.0"].median_ms > 250
+    assert max(block.median_ms for block in blocks) == by_name["D.1.0"].median_ms
+    assert sum(block.flops for block in blocks) == block_graph(denoiser, latent_size(embedded, SMALL)).flops
+    assert by_name[OUTSIDE].flops == 0
+    assert {len(block.samples_ms) for block in blocks} == {3}
+
+
+def test_traffic_of_a_linear_layer_by_hand() -> None:
+    layer = nn.Linear(8, 16)
+    found = elements_by_block(layer, {"input": torch.zeros(4, 8)}, lambda whole: {"all": (whole,)})
+    # Input, weight and bias are read, the output is written.
+    assert found == {"all": 4 * 8 + 8 * 16 + 16 + 4 * 16}
+
+
+def test_traffic_of_attention_leaves_its_scores_out() -> None:
+    class Attend(nn.Module):
+        def forward(self, query: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.scaled_dot_product_attention(query, query, query).transpose(1, 2)
+
+    found = elements_by_block(Attend(), {"query": torch.zeros(1, 2, 1000, 4)}, lambda whole: {"all": (whole,)})
+    assert found == {"all": 4 * 2 * 1000 * 4}
+
+
+@pytest.mark.parametrize("name", [name for name in OFFICIAL if name not in ("animatediff-v3", "wan2.2-t2v-a14b")])
+def test_a_published_models_own_clip_gives_its_default_input(name: str) -> None:
+    denoiser, vae = _official(name)
+    model = VideoModel(name, OFFICIAL[name], denoiser, vae, None)
+    expected = family_named(OFFICIAL[name]).default_input(denoiser)
+    assert latent_size(model, default_size(model, 1)) == expected
+
+
+def _official(name: str) -> tuple[nn.Module, nn.Module]:
+    with torch.device("meta"):
+        return family_named(OFFICIAL[name]).build_official(name)
+
+
+def test_the_decoders_flops_are_the_known_ones() -> None:
+    model = load_model("svd", random_weights=True, device="meta")
+    size = ClipSize(14, 576, 1024, 1)
+    whole = decode_flops(model, size)
+    assert whole == pytest.approx(97.2e12, rel=1e-3)
+    narrow = prune_decoder(model.vae, widths=(512, 448, 96, 32))  # type: ignore[arg-type]
+    student = VideoModel("s", "svd", model.denoiser, narrow, None)
+    assert decode_flops(student, size) / whole == pytest.approx(0.376, abs=1e-3)
+
+
+def test_the_ceiling_is_above_what_a_small_product_reaches() -> None:
+    found = measure_ceiling(CPU, torch.float32)
+    assert found.side == 1024
+    # A core of the last twenty years and one of the next ten.
+    assert 1e8 < found.flops_per_second < 1e14
+    assert 1e7 < found.bytes_per_second < 1e13
+
+
+def test_a_missing_attention_kernel_is_said_plainly() -> None:
+    query = torch.zeros(1, 1, 4, 8)
+    with attention_backend("math"):
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    with pytest.raises(BenchError, match="--attention cudnn"), attention_backend("cudnn"):
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+
+def test_the_command_prints_one_json_object_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    small = ("--resolution", "32x32", "--frames", 2, "--scope", "denoiser", "--device", "cpu", "--no-blocks")
+    found = json.loads(invoke("time", "embedded/svd", *small, "--json", "-o", tmp_path / "out").stdout)
+    assert [(row["model"], row["scope"]) for row in found["rows"]] == [("teacher", "denoiser")]
+    assert found["rows"][0]["speedup"] is None
+    assert len(found["rows"][0]["samples_ms"]) == 10
+    for arguments, said in (
+        (("embedded/svd", "--resolution", "32"), "576x1024"),
+        (("embedded/svd", "--runs", "3"), "--runs"),
+        (("embedded/svd", "--resolution", "30x32"), "do not divide by 4"),
+        (("embedded/svd", "--plan", "vdmin"), "did you mean 'vdmini'"),
+        (("embedded/svd", "--decoder", "a,b"), "512,448,96,32"),
+        (("svdd", "--random-weights"), "did you mean 'svd'"),
+        (("embedded/svd", "--channels", "64"), "random weights"),
+    ):
+        result = invoke("time", *arguments)
+        assert result.exit_code == 2, result.output
+        assert said in result.output
+
+
+def test_compiling_leaves_hooks_outside_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def as_it_is(function: Any) -> Any:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    asked = SpeedRequest(
+        "embedded/svd", ("vdmini",), size=(32, 32), frames=2, steps=1, scopes=("end_to_end",), compiled=True
+    )
+    report = time_models(asked, CPU)
+    assert len(compiled) == 2, "the teacher too"
+    assert not report.blocks
+    assert "compiled" in report.protocol
+    assert {row.timing.scope for row in report.rows} == {"end_to_end", "encoders", "steps"}

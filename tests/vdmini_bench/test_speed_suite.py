@@ -1,0 +1,98 @@
+"""The speed suite that ships: every entry fits its model, and the paper's numbers stand beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vdmini.models import load_model
+from vdmini.vae import prune_decoder
+from vdmini_bench.errors import NoDeviceError, SuiteError
+from vdmini_bench.inspection import read_or_make_plan
+from vdmini_bench.speed_run import run_speed_suite
+from vdmini_bench.speed_scopes import ClipSize, latent_size
+from vdmini_bench.speed_suite import SpeedSuite, load_speed_suite, speed_lines, with_paper
+
+SUITE = Path(__file__).parents[2] / "suites" / "speed.yaml"
+
+
+@pytest.fixture(scope="module")
+def suite() -> SpeedSuite:
+    return load_speed_suite(SUITE)
+
+
+def test_every_entry_fits_its_model(suite: SpeedSuite) -> None:
+    models = {}
+    for entry in suite.profile.entries:
+        asked = entry.request(suite.profile.dtype)
+        if asked.model not in models:
+            models[asked.model] = load_model(asked.model, random_weights=True, device="meta")
+        model = models[asked.model]
+        assert asked.frames is not None
+        assert asked.size is not None
+        latent_size(model, ClipSize(asked.frames, *asked.size, 1))
+        for plan in asked.plans:
+            assert read_or_make_plan(plan, model).removed
+        if asked.decoder is not None:
+            assert prune_decoder(model.vae, widths=asked.decoder) is not None  # type: ignore[arg-type]
+
+
+def test_the_sizes_are_the_papers(suite: SpeedSuite) -> None:
+    sizes = {(e.model, e.frames, e.size): e.steps for e in suite.profile.entries}
+    assert sizes == {
+        ("svd", 14, "576x1024"): 1,
+        ("t2v-turbo-v2", 16, "320x512"): 16,
+        ("hunyuanvideo", 97, "544x960"): 50,
+    }
+    assert {entry.compiled for entry in suite.profile.entries} == {True, False}
+
+
+def report(speedup: float | None) -> dict[str, object]:
+    row = {"scope": "end_to_end", "median_ms": 10.0, "flop_speedup": 2.0, "verdict": "faster"}
+    teacher = {**row, "model": "teacher", "speedup": None, "speedup_ci": None}
+    return {"notes": [], "rows": [teacher, {**row, "model": "vdmini", "speedup": speedup, "speedup_ci": [1.9, 2.2]}]}
+
+
+def test_rows_carry_the_papers_number_marked_as_of_other_hardware(suite: SpeedSuite) -> None:
+    marked = with_paper(report(2.0), suite.entry("svd-1-step"))
+    said = marked["rows"][1]["paper"]
+    assert [(each["ratio"], each["hardware"]) for each in said] == [(2.5, "other")]
+    header, lines = speed_lines([marked])
+    assert lines[0][header.index("paper (other hardware)")] == "x2.5"
+    assert lines[0][header.index("speed-up")] == "x2.000"
+
+
+def test_a_ratio_follows_from_two_times(suite: SpeedSuite) -> None:
+    paper = suite.entry("svd-1-step").paper
+    assert paper[1].ratio == pytest.approx(512 / 345)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("steps: 1", "step: 1"), "speed.yaml:.*did you mean 'steps'"),
+        (("size: 576x1024", "size: 576"), "speed.yaml:18:"),
+        (("scopes: [denoiser]", "scopes: [denoizer]"), "speed.yaml:"),
+        (("name: svd-1-step-compiled", "name: svd-1-step"), "share a name: svd-1-step"),
+        (("warmup: 1", "runs: 3"), "speed.yaml:"),
+    ],
+)
+def test_a_wrong_suite_is_refused_at_its_place(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "speed.yaml"
+    path.write_text(SUITE.read_text(encoding="utf-8").replace(*change, 1), encoding="utf-8")
+    with pytest.raises(SuiteError, match=said):
+        load_speed_suite(path)
+
+
+def test_a_gpu_profile_without_a_gpu_and_an_unknown_entry_are_refused(
+    suite: SpeedSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NoDeviceError, match="--profile cpu"):
+        run_speed_suite(suite, tmp_path)
+    with pytest.raises(SuiteError, match="did you mean 'svd-1-step'"):
+        run_speed_suite(suite, tmp_path, ["svd-1-stepp"])
+    with pytest.raises(SuiteError, match="no profile 'gpuu'"):
+        load_speed_suite(SUITE, "gpuu")

@@ -1,0 +1,189 @@
+"""Make a pipeline faster without changing what it draws: only exact measures, or ones that differ by rounding alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vdmini.models import family_of, pipeline_denoiser
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+# What the measures may change of a denoiser's output, of its largest entry: sums are taken in another order. Compiled
+# code rounds less often in the small formats.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+CHANNELS_LAST_FAMILIES = ("svd", "videocrafter2", "animatediff")
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """What `optimize` changed, and how to take it back; `tolerance` holds for one pass of the denoiser."""
+
+    measures: tuple[str, ...]
+    tolerance: float
+    undo: Callable[[], None]
+
+    def __str__(self) -> str:
+        return ", ".join(self.measures) or "nothing"
+
+
+def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False) -> Optimization:
+    """Speed up a pipeline, or a denoiser alone, in place.
+
+    - Queries, keys and values of self-attention come from one product; the weights stay in memory once.
+    - HunyuanVideo reads no padding of its text, for one clip at a time, and so needs no mask, which keeps the fast
+      kernels of attention away.
+    - A UNet's and its VAE's convolutions get channels-last weights on a GPU in a small format.
+    - VAEs of single frames decode a frame at a time: less memory, the same pixels.
+    - With `compiled`, torch compiles the repeated blocks of a transformer or the whole of a UNet; the first passes of
+      each size then take minutes.
+
+    A pass of the denoiser changes by no more than `TOLERANCES` of its largest output for its dtype. Compare a teacher
+    and a student only where both are optimized, or neither. Call `undo` before saving: fused weights have other names.
+    Raises ModelLoadError where there is no denoiser that a family knows.
+    """
+    denoiser = pipeline if isinstance(pipeline, nn.Module) else pipeline_denoiser(pipeline)
+    family = family_of(denoiser).NAME
+    vae: Any = None if isinstance(pipeline, nn.Module) else getattr(pipeline, "vae", None)
+    undo: list[Callable[[], None]] = []
+    measures = []
+    if fused := _fuse_projections(denoiser, undo):
+        measures.append(f"{fused} fused projections")
+    if family == "hunyuanvideo":
+        _drop_text_padding(denoiser, undo)
+        measures.append("text without padding")
+    weight = next(denoiser.parameters())
+    if weight.is_cuda and weight.dtype in (torch.float16, torch.bfloat16) and family in CHANNELS_LAST_FAMILIES:
+        part: Any
+        for part in (denoiser, vae):
+            if part is not None:
+                part.to(memory_format=torch.channels_last)
+                undo.append(partial(part.to, memory_format=torch.contiguous_format))
+        measures.append("channels-last convolutions")
+    if vae is not None and hasattr(vae, "use_slicing") and not vae.use_slicing and family != "svd":
+        vae.enable_slicing()
+        undo.append(vae.disable_slicing)
+        measures.append("VAE decode a frame or clip at a time")
+    if compiled:
+        _compile(denoiser, undo)
+        measures.append("compiled")
+
+    def undo_all() -> None:
+        while undo:
+            undo.pop()()
+
+    return Optimization(tuple(measures), TOLERANCES[weight.dtype], undo_all)
+
+
+def _fuse_projections(denoiser: nn.Module, undo: list[Callable[[], None]]) -> int:
+    """Fuse the projections of every plain self-attention; how many there were."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
+
+    count = 0
+    for module in denoiser.modules():
+        if not isinstance(module, Attention) or type(module.processor) is not AttnProcessor2_0:
+            continue
+        if module.is_cross_attention or hasattr(module, "to_qkv"):
+            continue
+        before = module.processor
+        with torch.no_grad():
+            module.fuse_projections(fuse=True)
+        _share_fused(module.to_qkv, (module.to_q, module.to_k, module.to_v))
+        module.set_processor(FusedAttnProcessor2_0())
+        undo.append(partial(_unfuse, module, before))
+        count += 1
+    return count
+
+
+def _share_fused(fused: Any, parts: Sequence[Any]) -> None:
+    """Make the parts views of the fused layer, so that both together take the memory of one."""
+    start = 0
+    for part in parts:
+        end = start + part.out_features
+        for name in ("weight", "bias"):
+            own = getattr(part, name)
+            if own is not None:
+                setattr(part, name, nn.Parameter(getattr(fused, name).detach()[start:end], own.requires_grad))
+        start = end
+
+
+def _unfuse(module: Any, processor: Any) -> None:
+    for part in (module.to_q, module.to_k, module.to_v):
+        for name in ("weight", "bias"):
+            own = getattr(part, name)
+            if own is not None:
+                setattr(part, name, nn.Parameter(own.detach().clone(), own.requires_grad))
+    del module.to_qkv
+    module.fused_projections = False
+    module.set_processor(processor)
+
+
+class _Unmasked:
+    """An attention processor that is told of no mask."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Tensor | None = None,
+    ) -> Any:
+        return self.processor(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb)
+
+
+def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> None:
+    """Cut the text to its own tokens where all clips of a batch have as many, and then attend without a mask."""
+    net: Any = denoiser
+    whole = net.forward
+    blocks = [*net.transformer_blocks, *net.single_transformer_blocks]
+
+    def forward(
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        *rest: Any,
+        **named: Any,
+    ) -> Any:
+        lengths = encoder_attention_mask.sum(dim=1)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest != longest or not bool(encoder_attention_mask[:, :longest].all()):
+            return whole(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, *rest, **named)
+        text, mask = encoder_hidden_states[:, :longest], encoder_attention_mask[:, :longest]
+        before = [block.attn.processor for block in blocks]
+        for block in blocks:
+            block.attn.processor = _Unmasked(block.attn.processor)
+        try:
+            return whole(hidden_states, timestep, text, mask, *rest, **named)
+        finally:
+            for block, processor in zip(blocks, before, strict=True):
+                block.attn.processor = processor
+
+    net.forward = forward
+    undo.append(partial(delattr, net, "forward"))
+
+
+def _compile(denoiser: nn.Module, undo: list[Callable[[], None]]) -> None:
+    net: Any = denoiser
+    if getattr(net, "_repeated_blocks", None):
+        net.compile_repeated_blocks()
+        undo.append(partial(_forget_compiled, net))
+        return
+    whole = net.forward
+    net.forward = torch.compile(whole)
+    undo.append(partial(setattr, net, "forward", whole))
+
+
+def _forget_compiled(net: nn.Module) -> None:
+    for module in net.modules():
+        module._compiled_call_impl = None

@@ -1,0 +1,207 @@
+"""Everything that only a GPU can show, in order of value, within a budget: `python -m vdmini_bench.gpu --minutes 9`.
+
+Each task is a process of its own, so that one that fails or runs out of memory takes no other with it. Its result is
+written when it ends; a repeated call goes on with what is not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vdmini_bench.errors import ExitCode
+from vdmini_bench.progress import say
+from vdmini_bench.store import write_atomically
+
+ROOT = Path(__file__).parents[1]
+SUITE = ROOT / "suites" / "speed.yaml"
+TAIL = 4000
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process: `seconds` is what it takes on an H200, about, and decides whether it is still begun."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+
+
+def tasks(folder: Path) -> list[Task]:
+    """All tasks, the most valuable first; what they leave besides their result lies in `folder`."""
+    from vdmini_bench.speed_suite import load_speed_suite
+
+    python = sys.executable
+    entries = [entry.name for entry in load_speed_suite(SUITE, "gpu").profile.entries]
+
+    def speed(entry: str, seconds: float) -> Task:
+        command = (python, "-m", "vdmini_bench", "speed", str(SUITE), "--profile", "gpu", "--entry", entry)
+        return Task(f"speed-{entry}", (*command, "-o", str(folder / "speed")), seconds)
+
+    def step(model: str, plan: str, seconds: float, suffix: str = "") -> Task:
+        name = f"distill-step-{model}{suffix}"
+        command = (python, "-m", "vdmini_bench.gpu", "step", model, plan, "-o", str(folder / f"{name}.step.json"))
+        return Task(name, command, seconds)
+
+    first, later = entries[:3], entries[3:]
+    tests = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "cuda"))
+    distil = (python, "-m", "vdmini_bench", "distill", str(ROOT / "suites" / "ucf101.yaml"))
+    return [
+        speed(first[0], 60),
+        Task("cuda-tests", tests, 60),
+        *(speed(entry, 60) for entry in first[1:]),
+        step("svd", "vdmini", 45),
+        step("t2v-turbo-v2", "vdmini", 45),
+        *(speed(entry, 75) for entry in later[:2]),
+        step("hunyuanvideo", "every-nth:n=5", 60),
+        step("hunyuanvideo", "keep:Dual=4,Single=8", 90, "-12-blocks"),
+        *(speed(entry, 60) for entry in later[2:]),
+        step("wan2.1-t2v-1.3b", "every-nth:n=5", 60),
+        step("cogvideox-2b", "every-nth:n=5", 60),
+        step("mochi-1-preview", "every-nth:n=2", 120),
+        Task("embedded-distillation", (*distil, "--results", str(folder / "embedded")), 120),
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a task ended; `tail` is the end of what it printed."""
+
+    task: str
+    status: str
+    seconds: float
+    exit_code: int | None
+    tail: str
+
+
+def run_tasks(
+    chosen: Sequence[Task], folder: Path, budget: float, clock: Callable[[], float] = time.monotonic
+) -> tuple[list[Result], list[str]]:
+    """Run what has no good result yet, in order, within a budget of seconds: (results, names of what is left).
+
+    A task that takes longer than what is left is passed over for a shorter one after it.
+    """
+    deadline, results, left = clock() + budget, list[Result](), list[str]()
+    for task in chosen:
+        path = folder / f"{task.name}.json"
+        if (found := _good_result(path)) is not None:
+            results.append(found)
+            continue
+        remaining = deadline - clock()
+        if remaining < task.seconds:
+            left.append(task.name)
+            continue
+        say(f"gpu: {task.name}, {remaining:.0f} s left")
+        result = _run(task, remaining)
+        write_atomically(path, json.dumps(asdict(result), indent=1) + "\n")
+        results.append(result)
+    return results, left
+
+
+def _run(task: Task, limit: float) -> Result:
+    started = time.monotonic()
+    try:
+        done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
+            [*task.command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+        status, code, output = ("ok" if done.returncode == 0 else "failed"), done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout
+        output = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+        status, code = "out of time", None
+    return Result(task.name, status, round(time.monotonic() - started, 1), code, output[-TAIL:])
+
+
+def _good_result(path: Path) -> Result | None:
+    try:
+        result = Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return result if result.status == "ok" else None
+
+
+def machine_folder(results: Path, gpu: str, machine_id: str) -> Path:
+    """Where a machine's results go: its card's name and the identity of its hardware."""
+    return results / "gpu" / f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{machine_id[:6]}"
+
+
+@click.group(invoke_without_command=True)
+@click.option("--minutes", type=click.FloatRange(min=0), default=9.0, show_default=True, help="The whole budget.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--list", "only_list", is_flag=True, help="Show the tasks and what each takes; run nothing.")
+@click.pass_context
+def main(context: click.Context, minutes: float, results: Path, only_list: bool) -> None:
+    """Run what only a GPU can show, the most valuable first; ends with 6 where torch sees no GPU."""
+    if context.invoked_subcommand is not None:
+        return
+    started = time.monotonic()
+    if only_list:
+        for task in tasks(results / "gpu"):
+            click.echo(f"{task.seconds:5.0f} s  {task.name}")
+        return
+    import torch
+
+    from vdmini_bench.fingerprint import take_fingerprint
+
+    if not torch.cuda.is_available():
+        click.echo(
+            "no GPU: torch sees no CUDA device here, so nothing was run; install torch's CUDA build on a machine with"
+            " one, or time smaller models here: vdmini-bench speed suites/speed.yaml --profile cpu",
+            err=True,
+        )
+        sys.exit(ExitCode.NO_DEVICE)
+    fingerprint = take_fingerprint()
+    folder = machine_folder(results.resolve(), fingerprint.gpu, fingerprint.machine_id)
+    write_atomically(folder / "machine.json", json.dumps(asdict(fingerprint), indent=1) + "\n")
+    found, left = run_tasks(tasks(folder), folder, minutes * 60 - (time.monotonic() - started))
+    for result in found:
+        click.echo(f"{result.status:12} {result.seconds:6.0f} s  {result.task}")
+    for name in left:
+        click.echo(f"{'left':12} {'':8}  {name}")
+    click.echo(f"results: {folder}")
+    sys.exit(_exit_code(found, left))
+
+
+def _exit_code(results: Sequence[Result], left: Sequence[str]) -> int:
+    if any(result.status != "ok" for result in results):
+        return ExitCode.FAILED
+    return ExitCode.INCOMPLETE if left else ExitCode.OK
+
+
+@main.command()
+@click.argument("model")
+@click.argument("plan")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The record's .json file.")
+def step(model: str, plan: str, output: Path) -> None:
+    """Distil MODEL, full-size with random weights, for two steps and record time and peak memory."""
+    from vdmini_bench.progress import quiet_libraries
+
+    quiet_libraries()
+    import torch
+
+    from vdmini_bench.distill_step import distill_step
+
+    record = distill_step(model, plan, torch.device("cuda"))
+    data: dict[str, Any] = record.to_json()
+    write_atomically(output, json.dumps(data, indent=1) + "\n")
+    click.echo(json.dumps(data))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Pictures of where a denoiser's time goes: stacked bars by stage, and blocks under the device's roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vdmini_bench.attribution import BlockTime
+    from vdmini_bench.ceilings import Ceiling
+
+OTHER = "#bbbbbb"
+
+
+def plot_stacks(blocks: Sequence[BlockTime], title: str, path: Path) -> None:
+    """Draw a bar a model, stacked by stage in the order that stages run: the medians of its blocks' milliseconds."""
+    # Figures of their own, not pyplot's: nothing global is touched and no screen is needed.
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    models, stages = (list(dict.fromkeys(getattr(each, name) for each in blocks)) for name in ("model", "stage"))
+    colours: dict[str, Any] = {
+        stage: colormaps["viridis"](place / max(1, len(stages) - 1)) for place, stage in enumerate(stages)
+    }
+    colours["outside"] = OTHER
+    figure = Figure(figsize=(9.0, 1.6 + 0.6 * len(models)), layout="constrained")
+    axes = figure.subplots()
+    ends = dict.fromkeys(models, 0.0)
+    for stage in stages:
+        widths = [sum(each.median_ms for each in blocks if (each.model, each.stage) == (m, stage)) for m in models]
+        axes.barh(models, widths, left=[*ends.values()], color=colours[stage], label=stage, edgecolor="white")
+        for model, width in zip(models, widths, strict=True):
+            ends[model] += width
+    axes.invert_yaxis()
+    axes.set_xlabel("ms in one denoiser pass, eager")
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def plot_roofline(blocks: Sequence[BlockTime], ceiling: Ceiling, title: str, path: Path) -> None:
+    """Draw each block's FLOP/s over its FLOPs a byte, under what the device's memory and its products allow."""
+    from matplotlib.figure import Figure
+
+    shown = [each for each in blocks if each.flops and each.bytes_moved and each.median_ms]
+    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    axes = figure.subplots()
+    intensities = [each.flops / each.bytes_moved for each in shown]
+    ridge = ceiling.flops_per_second / ceiling.bytes_per_second
+    low, high = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 3
+    roof = [(x, min(x * ceiling.bytes_per_second, ceiling.flops_per_second) / 1e12) for x in (low, ridge, high)]
+    axes.plot(*zip(*roof, strict=True), color="#333333", linewidth=1.2, label="measured ceilings")
+    for model, mark in zip(dict.fromkeys(each.model for each in shown), "osD^vP*X" * 4, strict=False):
+        own = [(x, each) for x, each in zip(intensities, shown, strict=True) if each.model == model]
+        axes.scatter([x for x, _ in own], [e.flops_per_second / 1e12 for _, e in own], s=18, marker=mark, label=model)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("FLOP a byte, if every operation reads and writes memory")
+    axes.set_ylabel("TFLOP/s")
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)

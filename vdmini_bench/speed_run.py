@@ -1,0 +1,75 @@
+"""Run a speed suite: an entry at a time, each written when it is done and read again where it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vdmini_bench.errors import NoDeviceError
+from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.progress import say
+from vdmini_bench.speed import time_models
+from vdmini_bench.speed_suite import EntrySpec, SpeedSuite, speed_lines, with_paper
+from vdmini_bench.store import key_of, write_atomically
+from vdmini_bench.table import markdown_table
+
+RECORD = "entry.json"
+TABLE = "speed.md"
+
+
+def run_speed_suite(suite: SpeedSuite, output: Path, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Time the entries named, or all, in the suite's order; the reports of all that are in the output folder then.
+
+    An entry that was timed before, as it is asked for now and on this machine, is read. After each, the table of all
+    is written anew.
+
+    Raises:
+        SuiteError: an entry is unknown or does not fit its model.
+        NoDeviceError: the profile is for a GPU, and torch sees none.
+    """
+    profile = suite.profile
+    for name in only:
+        suite.entry(name)
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise NoDeviceError(f"profile {suite.profile_name} is for a GPU, and torch sees none: take --profile cpu")
+    machine = take_fingerprint().machine_id
+    reports = []
+    for entry in profile.entries:
+        folder, identity = output / entry.name, _identity(suite, entry, machine)
+        record = _record(folder, identity)
+        if record is None and (not only or entry.name in only):
+            say(f"speed: {entry.name}")
+            record = _time(suite, entry, folder, identity)
+        if record is not None:
+            reports.append(record)
+            table = markdown_table(*speed_lines(reports))
+            write_atomically(output / TABLE, f"{table}\n")
+    return reports
+
+
+def _time(suite: SpeedSuite, entry: EntrySpec, folder: Path, identity: str) -> dict[str, Any]:
+    profile = suite.profile
+    report = time_models(entry.request(profile.dtype), torch.device(profile.device))
+    report.write(folder)
+    record = {**with_paper(report.to_json(), entry), "identity": identity}
+    # Last: what is in the folder without it is not complete.
+    write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _identity(suite: SpeedSuite, entry: EntrySpec, machine: str) -> str:
+    asked = asdict(entry.request(suite.profile.dtype))
+    return key_of([asked, suite.profile.device, machine, torch.__version__])
+
+
+def _record(folder: Path, identity: str) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if record.get("identity") == identity else None
