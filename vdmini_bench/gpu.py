@@ -41,7 +41,7 @@ def tasks(folder: Path) -> list[Task]:
     from vdmini_bench.speed_suite import load_speed_suite
 
     python = sys.executable
-    entries = [entry.name for entry in load_speed_suite(SUITE, "gpu").profile.entries]
+    entries = [*load_speed_suite(SUITE, "gpu").entries]
 
     def speed(entry: str, seconds: float) -> Task:
         command = (python, "-m", "vdmini_bench", "speed", str(SUITE), "--profile", "gpu", "--entry", entry)

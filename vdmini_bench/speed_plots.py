@@ -20,9 +20,8 @@ def plot_stacks(blocks: Sequence[BlockTime], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     models, stages = (list(dict.fromkeys(getattr(each, name) for each in blocks)) for name in ("model", "stage"))
-    colours: dict[str, Any] = {
-        stage: colormaps["viridis"](place / max(1, len(stages) - 1)) for place, stage in enumerate(stages)
-    }
+    shades, last = colormaps["viridis"], max(1, len(stages) - 1)
+    colours: dict[str, Any] = {stage: shades(place / last) for place, stage in enumerate(stages)}
     colours["outside"] = OTHER
     figure = Figure(figsize=(9.0, 1.6 + 0.6 * len(models)), layout="constrained")
     axes = figure.subplots()

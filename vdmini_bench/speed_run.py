@@ -32,19 +32,18 @@ def run_speed_suite(suite: SpeedSuite, output: Path, only: Sequence[str] = ()) -
         SuiteError: an entry is unknown or does not fit its model.
         NoDeviceError: the profile is for a GPU, and torch sees none.
     """
-    profile = suite.profile
     for name in only:
         suite.entry(name)
-    if profile.device == "cuda" and not torch.cuda.is_available():
-        raise NoDeviceError(f"profile {suite.profile_name} is for a GPU, and torch sees none: take --profile cpu")
+    if suite.device == "cuda" and not torch.cuda.is_available():
+        raise NoDeviceError(f"profile {suite.profile} is for a GPU, and torch sees none: take --profile cpu")
     machine = take_fingerprint().machine_id
     reports = []
-    for entry in profile.entries:
-        folder, identity = output / entry.name, _identity(suite, entry, machine)
+    for name, entry in suite.entries.items():
+        folder, identity = output / name, _identity(suite, entry, machine)
         record = _record(folder, identity)
-        if record is None and (not only or entry.name in only):
-            say(f"speed: {entry.name}")
-            record = _time(suite, entry, folder, identity)
+        if record is None and (not only or name in only):
+            say(f"speed: {name}")
+            record = _time(suite, name, folder, identity)
         if record is not None:
             reports.append(record)
             table = markdown_table(*speed_lines(reports))
@@ -52,19 +51,19 @@ def run_speed_suite(suite: SpeedSuite, output: Path, only: Sequence[str] = ()) -
     return reports
 
 
-def _time(suite: SpeedSuite, entry: EntrySpec, folder: Path, identity: str) -> dict[str, Any]:
-    profile = suite.profile
-    report = time_models(entry.request(profile.dtype), torch.device(profile.device))
+def _time(suite: SpeedSuite, name: str, folder: Path, identity: str) -> dict[str, Any]:
+    entry = suite.entry(name)
+    report = time_models(entry.request(suite.dtype), torch.device(suite.device))
     report.write(folder)
-    record = {**with_paper(report.to_json(), entry), "identity": identity}
+    record = {**with_paper(report.to_json(), name, entry), "identity": identity}
     # Last: what is in the folder without it is not complete.
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
     return record
 
 
 def _identity(suite: SpeedSuite, entry: EntrySpec, machine: str) -> str:
-    asked = asdict(entry.request(suite.profile.dtype))
-    return key_of([asked, suite.profile.device, machine, torch.__version__])
+    asked = asdict(entry.request(suite.dtype))
+    return key_of([asked, suite.device, machine, torch.__version__])
 
 
 def _record(folder: Path, identity: str) -> dict[str, Any] | None:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.speed_request import FEWEST_RUNS, SCOPES, Attention, Dtype, Scope, SpeedRequest
 from vdmini_bench.suite import Positive, Specification
 from vdmini_bench.yaml_document import Document, nearest_key
-
-
-class StudentSpec(Specification):
-    """A student: a rule or a plan file, and the widths of its VAE decoder where that is compressed too."""
-
-    plan: str
-    decoder: str | None = None
-
-    @field_validator("decoder")
-    @classmethod
-    def _widths(cls, decoder: str | None) -> str | None:
-        if decoder is not None and not re.fullmatch(r"\d+(,\d+)*", decoder):
-            raise PydanticCustomError("decoder", "write the channels of each stage, such as 512,448,96,32")
-        return decoder
 
 
 class PaperSpec(Specification):
@@ -47,11 +33,11 @@ class PaperSpec(Specification):
 
 
 class EntrySpec(Specification):
-    """One model to time beside its students."""
+    """One model to time beside its students: `plans` are rules or plan files, `decoder` their VAE decoder's widths."""
 
-    name: Annotated[str, Field(pattern="^[a-z0-9.-]+$")]
     model: str
-    students: Annotated[list[StudentSpec], Field(min_length=1)]
+    plans: Annotated[list[str], Field(min_length=1)]
+    decoder: Annotated[str, Field(pattern=r"^\d+(,\d+)*$")] | None = None
     frames: Positive
     size: Annotated[str, Field(pattern=r"^\d+x\d+$")]
     steps: Positive
@@ -66,20 +52,12 @@ class EntrySpec(Specification):
     attributed: bool = True
     paper: Annotated[list[PaperSpec], Field(default_factory=list)]
 
-    @field_validator("students")
-    @classmethod
-    def _one_decoder(cls, students: list[StudentSpec]) -> list[StudentSpec]:
-        if len({student.decoder for student in students}) > 1:
-            raise PydanticCustomError("students", "students of one entry have one decoder: make another entry")
-        return students
-
     def request(self, dtype: Dtype) -> SpeedRequest:
         """What to time."""
         height, width = map(int, self.size.split("x"))
-        decoder = self.students[0].decoder
         return SpeedRequest(
             model=self.model,
-            plans=tuple(student.plan for student in self.students),
+            plans=tuple(self.plans),
             random_weights=True,
             size=(height, width),
             frames=self.frames,
@@ -91,47 +69,34 @@ class EntrySpec(Specification):
             runs=self.runs,
             warmup=self.warmup,
             scopes=tuple(self.scopes),
-            decoder=None if decoder is None else tuple(map(int, decoder.split(","))),
+            decoder=None if self.decoder is None else tuple(map(int, self.decoder.split(","))),
             channels=self.channels,
             projected_steps=self.projected_steps,
             attributed=self.attributed,
         )
 
 
-class SpeedProfile(Specification):
-    """One setting of a speed suite."""
-
-    device: Literal["cuda", "cpu"]
-    dtype: Dtype
-    entries: Annotated[list[EntrySpec], Field(min_length=1)]
-
-    @field_validator("entries")
-    @classmethod
-    def _names_differ(cls, entries: list[EntrySpec]) -> list[EntrySpec]:
-        names = [entry.name for entry in entries]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise PydanticCustomError(
-                "entries", "entries that share a name: {names}: rename one", {"names": ", ".join(twice)}
-            )
-        return entries
-
-
-class SpeedSuite(Specification):
-    """A speed suite with one profile chosen."""
+@dataclass(frozen=True)
+class SpeedSuite:
+    """A speed suite with one profile chosen: its entries by name, in order of value."""
 
     name: str
-    version: Positive
-    profile_name: str
-    profile: SpeedProfile
+    profile: str
+    device: Literal["cuda", "cpu"]
+    dtype: Dtype
+    entries: dict[str, EntrySpec]
 
     def entry(self, name: str) -> EntrySpec:
         """The entry of that name; raises SuiteError where there is none."""
-        for entry in self.profile.entries:
-            if entry.name == name:
-                return entry
-        known = {entry.name: entry for entry in self.profile.entries}
-        raise SuiteError(f"profile {self.profile_name} has no entry {name!r}; {nearest_key(name, known)}")
+        if name not in self.entries:
+            raise SuiteError(f"profile {self.profile} has no entry {name!r}; {nearest_key(name, self.entries)}")
+        return self.entries[name]
+
+
+class _Profile(Specification):
+    device: Literal["cuda", "cpu"]
+    dtype: Dtype
+    entries: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
 class _Header(Specification):
@@ -152,19 +117,25 @@ def load_speed_suite(path: Path, profile: str | None = None) -> SpeedSuite:
     name = profile or header.default_profile
     if name not in header.profiles:
         raise SuiteError(f"{path}: no profile {name!r}; {nearest_key(name, header.profiles)}")
-    chosen = document.validate(SpeedProfile, document.resolve_profile(name), ("profiles", name))
-    return SpeedSuite(name=header.name, version=header.version, profile_name=name, profile=chosen)
+    chosen = document.validate(_Profile, document.resolve_profile(name), ("profiles", name))
+    entries = {}
+    for key, data in chosen.entries.items():
+        place = ("profiles", name, "entries", key)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", key):
+            raise SuiteError(f"{document.where(place)}: name entries with small letters, digits, dots and hyphens")
+        entries[key] = document.validate(EntrySpec, data, place)
+    return SpeedSuite(header.name, name, chosen.device, chosen.dtype, entries)
 
 
-def with_paper(report: dict[str, Any], entry: EntrySpec) -> dict[str, Any]:
-    """A report with the paper's numbers in its rows, marked as of other hardware."""
+def with_paper(report: dict[str, Any], name: str, entry: EntrySpec) -> dict[str, Any]:
+    """An entry's report under its name, with the paper's numbers in its rows, marked as of other hardware."""
     said: dict[str, list[dict[str, Any]]] = {}
     for each in entry.paper:
         said.setdefault(each.scope, []).append(
             {**each.model_dump(exclude={"scope"}), "ratio": each.ratio, "hardware": "other"}
         )
     rows = [{**row, "paper": said.get(row["scope"], [])} for row in report["rows"]]
-    return {**report, "entry": entry.name, "rows": rows}
+    return {**report, "entry": name, "rows": rows}
 
 
 def speed_lines(reports: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -108,7 +108,7 @@ def speed(suite: Path, profile: str | None, entries: tuple[str, ...], output: Pa
     if as_json:
         click.echo(json.dumps(reports))
         return
-    print_table(f"{chosen.name}, profile {chosen.profile_name}", *speed_lines(reports))
+    print_table(f"{chosen.name}, profile {chosen.profile}", *speed_lines(reports))
     for report in reports:
         for note in report["notes"]:
             click.echo(f"{report['entry']}: {note}")
