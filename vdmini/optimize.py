@@ -146,6 +146,9 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
     net: Any = denoiser
     whole = net.forward
     blocks = [*net.transformer_blocks, *net.single_transformer_blocks]
+    # Made once: compiled blocks are compiled again for every processor that they have not seen.
+    masked = [block.attn.processor for block in blocks]
+    unmasked = [_Unmasked(processor) for processor in masked]
 
     def forward(
         hidden_states: Tensor,
@@ -160,13 +163,12 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
         if shortest != longest or not bool(encoder_attention_mask[:, :longest].all()):
             return whole(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, *rest, **named)
         text, mask = encoder_hidden_states[:, :longest], encoder_attention_mask[:, :longest]
-        before = [block.attn.processor for block in blocks]
-        for block in blocks:
-            block.attn.processor = _Unmasked(block.attn.processor)
+        for block, processor in zip(blocks, unmasked, strict=True):
+            block.attn.processor = processor
         try:
             return whole(hidden_states, timestep, text, mask, *rest, **named)
         finally:
-            for block, processor in zip(blocks, before, strict=True):
+            for block, processor in zip(blocks, masked, strict=True):
                 block.attn.processor = processor
 
     net.forward = forward

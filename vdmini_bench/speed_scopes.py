@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -223,12 +224,15 @@ def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list
             handles.append(denoiser.register_forward_pre_hook(enter, with_kwargs=True))
     encode, step = run.vae.encode, run.scheduler.step
 
+    # Pipelines look at the signatures to learn what they may pass.
+    @wraps(encode)
     def timed_encode(*given: Any, **named: Any) -> Any:
         start = clock.mark()
         result = encode(*given, **named)
         clock.add("encoders", start, clock.mark())
         return result
 
+    @wraps(step)
     def noted_step(*given: Any, **named: Any) -> Any:
         result = step(*given, **named)
         # Each step replaces what the one before it noted: the stretch grows to the last.

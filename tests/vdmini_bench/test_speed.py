@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from pathlib import Path
@@ -21,17 +22,19 @@ from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_models
 from vdmini_bench.errors import BenchError
 from vdmini_bench.speed import SpeedReport, time_models
-from vdmini_bench.speed_models import attention_backend
+from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import SpeedRequest
 from vdmini_bench.speed_rows import verdict
 from vdmini_bench.speed_scopes import (
     ClipSize,
+    StretchClock,
     TimedClip,
     clip_call,
     decode_flops,
     default_size,
     denoiser_call,
     latent_size,
+    stretches,
 )
 from vdmini_bench.traffic import elements_by_block
 
@@ -139,6 +142,26 @@ def test_guidance_doubles_the_passes_and_the_pipeline_is_left_as_it_was(embedded
     assert "encode" not in vars(pipeline.vae)
     assert "step" not in vars(pipeline.scheduler)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.unet.modules())
+
+
+def test_the_student_leaves_the_teachers_pipeline_alone() -> None:
+    models = load_models(SpeedRequest("embedded/svd", ("vdmini",), decoder=(128, 64, 32)), CPU)
+    teacher, student = models["teacher"], models["vdmini"]
+    first: Any = teacher.pipeline
+    second: Any = student.pipeline
+    assert first.unet is teacher.denoiser
+    assert first.vae is teacher.vae
+    assert second.unet is student.denoiser
+    assert second.vae is student.vae
+    assert second.image_encoder is first.image_encoder
+    assert sum(map(torch.numel, second.vae.parameters())) < sum(map(torch.numel, first.vae.parameters()))
+
+
+def test_watched_pipelines_still_show_what_they_may_be_passed(embedded: VideoModel) -> None:
+    pipeline: Any = embedded.pipeline
+    expected = inspect.signature(pipeline.scheduler.step)
+    with stretches(pipeline, StretchClock(CPU)):
+        assert inspect.signature(pipeline.scheduler.step) == expected
 
 
 def test_a_slow_block_is_found_slow_and_blocks_add_up(embedded: VideoModel) -> None:
