@@ -23,7 +23,7 @@ def plot_stacks(blocks: Sequence[BlockTime], title: str, path: Path) -> None:
     shades, last = colormaps["viridis"], max(1, len(stages) - 1)
     colours: dict[str, Any] = {stage: shades(place / last) for place, stage in enumerate(stages)}
     colours["outside"] = OTHER
-    figure = Figure(figsize=(9.0, 1.6 + 0.6 * len(models)), layout="constrained")
+    figure = Figure(figsize=(9.0, 1.8 + 0.6 * len(models)), layout="constrained")
     axes = figure.subplots()
     ends = dict.fromkeys(models, 0.0)
     for stage in stages:
@@ -35,7 +35,7 @@ def plot_stacks(blocks: Sequence[BlockTime], title: str, path: Path) -> None:
     axes.set_xlabel("ms in one denoiser pass, eager")
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    figure.legend(frameon=False, fontsize=7, ncols=8, loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
