@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     )
     from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
     from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
-    from vdmini.optimize import Optimization as Optimization
-    from vdmini.optimize import optimize as optimize
+    from vdmini.optimization import Optimization as Optimization
+    from vdmini.optimization import optimize as optimize
     from vdmini.plan import PlanError as PlanError
     from vdmini.plan import PruningPlan as PruningPlan
     from vdmini.prune import apply_plan as apply_plan
@@ -45,7 +45,7 @@ _EXPORTS = {
     "ModelInput": "vdmini.blocks",
     "ModelLoadError": "vdmini.models",
     "ModelMixin": "diffusers",
-    "Optimization": "vdmini.optimize",
+    "Optimization": "vdmini.optimization",
     "PlanError": "vdmini.plan",
     "PruningPlan": "vdmini.plan",
     "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
@@ -60,7 +60,7 @@ _EXPORTS = {
     "feature_pairs": "vdmini.features",
     "load_model": "vdmini.models",
     "make_plan": "vdmini.rules",
-    "optimize": "vdmini.optimize",
+    "optimize": "vdmini.optimization",
     "save_student": "vdmini.checkpoint",
 }
 

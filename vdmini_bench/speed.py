@@ -147,7 +147,7 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
 
 def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> None:
     if request.optimized:
-        from vdmini.optimize import optimize
+        from vdmini.optimization import optimize
 
         for name, model in models.items():
             applied = optimize(model.pipeline if model.pipeline is not None else model.denoiser)

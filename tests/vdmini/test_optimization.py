@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import vdmini
 from vdmini.blocks import ModelInput
 from vdmini.models import ModelLoadError, family_of, pipeline_denoiser
-from vdmini.optimize import TOLERANCES
+from vdmini.optimization import TOLERANCES
 
 
 def inputs_of(denoiser: nn.Module) -> dict[str, Tensor]:
