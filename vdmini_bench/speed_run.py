@@ -14,6 +14,7 @@ from vdmini_bench.errors import NoDeviceError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.progress import say
 from vdmini_bench.speed import time_models
+from vdmini_bench.speed_rows import VERSION
 from vdmini_bench.speed_suite import EntrySpec, SpeedSuite, speed_lines, with_paper
 from vdmini_bench.store import key_of, write_atomically
 from vdmini_bench.table import markdown_table
@@ -63,7 +64,7 @@ def _time(suite: SpeedSuite, name: str, folder: Path, identity: str) -> dict[str
 
 def _identity(suite: SpeedSuite, entry: EntrySpec, machine: str) -> str:
     asked = asdict(entry.request(suite.dtype))
-    return key_of([asked, suite.device, machine, torch.__version__])
+    return key_of([asked, suite.device, machine, torch.__version__, VERSION])
 
 
 def _record(folder: Path, identity: str) -> dict[str, Any] | None:
