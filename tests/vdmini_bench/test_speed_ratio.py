@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from vdmini.models import block_graph, load_model
+from vdmini.models import VideoModel, block_graph, load_model
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini_bench.random_models import build_random
@@ -37,7 +37,7 @@ def test_the_measured_ratio_is_within_15_percent_of_the_flop_ratio(
     name: str, width: int, plan: str, size: ClipSize
 ) -> None:
     teacher = build_random(name, device=CPU, dtype=torch.float32, width=width)
-    student = type(teacher)(plan, teacher.family, apply_plan(teacher.denoiser, make_plan(teacher, plan)), None, None)
+    student = VideoModel(plan, teacher.family, apply_plan(teacher.denoiser, make_plan(teacher, plan)), None, None)
     latents = latent_size(teacher, size)
     flops = block_graph(teacher.denoiser, latents).flops / block_graph(student.denoiser, latents).flops
     calls = {"teacher": denoiser_call(teacher, size, CPU), "student": denoiser_call(student, size, CPU)}
@@ -54,7 +54,7 @@ def test_the_measured_ratio_is_within_15_percent_of_the_flop_ratio(
     pytest.fail(f"measured over FLOP speed-up: {', '.join(f'{ratio:.3f}' for ratio in found)}")
 
 
-def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call() -> None:
+def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline: Any = load_model("embedded/svd").pipeline
     inside: list[float] = []
     bare = type(pipeline).__call__
@@ -66,8 +66,7 @@ def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call()
         return result
 
     # The bare call is timed within the sampling: both see the same moment of the machine.
-    watched = type(pipeline.__class__.__name__, (type(pipeline),), {"__call__": timed})
-    pipeline.__class__ = watched
+    monkeypatch.setattr(type(pipeline), "__call__", timed)
     call = clip_call(pipeline, "svd", ClipSize(10, 32, 32, 12), None)
     shares = []
     for _ in range(ATTEMPTS):
@@ -75,4 +74,5 @@ def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call()
         call()
         whole = time.perf_counter() - started
         shares.append(whole / inside[-1] - 1)
+    assert len(inside) == ATTEMPTS
     assert min(shares) <= 0.02, shares
