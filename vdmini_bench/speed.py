@@ -131,12 +131,13 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
     blocks: list[BlockTime] = []
     rows: list[SpeedRow] = []
     total = len(scopes) * len(models) * (request.runs + request.warmup)
-    with attention_backend(request.attention), progress("time", total) as advance:
+    with attention_backend(request.attention):
         if request.attributed and not request.compiled:
             calls = {name: (each.denoiser, denoiser_call(each, size, device)) for name, each in models.items()}
             blocks = time_blocks(calls, costs, runs=max(3, request.runs // 2), warmup=1, device=device)
-        for scope in scopes:
-            rows += _time_scope(scope, request, models, size, flops, device, sensor, advance)
+        with progress("time", total) as advance:
+            for scope in scopes:
+                rows += _time_scope(scope, request, models, size, flops, device, sensor, advance)
     after = measure_ceiling(device, dtype)
     notes += _remarks(rows, ceiling, after, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

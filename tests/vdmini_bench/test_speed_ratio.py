@@ -29,7 +29,8 @@ ATTEMPTS = 5
 @pytest.mark.parametrize(
     ("name", "width", "plan", "size"),
     [
-        ("svd", 64, "vdmini", ClipSize(4, 192, 192, 1)),
+        ("svd", 64, "vdmini", ClipSize(4, 256, 256, 1)),
+        ("t2v-turbo-v2", 64, "vdmini", ClipSize(4, 192, 192, 1)),
         ("hunyuanvideo", 256, "every-nth:n=5", ClipSize(5, 128, 128, 1)),
     ],
 )
