@@ -141,6 +141,26 @@ class _Unmasked:
         return self.processor(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb)
 
 
+class _RememberedLength:
+    """How many tokens all texts of a mask have, looked up once a clip: reading it makes a GPU's queue run empty."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._version = 0
+        self._length: int | None = None
+
+    def of(self, mask: Tensor) -> int | None:
+        """The length of every text; None where they differ, or where padding is not at the end."""
+        # Tensors made in inference mode do not count their changes; a pipeline's mask has none from step to step.
+        version = 0 if mask.is_inference() else mask._version
+        if mask is not self._mask or version != self._version:
+            lengths = mask.sum(dim=1)
+            shortest, longest = int(lengths.min()), int(lengths.max())
+            alike = shortest == longest and bool(mask[:, :longest].all())
+            self._mask, self._version, self._length = mask, version, longest if alike else None
+        return self._length
+
+
 def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> None:
     """Cut the text to its own tokens where all clips of a batch have as many, and then attend without a mask."""
     net: Any = denoiser
@@ -149,6 +169,7 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
     # Made once: compiled blocks are compiled again for every processor that they have not seen.
     masked = [block.attn.processor for block in blocks]
     unmasked = [_Unmasked(processor) for processor in masked]
+    remembered = _RememberedLength()
 
     def forward(
         hidden_states: Tensor,
@@ -158,11 +179,10 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
         *rest: Any,
         **named: Any,
     ) -> Any:
-        lengths = encoder_attention_mask.sum(dim=1)
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest != longest or not bool(encoder_attention_mask[:, :longest].all()):
+        length = remembered.of(encoder_attention_mask)
+        if length is None:
             return whole(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, *rest, **named)
-        text, mask = encoder_hidden_states[:, :longest], encoder_attention_mask[:, :longest]
+        text, mask = encoder_hidden_states[:, :length], encoder_attention_mask[:, :length]
         for block, processor in zip(blocks, unmasked, strict=True):
             block.attn.processor = processor
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -110,6 +110,33 @@ def _rows(model: str, costs: BlockCosts, samples: Mapping[str, list[float]]) -> 
         if block.name in samples
     ]
     return [*rows, BlockTime(model, OUTSIDE, OUTSIDE, tuple(samples[OUTSIDE]), 0, 0)]
+
+
+def stage_lines(blocks: Sequence[BlockTime], ceiling: float) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a stage and model for people.
+
+    Stages are numbered in each model for itself, so that no student's stage is set against the teacher's of its name.
+    """
+    header = ["stage", "model", "ms", "of the pass", "TFLOP", "TFLOP/s", "of the ceiling"]
+    stages, models = (list(dict.fromkeys(getattr(each, name) for each in blocks)) for name in ("stage", "model"))
+    passes = {model: _together(each for each in blocks if each.model == model) for model in models}
+    lines = []
+    for stage in stages:
+        for model in models:
+            time, flops = _together(each for each in blocks if (each.stage, each.model) == (stage, model))
+            if not time:
+                continue
+            rate = 1000 * flops / time
+            line = [stage, model, f"{time:.4g}", f"{time / passes[model][0]:.1%}"]
+            line += [f"{flops / 1e12:.4g}", f"{rate / 1e12:.4g}", f"{rate / ceiling:.1%}"] if flops else ["-"] * 3
+            lines.append(line)
+    return header, lines
+
+
+def _together(blocks: Iterable[BlockTime]) -> tuple[float, int]:
+    """Milliseconds and FLOPs of several blocks."""
+    listed = [*blocks]
+    return sum(each.median_ms for each in listed), sum(each.flops for each in listed)
 
 
 @contextmanager

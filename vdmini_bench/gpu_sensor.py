@@ -60,8 +60,8 @@ class GpuSensor:
     def _ask(self, question: Callable[[], Value]) -> Value | None:
         try:
             return question()
-        except self._nvml.NVMLError:
-            # Not every card and driver answers every question.
+        except (self._nvml.NVMLError, AttributeError):
+            # Not every card and driver answers every question, and old bindings do not know them all.
             return None
 
 
@@ -99,10 +99,11 @@ class SensorWatch:
         if self._sensor is not None and self._before is not None:
             self.states.setdefault(model, []).append((self._before, self._sensor.read()))
 
-    def summary(self, model: str, median_ms: float) -> dict[str, Any]:
+    def summary(self, model: str, median_ms: float, whole_runs: bool = True) -> dict[str, Any]:
         """Clocks before and after each of a model's runs, what held the card back, and joules a run.
 
-        All None without a sensor; energy also for runs shorter than 0.2 s, which its counter cannot tell apart.
+        All None without a sensor; energy also for runs shorter than 0.2 s, which its counter cannot tell apart, and for
+        what is but a part of the runs.
         """
         pairs = self.states.get(model, [])
         if not pairs:
@@ -113,7 +114,7 @@ class SensorWatch:
             for before, after in pairs
             if after.energy_mj is not None and before.energy_mj is not None
         ]
-        measurable = len(spent) == len(pairs) and median_ms >= SHORTEST_ENERGY_MS
+        measurable = whole_runs and len(spent) == len(pairs) and median_ms >= SHORTEST_ENERGY_MS
         return {
             "clock_mhz_before": [before.clock_mhz for before, _ in pairs],
             "clock_mhz_after": [after.clock_mhz for _, after in pairs],

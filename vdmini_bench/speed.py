@@ -22,6 +22,7 @@ from vdmini_bench.speed_models import attention_backend, compile_denoiser, load_
 from vdmini_bench.speed_request import STEPS, TEACHER, Scope, SpeedRequest
 from vdmini_bench.speed_rows import SpeedRow, make_rows, projected, scores_of
 from vdmini_bench.speed_scopes import (
+    STRETCHES,
     ClipSize,
     TimedClip,
     clip_call,
@@ -200,10 +201,10 @@ def _time_scope(
         rows += projected(rows, request.projected_steps)
     if scope == "end_to_end":
         inside = _stretches(calls, request.runs)
-        for stretch in ("encoders", "steps"):
+        for stretch in STRETCHES:
             found = [timing for timing in inside if timing.scope == stretch]
             if found:
-                rows += make_rows(found, flops, SensorWatch(None), TEACHER, with_memory=False)
+                rows += make_rows(found, flops, watch, TEACHER, whole_runs=False)
     return rows
 
 
@@ -246,7 +247,7 @@ def _flops(
 def _remarks(rows: list[SpeedRow], before: Ceiling, after: Ceiling, device: torch.device) -> list[str]:
     remarks = []
     if device.type == "cuda" and all(row.sensor["throttled_by"] is None for row in rows):
-        remarks.append("clocks and throttling unknown: pip install nvidia-ml-py")
+        remarks.append("clocks and throttling unknown: NVML does not tell; pip install nvidia-ml-py if it is not there")
     reasons = sorted({reason for row in rows for reason in row.sensor["throttled_by"] or ()})
     if reasons:
         remarks.append(f"THROTTLED by {', '.join(reasons)} in at least one run: the times are not this card's best")

@@ -59,22 +59,26 @@ def make_rows(
     flops: Mapping[tuple[str, str], int],
     watch: SensorWatch,
     teacher: str,
-    with_memory: bool = True,
+    whole_runs: bool = True,
 ) -> list[SpeedRow]:
-    """The rows of one scope's timings, the teacher's among them; `flops` are by model and scope."""
+    """The rows of one scope's timings, the teacher's among them; `flops` are by model and scope.
+
+    Without `whole_runs` the timings are of stretches inside the runs that `watch` saw, which tells no memory or energy
+    of theirs.
+    """
     reference = next(timing for timing in timings if timing.model == teacher)
     rows = []
     for timing in timings:
         place = (timing.model, timing.scope)
         row = SpeedRow(
             timing=timing,
-            peak_bytes=timing.peak_bytes if with_memory else None,
+            peak_bytes=timing.peak_bytes if whole_runs else None,
             flops=flops.get(place),
             speedup=None,
             speedup_ci=None,
             flop_speedup=None,
             verdict="",
-            sensor=watch.summary(timing.model, timing.median_ms),
+            sensor=watch.summary(timing.model, timing.median_ms, whole_runs),
         )
         if timing is not reference:
             ratio, low, high = speedup_interval(reference, timing)
@@ -88,6 +92,11 @@ def make_rows(
             )
         rows.append(row)
     return rows
+
+
+def marked(said: str, throttled_by: Sequence[str] | None) -> str:
+    """A row's verdict for people, marked where the card was held back."""
+    return ", ".join(filter(None, (said, "THROTTLED" if throttled_by else ""))) or "-"
 
 
 def verdict(low: float, high: float) -> str:
@@ -150,7 +159,7 @@ def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:
                 _number(row.speedup),
                 "-" if row.speedup_ci is None else f"{row.speedup_ci[0]:.3f} to {row.speedup_ci[1]:.3f}",
                 _number(row.flop_speedup),
-                row.verdict or "-",
+                marked(row.verdict, data["throttled_by"]),
             ]
         )
     return header, lines

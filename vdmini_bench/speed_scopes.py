@@ -37,6 +37,8 @@ COMPRESSION: dict[str, tuple[int, int | None]] = {
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 DENOISERS = ("unet", "transformer", "transformer_2")
 IMAGE_FAMILIES = ("svd",)
+# Inside a clip, in their order.
+STRETCHES = ("encoders", "vae_encode", "steps")
 
 
 @dataclass(frozen=True)
@@ -202,12 +204,10 @@ class StretchClock:
 
 @contextmanager
 def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list[int]]:
-    """While active, a clip of the pipeline notes `encoders` and `steps` in the clock.
+    """While active, a clip of the pipeline notes `STRETCHES` in the clock; the value gets each pass's batch size.
 
-    The value gets the batch size of every denoiser pass.
-
-    `encoders`: text and image encoders, and the VAE's encoder. `steps`: from the start of the first denoiser pass to
-    the end of the last scheduler step.
+    `encoders` are those of texts and images, `vae_encode` the VAE's, `steps` lasts from the start of the first denoiser
+    pass to the end of the last scheduler step.
     """
     run: Any = pipeline
     handles, begun, batches = [], list[Any](), list[int]()
@@ -229,7 +229,7 @@ def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list
     def timed_encode(*given: Any, **named: Any) -> Any:
         start = clock.mark()
         result = encode(*given, **named)
-        clock.add("encoders", start, clock.mark())
+        clock.add("vae_encode", start, clock.mark())
         return result
 
     @wraps(step)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.speed_request import FEWEST_RUNS, SCOPES, Attention, Dtype, Scope, SpeedRequest
+from vdmini_bench.speed_rows import marked
 from vdmini_bench.suite import Positive, Specification
 from vdmini_bench.yaml_document import Document, nearest_key
 
@@ -161,7 +162,7 @@ def speed_lines(reports: list[dict[str, Any]]) -> tuple[list[str], list[list[str
                     f"{low:.3f} to {high:.3f}",
                     "-" if row["flop_speedup"] is None else f"x{row['flop_speedup']:.3f}",
                     paper or "-",
-                    row["verdict"],
+                    marked(row["verdict"], row["throttled_by"]),
                 ]
             )
     return header, lines

@@ -11,6 +11,7 @@ from tiny_clips import same, svd_pipeline, svd_unet, weights
 from tiny_transformers import TINY, real_inputs
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vdmini
 from vdmini.blocks import ModelInput
@@ -29,6 +30,18 @@ def inputs_of(denoiser: nn.Module) -> dict[str, Tensor]:
         values[name] = torch.randn(shape.shape, generator=generator).to(next(denoiser.parameters()).dtype)
     values["timestep"] = torch.tensor([300.0, 700.0])
     return values
+
+
+class CountedReads(TorchDispatchMode):
+    """Counts the values of tensors that Python asks for while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return func(*args, **(kwargs or {}))
 
 
 def unet_pipelines() -> dict[str, Callable[[], Any]]:
@@ -104,6 +117,27 @@ def test_hunyuanvideo_without_padding_draws_the_same(lengths: tuple[int, int]) -
     assert seen == [5 if lengths == (5, 5) else mask.shape[1]]
     done.undo()
     assert torch.equal(run(denoiser, inputs), expected)
+
+
+def test_the_length_of_a_text_is_read_once_a_clip_and_again_when_its_mask_changes() -> None:
+    tiny = TINY["hunyuanvideo"]
+    denoiser = tiny.build_denoiser()
+    inputs = real_inputs(tiny, denoiser)
+    mask = torch.zeros_like(inputs["encoder_attention_mask"])
+    mask[:, :5] = True
+    inputs["encoder_attention_mask"] = mask
+    vdmini.optimize(denoiser)
+    seen: list[int] = []
+    denoiser.context_embedder.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    with CountedReads() as first:
+        run(denoiser, inputs)
+    with CountedReads() as second:
+        run(denoiser, inputs)
+    assert first.count > 0
+    assert second.count == 0, "a value that is read makes a GPU's queue run empty"
+    mask[:, :7] = True
+    run(denoiser, inputs)
+    assert seen == [5, 5, 7]
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox-2b", "ltx", "mochi"])

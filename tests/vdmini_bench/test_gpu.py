@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_a_task_that_overruns_is_stopped_and_says_what_it_had_printed(tmp_path: 
     assert "begun" in results[0].tail
     assert results[0].seconds < 30
     assert json.loads((tmp_path / "slow.json").read_text())["status"] == "out of time"
+
+
+def test_a_task_that_is_stopped_takes_the_processes_it_started_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "still here"
+    inner = f"import time; time.sleep(3); open({str(note)!r}, 'w')"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}]); time.sleep(60)"
+    results, _ = run_tasks([python("parent", code, seconds=0.1)], tmp_path, 1.5)
+    assert results[0].status == "out of time"
+    time.sleep(2.5)
+    assert not note.exists()
 
 
 def test_every_task_is_there_once_and_names_what_exists() -> None:

@@ -83,6 +83,20 @@ def test_energy_is_not_told_for_short_runs_or_by_a_card_that_does_not_count_it()
     assert silent["clock_mhz_after"] == [1970, 1960]
 
 
+def test_a_part_of_the_runs_has_their_clocks_and_no_energy_of_its_own() -> None:
+    found = watched(Card(0b100)).summary("teacher", 500.0, whole_runs=False)
+    assert found["energy_j"] is None
+    assert found["clock_mhz_before"] == [1975, 1965]
+    assert found["throttled_by"] == ["power cap"]
+
+
+def test_old_bindings_that_lack_a_question_leave_its_answer_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Card, "nvmlDeviceGetCurrentClocksEventReasons")
+    found = watched(Card()).summary("teacher", 500.0)
+    assert found["throttled_by"] is None
+    assert found["clock_mhz_before"] == [1975, 1965]
+
+
 def test_without_a_sensor_everything_is_unknown_rather_than_fine() -> None:
     watch = SensorWatch(None)
     watch.before("teacher")

@@ -16,7 +16,7 @@ from torch import nn
 
 from vdmini.models import OFFICIAL, VideoModel, block_graph, family_named, load_model
 from vdmini.vae import prune_decoder
-from vdmini_bench.attribution import OUTSIDE, block_costs, time_blocks
+from vdmini_bench.attribution import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
 from vdmini_bench.ceilings import measure_ceiling
 from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_models
@@ -26,6 +26,7 @@ from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import SpeedRequest
 from vdmini_bench.speed_rows import verdict
 from vdmini_bench.speed_scopes import (
+    STRETCHES,
     ClipSize,
     StretchClock,
     TimedClip,
@@ -57,7 +58,10 @@ def embedded() -> VideoModel:
 @pytest.fixture(scope="module")
 def report() -> SpeedReport:
     return time_models(
-        SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=4, steps=2, warmup=1, projected_steps=25), CPU
+        SpeedRequest(
+            "embedded/svd", ("vdmini",), size=(32, 32), frames=2, steps=2, runs=4, warmup=1, projected_steps=25
+        ),
+        CPU,
     )
 
 
@@ -66,9 +70,9 @@ def rows_by_place(report: SpeedReport) -> dict[tuple[str, str], Any]:
 
 
 def test_every_scope_of_every_model_keeps_every_sample(report: SpeedReport) -> None:
-    scopes = {"denoiser", "steps_projected", "vae_decode", "end_to_end", "encoders", "steps"}
+    scopes = {"denoiser", "steps_projected", "vae_decode", "end_to_end", "encoders", "vae_encode", "steps"}
     assert {*rows_by_place(report)} == {(model, scope) for model in ("teacher", "vdmini") for scope in scopes}
-    assert {len(row.timing.samples_ms) for row in report.rows} == {10}
+    assert {len(row.timing.samples_ms) for row in report.rows} == {4}
     assert all(sample > 0 for row in report.rows for sample in row.timing.samples_ms)
 
 
@@ -76,9 +80,10 @@ def test_the_stretches_of_a_clip_lie_inside_it(report: SpeedReport) -> None:
     rows = rows_by_place(report)
     for model in ("teacher", "vdmini"):
         whole = rows[model, "end_to_end"].timing.samples_ms
-        parts = [rows[model, stretch].timing.samples_ms for stretch in ("encoders", "steps")]
-        for clip, encoders, steps in zip(whole, *parts, strict=True):
-            assert 0 < encoders + steps < clip
+        parts = [rows[model, stretch].timing.samples_ms for stretch in STRETCHES]
+        for clip, *stretches_of_clip in zip(whole, *parts, strict=True):
+            assert min(stretches_of_clip) > 0
+            assert sum(stretches_of_clip) < clip
 
 
 def test_flops_are_those_of_the_blocks_and_of_the_passes_that_were_made(report: SpeedReport) -> None:
@@ -117,7 +122,9 @@ def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedRepo
 
 def test_a_model_against_itself_shows_no_difference(tmp_path: Path) -> None:
     # Two names of one network: the plan takes nothing.
-    asked = SpeedRequest("embedded/svd", ("none",), size=(32, 32), frames=2, steps=1, scopes=("denoiser",), runs=30)
+    asked = SpeedRequest(
+        "embedded/svd", ("none",), size=(32, 32), frames=2, steps=1, scopes=("denoiser",), runs=20, attributed=False
+    )
     for _ in range(5):
         same = time_models(asked, CPU)
         if same.rows[1].verdict == "no difference shown":
@@ -181,6 +188,23 @@ def test_a_slow_block_is_found_slow_and_blocks_add_up(embedded: VideoModel) -> N
     assert sum(block.flops for block in blocks) == block_graph(denoiser, latent_size(embedded, SMALL)).flops
     assert by_name[OUTSIDE].flops == 0
     assert {len(block.samples_ms) for block in blocks} == {3}
+
+
+def test_stages_beside_each_other_by_hand() -> None:
+    def block(model: str, name: str, stage: str, milliseconds: float, flops: int) -> BlockTime:
+        return BlockTime(model, name, stage, (milliseconds,), flops, 1)
+
+    teacher = [block("teacher", "D.0.0", "D.0", 3, 4 * 10**9), block("teacher", "D.0.1", "D.0", 3, 2 * 10**9)]
+    teacher += [block("teacher", "Mid", "Mid", 2, 10**9), block("teacher", OUTSIDE, OUTSIDE, 2, 0)]
+    student = [block("vdmini", "D.0.0", "D.0", 4, 4 * 10**9), block("vdmini", OUTSIDE, OUTSIDE, 1, 0)]
+    _, lines = stage_lines([*teacher, *student], ceiling=4e12)
+    assert lines == [
+        ["D.0", "teacher", "6", "60.0%", "0.006", "1", "25.0%"],
+        ["D.0", "vdmini", "4", "80.0%", "0.004", "1", "25.0%"],
+        ["Mid", "teacher", "2", "20.0%", "0.001", "0.5", "12.5%"],
+        [OUTSIDE, "teacher", "2", "20.0%", "-", "-", "-"],
+        [OUTSIDE, "vdmini", "1", "20.0%", "-", "-", "-"],
+    ]
 
 
 def test_traffic_of_a_linear_layer_by_hand() -> None:
@@ -267,10 +291,18 @@ def test_compiling_leaves_hooks_outside_and_is_said(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch, "compile", as_it_is)
     asked = SpeedRequest(
-        "embedded/svd", ("vdmini",), size=(32, 32), frames=2, steps=1, scopes=("end_to_end",), compiled=True
+        "embedded/svd",
+        ("vdmini",),
+        size=(32, 32),
+        frames=2,
+        steps=1,
+        scopes=("end_to_end",),
+        compiled=True,
+        runs=2,
+        warmup=1,
     )
     report = time_models(asked, CPU)
     assert len(compiled) == 2, "the teacher too"
     assert not report.blocks
     assert "compiled" in report.protocol
-    assert {row.timing.scope for row in report.rows} == {"end_to_end", "encoders", "steps"}
+    assert {row.timing.scope for row in report.rows} == {"end_to_end", *STRETCHES}

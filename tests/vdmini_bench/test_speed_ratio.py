@@ -29,15 +29,15 @@ ATTEMPTS = 5
 @pytest.mark.parametrize(
     ("name", "width", "plan", "size"),
     [
-        ("svd", 64, "vdmini", ClipSize(4, 256, 256, 1)),
-        ("t2v-turbo-v2", 64, "vdmini", ClipSize(4, 192, 192, 1)),
+        ("svd", 64, "vdmini", ClipSize(3, 256, 256, 1)),
+        ("t2v-turbo-v2", 64, "vdmini", ClipSize(3, 192, 192, 1)),
         ("hunyuanvideo", 256, "every-nth:n=5", ClipSize(5, 128, 128, 1)),
     ],
 )
 def test_the_measured_ratio_is_within_15_percent_of_the_flop_ratio(
     name: str, width: int, plan: str, size: ClipSize
 ) -> None:
-    teacher = build_random(name, device=CPU, dtype=torch.float32, width=width)
+    teacher = build_random(name, device=CPU, dtype=torch.float32, width=width, with_pipeline=False)
     student = VideoModel(plan, teacher.family, apply_plan(teacher.denoiser, make_plan(teacher, plan)), None, None)
     latents = latent_size(teacher, size)
     flops = block_graph(teacher.denoiser, latents).flops / block_graph(student.denoiser, latents).flops
@@ -75,5 +75,7 @@ def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call(m
         call()
         whole = time.perf_counter() - started
         shares.append(whole / inside[-1] - 1)
-    assert len(inside) == ATTEMPTS
-    assert min(shares) <= 0.02, shares
+        if shares[-1] <= 0.02:
+            break
+    assert len(inside) == len(shares)
+    assert shares[-1] <= 0.02, shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def test_the_table_has_a_cell_for_every_column() -> None:
     header, lines = row_lines([*rows(), *projected(rows(), 50)])
     assert {len(line) for line in lines} == {len(header)}
     assert lines[1][header.index("verdict")] == "faster"
+
+
+def test_a_row_of_a_card_that_was_held_back_is_marked() -> None:
+    held = replace(rows()[1], sensor={**rows()[1].sensor, "throttled_by": ["power cap"]})
+    header, lines = row_lines([rows()[0], held, replace(held, verdict="")])
+    assert [line[header.index("verdict")] for line in lines] == ["-", "faster, THROTTLED", "THROTTLED"]
 
 
 def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(

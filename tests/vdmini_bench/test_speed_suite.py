@@ -50,7 +50,7 @@ def test_the_sizes_are_the_papers(suite: SpeedSuite) -> None:
 
 
 def report(speedup: float | None) -> dict[str, object]:
-    row = {"scope": "end_to_end", "median_ms": 10.0, "flop_speedup": 2.0, "verdict": "faster"}
+    row = {"scope": "end_to_end", "median_ms": 10.0, "flop_speedup": 2.0, "verdict": "faster", "throttled_by": None}
     teacher = {**row, "model": "teacher", "speedup": None, "speedup_ci": None}
     return {"notes": [], "rows": [teacher, {**row, "model": "vdmini", "speedup": speedup, "speedup_ci": [1.9, 2.2]}]}
 

@@ -124,17 +124,16 @@ class VideoCrafterPipeline(DiffusionPipeline):
         motion_fraction: float,
     ) -> Tensor:
         config, context = self.unet.config, self._encode_text(prompt)
+        # Here and below on the CPU: schedulers look timesteps up, and on a GPU that waits for all that is queued.
         self.scheduler.set_timesteps(
-            timesteps=consistency_timesteps(steps),
-            original_inference_steps=CONSISTENCY_STEPS,
-            device=latents.device,
+            timesteps=consistency_timesteps(steps), original_inference_steps=CONSISTENCY_STEPS, device="cpu"
         )
         for timestep in self.progress_bar(self.scheduler.timesteps):
             motion = motion_guidance if timestep >= 1000 * (1 - motion_fraction) else 0.0
             scales = {"timestep_cond": guidance, "motion_cond": motion}
             widths = {"timestep_cond": config.time_cond_dim, "motion_cond": config.motion_cond_dim}
             conditions = {
-                name: guidance_embedding(torch.full((len(latents),), scales[name]), width).to(context)
+                name: guidance_embedding(latents.new_full((len(latents),), scales[name]), width).to(context)
                 for name, width in widths.items()
                 if width
             }
@@ -153,7 +152,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
         eta: float,
     ) -> Tensor:
         context = torch.cat([self._encode_text([""] * len(prompt)), self._encode_text(prompt)])
-        self.scheduler.set_timesteps(steps, device=latents.device)
+        self.scheduler.set_timesteps(steps, device="cpu")
         for timestep in self.progress_bar(self.scheduler.timesteps):
             without, with_text = self._predict(torch.cat([latents, latents]), timestep, context, fps, {}).chunk(2)
             noise = without + guidance * (with_text - without)
@@ -168,7 +167,9 @@ class VideoCrafterPipeline(DiffusionPipeline):
     def _predict(
         self, latents: Tensor, timestep: Tensor, context: Tensor, fps: int, conditions: dict[str, Tensor]
     ) -> Tensor:
-        noise: Tensor = self.unet(latents.to(context), timestep, context, fps=fps, **conditions).sample
+        # Filled in on the device, where copying a number to it would wait too.
+        time, rate = (torch.full((), int(value), device=latents.device) for value in (timestep, fps))
+        noise: Tensor = self.unet(latents.to(context), time, context, fps=rate, **conditions).sample
         return noise.float()
 
     def _encode_text(self, prompt: Sequence[str]) -> Tensor:

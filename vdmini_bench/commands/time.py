@@ -61,6 +61,7 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
     quiet_libraries()
     import torch
 
+    from vdmini_bench.attribution import stage_lines
     from vdmini_bench.speed import time_models
     from vdmini_bench.speed_rows import row_lines
     from vdmini_bench.table import print_table
@@ -77,6 +78,8 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
         return
     print_table(f"{report.request.model}, {report.protocol}", *row_lines(report.rows))
     before = report.ceiling
+    if report.blocks:
+        print_table("one eager denoiser pass by stage", *stage_lines(report.blocks, before.flops_per_second))
     click.echo(
         f"ceiling here: {before.flops_per_second / 1e12:.4g} TFLOP/s in {before.dtype} products,"
         f" {before.bytes_per_second / 1e9:.4g} GB/s of memory"
