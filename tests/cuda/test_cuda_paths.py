@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vdmini.importance import block_seconds
-from vdmini.models import VideoModel, load_model
+from vdmini.models import load_model
 from vdmini.sample import ClipRequest, SampleSettings, sample_clips
 from vdmini_bench.doctor import examine
 from vdmini_bench.estimation import available_bytes
@@ -18,32 +18,28 @@ from vdmini_bench.metrics.i3d import InceptionI3d
 from vdmini_bench.speed_scopes import ClipSize, denoiser_inputs, latent_size
 from vdmini_bench.workers import choose_workers
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 PICTURE = np.linspace(0, 255, 32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
-CLIPS = {
-    "embedded/svd": ([ClipRequest(f"clip{seed}", seed, PICTURE) for seed in range(2)], SampleSettings(4, 4, 32, 32)),
-    "embedded/t2v": (
-        [ClipRequest(f"clip{seed}", seed, prompt="a red circle moves right") for seed in range(2)],
-        SampleSettings(4, 4, 32, 32),
-    ),
-}
+REQUESTS = [ClipRequest(f"clip{seed}", seed, PICTURE) for seed in range(2)]
+SETTINGS = SampleSettings(steps=4, frames=4, height=32, width=32)
 
 
-@pytest.mark.parametrize("source", [*CLIPS])
-def test_a_clips_noise_is_the_same_on_every_device(source: str, cuda: torch.device) -> None:
-    found = [
-        sample_clips(load_model(source, device=device).pipeline, *CLIPS[source]).astype(int)
+def test_a_clips_noise_is_the_same_on_every_device(cuda: torch.device) -> None:
+    first, second = (
+        sample_clips(load_model("embedded/svd", device=device).pipeline, REQUESTS, SETTINGS).astype(int)
         for device in (torch.device("cpu"), cuda)
-    ]
-    # Rounding, and TF32 where a card has it; another noise would be tens of grey levels away.
-    assert np.abs(found[0] - found[1]).mean() < 2
-    assert np.abs(found[0][0] - found[0][1]).mean() > 2
+    )
+    # Rounding, and TF32 where a card has it; clips of other noise differ by more.
+    between_seeds = np.abs(first[0] - first[1]).mean()
+    assert np.abs(first - second).mean() < between_seeds / 4
 
 
-@pytest.mark.parametrize("source", [*CLIPS])
-def test_models_for_use_are_on_the_gpu_where_there_is_one(source: str, cuda: torch.device) -> None:
-    model: VideoModel = load_for_use(source, "bfloat16")
+def test_models_for_use_are_on_the_gpu_where_there_is_one(cuda: torch.device) -> None:
+    model = load_for_use("embedded/svd", "bfloat16")
     assert all(weight.device.type == cuda.type for weight in model.denoiser.parameters())
-    assert sample_clips(model.pipeline, *CLIPS[source]).std() > 0
+    assert sample_clips(model.pipeline, REQUESTS, SETTINGS).std() > 0
 
 
 def test_features_of_clips_are_those_of_the_cpu(cuda: torch.device) -> None:

@@ -21,6 +21,9 @@ from vdmini_bench.speed_request import Attention, SpeedRequest
 from vdmini_bench.speed_scopes import ClipSize, StretchClock, denoiser_call, denoiser_inputs, latent_size
 from vdmini_bench.timing import peak_memory, time_once
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 NARROW = {"svd": 64, "t2v-turbo-v2": 64, "hunyuanvideo": 256}
 CLIPS = {
     "svd": ClipSize(4, 128, 128, 1),
