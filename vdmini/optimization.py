@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vdmini.attention_kernels import fastest_first, preferring
 from vdmini.models import family_of, pipeline_denoiser
 
 if TYPE_CHECKING:
@@ -39,10 +41,11 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
     - Queries, keys and values of self-attention come from one product; the weights stay in memory once.
     - HunyuanVideo reads no padding of its text, for one clip at a time, and so needs no mask, which keeps the fast
       kernels of attention away.
-    - A UNet's and its VAE's convolutions get channels-last weights on a GPU in a small format.
+    - On a GPU in a small format, attention tries the kernels in the order of the time that each was seen to take there,
+      and a UNet's and its VAE's convolutions get channels-last weights.
     - VAEs of single frames decode a frame at a time: less memory, the same pixels.
-    - With `compiled`, torch compiles the repeated blocks of a transformer or the whole of a UNet; the first passes of
-      each size then take minutes.
+    - With `compiled`, torch compiles the repeated blocks of HunyuanVideo, Wan and LTX-Video, and whole passes of the
+      others; the first passes of each size then take minutes.
 
     A pass of the denoiser changes by no more than `TOLERANCES` of its largest output for its dtype. Compare a teacher
     and a student only where both are optimized, or neither. Call `undo` before saving: fused weights have other names.
@@ -59,7 +62,8 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
         _drop_text_padding(denoiser, undo)
         measures.append("text without padding")
     weight = next(denoiser.parameters())
-    if weight.is_cuda and weight.dtype in (torch.float16, torch.bfloat16) and family in CHANNELS_LAST_FAMILIES:
+    small_on_gpu = weight.is_cuda and weight.dtype in (torch.float16, torch.bfloat16)
+    if small_on_gpu and family in CHANNELS_LAST_FAMILIES:
         part: Any
         for part in (denoiser, vae):
             if part is not None:
@@ -71,14 +75,44 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
         undo.append(vae.disable_slicing)
         measures.append("VAE decode a frame or clip at a time")
     if compiled:
-        _compile(denoiser, undo)
+        undo.append(compile_denoiser(denoiser))
         measures.append("compiled")
+    if small_on_gpu:
+        order = fastest_first(weight.device, weight.dtype, _head_dim(denoiser))
+        if order:
+            # Around what is compiled, which takes the kernel that is preferred when it is traced.
+            undo.append(_replace_forward(denoiser, preferring(order, denoiser.forward)))
+            measures.append("attention by " + ", ".join(backend.name.partition("_")[0].lower() for backend in order))
 
     def undo_all() -> None:
         while undo:
             undo.pop()()
 
     return Optimization(tuple(measures), TOLERANCES[weight.dtype], undo_all)
+
+
+def compile_denoiser(denoiser: nn.Module) -> Callable[[], None]:
+    """Have torch compile the blocks that a transformer says it repeats, or else the whole pass; the result undoes it.
+
+    Hooks on the denoiser itself stay outside what is compiled.
+    """
+    net: Any = denoiser
+    if getattr(net, "_repeated_blocks", None):
+        net.compile_repeated_blocks()
+        return partial(_forget_compiled, net)
+    return _replace_forward(net, torch.compile(net.forward))
+
+
+def _replace_forward(net: Any, forward: Callable[..., Any]) -> Callable[[], None]:
+    before = vars(net).get("forward")
+    net.forward = forward
+    return partial(delattr, net, "forward") if before is None else partial(setattr, net, "forward", before)
+
+
+def _head_dim(denoiser: nn.Module) -> int:
+    """The size of most heads of a denoiser's attention."""
+    modules: list[Any] = [each for each in denoiser.modules() if hasattr(each, "inner_dim") and hasattr(each, "heads")]
+    return statistics.mode(int(each.inner_dim // each.heads) for each in modules)
 
 
 def _fuse_projections(denoiser: nn.Module, undo: list[Callable[[], None]]) -> int:
@@ -191,19 +225,7 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
             for block, processor in zip(blocks, masked, strict=True):
                 block.attn.processor = processor
 
-    net.forward = forward
-    undo.append(partial(delattr, net, "forward"))
-
-
-def _compile(denoiser: nn.Module, undo: list[Callable[[], None]]) -> None:
-    net: Any = denoiser
-    if getattr(net, "_repeated_blocks", None):
-        net.compile_repeated_blocks()
-        undo.append(partial(_forget_compiled, net))
-        return
-    whole = net.forward
-    net.forward = torch.compile(whole)
-    undo.append(partial(setattr, net, "forward", whole))
+    undo.append(_replace_forward(net, forward))
 
 
 def _forget_compiled(net: nn.Module) -> None:

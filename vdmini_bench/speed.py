@@ -18,7 +18,7 @@ from vdmini_bench.errors import BenchError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.gpu_sensor import GpuSensor, SensorWatch, open_sensor
 from vdmini_bench.progress import Advance, progress
-from vdmini_bench.speed_models import attention_backend, compile_denoiser, load_models
+from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import STEPS, TEACHER, Scope, SpeedRequest
 from vdmini_bench.speed_rows import SpeedRow, make_rows, projected, scores_of
 from vdmini_bench.speed_scopes import (
@@ -60,6 +60,7 @@ class SpeedReport:
         request = self.request
         how = "compiled" if request.compiled else "eager"
         how += "-optimized" if request.optimized else ""
+        how += "" if request.guidance is None else f"-guidance{request.guidance:g}"
         return f"{self.size}/{self.size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{self.device}"
 
     @property
@@ -148,16 +149,16 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
 
 
 def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> None:
-    if request.optimized:
-        from vdmini.optimization import optimize
+    from vdmini.optimization import compile_denoiser, optimize
 
-        for name, model in models.items():
-            applied = optimize(model.pipeline if model.pipeline is not None else model.denoiser)
-            notes.append(f"{name} optimized: {applied}")
+    for name, model in models.items():
+        if request.optimized:
+            pipeline = model.pipeline if model.pipeline is not None else model.denoiser
+            notes.append(f"{name} optimized: {optimize(pipeline, compiled=request.compiled)}")
+        elif request.compiled:
+            compile_denoiser(model.denoiser)
     if request.compiled:
         notes.append("blocks are not timed in a compiled pass, which has no such borders")
-        for model in models.values():
-            compile_denoiser(model.denoiser)
     if request.random_weights:
         notes.append("random weights: times are the published model's, pictures are noise")
 
@@ -248,6 +249,9 @@ def _remarks(rows: list[SpeedRow], before: Ceiling, after: Ceiling, device: torc
     remarks = []
     if device.type == "cuda" and all(row.sensor["throttled_by"] is None for row in rows):
         remarks.append("clocks and throttling unknown: NVML does not tell; pip install nvidia-ml-py if it is not there")
+    clocks = [clock for row in rows for when in ("before", "after") for clock in row.sensor[f"clock_mhz_{when}"] or ()]
+    if known := [clock for clock in clocks if clock is not None]:
+        remarks.append(f"processor clock {min(known)} to {max(known)} MHz before and after the runs")
     reasons = sorted({reason for row in rows for reason in row.sensor["throttled_by"] or ()})
     if reasons:
         remarks.append(f"THROTTLED by {', '.join(reasons)} in at least one run: the times are not this card's best")

@@ -76,11 +76,6 @@ def _student(teacher: VideoModel, rule_or_file: str, decoder: Sequence[int] | No
     return VideoModel(rule_or_file, teacher.family, denoiser, vae, pipeline)
 
 
-def compile_denoiser(denoiser: nn.Module) -> None:
-    """Compile a denoiser's forward pass in place; hooks on it stay outside what is compiled."""
-    denoiser.forward = torch.compile(denoiser.forward)
-
-
 @contextmanager
 def attention_backend(name: str) -> Iterator[None]:
     """Have torch's attention use one backend alone, or its own choice for "auto".

@@ -143,6 +143,9 @@ def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a row for people."""
     header = ["scope", "model", "median (ms)", "MAD", "p95", "peak (MiB)", "TFLOP", "TFLOP/s"]
     header += ["speed-up", "95 % interval", "by FLOPs", "verdict"]
+    # Only some cards count it.
+    with_energy = any(row.sensor["energy_j"] is not None for row in rows)
+    header += ["J"] if with_energy else []
     lines = []
     for row in rows:
         data = row.to_json()
@@ -160,6 +163,7 @@ def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:
                 "-" if row.speedup_ci is None else f"{row.speedup_ci[0]:.3f} to {row.speedup_ci[1]:.3f}",
                 _number(row.flop_speedup),
                 marked(row.verdict, data["throttled_by"]),
+                *([_number(data["energy_j"])] if with_energy else []),
             ]
         )
     return header, lines

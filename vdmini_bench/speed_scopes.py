@@ -170,7 +170,7 @@ class StretchClock:
         if self.device.type != "cuda":
             return time.perf_counter_ns()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     def add(self, stretch: str, start: Any, end: Any) -> None:

@@ -117,9 +117,11 @@ def time_once(call: Callable[[], object], device: torch.device) -> float:
         call()
         return (time.perf_counter_ns() - started) / 1e6
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    # Of the device that is timed, which need not be torch's current one.
+    stream = torch.cuda.current_stream(device)
     torch.cuda.synchronize(device)
-    start.record()
+    start.record(stream)
     call()
-    end.record()
+    end.record(stream)
     torch.cuda.synchronize(device)
     return float(start.elapsed_time(end))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vdmini
+from vdmini.attention_kernels import fastest_first
 from vdmini.blocks import ModelInput
 from vdmini_bench.ceilings import measure_ceiling
 from vdmini_bench.distill_step import distill_step, is_finite
@@ -99,6 +100,28 @@ def test_optimizing_in_bfloat16_stays_within_the_tolerance(name: str, cuda: torc
         done = vdmini.optimize(model.pipeline or model.denoiser)
         found = model.denoiser(**inputs).sample.float()
     assert (found - expected).abs().max() <= done.tolerance * expected.abs().max()
+
+
+def test_optimizing_prefers_attention_kernels_by_their_speed_here(cuda: torch.device) -> None:
+    order = fastest_first(cuda, torch.bfloat16, 64)
+    assert order, "every GPU that torch supports has a fused kernel for bfloat16"
+    model = build_random("t2v-turbo-v2", device=cuda, dtype=torch.bfloat16, width=64, with_pipeline=False)
+    before = torch._C._get_sdp_priority_order()
+    done = vdmini.optimize(model.denoiser)
+    assert "attention by" in str(done)
+    with torch.inference_mode():
+        model.denoiser(**denoiser_inputs(model.denoiser, latent_size(model, CLIPS["t2v-turbo-v2"]), cuda))
+    assert torch._C._get_sdp_priority_order() == before
+
+
+def test_another_card_than_torchs_own_choice_is_timed_on_its_own_clock(cuda: torch.device) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs, and torch sees one")
+    second = torch.device("cuda:1")
+    square = torch.randn(8192, 8192, device=second)
+    assert torch.cuda.current_device() != second.index
+    # 5.5 TFLOP; events of the idle first card would be microseconds apart.
+    assert time_once(lambda: [square @ square for _ in range(5)], second) > 1
 
 
 def test_compiled_stays_within_the_tolerance(cuda: torch.device) -> None:

@@ -11,9 +11,11 @@ from tiny_clips import same, svd_pipeline, svd_unet, weights
 from tiny_transformers import TINY, real_inputs
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vdmini
+from vdmini.attention_kernels import fastest_first, preferring
 from vdmini.blocks import ModelInput
 from vdmini.models import ModelLoadError, family_of, pipeline_denoiser
 from vdmini.optimization import TOLERANCES
@@ -165,6 +167,45 @@ def test_frames_decoded_one_at_a_time_are_the_same_pixels() -> None:
     assert not pipeline.vae.use_slicing
 
 
+def test_attention_kernels_come_by_the_time_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {SDPBackend.CUDNN_ATTENTION: 3.0, SDPBackend.EFFICIENT_ATTENTION: 2.0}
+
+    def take(backend: SDPBackend, query: Tensor) -> float:
+        if backend not in seconds:
+            raise RuntimeError("No available kernel. Aborting execution.")
+        return seconds[backend]
+
+    monkeypatch.setattr("vdmini.attention_kernels._seconds", take)
+    order = fastest_first(torch.device("cpu"), torch.float32, 16, tokens=8)
+    assert order == (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
+
+
+def test_kernels_that_are_not_there_are_left_out() -> None:
+    # Of the fused kernels, CPUs have flash attention alone.
+    assert fastest_first(torch.device("cpu"), torch.float32, 16, tokens=64) == (SDPBackend.FLASH_ATTENTION,)
+
+
+def test_attention_is_tried_in_the_order_that_is_preferred_inside_a_pass_alone() -> None:
+    seen: list[list[int]] = []
+
+    def forward(value: int) -> int:
+        seen.append(torch._C._get_sdp_priority_order())
+        seen.append([int(torch.backends.cuda.flash_sdp_enabled()), int(torch.backends.cuda.cudnn_sdp_enabled())])
+        return value + 1
+
+    before = torch._C._get_sdp_priority_order()
+    order = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION)
+    assert preferring(order, forward)(1) == 2
+    assert torch._C._get_sdp_priority_order() == before
+    expected = [int(backend.value) for backend in (*order, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)]
+    assert seen[0][:4] == expected
+    assert seen[1] == [1, 1]
+    # What a caller has chosen still holds.
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+        preferring(order, forward)(1)
+    assert seen[3] == [1, 0]
+
+
 def test_compiling_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
@@ -173,6 +214,7 @@ def test_compiling_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch) 
     done = vdmini.optimize(unet, compiled=True)
     assert len(compiled) == 1
     done.undo()
+    assert "forward" not in vars(unet)
 
 
 def test_what_is_no_video_model_is_refused() -> None:

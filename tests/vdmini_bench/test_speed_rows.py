@@ -61,6 +61,13 @@ def test_a_row_of_a_card_that_was_held_back_is_marked() -> None:
     assert [line[header.index("verdict")] for line in lines] == ["-", "faster, THROTTLED", "THROTTLED"]
 
 
+def test_energy_has_a_column_where_a_card_counts_it() -> None:
+    assert "J" not in row_lines(rows())[0]
+    counted = replace(rows()[1], sensor={**rows()[1].sensor, "energy_j": 12.5})
+    header, lines = row_lines([rows()[0], counted])
+    assert [line[header.index("J")] for line in lines] == ["-", "12.5"]
+
+
 def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
