@@ -1,14 +1,21 @@
-"""What sampling, scoring, importance and estimates do on a GPU, against the same on the CPU."""
+"""What sampling, scoring, importance, estimates and distillation do on a GPU, against the same on the CPU."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from vdmini.importance import block_seconds
 from vdmini.models import load_model
 from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini_bench.cli import main
+from vdmini_bench.datasets.synthetic import draw_clip
+from vdmini_bench.datasets.video import write_video
 from vdmini_bench.doctor import examine
 from vdmini_bench.estimation import available_bytes
 from vdmini_bench.fingerprint import take_fingerprint
@@ -24,6 +31,16 @@ pytestmark = pytest.mark.filterwarnings(
 PICTURE = np.linspace(0, 255, 32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
 REQUESTS = [ClipRequest(f"clip{seed}", seed, PICTURE) for seed in range(2)]
 SETTINGS = SampleSettings(steps=4, frames=4, height=32, width=32)
+DISTILLATION = """\
+kind: distillation
+name: small
+teacher: embedded/svd
+plan: vdmini
+dtype: bfloat16
+clip: {frames: 4, frames_per_second: 7, height: 32, width: 32, noise_strength: 0.0}
+data: {kind: folder, path: videos}
+distill: {steps: 3, batch_size: 2, learning_rate: 1e-4, checkpoint_every: 1, mixed_precision: bf16}
+"""
 
 
 def test_a_clips_noise_is_the_same_on_every_device(cuda: torch.device) -> None:
@@ -66,3 +83,19 @@ def test_the_card_is_named_and_its_memory_known(cuda: torch.device) -> None:
     assert any(name in str(finding) for finding in examine())
     assert 0 < available_bytes(cuda) <= torch.cuda.get_device_properties(cuda).total_memory
     assert choose_workers(None) >= 1
+
+
+def test_a_distillation_is_planned_and_run_on_the_gpu(cuda: torch.device, tmp_path: Path) -> None:
+    for number in range(2):
+        write_video(tmp_path / "videos" / f"{number}.mkv", draw_clip("Rise", 1, number).frames[:4], 7)
+    (tmp_path / "small.yaml").write_text(DISTILLATION, encoding="utf-8")
+    command = ["distill", str(tmp_path / "small.yaml"), "--results", str(tmp_path / "results"), "--json"]
+    planned = CliRunner().invoke(main, [*command, "--plan"], catch_exceptions=False)
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    name = torch.cuda.get_device_name()
+    assert name in planned.stdout
+    assert json.loads(planned.stdout)["step_seconds"] > 0
+    found = json.loads(done.stdout)
+    assert found["device"] == name
+    assert found["peak_memory_bytes"] > 0
+    assert all(np.isfinite(value) for value in found["losses"].values())

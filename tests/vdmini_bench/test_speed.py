@@ -22,10 +22,11 @@ from vdmini_bench.ceilings import measure_ceiling
 from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_models
 from vdmini_bench.errors import BenchError
+from vdmini_bench.gpu_sensor import SensorWatch
 from vdmini_bench.speed import SpeedReport, time_models
 from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import SpeedRequest
-from vdmini_bench.speed_rows import verdict
+from vdmini_bench.speed_rows import make_rows, verdict
 from vdmini_bench.speed_scopes import (
     STRETCHES,
     ClipSize,
@@ -38,6 +39,7 @@ from vdmini_bench.speed_scopes import (
     latent_size,
     stretches,
 )
+from vdmini_bench.timing import time_interleaved
 from vdmini_bench.traffic import elements_by_block
 
 pytestmark = pytest.mark.filterwarnings(
@@ -117,17 +119,16 @@ def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedRepo
             assert min(picture.size) > 150
 
 
-def test_a_model_against_itself_shows_no_difference(tmp_path: Path) -> None:
-    # Two names of one network: the plan takes nothing.
-    asked = SpeedRequest(
-        "embedded/svd", ("none",), size=(32, 32), frames=2, steps=1, scopes=("denoiser",), runs=20, attributed=False
-    )
-    for _ in range(5):
-        same = time_models(asked, CPU)
-        if same.rows[1].verdict == "no difference shown":
+def test_a_model_against_itself_shows_no_difference(embedded: VideoModel) -> None:
+    call = denoiser_call(embedded, ClipSize(2, 32, 32, 1), CPU)
+    found = []
+    # One interval in twenty leaves out what is so, and a machine at other work adds some.
+    for _ in range(6):
+        timings = time_interleaved({"teacher": call, "same": call}, scope="denoiser", runs=20, warmup=1, device=CPU)
+        found.append(make_rows(timings, {}, SensorWatch(None), "teacher")[1].verdict)
+        if found[-1] == "no difference shown":
             break
-    assert same.rows[1].verdict == "no difference shown"
-    assert same.rows[1].flop_speedup == 1
+    assert found[-1] == "no difference shown", found
 
 
 @pytest.mark.parametrize(
@@ -220,17 +221,13 @@ def test_traffic_of_attention_leaves_its_scores_out() -> None:
     assert found == {"all": 4 * 2 * 1000 * 4}
 
 
-@pytest.mark.parametrize("name", [name for name in OFFICIAL if name not in ("animatediff-v3", "wan2.2-t2v-a14b")])
-def test_a_published_models_own_clip_gives_its_default_input(name: str) -> None:
-    denoiser, vae = _official(name)
-    model = VideoModel(name, OFFICIAL[name], denoiser, vae, None)
-    expected = family_named(OFFICIAL[name]).default_input(denoiser)
-    assert latent_size(model, default_size(model, 1)) == expected
-
-
-def _official(name: str) -> tuple[nn.Module, nn.Module]:
+@pytest.mark.parametrize("family", sorted({*OFFICIAL.values()}))
+def test_a_published_models_own_clip_gives_its_default_input(family: str) -> None:
+    name = next(name for name, its_family in OFFICIAL.items() if its_family == family)
     with torch.device("meta"):
-        return family_named(OFFICIAL[name]).build_official(name)
+        denoiser, vae = family_named(family).build_official(name)
+    model = VideoModel(name, family, denoiser, vae, None)
+    assert latent_size(model, default_size(model, 1)) == family_named(family).default_input(denoiser)
 
 
 def test_the_decoders_flops_are_the_known_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from vdmini.models import load_model
 from vdmini.vae import prune_decoder
 from vdmini_bench.errors import NoDeviceError, SuiteError
 from vdmini_bench.inspection import read_or_make_plan
+from vdmini_bench.speed_request import SpeedRequest
 from vdmini_bench.speed_run import run_speed_suite
 from vdmini_bench.speed_scopes import ClipSize, latent_size
 from vdmini_bench.speed_suite import SpeedSuite, load_speed_suite, speed_lines, with_paper
@@ -23,20 +25,18 @@ def suite() -> SpeedSuite:
     return load_speed_suite(SUITE)
 
 
-def test_every_entry_fits_its_model(suite: SpeedSuite) -> None:
-    models = {}
-    for entry in suite.entries.values():
-        asked = entry.request(suite.dtype)
-        if asked.model not in models:
-            models[asked.model] = load_model(asked.model, random_weights=True, device="meta")
-        model = models[asked.model]
-        assert asked.frames is not None
-        assert asked.size is not None
-        latent_size(model, ClipSize(asked.frames, *asked.size, 1))
-        for plan in asked.plans:
-            assert read_or_make_plan(plan, model).removed
-        if asked.decoder is not None:
-            assert prune_decoder(model.vae, widths=asked.decoder) is not None  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["svd", "t2v-turbo-v2", "hunyuanvideo"])
+def test_every_entry_fits_its_model(name: str, suite: SpeedSuite) -> None:
+    asked = [entry.request(suite.dtype) for entry in suite.entries.values() if entry.model == name]
+    model = load_model(name, random_weights=True, device="meta")
+    for frames, size in {(request.frames, request.size) for request in asked}:
+        assert frames is not None
+        assert size is not None
+        latent_size(model, ClipSize(frames, *size, 1))
+    for plan in {plan for request in asked for plan in request.plans}:
+        assert read_or_make_plan(plan, model).removed
+    for widths in {request.decoder for request in asked if request.decoder is not None}:
+        assert prune_decoder(model.vae, widths=widths) is not None  # type: ignore[arg-type]
 
 
 def test_the_sizes_are_the_papers(suite: SpeedSuite) -> None:
@@ -96,3 +96,32 @@ def test_a_gpu_profile_without_a_gpu_and_an_unknown_entry_are_refused(
         run_speed_suite(suite, tmp_path, ["svd-1-stepp"])
     with pytest.raises(SuiteError, match="no profile 'gpuu'"):
         load_speed_suite(SUITE, "gpuu")
+
+
+class Timed:
+    """Stands for the report of a run that took no time."""
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def to_json(self) -> dict[str, object]:
+        return report(2.0)
+
+
+def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def time_models(request: SpeedRequest, device: torch.device) -> Timed:
+        asked.append(f"{request.model} {request.dtype} {device}")
+        return Timed()
+
+    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    suite = load_speed_suite(SUITE, "cpu")
+    assert len(run_speed_suite(suite, tmp_path, ["svd"])) == 1
+    assert len(run_speed_suite(suite, tmp_path)) == 3
+    assert asked == ["svd float32 cpu", "t2v-turbo-v2 float32 cpu", "hunyuanvideo float32 cpu"]
+    assert (tmp_path / "speed.md").read_text(encoding="utf-8").count("x2.000") == 3
+    run_speed_suite(replace(suite, dtype="bfloat16"), tmp_path, ["svd"])
+    assert asked[3:] == ["svd bfloat16 cpu"]
