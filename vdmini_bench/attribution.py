@@ -54,14 +54,19 @@ class BlockTime:
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """A denoiser's blocks with their FLOPs, and the bytes that each moves if nothing is fused."""
+    """A denoiser's blocks with their FLOPs, and the bytes that each moves if nothing is fused, where asked for."""
 
     graph: BlockGraph
     bytes_moved: Mapping[str, int]
 
 
-def block_costs(denoiser: nn.Module, size: ModelInput) -> BlockCosts:
-    """The costs of a denoiser's blocks in one pass at a size; before its forward pass is compiled or replaced."""
+def block_costs(denoiser: nn.Module, size: ModelInput, *, with_traffic: bool = True) -> BlockCosts:
+    """The costs of a denoiser's blocks in one pass at a size; before its forward pass is compiled or replaced.
+
+    Bytes take a second pass on the meta device, which `with_traffic=False` saves; blocks cannot be timed then.
+    """
+    if not with_traffic:
+        return BlockCosts(block_graph(denoiser, size), {})
     family = family_of(denoiser)
     elements = elements_by_block(denoiser, family.example_inputs(denoiser, size), family.block_modules)
     element = next(denoiser.parameters()).element_size()

@@ -116,8 +116,10 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
     latents = latent_size(teacher, size)
     notes: list[str] = []
     scopes = _possible(request, models, notes)
+    # A compiled pass has no borders between blocks.
+    attributed = request.attributed and not request.compiled
     # Before anything replaces a forward pass: the counts are made on copies.
-    costs = {name: block_costs(model.denoiser, latents) for name, model in models.items()}
+    costs = {name: block_costs(model.denoiser, latents, with_traffic=attributed) for name, model in models.items()}
     flops = _flops(scopes, models, size, costs)
     sizes = {
         name: {
@@ -134,7 +136,7 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
     rows: list[SpeedRow] = []
     total = len(scopes) * len(models) * (request.runs + request.warmup)
     with attention_backend(request.attention):
-        if request.attributed and not request.compiled:
+        if attributed:
             calls = {name: (each.denoiser, denoiser_call(each, size, device)) for name, each in models.items()}
             blocks = time_blocks(calls, costs, runs=max(3, request.runs // 2), warmup=1, device=device)
         with progress("time", total) as advance:

@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import nn
 
-from vdmini.models import OFFICIAL, VideoModel, block_graph, family_named, load_model
+from vdmini.models import OFFICIAL, VideoModel, family_named, load_model
+from vdmini.optimization import compile_denoiser
 from vdmini.vae import prune_decoder
 from vdmini_bench.attribution import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
-from vdmini_bench.ceilings import measure_ceiling
+from vdmini_bench.ceilings import Ceiling, measure_ceiling
 from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_models
 from vdmini_bench.errors import BenchError
@@ -61,7 +62,7 @@ def embedded() -> VideoModel:
 @pytest.fixture(scope="module")
 def report() -> SpeedReport:
     asked = SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=2, steps=2, projected_steps=25)
-    return time_models(replace(asked, runs=4, warmup=1), CPU)
+    return time_models(replace(asked, runs=3, warmup=1), CPU)
 
 
 def rows_by_place(report: SpeedReport) -> dict[tuple[str, str], Any]:
@@ -71,7 +72,7 @@ def rows_by_place(report: SpeedReport) -> dict[tuple[str, str], Any]:
 def test_every_scope_of_every_model_keeps_every_sample(report: SpeedReport) -> None:
     scopes = {"denoiser", "steps_projected", "vae_decode", "end_to_end", "encoders", "vae_encode", "steps"}
     assert {*rows_by_place(report)} == {(model, scope) for model in ("teacher", "vdmini") for scope in scopes}
-    assert {len(row.timing.samples_ms) for row in report.rows} == {4}
+    assert {len(row.timing.samples_ms) for row in report.rows} == {3}
     assert all(sample > 0 for row in report.rows for sample in row.timing.samples_ms)
 
 
@@ -124,7 +125,7 @@ def test_a_model_against_itself_shows_no_difference(embedded: VideoModel) -> Non
     found = []
     # One interval in twenty leaves out what is so, and a machine at other work adds some.
     for _ in range(6):
-        timings = time_interleaved({"teacher": call, "same": call}, scope="denoiser", runs=20, warmup=1, device=CPU)
+        timings = time_interleaved({"teacher": call, "same": call}, scope="denoiser", runs=10, warmup=1, device=CPU)
         found.append(make_rows(timings, {}, SensorWatch(None), "teacher")[1].verdict)
         if found[-1] == "no difference shown":
             break
@@ -183,7 +184,7 @@ def test_a_slow_block_is_found_slow_and_blocks_add_up(embedded: VideoModel) -> N
     by_name = {block.block: block for block in blocks}
     assert by_name["D.1.0"].median_ms > 250
     assert max(block.median_ms for block in blocks) == by_name["D.1.0"].median_ms
-    assert sum(block.flops for block in blocks) == block_graph(denoiser, latent_size(embedded, SMALL)).flops
+    assert sum(block.flops for block in blocks) == costs.graph.flops
     assert by_name[OUTSIDE].flops == 0
     assert {len(block.samples_ms) for block in blocks} == {3}
 
@@ -276,27 +277,36 @@ def test_the_command_prints_one_json_object_and_refuses_what_does_not_fit(tmp_pa
         assert said in result.output
 
 
-def test_compiling_leaves_hooks_outside_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[object] = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What torch was asked to compile, and left as it was."""
+    found: list[object] = []
 
     def as_it_is(function: Any) -> Any:
-        compiled.append(function)
+        found.append(function)
         return function
 
     monkeypatch.setattr(torch, "compile", as_it_is)
-    asked = SpeedRequest(
-        "embedded/svd",
-        ("vdmini",),
-        size=(32, 32),
-        frames=2,
-        steps=1,
-        scopes=("end_to_end",),
-        compiled=True,
-        runs=2,
-        warmup=1,
-    )
-    report = time_models(asked, CPU)
+    return found
+
+
+def test_compiling_is_for_all_models_and_is_said(compiled: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdmini_bench.speed.measure_ceiling", lambda *_: Ceiling("float32", 1e11, 1e10, 1024))
+    asked = SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=2, scopes=("denoiser",), compiled=True)
+    report = time_models(replace(asked, runs=2, warmup=1), CPU)
     assert len(compiled) == 2, "the teacher too"
     assert not report.blocks
     assert "compiled" in report.protocol
-    assert {row.timing.scope for row in report.rows} == {"end_to_end", *STRETCHES}
+
+
+def test_the_stretches_of_a_compiled_clip_are_timed(embedded: VideoModel, compiled: list[object]) -> None:
+    undo = compile_denoiser(embedded.denoiser)
+    try:
+        pipeline: Any = embedded.pipeline
+        clip = TimedClip(pipeline, clip_call(pipeline, "svd", SMALL, None), CPU)
+        clip()
+    finally:
+        undo()
+    assert len(compiled) == 1
+    assert {*clip.samples} == {*STRETCHES}
+    assert clip.passes == 2
