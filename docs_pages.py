@@ -19,6 +19,7 @@ PROTOCOLS = {
     "ucf101": "[presets, splits, metrics, uncertainty](ucf101.md); the rows: [the table](reading-the-table.md).",
     "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the drawn world](embedded-teacher.md#text-to-video).",
     "vbench_i2v": "[prompts, images, dimensions](vbench.md).",
+    "speed": "[what is timed and how](speed.md).",
     "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](evidence.md).",
 }
 HARNESS = (
@@ -72,11 +73,13 @@ def suite_page(path: Path) -> str:
     """
     text = path.read_text(encoding="utf-8")
     purpose = text.partition("\n")[0].removeprefix("# ")
-    name, command = path.stem, "ablate" if path.stem == "ablation" else "run"
+    name = path.stem
+    command = {"ablation": "ablate", "speed": "speed"}.get(name, "run")
     profiles = re.findall(r"^  (\w+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
     usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
     parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]
-    parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--plan` shows what would be done."]
+    if command != "speed":
+        parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--plan` shows what would be done."]
     parts += ["## Every setting", f"```yaml\n{text}```"]
     return "\n\n".join(parts) + "\n"
 

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands import (
-    ablate, compare, distill, gate, leaderboard, models, report, schema, score, time, vbench,
-)  # fmt: skip
+    ablate,
+    compare,
+    distill,
+    gate,
+    leaderboard,
+    models,
+    report,
+    schema,
+    score,
+    time,
+    vbench,
+)
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 

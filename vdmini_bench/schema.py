@@ -9,12 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from vdmini_bench.distill_config import DistillConfig
+from vdmini_bench.speed_suite import SpeedProfile
 from vdmini_bench.suite import Profile
 from vdmini_bench.thresholds import ThresholdsFile
 from vdmini_bench.vbench_suite import VBenchProfile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Kind = Literal["suite", "thresholds", "ablation", "distillation"]
+Kind = Literal["suite", "thresholds", "ablation", "distillation", "speed"]
 # The kinds of suites, the one that a suite is when it does not say first.
 PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile, "vbench": VBenchProfile}
 # A section that takes values from elsewhere need not be complete: a profile that extends another, a preset's protocol.
@@ -32,6 +33,8 @@ def schema_of(kind: Kind) -> dict[str, Any]:
             return ablation_schema()
         case "distillation":
             return {"$schema": DIALECT, **DistillConfig.model_json_schema(), "title": "VDMini distillation"}
+        case "speed":
+            return {**suite_schema({"speed": SpeedProfile}), "title": "VDMini speed"}
 
 
 def thresholds_schema() -> dict[str, Any]:

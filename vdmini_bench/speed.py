@@ -17,10 +17,11 @@ from vdmini_bench.ceilings import Ceiling, measure_ceiling
 from vdmini_bench.errors import BenchError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.gpu_sensor import GpuSensor, SensorWatch, open_sensor
+from vdmini_bench.measurement import RESULTS_FILE, result_line, row_of
 from vdmini_bench.progress import Advance, progress
 from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import STEPS, TEACHER, Scope, SpeedRequest
-from vdmini_bench.speed_rows import SpeedRow, make_rows, projected, scores_of
+from vdmini_bench.speed_rows import SpeedRow, make_rows, origin_of, projected, scores_of
 from vdmini_bench.speed_scopes import (
     STRETCHES,
     ClipSize,
@@ -90,8 +91,10 @@ class SpeedReport:
 
     def write(self, folder: Path) -> None:
         """Leave `speed.json`, `results.jsonl` for `compare`, and the pictures in a folder."""
-        lines = [json.dumps(score.to_json()) for score in scores_of(self.rows, self.protocol)]
-        write_atomically(folder / "results.jsonl", "\n".join(lines) + "\n")
+        origin = origin_of(take_fingerprint())
+        scores = scores_of(self.rows, self.protocol)
+        lines = [result_line(score, row_of(score, origin)) for score in scores]
+        write_atomically(folder / RESULTS_FILE, "".join(lines))
         if self.blocks:
             from vdmini_bench.speed_plots import plot_roofline, plot_stacks
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.gpu_sensor import SensorWatch
 from vdmini_bench.measurement import Score
 from vdmini_bench.timing import Timing, speedup_interval
+
+if TYPE_CHECKING:
+    from vdmini_bench.fingerprint import Fingerprint
 
 VERSION = "speed-1"
 PROJECTED = "steps_projected"
@@ -137,6 +141,18 @@ def scores_of(rows: Sequence[SpeedRow], protocol: str) -> list[Score]:
         )
         for row in rows
     ]
+
+
+def origin_of(fingerprint: Fingerprint) -> dict[str, str]:
+    """What all rows of timings share, by the leaderboard's columns: `compare` refuses those of unlike machines."""
+    return {
+        "machine_id": fingerprint.machine_id,
+        "gpu": fingerprint.gpu,
+        "torch": fingerprint.versions["torch"],
+        "commit": fingerprint.commit,
+        "dirty": str(fingerprint.dirty).lower(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
 def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:

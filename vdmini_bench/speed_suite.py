@@ -94,10 +94,12 @@ class SpeedSuite:
         return self.entries[name]
 
 
-class _Profile(Specification):
+class SpeedProfile(Specification):
+    """Where to time, and what, in order of value."""
+
     device: Literal["cuda", "cpu"]
     dtype: Dtype
-    entries: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    entries: Annotated[dict[str, EntrySpec], Field(min_length=1)]
 
 
 class _Header(Specification):
@@ -118,14 +120,16 @@ def load_speed_suite(path: Path, profile: str | None = None) -> SpeedSuite:
     name = profile or header.default_profile
     if name not in header.profiles:
         raise SuiteError(f"{path}: no profile {name!r}; {nearest_key(name, header.profiles)}")
-    chosen = document.validate(_Profile, document.resolve_profile(name), ("profiles", name))
-    entries = {}
-    for key, data in chosen.entries.items():
+    data = document.resolve_profile(name)
+    entries = data.get("entries")
+    # Each at its own place first, which an error then names.
+    for key, entry in entries.items() if isinstance(entries, dict) else ():
         place = ("profiles", name, "entries", key)
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", key):
             raise SuiteError(f"{document.where(place)}: name entries with small letters, digits, dots and hyphens")
-        entries[key] = document.validate(EntrySpec, data, place)
-    return SpeedSuite(header.name, name, chosen.device, chosen.dtype, entries)
+        document.validate(EntrySpec, entry, place)
+    chosen = document.validate(SpeedProfile, data, ("profiles", name))
+    return SpeedSuite(header.name, name, chosen.device, chosen.dtype, chosen.entries)
 
 
 def with_paper(report: dict[str, Any], name: str, entry: EntrySpec) -> dict[str, Any]:

@@ -89,23 +89,6 @@ def _quantiles(values: NDArray[np.float64], level: float) -> tuple[float, float]
     return float(low), float(high)
 
 
-def median_ratio_interval(
-    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """The bootstrap interval of median(b) / median(a) over paired rounds.
-
-    Raises:
-        ValueError: unlike or fewer than two pairs, or a value that is not above 0.
-    """
-    _check_pairs(a, b)
-    if min(*a, *b) <= 0:
-        raise ValueError("a ratio of medians needs values above 0")
-    chosen = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
-    ratios = np.median(np.asarray(b)[chosen], axis=1) / np.median(np.asarray(a)[chosen], axis=1)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class RankCorrelation:
     """Spearman's rank correlation with its interval, over `count` pairs."""

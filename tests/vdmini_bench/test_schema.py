@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,8 @@ def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
                 results.append(isinstance(value, TYPES[asked]) and (asked == "boolean") >= isinstance(value, bool))
             case "const":
                 results.append(value == asked)
+            case "pattern":
+                results.append(not isinstance(value, str) or re.search(asked, value) is not None)
             case "enum":
                 results.append(value in asked)
             case "oneOf":
@@ -123,7 +126,7 @@ def test_the_suite_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_suites_are_valid_and_nothing_misspelt_is(path: Path) -> None:
-    schema = schema_of("ablation" if path.stem == "ablation" else "suite")
+    schema = schema_of({"ablation": "ablation", "speed": "speed"}.get(path.stem, "suite"))
     suite = read(path.read_text())
     assert accepts(suite, schema, schema)
     for name, profile in suite["profiles"].items():
@@ -236,7 +239,7 @@ def test_the_thresholds_schema_agrees_with_the_loader(tmp_path: Path, old: str, 
 
 
 def test_the_command_prints_them() -> None:
-    titles = {kind: f"VDMini {kind}" for kind in ("suite", "thresholds", "ablation", "distillation")}
+    titles = {kind: f"VDMini {kind}" for kind in ("suite", "thresholds", "ablation", "distillation", "speed")}
     for arguments, title in (([], titles["suite"]), *(([kind], title) for kind, title in titles.items())):
         result = CliRunner().invoke(main, ["schema", *arguments])
         assert result.exit_code == 0, result.output

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.compare import compare_models
+from vdmini_bench.compare import compare_sides
+from vdmini_bench.errors import NotComparableError
+from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
 from vdmini_bench.gpu_sensor import SensorWatch
-from vdmini_bench.speed_rows import SpeedRow, make_rows, projected, row_lines, scores_of
+from vdmini_bench.measurement import result_line, row_of
+from vdmini_bench.sides import Side, find_side
+from vdmini_bench.speed_rows import SpeedRow, make_rows, origin_of, projected, row_lines, scores_of
 from vdmini_bench.stats import median_ratio_interval
+from vdmini_bench.store import Store
 from vdmini_bench.timing import Timing
 
 TEACHER = Timing("teacher", "denoiser", (10.0, 11.0, 12.0, 10.5, 11.5), 500, 90.0)
@@ -68,19 +73,29 @@ def test_energy_has_a_column_where_a_card_counts_it() -> None:
     assert [line[header.index("J")] for line in lines] == ["-", "12.5"]
 
 
-def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    folder = tmp_path_factory.mktemp("speed")
+def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(tmp_path: Path) -> None:
     same = Timing("same", "denoiser", (10.2, 10.8, 12.1, 10.4, 11.6), 500)
-    found = make_rows([TEACHER, STUDENT, same], FLOPS, SensorWatch(None), "teacher")
-    lines = [json.dumps(score.to_json()) for score in scores_of(found, "14x576x1024")]
-    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
-    faster = compare_models(folder, "teacher", "vdmini")[0].to_json()
+    scores = scores_of(make_rows([TEACHER, STUDENT, same], FLOPS, SensorWatch(None), "teacher"), "14x576x1024")
+
+    def sides(fingerprint: Fingerprint, *models: str) -> list[Side]:
+        folder = tmp_path / fingerprint.machine_id
+        folder.mkdir(exist_ok=True)
+        origin = origin_of(fingerprint)
+        lines = [result_line(score, row_of(score, origin)) for score in scores]
+        (folder / "results.jsonl").write_text("".join(lines))
+        return [find_side(f"{folder}:{model}", Store(tmp_path)) for model in models]
+
+    here = take_fingerprint()
+    teacher, student, other = sides(here, "teacher", "vdmini", "same")
+    faster = compare_sides(teacher, student)[0].to_json()
     low, high = faster["ratio_ci"]
     assert low <= faster["ratio"] == 0.5 <= high < 1
+    assert faster["basis"] == "paired rounds"
     assert faster["verdict"] == "vdmini is better"
-    assert compare_models(folder, "teacher", "same")[0].verdict == "no difference shown"
+    assert compare_sides(teacher, other)[0].verdict == "no difference shown"
+    elsewhere = sides(replace(here, machine_id="another"), "vdmini")[0]
+    with pytest.raises(NotComparableError, match="machine"):
+        compare_sides(teacher, elsewhere)
 
 
 @given(st.lists(st.floats(0.1, 1000), min_size=2, max_size=20), st.floats(0.1, 10))
@@ -90,7 +105,7 @@ def test_the_interval_of_a_constant_ratio_is_that_ratio(samples: list[float], fa
 
 
 def test_ratios_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="positive"):
         median_ratio_interval([0.0, 1.0], [1.0, 1.0])
     with pytest.raises(ValueError, match="pairs"):
         median_ratio_interval([1.0], [1.0])

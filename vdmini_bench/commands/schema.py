@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from vdmini_bench.schema import Kind
 
 
+KINDS = ("suite", "thresholds", "ablation", "distillation", "speed")
+
+
 @click.command()
-@click.argument("kind", type=click.Choice(["suite", "thresholds", "ablation", "distillation"]), default="suite")
+@click.argument("kind", type=click.Choice(KINDS), default="suite")
 @expected_failures
 def schema(kind: Kind) -> None:
     """Print the JSON schema of a kind of file, by which editors complete and check it."""
