@@ -21,9 +21,10 @@ from vdmini.vae import prune_decoder
 from vdmini_bench.attribution import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
 from vdmini_bench.ceilings import Ceiling, measure_ceiling
 from vdmini_bench.cli import main
-from vdmini_bench.compare import compare_models
+from vdmini_bench.compare import compare_sides
 from vdmini_bench.errors import BenchError
 from vdmini_bench.gpu_sensor import SensorWatch
+from vdmini_bench.sides import find_side
 from vdmini_bench.speed import SpeedReport, time_models
 from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import SpeedRequest
@@ -40,6 +41,7 @@ from vdmini_bench.speed_scopes import (
     latent_size,
     stretches,
 )
+from vdmini_bench.store import Store
 from vdmini_bench.timing import time_interleaved
 from vdmini_bench.traffic import elements_by_block
 
@@ -111,7 +113,8 @@ def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedRepo
     assert {"model", "fingerprint", "rows", "blocks", "ceiling", "throttled"} <= found.keys()
     promised = {"model", "scope", "median_ms", "mad_ms", "samples_ms", "peak_bytes", "flops", "speedup", "speedup_ci"}
     assert all(promised <= row.keys() for row in found["rows"])
-    deltas = {delta.metric: delta for delta in compare_models(tmp_path, "teacher", "vdmini")}
+    teacher, student = (find_side(f"{tmp_path}:{model}", Store(tmp_path)) for model in ("teacher", "vdmini"))
+    deltas = {delta.metric: delta for delta in compare_sides(teacher, student)}
     assert deltas["latency_denoiser"].ratio is not None
     low, high = deltas["latency_denoiser"].ratio_interval or (0.0, 0.0)
     assert low <= deltas["latency_denoiser"].ratio <= high
