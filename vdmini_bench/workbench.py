@@ -20,7 +20,6 @@ from vdmini_bench.suite import CommonSuite, Suite
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from numpy.typing import NDArray
 
     from vdmini.models import VideoModel
@@ -121,16 +120,16 @@ class CommonBench:
         dtype = getattr(torch, self.suite.profile.dtype)
         return load_model(self.model_source(model), family=self.family, device=self.device, dtype=dtype)
 
-    def load_pipeline(self, model: str) -> DiffusionPipeline:
-        """Load `teacher`, `pruned` or `student` as the pipeline that samples.
+    def load_whole(self, model: str) -> VideoModel:
+        """Load `teacher`, `pruned` or `student` with the pipeline that samples.
 
         Raises:
             BenchError: the source holds a denoiser alone.
         """
-        pipeline = self.load(model).pipeline
-        if pipeline is None:
+        loaded = self.load(model)
+        if loaded.pipeline is None:
             raise BenchError(f"{self.model_source(model)} holds no pipeline; give a folder with a model_index.json")
-        return pipeline
+        return loaded
 
     @property
     def device(self) -> torch.device:

@@ -25,7 +25,7 @@ def _sample_share(share: Share, bench: CommonBench, subject: str) -> None:
     missing = [group for group in groups if not all(paths[place].exists() for place in group)]
     # All of them before hours of sampling, and none kept.
     bench.check_requests([place for group in missing for place in group])
-    pipeline = bench.load_pipeline(subject) if missing else None
+    pipeline = bench.load_whole(subject).pipeline if missing else None
     with share.progress(f"sample {subject}", len(missing)) as advance:
         for group in missing:
             assert pipeline is not None
