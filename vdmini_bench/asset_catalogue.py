@@ -56,6 +56,17 @@ ASSETS = {
             needed_for="Inception Score on UCF101",
         ),
         Asset(
+            name="videomae-ssv2",
+            what="VideoMAE v2 giant fine-tuned on Something-Something v2, half precision, about 2 GB",
+            source="https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/internvideo/videomaev2/"
+            "vit_g_hybrid_pt_1200e_ssv2_ft.pth, or mae-g/ of OpenGVLab/VideoMAE2 on huggingface.co",
+            sha256=None,
+            size_bytes=None,
+            licence="Apache-2.0 on huggingface.co; the authors ask for a form (MODEL_ZOO.md of OpenGVLab/VideoMAEv2)",
+            file_name="videomae_giant_ssv2.safetensors",
+            needed_for="FVD and KVD of the preset cd-fvd-videomae",
+        ),
+        Asset(
             name="pytorch-fid-inception",
             what="Inception-v3 weights of the original FID, ported to PyTorch",
             source="release fid_weights of github.com/mseitzer/pytorch-fid",

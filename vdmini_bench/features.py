@@ -1,4 +1,4 @@
-"""Clips to the features that distribution metrics share: I3D logits, flow magnitudes, C3D classes, in one reading."""
+"""Clips to the features that distribution metrics share: embeddings, flow magnitudes, C3D classes, in one reading."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from vdmini_bench.clips import ClipReader
 from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.fvd import NetworkResize, clips_to_features, fvd_version, load_i3d
 from vdmini_bench.metrics.growing import GrowingRows
+from vdmini_bench.metrics.videomae import VIDEOMAE, load_videomae
+from vdmini_bench.protocols import FeatureNetwork
 from vdmini_bench.sharing import Share, in_order_again, share_device, share_out
 
 FEATURES = "features.safetensors"
@@ -24,12 +26,13 @@ FEATURES = "features.safetensors"
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """`logits` N x 400 float32 from I3D before softmax; `flows` N x (T-1) x 2 float64 in pixels per frame if measured.
+    """`embeddings` N x D float32 of the protocol's network; `flows` N x (T-1) x 2 float64 in pixels per frame if measured.
 
-    `probabilities` N x 101 float32 from C3D, where there is that network. `version` is the FVD's, of I3D's weight file.
+    Of I3D the embeddings are the 400 logits before softmax, of VideoMAE 1408 features. `probabilities` N x 101 float32
+    from C3D, where there is that network. `version` is the FVD's, of the network and its weight file.
     """
 
-    logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
     flows: NDArray[np.float64] | None
     version: str
     probabilities: NDArray[np.float32] | None = None
@@ -37,7 +40,7 @@ class ClipFeatures:
     def save(self, folder: Path) -> None:
         """Write the arrays into a job's folder."""
         arrays: dict[str, NDArray[Any] | None] = {
-            "logits": self.logits,
+            "embeddings": self.embeddings,
             "flows": self.flows,
             "probabilities": self.probabilities,
         }
@@ -45,10 +48,10 @@ class ClipFeatures:
         save_file(there, folder / FEATURES, metadata={"version": self.version})
 
 
-def load_logits(folder: Path) -> NDArray[np.float32] | None:
-    """The I3D logits that `ClipFeatures.save` left in a job's folder, or None when there are none."""
+def load_embeddings(folder: Path) -> NDArray[np.float32] | None:
+    """The embeddings that `ClipFeatures.save` left in a job's folder, or None when there are none."""
     path = folder / FEATURES
-    return load_file(path)["logits"] if path.is_file() else None
+    return load_file(path)["embeddings"] if path.is_file() else None
 
 
 def clip_features(
@@ -57,23 +60,24 @@ def clip_features(
     network_resize: NetworkResize = "antialiased",
     classify: bool = False,
     packaged: bool = False,
+    network: FeatureNetwork = "i3d-kinetics400",
     flow: bool = True,
 ) -> ClipFeatures:
     """Read and score all clips, a few in memory at a time; a clip's features depend on that clip alone.
 
     The processes of a launch each take a share of the clips. With `classify` the imported C3D sees them too; with
-    `packaged` I3D has the package's weights even where a TorchScript file was imported; without `flow` there are no
-    `flows`.
+    `packaged` I3D, where it is the network, has the package's weights even where a TorchScript file was imported;
+    without `flow` there are no `flows`.
 
     Raises:
         IncompleteError: some clips could not be read.
     """
-    parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged, flow)
+    parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged, network, flow)
     some = [part for part in parts if part is not None]
     flows = [part.flows for part in some if part.flows is not None]
     probabilities = [part.probabilities for part in some if part.probabilities is not None]
     return ClipFeatures(
-        in_order_again([part.logits for part in some]),
+        in_order_again([part.embeddings for part in some]),
         in_order_again(flows) if flows else None,
         some[0].version,
         in_order_again(probabilities) if probabilities else None,
@@ -87,13 +91,15 @@ def _share_of_features(
     network_resize: NetworkResize,
     classify: bool,
     packaged: bool,
+    network_name: FeatureNetwork,
     flow: bool,
 ) -> ClipFeatures | None:
     """The features of one process's clips, None where there are more processes than clips."""
     own = replace(reader, paths=share.of(reader.paths), problems=[])
     if not own.paths:
         return None
-    network = load_i3d(packaged=packaged).to(share_device())
+    loaded = load_videomae() if network_name == VIDEOMAE else load_i3d(packaged=packaged)
+    network = loaded.to(share_device())
     c3d = load_c3d() if classify else None
     if c3d is not None:
         c3d = c3d.to(share_device())
@@ -112,6 +118,6 @@ def _share_of_features(
 
     with share.progress(label, len(own)) as advance:
         own.on_clip = advance
-        logits = clips_to_features(clips(), network, network_resize)
+        embeddings = clips_to_features(clips(), network, network_resize)
     classes = probabilities.array() if c3d is not None else None
-    return ClipFeatures(logits.numpy(), flows.array() if flow else None, fvd_version(network), classes)
+    return ClipFeatures(embeddings.numpy(), flows.array() if flow else None, fvd_version(network), classes)

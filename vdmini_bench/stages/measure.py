@@ -25,6 +25,7 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
         protocol.network_resize,
         classify=sees_c3d(protocol),
         packaged=protocol.reference == "shipped",
+        network=protocol.network,
     )
     features.save(folder)
     reference = load_reference(bench.folder("reference"))

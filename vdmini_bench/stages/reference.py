@@ -1,4 +1,4 @@
-"""The real side of the distribution metrics: I3D moments and flow magnitudes, shipped or computed once."""
+"""The real side of the distribution metrics: moments of features and flow magnitudes, shipped or computed once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdmini_bench.clips import ClipReader, clip_reader
-from vdmini_bench.features import ClipFeatures, clip_features, load_logits
+from vdmini_bench.features import ClipFeatures, clip_features, load_embeddings
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.metrics.fvd import NetworkResize
+from vdmini_bench.protocols import FeatureNetwork
 from vdmini_bench.workbench import Workbench
 
 MOMENTS = "moments.npz"
@@ -22,11 +23,11 @@ SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side as scores need it: moments of I3D's logits; P x 2 flows, N x 400 logits where computed here."""
+    """The real side as scores need it: moments; P x 2 flows and N x D embeddings where computed here."""
 
     moments: Moments
     flows: NDArray[np.float64] | None
-    logits: NDArray[np.float32] | None
+    embeddings: NDArray[np.float32] | None
 
 
 def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
@@ -35,8 +36,9 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
+    label = "score reference clips"
     features = write_reference(
-        folder, reference_reader(bench), "score reference clips", protocol.network_resize, protocol.ddof
+        folder, reference_reader(bench), label, protocol.network_resize, protocol.ddof, protocol.network
     )
     features.save(folder)
 
@@ -50,7 +52,7 @@ def reference_reader(bench: Workbench) -> ClipReader:
 def load_reference(folder: Path) -> Reference:
     """Read what the job left in its folder."""
     flows = np.load(folder / FLOWS, allow_pickle=False) if (folder / FLOWS).exists() else None
-    return Reference(Moments.load(folder / MOMENTS), flows, load_logits(folder))
+    return Reference(Moments.load(folder / MOMENTS), flows, load_embeddings(folder))
 
 
 def copy_shipped(folder: Path) -> None:
@@ -70,12 +72,13 @@ def write_reference(
     label: str,
     network_resize: NetworkResize = "antialiased",
     ddof: int = 1,
+    network: FeatureNetwork = "i3d-kinetics400",
     flow: bool = True,
 ) -> ClipFeatures:
     """Score every clip of `reader`, write their moments and (with `flow`) flows, and return their features."""
-    features = clip_features(reader, label, network_resize, flow=flow)
+    features = clip_features(reader, label, network_resize, network=network, flow=flow)
     # Once, over all features in the order of the clips: no sum depends on who computed which of them.
-    Moments.of(features.logits, ddof).save(folder / MOMENTS)
+    Moments.of(features.embeddings, ddof).save(folder / MOMENTS)
     if features.flows is not None:
         np.save(folder / FLOWS, features.flows.reshape(-1, 2), allow_pickle=False)
     return features
