@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, prepare_clips
 from vdmini_bench.metrics.videomae import GIANT, VIDEOMAE, Size, VideoMae, convert_weights, load_videomae
 from vdmini_bench.prepare import fetch_networks
+from vdmini_bench.preprocessing import short_side_256_crop_square
 from vdmini_bench.suite import ProtocolSpec
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
@@ -222,6 +224,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders of videos as long as a clip and no longer, so that no offset is drawn."""
     monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
     monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", small_i3d)
+    monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     for name, start in (("made", 0), ("real", 30)):
         for number in range(start, start + 4):
             write_video(tmp_path / name / f"{number}.mkv", drawn(number), 7)
@@ -259,9 +262,6 @@ def test_scores_of_videomae_are_its_own(folders: Path, checkpoint: dict[str, Ten
     assert len(list((folders / "results" / "work").glob("reference-*"))) == 2, "real statistics are kept by network"
 
     network = load_videomae()
-    # Drawn frames are square, and the original's chain makes 256x256 of them before the network's 224x224.
-    from vdmini_bench.preprocessing import short_side_256_crop_square
-
     made, real = (
         clips_to_features([clips(short_side_256_crop_square(drawn(n))[None]) for n in numbers], network, "plain")
         for numbers in (range(4), range(30, 34))
