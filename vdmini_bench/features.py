@@ -26,7 +26,7 @@ FEATURES = "features.safetensors"
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """`embeddings` N x D float32 of the protocol's network; `flows` N x (T-1) x 2 float64 in pixels per frame if measured.
+    """`embeddings` N x D float32 of the protocol's network; `flows` N x (T-1) x 2 float64, pixels a frame, if measured.
 
     Of I3D the embeddings are the 400 logits before softmax, of VideoMAE 1408 features. `probabilities` N x 101 float32
     from C3D, where there is that network. `version` is the FVD's, of the network and its weight file.
