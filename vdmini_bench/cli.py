@@ -11,6 +11,7 @@ import click
 
 from vdmini_bench.commands import (
     ablate,
+    clips,
     compare,
     distill,
     gate,
@@ -44,7 +45,7 @@ def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
 
 
-for module in (models, distill, ablate, score, time, vbench, compare, gate, leaderboard, report, schema):
+for module in (models, distill, ablate, score, time, vbench, compare, clips, gate, leaderboard, report, schema):
     for command in module.COMMANDS:
         main.add_command(command)
 

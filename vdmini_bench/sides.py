@@ -60,11 +60,11 @@ def find_side(name: str, store: Store, run: Path | None = None, suite: str | Non
         SuiteError: the role is that of several models.
         BenchError: a file cannot be read.
     """
-    folder = _named_folder(name, store, suite)
+    folder = named_folder(name, store, suite)
     if folder is not None:
         return _folder_side(name, folder)
     head, separator, model = name.rpartition(":")
-    folder = _named_folder(head, store, suite) if separator else None
+    folder = named_folder(head, store, suite) if separator else None
     if folder is not None:
         return _model_side(name, _folder_side(head, folder), model)
     weights = _holds_weights(Path(name))
@@ -83,7 +83,8 @@ def results_folder(name: str, store: Store) -> Path | None:
     return _folder_with(RESULTS_FILE, name, store)
 
 
-def _named_folder(name: str, store: Store, suite: str | None) -> Path | None:
+def named_folder(name: str, store: Store, suite: str | None = None) -> Path | None:
+    """As `results_folder`, or the newest finished run (of `suite`) for the name `latest`."""
     folder = results_folder(name, store)
     return latest_run(store, suite) if folder is None and name == LATEST else folder
 

@@ -18,11 +18,21 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
         ValueError: unlike or fewer than two pairs.
     """
     _check_pairs(a, b)
+    return mean_interval([y - x for x, y in zip(a, b, strict=True)], level)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The mean of values with its Student-t interval: (mean, low, high).
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two or more values, got {len(values)}")
     from scipy.stats import t
 
-    differences = [y - x for x, y in zip(a, b, strict=True)]
-    mean = statistics.fmean(differences)
-    half = float(t.ppf(0.5 + level / 2, len(a) - 1)) * statistics.stdev(differences) / math.sqrt(len(a))
+    mean = statistics.fmean(values)
+    half = float(t.ppf(0.5 + level / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdmini_bench.commands import clips
 from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS, expected_failures
+from vdmini_bench.commands.options import RESULTS, WORKERS, expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.compare import Delta
@@ -29,17 +30,29 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare what differs in protocol, version, sample count or machine, too, and mark each such line.",
 )
+@click.option(
+    "--clips", "pair", is_flag=True, help="Pair the clips of A, a teacher, and B by name: content, and motion."
+)
+@click.option(
+    "--frame-network",
+    type=click.Choice(["i3d", "inception"]),
+    default="i3d",
+    show_default=True,
+    help="With --clips, what sees content; inception takes the imported weights of FID.",
+)
+@WORKERS
 @RESULTS
 @with_format("json", "markdown", "csv")
 @expected_failures
 def compare(
-    a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, results: Path, form: Format
-) -> None:
+    a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, pair: bool, frame_network: str,
+    workers: int | None, results: Path, form: Format,
+) -> None:  # fmt: skip
     """Compare A and B metric by metric, each difference with its 95 % interval and a verdict.
 
     A and B are models of a run (teacher, student, pruned, static, real) or roles; a run's folder or name, or latest,
     for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
-    scored.
+    scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
     from vdmini_bench.compare import compare_sides, notable_differences
     from vdmini_bench.errors import SuiteError
@@ -53,6 +66,12 @@ def compare(
         if run is None:
             raise SuiteError(f"--run {run_name}: no such run; give its folder or its name under {results / 'runs'}")
     name = _suite_name(suite)
+    if pair:
+        if allow_unlike:
+            raise click.UsageError("--clips pairs only what is alike: leave --allow-unlike out")
+        folders = clips.folder_of_clips(a, store, run, name), clips.folder_of_clips(b, store, run, name)
+        clips.show_comparison((a, b), folders, frame_network, workers, form)
+        return
     first, second = (find_side(each, store, run, name) for each in (a, b))
     deltas = compare_sides(first, second, allow_unlike)
     notes = notable_differences(first, second)

@@ -109,15 +109,18 @@ class DrawnClip:
     caption: str
 
 
-def draw_clip(action: str, group: int, index: int) -> DrawnClip:
-    """Draw clip `index` of `group` of class `action`: 10 frames of 32x32 RGB, the same on every call."""
+def draw_clip(action: str, group: int, index: int, time: FloatArray | None = None) -> DrawnClip:
+    """Draw clip `index` of `group` of class `action`: 10 frames of 32x32 RGB, the same on every call.
+
+    `time` asks for the frames at other times than 10 from 0 to 1; it changes nothing else, and may go beyond them.
+    """
     digest = hashlib.sha256(f"{WORLD_VERSION}/{action}/{group}/{index}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     verb, trajectory = ACTIONS[action]
     shape = str(random.choice(SHAPES))
     colour = str(random.choice(list(COLOURS)))
     background = str(random.choice(list(BACKGROUNDS)))
-    time = np.linspace(0.0, 1.0, FRAMES)
+    time = np.linspace(0.0, 1.0, FRAMES) if time is None else time
     speed = random.uniform(0.8, 1.2)
     offset_x, offset_y, scale, rotation = trajectory(time, speed)
     centre = random.uniform(SIZE / 2 - 3, SIZE / 2 + 3, size=2)

@@ -81,6 +81,24 @@ def read_frames(
     return np.stack(frames)
 
 
+def read_every_frame(path: Path) -> NDArray[np.uint8]:
+    """Read a whole video, which is not trusted: T H W C uint8 RGB.
+
+    Raises:
+        UnreadableVideoError: the file cannot be opened or decoded, holds no frame, or its frames change size.
+    """
+    try:
+        with path.open("rb") as file, _opened(path, file) as container:
+            frames = [
+                np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8) for frame in _decoded(container, path)
+            ]
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+    if not frames or len({frame.shape for frame in frames}) > 1:
+        raise UnreadableVideoError(path, "its frames change size" if frames else "it holds no frame")
+    return np.stack(frames)
+
+
 def video_facts(path: Path) -> VideoFacts:
     """What the head of a file says; nothing is decoded and a playlist is not followed.
 

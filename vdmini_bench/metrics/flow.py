@@ -36,7 +36,12 @@ def flow_magnitudes(clip: NDArray[np.uint8]) -> FloatArray:
     Raises:
         ValueError: another layout or dtype, fewer than 2 frames, or frames below 12 pixels.
     """
-    return np.stack([_mean_and_top(flow) for flow in _flow_fields(clip)])
+    return fields_to_magnitudes(flow_fields(clip))
+
+
+def fields_to_magnitudes(fields: NDArray[np.float32]) -> FloatArray:
+    """What `flow_magnitudes` gives, from the flow fields T-1 H W 2 of a clip."""
+    return np.stack([_mean_and_top(flow) for flow in fields])
 
 
 def flow_distance(generated: FloatArray, reference: FloatArray) -> float:
@@ -61,12 +66,20 @@ def flow_field_distance(clip: NDArray[np.uint8], other: NDArray[np.uint8]) -> fl
     """
     if clip.shape != other.shape:
         raise ValueError(f"clips of shapes {clip.shape} and {other.shape} do not pair")
-    pairs = zip(_flow_fields(clip), _flow_fields(other), strict=True)
-    return float(np.mean([np.hypot(*np.moveaxis(a - b, -1, 0)).mean() for a, b in pairs]))
+    return end_point_distance(flow_fields(clip), flow_fields(other))
 
 
-def _flow_fields(clip: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """The flow H W 2 from each frame to the next, in pixels."""
+def end_point_distance(fields: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Mean end-point error between two clips' flow fields, both T-1 H W 2, in pixels per frame."""
+    return float(np.mean([np.hypot(*np.moveaxis(a - b, -1, 0)).mean() for a, b in zip(fields, other, strict=True)]))
+
+
+def flow_fields(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The flow from each frame of a clip T H W C uint8 RGB to the next: T-1 H W 2 float32 (right, down) in pixels.
+
+    Raises:
+        ValueError: another layout or dtype, fewer than 2 frames, or frames below 12 pixels.
+    """
     if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8:
         raise ValueError(f"the clip is {clip.dtype} of shape {clip.shape}: it must be uint8 T H W 3")
     if len(clip) < 2:
@@ -80,7 +93,7 @@ def _flow_fields(clip: NDArray[np.uint8]) -> list[NDArray[Any]]:
         grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in clip]
         # Every pair starts from no motion: a field used again would be the guess for the next pair.
         still = np.zeros((*clip.shape[1:3], 2), dtype=np.float32)
-        return [estimator.calc(before, after, still.copy()) for before, after in pairwise(grey)]
+        return np.stack([estimator.calc(before, after, still.copy()) for before, after in pairwise(grey)])
 
 
 def _top(magnitudes: FloatArray, name: str) -> FloatArray:

@@ -1,0 +1,112 @@
+"""What shows how clips differ: a teacher's beside a student's, and harmed ones beside themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdmini_bench.commands.options import JSON, expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.clip_pairs import ClipComparison
+    from vdmini_bench.store import Store
+    from vdmini_bench.views import Format
+
+
+def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None) -> Path:
+    """The folder of videos that a name means, tried in this order.
+
+    `RUN:MODEL`; a model of the run `run`, of the newest finished one (of `suite`) when None; a folder.
+
+    Raises:
+        NothingMeasuredError: it is no folder, and there is no such run, or it sampled no clips of such a model.
+        BenchError: the record of a run cannot be read.
+    """
+    from vdmini_bench.clip_pairs import clips_of_run
+    from vdmini_bench.errors import NothingMeasuredError
+    from vdmini_bench.records import latest_run
+    from vdmini_bench.sides import named_folder
+
+    head, separator, model = name.rpartition(":")
+    named = named_folder(head, store, suite) if separator else None
+    if named is not None:
+        return clips_of_run(named, model)
+    try:
+        return clips_of_run(run or latest_run(store, suite), name)
+    except NothingMeasuredError:
+        # After the models: a checkpoint's folder `student` in the working directory must not hide a run's student.
+        if Path(name).is_dir():
+            return Path(name)
+        raise
+
+
+def show_comparison(
+    names: tuple[str, str], folders: tuple[Path, Path], network: str, workers: int | None, form: Format
+) -> None:
+    """Compare two folders of clips that pair by name and print what came of it."""
+    from vdmini_bench.clip_pairs import compare_clips
+    from vdmini_bench.metrics.frame_features import load_frame_network
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.workers import choose_workers
+
+    quiet_libraries()
+    found = compare_clips(*folders, load_frame_network(network), choose_workers(workers))
+    if form == "json":
+        click.echo(json.dumps({**found.to_json(), "a": names[0], "b": names[1], "status": "ok"}))
+        return
+    _print_comparison(*names, found, form)
+
+
+def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> None:
+    from vdmini_bench.views import interval_cell, number_cell, show_table
+
+    lines = []
+    for row in found.rows:
+        numbers = [number_cell(row.value, 4), interval_cell(row.interval), number_cell(row.share, 3)]
+        lines.append([row.measure, row.about, *numbers, row.unit or "-"])
+    header = ["measure", "about", "mean", "95 % interval", "of unrelated clips", "unit"]
+    show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines)
+    if form != "table":
+        return
+    if found.motion_distance is not None:
+        error = found.motion_distance_error
+        click.echo(f"Frechet motion distance of the two sets: {found.motion_distance:.4g} ± {error:.2g}")
+    click.echo(f"signed measures are {b} less {a}; measured with {', '.join(found.versions.values())}")
+
+
+@click.command()
+@click.option("--clips-per-block", type=click.IntRange(2), default=20, show_default=True)
+@click.option("--blocks", type=click.IntRange(2), default=3, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for answers and tables.")
+@JSON
+@expected_failures
+def sensitivity(clips_per_block: int, blocks: int, output: Path, as_json: bool) -> None:
+    """Harm drawn clips in known ways and grades, and show what FVD and each measure make of it; a stand-in."""
+    from vdmini_bench.metrics.frame_features import load_frame_network
+    from vdmini_bench.metrics.fvd import load_i3d
+    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.sensitivity import Networks, Study, measure_study, series
+    from vdmini_bench.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
+    from vdmini_bench.table import print_table
+
+    quiet_libraries()
+    study = Study(clips_per_block, blocks, reference_clips=240)
+    # FVD's reference was made with the package's weights.
+    networks = Networks(load_i3d(packaged=True), load_frame_network())
+    numbers = series(measure_study(study, networks, output / "answers"), study)
+    write_sensitivity(output, numbers)
+    found = orderings(numbers)
+    if as_json:
+        rows = [{"kind": each.kind.name, "measure": each.measure, "ordered": each.ordered} for each in found]
+        click.echo(json.dumps({"clips": study.clips, "blocks": blocks, "orderings": rows, "output": str(output)}))
+        return
+    title = f"{study.clips} drawn clips, {blocks} blocks: a stand-in"
+    print_table(title, *answer_lines(numbers))
+    print_table("grades in order", *ordering_lines(found))
+    click.echo(f"tables: {output}")
+
+
+COMMANDS = (sensitivity,)

@@ -1,0 +1,142 @@
+"""Known harm to clips, in grades: what a measure of content or of motion must notice, and must put in order.
+
+Half of the kinds change how clips move and leave their frames nearly as they are, the others change what frames show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Footage has this many frames for one of a clip: at other speeds a clip takes other frames of it.
+OVERSAMPLING = 4
+
+Clip = NDArray[np.uint8]
+Harm = Callable[[Clip, float, np.random.Generator], Clip]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to harm clips: what it mostly harms, what its strength counts, and its grades from mild to severe."""
+
+    name: str
+    harms: Literal["content", "motion"]
+    unit: str
+    grades: tuple[float, ...]
+
+
+def at_speed(footage: Clip, speed: float, frames: int) -> Clip:
+    """Take a clip of `frames` frames from the middle of footage L H W C, at a multiple of a quarter of its own speed.
+
+    No frame is made up: half the speed takes every second frame where the clip takes every fourth.
+
+    Raises:
+        ValueError: the speed is no such multiple, or the footage is too short.
+    """
+    step = round(OVERSAMPLING * speed)
+    if step < 1 or abs(step - OVERSAMPLING * speed) > 1e-9:
+        raise ValueError(f"a speed of {speed} is no multiple of 1/{OVERSAMPLING}, the frames between which footage has")
+    start = (len(footage) - 1 - (frames - 1) * step) // 2
+    if start < 0:
+        raise ValueError(f"footage of {len(footage)} frames holds no {frames} frames {step} apart: give a longer one")
+    return footage[start::step][:frames]
+
+
+def footage_frames(frames: int) -> int:
+    """How many frames of footage a clip of `frames` frames needs for every grade of every kind."""
+    fastest = max(grade for kind in KINDS if kind.name in SPEEDS for grade in kind.grades)
+    return round(OVERSAMPLING * fastest) * (frames - 1) + 1
+
+
+def shuffle(clip: Clip, share: float, random: np.random.Generator) -> Clip:
+    """Put frames in random order within stretches of that share of the clip, of two frames at least."""
+    length = max(2, round(share * len(clip)))
+    order = [
+        start + position
+        for start in range(0, len(clip), length)
+        for position in random.permutation(min(length, len(clip) - start))
+    ]
+    return clip[order]
+
+
+def freeze(clip: Clip, share: float, random: np.random.Generator) -> Clip:
+    """Let the clip stand still for its last share of pairs of frames; all of it for 1."""
+    last = round((len(clip) - 1) * (1 - share))
+    return clip[np.minimum(np.arange(len(clip)), last)]
+
+
+def jitter(clip: Clip, pixels: float, random: np.random.Generator) -> Clip:
+    """Shift each frame by itself, normally distributed with that standard deviation in each direction; edges mirror."""
+    import cv2
+
+    height, width = clip.shape[1:3]
+    shifts = random.normal(size=(len(clip), 2)) * pixels
+    return np.stack(
+        [
+            cv2.warpAffine(
+                np.ascontiguousarray(frame), np.array([[1, 0, x], [0, 1, y]], dtype=np.float32), (width, height),
+                flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
+            )
+            for frame, (x, y) in zip(clip, shifts, strict=True)
+        ]
+    )  # fmt: skip
+
+
+def blur(clip: Clip, pixels: float, random: np.random.Generator) -> Clip:
+    """Blur each frame by a Gaussian of that standard deviation."""
+    import cv2
+
+    return np.stack([cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), pixels) for frame in clip])
+
+
+def noise(clip: Clip, levels: float, random: np.random.Generator) -> Clip:
+    """Add to every value normally distributed noise of that standard deviation, of 255; anew for each frame."""
+    noisy = clip + random.normal(size=clip.shape) * levels
+    return np.rint(noisy).clip(0, 255).astype(np.uint8)
+
+
+def recolour(clip: Clip, degrees: float, random: np.random.Generator) -> Clip:
+    """Turn the hues and keep the brightness, in which optical flow is measured."""
+    turn = np.exp(1j * np.deg2rad(degrees))
+    to_yuv = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
+    rotation = np.array([[1, 0, 0], [0, turn.real, -turn.imag], [0, turn.imag, turn.real]])
+    turned = clip @ (np.linalg.inv(to_yuv) @ rotation @ to_yuv).T
+    return np.rint(turned).clip(0, 255).astype(np.uint8)
+
+
+SPEEDS = ("slower", "faster")
+KINDS = (
+    Kind("slower", "motion", "x the speed", (0.75, 0.5, 0.25)),
+    Kind("faster", "motion", "x the speed", (1.25, 1.5, 2.0)),
+    Kind("shuffle", "motion", "of the clip", (0.2, 0.5, 1.0)),
+    Kind("freeze", "motion", "of the clip", (0.25, 0.5, 1.0)),
+    Kind("jitter", "motion", "px", (0.5, 1.0, 2.0)),
+    Kind("blur", "content", "px", (0.5, 1.0, 2.0)),
+    Kind("noise", "content", "of 255", (4.0, 8.0, 16.0)),
+    Kind("recolour", "content", "degrees", (20.0, 60.0, 120.0)),
+)
+HARMS: dict[str, Harm] = {
+    "shuffle": shuffle, "freeze": freeze, "jitter": jitter, "blur": blur, "noise": noise, "recolour": recolour,
+}  # fmt: skip
+
+
+def corrupt(footage: Clip, kind: str, strength: float, frames: int, seed: int) -> Clip:
+    """A harmed clip of `frames` frames from the middle of footage L H W C uint8 RGB, `footage_frames(frames)` long.
+
+    What is random depends on the kind and `seed` alone: the grades of one clip share their noise.
+
+    Raises:
+        ValueError: an unknown kind, or one that `at_speed` refuses.
+    """
+    if kind in SPEEDS:
+        return at_speed(footage, strength, frames)
+    if kind not in HARMS:
+        raise ValueError(f"no corruption {kind!r}: take {', '.join((*SPEEDS, *HARMS))}")
+    digest = hashlib.sha256(f"{kind}/{seed}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    return HARMS[kind](at_speed(footage, 1.0, frames), strength, random)
