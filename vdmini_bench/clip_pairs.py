@@ -21,9 +21,8 @@ from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError, read_every_frame
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError
 from vdmini_bench.folder import list_videos
-from vdmini_bench.metrics.content import content_distance
+from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures, content_distance, spectrum_distance
 from vdmini_bench.metrics.flow import SMALLEST_SIDE, end_point_distance, flow_fields
-from vdmini_bench.metrics.frame_features import FrameNetwork, clip_to_frame_features
 from vdmini_bench.metrics.frechet import FloatArray, frechet_distance
 from vdmini_bench.metrics.motion import (
     MOTION_PAIR_VERSION,
@@ -42,7 +41,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class PairMeasure:
-    """One number of a pair of clips: a `distance` is 0 or more, any other is signed, the student's less the teacher's."""
+    """One number of a pair of clips: a `distance` is 0 or more, any other is the student's less the teacher's."""
 
     name: str
     about: Literal["content", "motion"]
@@ -52,6 +51,7 @@ class PairMeasure:
 
 MEASURES = (
     PairMeasure("content", "content", "", distance=True),
+    PairMeasure("spectrum", "content", "", distance=True),
     PairMeasure("flow_field", "motion", "px/frame", distance=True),
     PairMeasure("flow_magnitude", "motion", "px/frame", distance=True),
     PairMeasure("speed", "motion", "px/frame", distance=False),
@@ -62,31 +62,39 @@ MEASURES = (
 
 @dataclass(frozen=True, eq=False)
 class ClipView:
-    """What pairs are measured on: flow T-1 H W 2 float32, frames' features T x D float32, and a clip's own numbers."""
+    """What pairs are measured on: frames T H W C uint8, flow T-1 H W 2 float32, and a clip's own numbers.
 
+    `features` are of frames, T x D float32; None where there is no network to see them.
+    """
+
+    frames: NDArray[np.uint8]
     flow: NDArray[np.float32]
-    features: NDArray[np.float32]
+    features: NDArray[np.float32] | None
     dynamic: float
     flicker: float
 
 
-def view_clip(clip: NDArray[np.uint8], flow: NDArray[np.float32], network: FrameNetwork) -> ClipView:
+def view_clip(clip: NDArray[np.uint8], flow: NDArray[np.float32], see: FrameFeatures | None) -> ClipView:
     """See a clip T H W C uint8 RGB whose `flow.flow_fields` are known.
 
     Raises:
         ValueError: another layout or dtype.
     """
-    return ClipView(flow, clip_to_frame_features(clip, network), dynamic_degree(flow), flicker(clip))
+    return ClipView(clip, flow, None if see is None else see(clip), dynamic_degree(flow), flicker(clip))
 
 
 def pair_values(teacher: ClipView, student: ClipView) -> dict[str, float]:
-    """Every one of `MEASURES` of a pair of clips of one size and length.
+    """Every one of `MEASURES` of a pair of clips of one size and length; no `content` where there are no features.
 
     Raises:
         ValueError: they do not pair.
     """
-    return {
-        "content": content_distance(teacher.features, student.features),
+    if teacher.features is None or student.features is None:
+        content = {}
+    else:
+        content = {"content": content_distance(teacher.features, student.features)}
+    return content | {
+        "spectrum": spectrum_distance(teacher.frames, student.frames),
         "flow_field": end_point_distance(teacher.flow, student.flow),
         "flow_magnitude": magnitude_distance(teacher.flow, student.flow),
         "speed": speed_difference(teacher.flow, student.flow),
@@ -143,10 +151,11 @@ class ClipComparison:
 
 
 def compare_clips(
-    teacher_folder: Path, student_folder: Path, network: FrameNetwork, workers: int = 1
+    teacher_folder: Path, student_folder: Path, see: FrameFeatures | None, workers: int = 1
 ) -> ClipComparison:
     """Compare the videos of two folders that have the same names below them, whatever their suffixes.
 
+    `see` gives the features of frames; without it there is no measure `content`, and `spectrum` stands alone for it.
     The interval is over clips: those of one prompt are taken as independent. A result does not depend on `workers`.
 
     Raises:
@@ -169,12 +178,12 @@ def compare_clips(
             if isinstance(read, UnreadableVideoError):
                 problems.append(read)
             else:
-                teacher, student = (view_clip(clip, flow, network) for clip, flow in read)
+                teacher, student = (view_clip(clip, flow, see) for clip, flow in read)
                 values.append(pair_values(teacher, student))
                 if previous is not None and previous.flow.shape == teacher.flow.shape:
                     unrelated.append(pair_values(previous, teacher))
                 previous = teacher
-                if len(teacher.features) >= FEWEST_FRAMES:
+                if len(teacher.frames) >= FEWEST_FRAMES:
                     moving.append((fields_to_statistics(teacher.flow), fields_to_statistics(student.flow)))
             advance()
     if problems:
@@ -182,7 +191,9 @@ def compare_clips(
     distance = error = None
     if len(moving) == len(pairs) >= 3:
         distance, error = _jackknife(*(np.stack(each) for each in zip(*moving, strict=True)))
-    versions = {"content": network.version, "motion": MOTION_PAIR_VERSION, "frechet_motion": MOTION_VERSION}
+    versions = {"spectrum": SPECTRUM_VERSION, "motion": MOTION_PAIR_VERSION, "frechet_motion": MOTION_VERSION}
+    if see is not None:
+        versions = {"content": see.version} | versions
     return ClipComparison(
         str(teacher_folder), str(student_folder), len(pairs), _rows(values, unrelated), distance, error, versions
     )
@@ -199,7 +210,7 @@ def _jackknife(teacher: FloatArray, student: FloatArray) -> tuple[float, float]:
 
 def _rows(values: Sequence[dict[str, float]], unrelated: Sequence[dict[str, float]]) -> tuple[PairRow, ...]:
     rows = []
-    for measure in MEASURES:
+    for measure in (each for each in MEASURES if each.name in values[0]):
         mean, low, high = mean_interval([each[measure.name] for each in values])
         far = statistics.fmean(each[measure.name] for each in unrelated) if unrelated and measure.distance else None
         rows.append(PairRow(measure.name, measure.about, measure.unit, mean, (low, high), far))

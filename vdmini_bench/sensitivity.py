@@ -12,29 +12,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from torch import Tensor, from_numpy, nn
 
 from vdmini_bench.clip_pairs import MEASURES, ClipView, pair_values, view_clip
 from vdmini_bench.corruptions import KINDS, OVERSAMPLING, Clip, Kind, at_speed, corrupt, footage_frames
 from vdmini_bench.datasets.synthetic import ACTIONS, FRAMES, GROUPS, TEST_GROUPS, WORLD_VERSION, draw_clip
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures
 from vdmini_bench.metrics.flow import flow_fields
-from vdmini_bench.metrics.frame_features import FrameNetwork
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
-from vdmini_bench.metrics.fvd import clips_to_features, fvd_version
+from vdmini_bench.metrics.motion import MOTION_PAIR_VERSION
 from vdmini_bench.metrics.motion_statistics import MOTION_VERSION, fields_to_statistics, motion_statistics
 from vdmini_bench.progress import progress
-from vdmini_bench.stages.reference import shipped_moments
 from vdmini_bench.stats import paired_interval
 from vdmini_bench.store import key_of
 
 # Groups of drawn clips that no other list draws from: the study sees footage beyond the ends of a clip.
 FIRST_INDEX = 9001
+if TYPE_CHECKING:
+    from torch import nn
+
 Grade = tuple[str, float]
 # The numbers that a measure's mean is of, by grade.
 Numbers = dict[Grade, NDArray[np.float64]]
@@ -79,11 +80,14 @@ def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one grade does to every clip: features of sets (N x 400, N x 11) and, by measure, N values of pairs."""
+    """What one grade does to every clip: statistics of motion N x 11, by measure N values of pairs, and I3D's logits.
 
-    logits: NDArray[np.float32]
+    The logits N x 400 float32 are None where there was no network.
+    """
+
     statistics: NDArray[np.float64]
     pairs: dict[str, NDArray[np.float64]]
+    logits: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,38 @@ class Networks:
     """The networks that clips are seen through: I3D for FVD, and one for single frames."""
 
     video: nn.Module
-    frames: FrameNetwork
+    frames: FrameFeatures
+
+    def logits(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
+        """I3D's logits N x 400 float32."""
+        import torch
+
+        from vdmini_bench.metrics.fvd import clips_to_features
+
+        batches = (torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)[None] for clip in clips)
+        return clips_to_features(batches, self.video).numpy()
+
+    @property
+    def versions(self) -> list[str]:
+        """What names the numbers of both."""
+        from vdmini_bench.metrics.fvd import fvd_version
+
+        return [fvd_version(self.video), self.frames.version]
 
 
-def measure_study(study: Study, networks: Networks, folder: Path) -> dict[Grade, Answers]:
+def measure_study(study: Study, networks: Networks | None, folder: Path) -> dict[Grade, Answers]:
     """Harm and measure all clips, a file a grade in `folder`; what is there already is not measured again.
 
-    Returns the answers by kind and strength, ("none", 0.0) for clips as they are.
+    Returns the answers by kind and strength, ("none", 0.0) for clips as they are. Without networks there is neither FVD
+    nor `content`, and all takes a minute.
     """
     footage = study.footage()
     whole = [at_speed(frames, 1.0, FRAMES) for frames in footage]
     grades = [("none", 0.0), *((kind.name, grade) for kind in KINDS for grade in kind.grades)]
     found = {}
     with progress("sensitivity", len(grades)) as advance:
-        views = [view_clip(clip, flow_fields(clip), networks.frames) for clip in whole]
+        see = None if networks is None else networks.frames
+        views = [view_clip(clip, flow_fields(clip), see) for clip in whole]
         for name, grade in grades:
 
             def harmed(name: str = name, grade: float = grade) -> Answers:
@@ -118,31 +140,30 @@ def measure_study(study: Study, networks: Networks, folder: Path) -> dict[Grade,
     return found
 
 
-def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Networks) -> Answers:
+def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Networks | None) -> Answers:
     flows = [flow_fields(clip) for clip in clips]
-    logits = clips_to_features((_batch(clip) for clip in clips), networks.video).numpy()
-    harmed = (view_clip(clip, flow, networks.frames) for clip, flow in zip(clips, flows, strict=True))
+    see = None if networks is None else networks.frames
+    harmed = (view_clip(clip, flow, see) for clip, flow in zip(clips, flows, strict=True))
     values = [pair_values(view, other) for view, other in zip(views, harmed, strict=True)]
-    pairs = {measure.name: np.array([each[measure.name] for each in values]) for measure in MEASURES}
-    return Answers(logits, np.stack([fields_to_statistics(flow) for flow in flows]), pairs)
+    pairs = {name: np.array([each[name] for each in values]) for name in values[0]}
+    logits = None if networks is None else networks.logits(clips)
+    return Answers(np.stack([fields_to_statistics(flow) for flow in flows]), pairs, logits)
 
 
-def _batch(clip: Clip) -> Tensor:
-    return from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)[None]
-
-
-def _kept(study: Study, networks: Networks, folder: Path, name: str, measure: Callable[[], Answers]) -> Answers:
-    identity = [WORLD_VERSION, FIRST_INDEX, study.clips, fvd_version(networks.video)]
-    identity += [networks.frames.version, MOTION_VERSION, name]
+def _kept(study: Study, networks: Networks | None, folder: Path, name: str, measure: Callable[[], Answers]) -> Answers:
+    identity = [WORLD_VERSION, FIRST_INDEX, study.clips, MOTION_VERSION, MOTION_PAIR_VERSION, SPECTRUM_VERSION, name]
+    identity += [] if networks is None else networks.versions
     path = folder / f"{name}-{key_of(identity)}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         answers = measure()
         partial = path.with_suffix(".partial")
-        save_file({"logits": answers.logits, "statistics": answers.statistics, **answers.pairs}, partial)
+        arrays = {"statistics": answers.statistics, **answers.pairs}
+        save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
         partial.replace(path)
     arrays = load_file(path)
-    return Answers(arrays.pop("logits"), arrays.pop("statistics"), arrays)
+    statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
+    return Answers(statistics_of_motion, arrays, logits)
 
 
 @dataclass(frozen=True)
@@ -176,12 +197,18 @@ def series(found: dict[Grade, Answers], study: Study) -> dict[str, Numbers]:
     FVD is against the reference of drawn clips that ships with the package.
     """
     moving = Moments.of(np.stack([motion_statistics(clip) for clip in study.reference()]))
-    numbers = {
-        "fvd": {grade: _by_block(answers.logits, shipped_moments(), study) for grade, answers in found.items()},
-        "frechet_motion": {grade: _by_block(answers.statistics, moving, study) for grade, answers in found.items()},
+    numbers: dict[str, Numbers] = {}
+    logits = {grade: answers.logits for grade, answers in found.items() if answers.logits is not None}
+    if logits:
+        from vdmini_bench.stages.reference import shipped_moments
+
+        numbers["fvd"] = {grade: _by_block(rows, shipped_moments(), study) for grade, rows in logits.items()}
+    numbers["frechet_motion"] = {
+        grade: _by_block(answers.statistics, moving, study) for grade, answers in found.items()
     }
-    for measure in MEASURES:
-        numbers[measure.name] = {grade: answers.pairs[measure.name] for grade, answers in found.items()}
+    # A file gives its arrays in another order.
+    for name in (each.name for each in MEASURES if each.name in found["none", 0.0].pairs):
+        numbers[name] = {grade: answers.pairs[name] for grade, answers in found.items()}
     return numbers
 
 

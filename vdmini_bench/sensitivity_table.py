@@ -16,6 +16,7 @@ TITLES = {
     "fvd": "FVD",
     "frechet_motion": "Frechet motion",
     "content": "content",
+    "spectrum": "spectrum",
     "flow_field": "flow field (px)",
     "flow_magnitude": "flow magnitude (px)",
     "speed": "speed (px)",

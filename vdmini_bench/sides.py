@@ -83,7 +83,7 @@ def results_folder(name: str, store: Store) -> Path | None:
     return _folder_with(RESULTS_FILE, name, store)
 
 
-def named_folder(name: str, store: Store, suite: str | None = None) -> Path | None:
+def named_folder(name: str, store: Store, suite: str | None) -> Path | None:
     """As `results_folder`, or the newest finished run (of `suite`) for the name `latest`."""
     folder = results_folder(name, store)
     return latest_run(store, suite) if folder is None and name == LATEST else folder

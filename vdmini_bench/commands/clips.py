@@ -12,6 +12,8 @@ from vdmini_bench.commands.options import JSON, expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.clip_pairs import ClipComparison
+    from vdmini_bench.metrics.content import FrameFeatures
+    from vdmini_bench.sensitivity import Networks
     from vdmini_bench.store import Store
     from vdmini_bench.views import Format
 
@@ -43,17 +45,23 @@ def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None
         raise
 
 
+def frame_features(network: str) -> FrameFeatures | None:
+    """What sees the content of frames: `i3d`, `inception`, or `none`."""
+    if network == "none":
+        return None
+    from vdmini_bench.metrics.frame_features import NetworkFeatures, load_frame_network
+
+    return NetworkFeatures(load_frame_network(network))
+
+
 def show_comparison(
     names: tuple[str, str], folders: tuple[Path, Path], network: str, workers: int | None, form: Format
 ) -> None:
     """Compare two folders of clips that pair by name and print what came of it."""
     from vdmini_bench.clip_pairs import compare_clips
-    from vdmini_bench.metrics.frame_features import load_frame_network
-    from vdmini_bench.progress import quiet_libraries
     from vdmini_bench.workers import choose_workers
 
-    quiet_libraries()
-    found = compare_clips(*folders, load_frame_network(network), choose_workers(workers))
+    found = compare_clips(*folders, frame_features(network), choose_workers(workers))
     if form == "json":
         click.echo(json.dumps({**found.to_json(), "a": names[0], "b": names[1], "status": "ok"}))
         return
@@ -80,22 +88,18 @@ def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> No
 @click.command()
 @click.option("--clips-per-block", type=click.IntRange(2), default=20, show_default=True)
 @click.option("--blocks", type=click.IntRange(2), default=3, show_default=True)
+@click.option("--no-networks", is_flag=True, help="Leave out FVD and content, which take most of the time.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for answers and tables.")
 @JSON
 @expected_failures
-def sensitivity(clips_per_block: int, blocks: int, output: Path, as_json: bool) -> None:
+def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Path, as_json: bool) -> None:
     """Harm drawn clips in known ways and grades, and show what FVD and each measure make of it; a stand-in."""
-    from vdmini_bench.metrics.frame_features import load_frame_network
-    from vdmini_bench.metrics.fvd import load_i3d
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.sensitivity import Networks, Study, measure_study, series
+    from vdmini_bench.sensitivity import Study, measure_study, series
     from vdmini_bench.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
     from vdmini_bench.table import print_table
 
-    quiet_libraries()
     study = Study(clips_per_block, blocks, reference_clips=240)
-    # FVD's reference was made with the package's weights.
-    networks = Networks(load_i3d(packaged=True), load_frame_network())
+    networks = None if no_networks else _networks()
     numbers = series(measure_study(study, networks, output / "answers"), study)
     write_sensitivity(output, numbers)
     found = orderings(numbers)
@@ -107,6 +111,15 @@ def sensitivity(clips_per_block: int, blocks: int, output: Path, as_json: bool) 
     print_table(title, *answer_lines(numbers))
     print_table("grades in order", *ordering_lines(found))
     click.echo(f"tables: {output}")
+
+
+def _networks() -> Networks:
+    from vdmini_bench.metrics.frame_features import NetworkFeatures, load_frame_network
+    from vdmini_bench.metrics.fvd import load_i3d
+    from vdmini_bench.sensitivity import Networks
+
+    # FVD's reference was made with the package's weights.
+    return Networks(load_i3d(packaged=True), NetworkFeatures(load_frame_network()))
 
 
 COMMANDS = (sensitivity,)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--frame-network",
-    type=click.Choice(["i3d", "inception"]),
+    type=click.Choice(["i3d", "inception", "none"]),
     default="i3d",
     show_default=True,
-    help="With --clips, what sees content; inception takes the imported weights of FID.",
+    help="With --clips, what sees content: inception takes the imported weights of FID, none needs no weights.",
 )
 @WORKERS
 @RESULTS

@@ -8,6 +8,7 @@ to that frame held still. So features of frames need no weights besides those of
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class FrameNetwork(nn.Module):
 
 
 class StillI3d(FrameNetwork):
-    """I3D on still frames: the spatial means of three early layers side by side, N x 1184, of equal weight and length 1.
+    """I3D on still frames: the spatial means of three early layers side by side, N x 1184, equal in weight.
 
     `network` is taken over and changed.
     """
@@ -53,7 +54,7 @@ class StillI3d(FrameNetwork):
     def forward(self, frames: Tensor) -> Tensor:
         """Map N 3 H W uint8 RGB to N x 1184 float32, each frame as if alone.
 
-        Frames are resized to 224x224, bilinear and antialiased; to 112x112 where their shorter side is shorter than that.
+        Frames are resized to 224x224, bilinear and antialiased; to 112x112 where their shorter side is below that.
         """
         side = SMALL if min(frames.shape[2:]) < SMALL else SIZE
         pixels = frames.to(next(self.parameters()).device).float()
@@ -114,6 +115,22 @@ def load_frame_network(name: str = "i3d", cache: Path | None = None) -> FrameNet
     network = StillI3d(load_packaged_i3d(cache)) if name == "i3d" else InceptionFrames(load_inception_features(cache))
     network.requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d) if name == "i3d" else network  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFeatures:
+    """A network as `content.FrameFeatures`: what measures take that know of no torch."""
+
+    network: FrameNetwork
+
+    @property
+    def version(self) -> str:
+        """The network's."""
+        return self.network.version
+
+    def __call__(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """T x D float32 of a clip T H W C uint8 RGB; raises ValueError for another layout or dtype."""
+        return clip_to_frame_features(clip, self.network)
 
 
 def clip_to_frame_features(clip: NDArray[np.uint8], network: FrameNetwork) -> NDArray[np.float32]:
