@@ -65,7 +65,7 @@ def fields_to_statistics(fields: NDArray[Any]) -> FloatArray:
     speed = np.hypot(flow[..., 0], flow[..., 1])
     energy = float((flow**2).sum(axis=-1).mean())
     direction = flow.mean(axis=(0, 1, 2)) / np.sqrt(energy + FLOW_FLOOR**2)
-    across_y, across_x = np.gradient(flow, axis=(1, 2))
+    across_y, across_x = (np.asarray(np.gradient(flow, axis=axis)) for axis in (1, 2))
     divergence = across_x[..., 0] + across_y[..., 1]
     rotation = across_x[..., 1] - across_y[..., 0]
     change = np.diff(flow, axis=0)
