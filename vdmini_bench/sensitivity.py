@@ -163,7 +163,7 @@ def _kept(study: Study, networks: Networks | None, folder: Path, name: str, meas
         partial.replace(path)
     arrays = load_file(path)
     statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
-    return Answers(statistics_of_motion, arrays, logits)
+    return Answers(statistics_of_motion, arrays, None if logits is None else logits.astype(np.float32))
 
 
 @dataclass(frozen=True)

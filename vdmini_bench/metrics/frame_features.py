@@ -75,15 +75,9 @@ def _hold_still(module: nn.Module) -> None:
         module.kernel, module.stride = (1, *module.kernel[1:]), (1, *module.stride[1:])
     if isinstance(module, ConvolutionUnit):
         whole = module.convolution
-        _, height, width = whole.padding
-        still = nn.Conv3d(
-            whole.in_channels,
-            whole.out_channels,
-            module.kernel,
-            module.stride,
-            (0, int(height), int(width)),
-            bias=False,
-        )
+        # Strided convolutions are padded by the unit itself.
+        padding = (0, module.kernel[1] // 2, module.kernel[2] // 2) if module.symmetric else (0, 0, 0)
+        still = nn.Conv3d(whole.in_channels, whole.out_channels, module.kernel, module.stride, padding, bias=False)
         with torch.no_grad():
             still.weight.copy_(whole.weight.sum(dim=2, keepdim=True))
         module.convolution = still
