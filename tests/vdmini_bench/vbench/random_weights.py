@@ -1,13 +1,17 @@
-"""Runs inside the environment: fills a cache folder with random weights of the right shapes, for seven dimensions."""
+"""Runs inside the environment: fills a cache folder with random weights of the right shapes, for those that the package can score."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import torch
+
+sys.path.append(str(Path(__file__).parent))
+from seeded_weights import seeded_state, seeded_tensor, shapes_of  # noqa: E402 - the folder of an isolated script is not searched
 
 # As DINO's own: the weights come from torch's cache, whatever path the caller gives, and any size of image is taken.
 HUBCONF = """
@@ -23,32 +27,52 @@ def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
 
 
 def main(cache: Path) -> None:
-    """Write every file; needs the package and 1 GB of memory."""
-    torch.manual_seed(0)
+    """Write every file; needs the package and 4 GB of memory."""
     save_clip(cache / "clip_model" / "ViT-B-32.pt", 512, 12, 768, 32, 512, 8)
     save_clip(cache / "clip_model" / "ViT-L-14.pt", 768, 24, 1024, 14, 768, 12)
-    save(torch.nn.Linear(768, 1).state_dict(), cache / "aesthetic_model" / "emb_reader" / "sa_0_4_vit_l_14_linear.pth")
+    head = seeded_state(shapes_of(torch.nn.Linear(768, 1).state_dict()))
+    save(head, cache / "aesthetic_model" / "emb_reader" / "sa_0_4_vit_l_14_linear.pth")
     import timm
     from omegaconf import OmegaConf
     from pyiqa.archs.musiq_arch import MUSIQ
     from vbench.motion_smoothness import build_from_cfg
     from vbench.third_party.RAFT.core.raft import RAFT
 
-    dino = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
+    dino = seeded(timm.create_model("vit_base_patch16_224", num_classes=0))
     save(dino, cache / "dino_model" / "dino_vitbase16_pretrain.pth")
     hub = cache / "dino_model" / "facebookresearch_dino_main" / "hubconf.py"
-    hub.parent.mkdir(parents=True)
+    hub.parent.mkdir(parents=True, exist_ok=True)
     hub.write_text(HUBCONF)
-    save(MUSIQ(pretrained=False).state_dict(), cache / "pyiqa_model" / "musiq_spaq_ckpt-358bb6af.pth")
-    raft = RAFT(argparse.Namespace(small=False, mixed_precision=False, alternate_corr=False)).state_dict()
+    save(seeded(MUSIQ(pretrained=False)), cache / "pyiqa_model" / "musiq_spaq_ckpt-358bb6af.pth")
+    raft = seeded(RAFT(argparse.Namespace(small=False, mixed_precision=False, alternate_corr=False)))
     raft = {f"module.{name}": value for name, value in raft.items()}
     save(raft, cache / "raft_model" / "models" / "raft-things.pth")
     import vbench
 
     settings = OmegaConf.load(Path(vbench.__file__).parent / "third_party" / "amt" / "cfgs" / "AMT-S.yaml").network
     # The published file also holds the arguments of its training script.
-    amt = {"state_dict": build_from_cfg(settings).state_dict(), "args": argparse.Namespace(seed=0)}
+    amt = {"state_dict": seeded(build_from_cfg(settings)), "args": argparse.Namespace(seed=0)}
     save(amt, cache / "amt_model" / "amt-s.pth")
+    save_viclip(cache / "ViCLIP")
+
+
+def seeded(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights for a network, from its tensors' names."""
+    return seeded_state(shapes_of(network.state_dict()))
+
+
+def save_viclip(folder: Path) -> None:
+    """ViCLIP, and the words of its tokenizer, which CLIP's package has."""
+    import clip
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = "bpe_simple_vocab_16e6.txt.gz"
+    shutil.copyfile(Path(clip.__file__).with_name(words), folder / words)
+    from vbench.third_party.ViCLIP.viclip import ViCLIP
+
+    with torch.device("meta"):
+        shapes = shapes_of(ViCLIP(pretrain=None).state_dict())
+    save({"model": seeded_state(shapes)}, folder / "ViClip-InternVid-10M-FLT.pth")
 
 
 class Holder(torch.nn.Module):
@@ -63,16 +87,17 @@ def save_clip(file: Path, embedding: int, layers: int, width: int, patch: int, t
     from clip.model import CLIP
 
     root = Holder()
-    for name, value in (
-        CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12).state_dict().items()
-    ):
+    with torch.device("meta"):
+        shapes = shapes_of(CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12).state_dict())
+    for name, shape in shapes.items():
         place = root
         *parents, last = name.split(".")
         for parent in parents:
             if not hasattr(place, parent):
                 place.add_module(parent, Holder())
             place = getattr(place, parent)
-        place.register_parameter(last, torch.nn.Parameter(value.half(), requires_grad=False))
+        value = seeded_tensor(name, shape).half()
+        place.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.script(root).save(str(file))
 

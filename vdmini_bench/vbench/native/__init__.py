@@ -1,0 +1,1 @@
+"""VBench's dimensions in our own code, reading the official weight files: same scores, one decode, no second environment."""

@@ -1,0 +1,97 @@
+"""A clip as the official code sees it: every frame, and the sizes its networks want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
+from torch import Tensor
+from torch.nn import functional as F
+
+from vdmini_bench.datasets.video import UnreadableVideoError, read_every_frame, video_facts
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+Kernel = Literal["bilinear", "bicubic"]
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """All frames of a video, T H W C uint8 RGB, and their rate."""
+
+    frames: NDArray[np.uint8]
+    frames_per_second: float
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The frames in order, at most `size` at a time: T C H W float32 from 0 to 255."""
+        for start in range(0, len(self.frames), size):
+            yield torch.from_numpy(self.frames[start : start + size]).permute(0, 3, 1, 2).float()
+
+
+def read_clip(path: Path) -> Clip:
+    """Decode a video once, for every dimension.
+
+    Raises:
+        UnreadableVideoError: it cannot be opened or decoded, or its frames change size.
+    """
+    if path.suffix != ".gif":
+        return Clip(read_every_frame(path), video_facts(path).frames_per_second)
+    try:
+        with Image.open(path) as image:
+            frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
+    return Clip(np.stack(frames), 1.0)
+
+
+def embed_frames(
+    clip: Clip, transform: Callable[[Tensor], Tensor], network: Callable[[Tensor], Tensor], batch: int
+) -> Tensor:
+    """Features of every frame: T x D float32 on the CPU."""
+    with torch.inference_mode():
+        return torch.cat([network(transform(frames)).float().cpu() for frames in clip.batches(batch)])
+
+
+def resize_shorter(pixels: Tensor, side: int, kernel: Kernel, *, smooth: bool) -> Tensor:
+    """Resize T C H W so that the shorter side is `side`, the longer in proportion and cut to a whole number.
+
+    `smooth` is torchvision's antialias: a wider kernel where frames shrink.
+    """
+    height, width = pixels.shape[-2:]
+    shorter, longer = min(height, width), max(height, width)
+    if shorter == side:
+        return pixels
+    long_side = int(side * longer / shorter)
+    size = (side, long_side) if height <= width else (long_side, side)
+    return F.interpolate(pixels, size, mode=kernel, align_corners=False, antialias=smooth)
+
+
+def crop_centre(pixels: Tensor, side: int) -> Tensor:
+    """The middle `side` x `side` pixels of T C H W, which is at least as large."""
+    top, left = (round((length - side) / 2) for length in pixels.shape[-2:])
+    return pixels[..., top : top + side, left : left + side]
+
+
+def normalise(pixels: Tensor, of: Normalisation) -> Tensor:
+    """Pixels from 0 to 255, less a mean and over a deviation for each colour, which are of pixels from 0 to 1."""
+    mean, deviation = (pixels.new_tensor(values).view(3, 1, 1) for values in of)
+    return (pixels / 255 - mean) / deviation
+
+
+def resize_image(image: Image.Image, side: int, crop: int) -> Tensor:
+    """A picture's middle after Pillow's bicubic resizing of its shorter side: 1 C H W float32, whole from 0 to 255."""
+    width, height = image.size
+    shorter, longer = min(height, width), max(height, width)
+    long_side = int(side * longer / shorter)
+    size = (side, long_side) if width <= height else (long_side, side)
+    resized = image.convert("RGB") if shorter == side else image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float()
+    return crop_centre(pixels, crop)

@@ -1,0 +1,136 @@
+"""The transformer that DINO, CLIP, ViCLIP and MUSIQ share: normalised first, queries, keys and values in one matrix.
+
+Parameters are named as in DINO's file. It is ours because a library's names change from version to version, while the
+files are read as they were published, and because DINO's way of stretching its grid is in no library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vdmini_bench.errors import MissingAssetsError
+
+Activation = Callable[[Tensor], Tensor]
+CLIP_NAMES = {
+    "transformer.resblocks.": "blocks.",
+    "attn.in_proj_": "attn.qkv.",
+    "attn.out_proj.": "attn.proj.",
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+
+
+def quick_gelu(values: Tensor) -> Tensor:
+    """OpenAI's stand-in for GELU."""
+    return values * torch.sigmoid(1.702 * values)
+
+
+class Attention(nn.Module):
+    """Attention of tokens B N C among themselves, with `causal` of each to itself and those before."""
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B N C to B N C."""
+        batch, length, width = tokens.shape
+        split = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = split.unbind()
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between."""
+
+    def __init__(self, width: int, inner: int, activation: Activation) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+        self.activation = activation
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B N C to B N C."""
+        return self.fc2(self.activation(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """One layer of a transformer."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        inner: int | None = None,
+        activation: Activation = quick_gelu,
+        epsilon: float = 1e-5,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
+        self.attn = Attention(width, heads, causal=causal)
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = FeedForward(width, inner or 4 * width, activation)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B N C to B N C."""
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same tensors, every name with parts of it replaced."""
+    renamed = {}
+    for name, value in state.items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        renamed[name] = value
+    return renamed
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start so, under the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """A file of tensors; it may also hold the arguments of a training script, which are data, but no other object.
+
+    Raises:
+        MissingAssetsError: it is no such file.
+    """
+    from argparse import Namespace
+    from pickle import UnpicklingError
+
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingAssetsError(f"{path} cannot be read as weights ({reason}): download it again") from error
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put a file's tensors into a network, in single precision, ready to be used.
+
+    Raises:
+        MissingAssetsError: the file is of another network.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise MissingAssetsError(f"{path} holds another network than {type(network).__name__}: {reason}") from error
+    network.float().eval().requires_grad_(False)
