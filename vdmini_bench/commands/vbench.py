@@ -7,10 +7,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vdmini_bench.commands.options import JSON, expected_failures
+
+if TYPE_CHECKING:
+    from vdmini_bench.vbench.report import Report
 
 DIMENSIONS = click.option(
     "--dimensions",
@@ -79,6 +83,11 @@ def vbench() -> None:
 @RATIO
 @FILTER
 @click.option("--download", is_flag=True, help="Let the official code fetch weights that are missing.")
+@click.option(
+    "--native",
+    is_flag=True,
+    help="Score by our own code, on the official weights, the dimensions that it has; the others as always.",
+)
 @JSON
 @expected_failures
 def score(
@@ -91,21 +100,32 @@ def score(
     ratio: str | None,
     filtered: bool,
     download: bool,
+    native: bool,
     as_json: bool,
 ) -> None:
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
-    from vdmini_bench.store import write_atomically
-    from vdmini_bench.table import markdown_table, print_table
+    from vdmini_bench.sharing import lead
     from vdmini_bench.vbench.dimensions import choose_dimensions, mode_named
     from vdmini_bench.vbench.preparation import prepare_scoring
     from vdmini_bench.vbench.scoring import score_videos
 
     of = mode_named(mode)
-    scoring = prepare_scoring(
-        folder, output, of, choose_dimensions(of, dimensions),
-        prompt_file=prompt_file, images=images, ratio=ratio, filtered=filtered, download=download,
-    )  # fmt: skip
-    report = score_videos(scoring)
+
+    def scored() -> Report:
+        return score_videos(
+            prepare_scoring(
+                folder, output, of, choose_dimensions(of, dimensions), prompt_file=prompt_file, images=images,
+                ratio=ratio, filtered=filtered, download=download, native=native,
+            )
+        )  # fmt: skip
+
+    _show(lead(scored), folder, output, as_json)
+
+
+def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
+    from vdmini_bench.store import write_atomically
+    from vdmini_bench.table import markdown_table, print_table
+
     header, lines = report.lines()
     write_atomically(output / "table.md", f"{markdown_table(header, lines)}\n\n{report.protocol}\n")
     if as_json:

@@ -17,18 +17,22 @@ RECORD = "static_videos.json"
 _WEIGHTS = "raft_model/models/raft-things.pth"
 
 
-def keep_static(
+def candidates(prompts: Iterable[Prompt]) -> list[str]:
+    """The names, without suffix, of the videos that the filter looks at."""
+    return [f"{text}-{index}" for text in _texts(prompts) for index in range(SAMPLES_TO_FILTER)]
+
+
+def ask_official_filter(
     prompts: Iterable[Prompt], found: Completeness, output: Path, command: tuple[str, ...], packages: str
-) -> dict[str, Path]:
-    """The videos to score, under the names `prompt-0` to `prompt-4`; a prompt may have fewer, or none.
+) -> dict[str, bool]:
+    """Of each candidate, by its absolute path, whether the official filter finds no motion in it.
 
     What was said of a video before is not asked again while its bytes, the network and the packages are the same.
 
     Raises:
         DriverError: the filter failed or left out a video.
     """
-    texts = [prompt.text for prompt in prompts if FILTERED in prompt.dimensions]
-    names = [f"{text}-{index}" for text in texts for index in range(SAMPLES_TO_FILTER)]
+    names = candidates(prompts)
     weights = weights_folder() / _WEIGHTS
     state = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else []
     keys = {name: key_of([found.files[name].sha256, state, packages]) for name in names}
@@ -42,17 +46,29 @@ def keep_static(
             raise DriverError("static_filter", "its response is not of the videos that were asked for", log)
         known |= {keys[name]: bool(static[path]) for path, name in asked.items()}
         write_atomically(output / RECORD, json.dumps(known, indent=1))
-    kept = {text: _first_static(text, keys, known) for text in texts}
+    return {str(found.videos[name].absolute()): known[keys[name]] for name in names}
+
+
+def first_static(prompts: Iterable[Prompt], found: Completeness, static: Mapping[str, bool]) -> dict[str, Path]:
+    """The videos to score, under the names `prompt-0` to `prompt-4`; a prompt may have fewer, or none.
+
+    `static` says of each candidate, by its absolute path, whether it has no motion.
+    """
+    kept = {text: _first_static(text, found, static) for text in _texts(prompts)}
     few = sum(len(chosen) < SAMPLES for chosen in kept.values())
     if few:
         say(f"static_filter: {few} of {len(kept)} prompts have fewer than {SAMPLES} videos without motion")
     return {f"{text}-{place}": found.videos[name] for text, chosen in kept.items() for place, name in enumerate(chosen)}
 
 
-def _first_static(text: str, keys: Mapping[str, str], known: Mapping[str, bool]) -> list[str]:
+def _texts(prompts: Iterable[Prompt]) -> list[str]:
+    return [prompt.text for prompt in prompts if FILTERED in prompt.dimensions]
+
+
+def _first_static(text: str, found: Completeness, static: Mapping[str, bool]) -> list[str]:
     # The official order is that of sorted file names: 0, 1, 10, 11, ..., 2, 20.
     names = sorted(f"{text}-{index}" for index in range(SAMPLES_TO_FILTER))
-    return [name for name in names if known[keys[name]]][:SAMPLES]
+    return [name for name in names if static[str(found.videos[name].absolute())]][:SAMPLES]
 
 
 def _read(file: Path) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from vdmini_bench.assets import asset_path
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.vbench.dimensions import Mode
 from vdmini_bench.vbench.environment import Environment, default_environment, packages_digest
+from vdmini_bench.vbench.native.catalogue import is_native
 from vdmini_bench.vbench.prompts import Prompt, read_prompts
 from vdmini_bench.vbench.scoring import Scoring
 
@@ -52,27 +53,30 @@ def prepare_scoring(
     ratio: str | None,
     filtered: bool,
     download: bool,
+    native: bool,
 ) -> Scoring:
-    """Find all that scoring needs.
+    """Find all that scoring needs; where our own code scores everything, that is no environment.
 
     Raises:
         SuiteError: an option is missing or names something else than it should.
         MissingAssetsError: the environment or the prompts are not there.
     """
     environment = default_environment()
-    record = environment.require()
+    only_native = native and all(map(is_native, dimensions))
+    packages = "" if only_native else packages_digest(environment.require())
     return Scoring(
         folder=folder,
         output=output,
         mode=mode,
         dimensions=dimensions,
         command=environment.command,
-        packages=packages_digest(record),
+        packages=packages,
         prompts=find_prompts(mode, prompt_file, images, ratio, environment),
         images=_images_by_prompt(images) if mode == "custom" and images is not None else {},
         ratio=ratio or RATIOS[0],
         filtered=filtered,
         download=download,
+        native=native,
     )
 
 

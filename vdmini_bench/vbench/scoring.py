@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.progress import say
@@ -21,7 +21,8 @@ from vdmini_bench.vbench.completeness import (
 )
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
-from vdmini_bench.vbench.filtering import keep_static
+from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, missing_files, state_of
 from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import Outcome, Report
@@ -36,6 +37,10 @@ from vdmini_bench.vbench.results import (
 )
 from vdmini_bench.vbench.totals import Totals, compute_totals
 
+if TYPE_CHECKING:
+    from vdmini_bench.vbench.native.judging import Question
+    from vdmini_bench.vbench.native.scoring import NativeScores
+
 VIDEOS = "videos.json"
 COMPLETENESS = "completeness.json"
 SCORES = "scores.json"
@@ -48,7 +53,8 @@ class Scoring:
     `prompts` are the official ones, none for `custom`; `images` maps prompts to images, for `custom` only. `command`
     runs the driver and `packages` is a digest of what it runs with. `filtered`: temporal_flickering is scored on
     the first five of 25 samples in which the official filter sees no motion. `download`: weights that are not there
-    are left to the official code to fetch.
+    are left to the official code to fetch. `native`: dimensions that we have code for are scored by it, and only the
+    others by the driver.
     """
 
     folder: Path
@@ -62,6 +68,11 @@ class Scoring:
     ratio: str = "1-1"
     filtered: bool = True
     download: bool = False
+    native: bool = False
+
+    def is_native(self, dimension: str) -> bool:
+        """Whether our own code scores a dimension."""
+        return self.native and is_native(dimension)
 
     @property
     def filters(self) -> bool:
@@ -88,9 +99,10 @@ def score_videos(scoring: Scoring) -> Report:
     _require_images(scoring)
     _require_weights(scoring)
     found = _check(scoring)
+    natives = _judge_natively(scoring, found)
     outcomes = []
     for dimension in scoring.dimensions:
-        outcomes.append(_outcome(scoring, dimension, found))
+        outcomes.append(_outcome(scoring, dimension, found, natives))
         say(f"{dimension}: {outcomes[-1].describe()}")
     report = Report(scoring.protocol, tuple(outcomes), _totals(scoring, outcomes), found)
     written = {"mode": scoring.mode, "folder": str(scoring.folder.resolve()), **report.to_json()}
@@ -131,10 +143,12 @@ def _require_weights(scoring: Scoring) -> None:
             "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
             f" doctor` says how to get each:\n{lines}"
         )
-    if scoring.download:
-        return
     unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
-    missing = missing_weights(unscored, filtered=scoring.filters)
+    # Our own code fetches nothing.
+    missing = missing_files(filter(scoring.is_native, unscored), filtered=scoring.filters)
+    if not scoring.download:
+        others = [name for name in unscored if not scoring.is_native(name)]
+        missing += missing_weights(others, filtered=scoring.filters)
     if missing:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
@@ -199,18 +213,61 @@ def _names(scoring: Scoring, dimensions: Sequence[str], *, filtered: bool) -> li
     return [request.name for request in request_videos(scoring.prompts, dimensions, filtered=filtered)]
 
 
-def _outcome(scoring: Scoring, dimension: str, found: Completeness) -> Outcome:
+def _judge_natively(scoring: Scoring, found: Completeness) -> NativeScores | None:
+    """Ask our own code everything at once, so that each video is decoded once; None where it is to score nothing."""
+    chosen = [name for name in scoring.dimensions if scoring.is_native(name)]
+    if not chosen:
+        return None
+    from vdmini_bench.vbench.native.scoring import NativeScores
+
+    natives = NativeScores(scoring.output)
+    questions: list[Question] = []
+    for dimension in chosen:
+        if dimension == FILTERED and scoring.filters:
+            # Flickering costs next to nothing: it is measured before it is known which videos are still.
+            questions += _of_candidates(scoring, found, STATIC) + _of_candidates(scoring, found, FILTERED)
+        else:
+            questions += _questions(scoring, dimension, _entries(scoring, dimension, found.videos), found)
+    natives.ask(questions)
+    return natives
+
+
+def _of_candidates(scoring: Scoring, found: Completeness, dimension: str) -> list[Question]:
+    from vdmini_bench.vbench.native.judging import Question
+
+    names = candidates(scoring.prompts)
+    return [Question(dimension, found.videos[name].absolute(), found.files[name].sha256) for name in names]
+
+
+def _questions(
+    scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], found: Completeness
+) -> list[Question]:
+    from vdmini_bench.vbench.native.questions import ask_entries
+
+    return ask_entries(dimension, entries, {entry.file: entry.sha256 for entry in found.files.values()})
+
+
+def _outcome(scoring: Scoring, dimension: str, found: Completeness, natives: NativeScores | None) -> Outcome:
     videos: Mapping[str, Path] = found.videos
+    chosen = natives if scoring.is_native(dimension) else None
     try:
         if dimension == FILTERED and scoring.filters:
-            videos = keep_static(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
-        return _score(scoring, dimension, videos, found)
+            videos = first_static(scoring.prompts, found, _static(scoring, found, chosen))
+        return _score(scoring, dimension, videos, found, chosen)
     except DriverError as error:
         forget_result(scoring.output, dimension)
         return Outcome(dimension, None, error=str(error), log=str(error.log))
 
 
-def _score(scoring: Scoring, dimension: str, videos: Mapping[str, Path], found: Completeness) -> Outcome:
+def _static(scoring: Scoring, found: Completeness, natives: NativeScores | None) -> dict[str, bool]:
+    if natives is not None:
+        return natives.static(_of_candidates(scoring, found, STATIC))
+    return ask_official_filter(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
+
+
+def _score(
+    scoring: Scoring, dimension: str, videos: Mapping[str, Path], found: Completeness, natives: NativeScores | None
+) -> Outcome:
     entries = _entries(scoring, dimension, videos)
     paths = _paths(entries)
     content = {entry.file: entry.sha256 for entry in found.files.values()}
@@ -220,18 +277,28 @@ def _score(scoring: Scoring, dimension: str, videos: Mapping[str, Path], found: 
     if kept is not None:
         return Outcome(dimension, kept, cached=True)
     forget_result(scoring.output, dimension)
-    logs = scoring.output.absolute() / "logs"
-    listing = logs / f"{dimension}.entries"
-    write_atomically(listing, json.dumps(entries, indent=1))
-    request = {"action": "evaluate", "package": DIMENSIONS[dimension].package, "dimension": dimension}
-    request |= {"entries": str(listing), "resolution": scoring.ratio}
-    response = call_driver(scoring.command, request, logs, dimension)
+    if natives is None:
+        response = _ask_driver(scoring, dimension, entries)
+    else:
+        response = natives.response(dimension, _questions(scoring, dimension, entries, found))
     try:
         result = check_result(dimension, response.get("result"), paths)
     except ResultError as error:
-        raise DriverError(dimension, str(error), logs / f"{dimension}.log") from error
+        raise DriverError(dimension, str(error), _logs(scoring) / f"{dimension}.log") from error
     keep_result(scoring.output, key, contents, response, result)
     return Outcome(dimension, result)
+
+
+def _ask_driver(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    listing = _logs(scoring) / f"{dimension}.entries"
+    write_atomically(listing, json.dumps(entries, indent=1))
+    request = {"action": "evaluate", "package": DIMENSIONS[dimension].package, "dimension": dimension}
+    request |= {"entries": str(listing), "resolution": scoring.ratio}
+    return call_driver(scoring.command, request, _logs(scoring), dimension)
+
+
+def _logs(scoring: Scoring) -> Path:
+    return scoring.output.absolute() / "logs"
 
 
 def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> str:
@@ -242,8 +309,10 @@ def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], co
         path = weights_folder() / weight.path
         if path.is_file():
             weights[weight.path] = [path.stat().st_size, path.stat().st_mtime_ns]
-    settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages, "weights": weights}
     read = {"dimension": dimension, "entries": named, "contents": dict(contents)}
+    if scoring.is_native(dimension):
+        return key_of({"version": RECORD_VERSION, **read, "native": NATIVE_VERSION, "weights": state_of(dimension)})
+    settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages, "weights": weights}
     return key_of({"version": RECORD_VERSION, **read, **settings})
 
 

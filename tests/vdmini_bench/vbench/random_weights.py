@@ -1,4 +1,4 @@
-"""Runs inside the environment: fills a cache folder with random weights of the right shapes, for those that the package can score."""
+"""Runs inside the environment: fills a cache folder with random weights of the right shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 sys.path.append(str(Path(__file__).parent))
-from seeded_weights import seeded_state, seeded_tensor, shapes_of  # noqa: E402 - the folder of an isolated script is not searched
+from seeded_weights import seeded_state, seeded_tensor, shapes_of
 
 # As DINO's own: the weights come from torch's cache, whatever path the caller gives, and any size of image is taken.
 HUBCONF = """
@@ -70,9 +70,7 @@ def save_viclip(folder: Path) -> None:
     shutil.copyfile(Path(clip.__file__).with_name(words), folder / words)
     from vbench.third_party.ViCLIP.viclip import ViCLIP
 
-    with torch.device("meta"):
-        shapes = shapes_of(ViCLIP(pretrain=None).state_dict())
-    save({"model": seeded_state(shapes)}, folder / "ViClip-InternVid-10M-FLT.pth")
+    save({"model": seeded(ViCLIP(pretrain=None))}, folder / "ViClip-InternVid-10M-FLT.pth")
 
 
 class Holder(torch.nn.Module):

@@ -1,1 +1,1 @@
-"""VBench's dimensions in our own code, reading the official weight files: same scores, one decode, no second environment."""
+"""VBench's dimensions in our own code on the official weight files: the same scores, and no second environment."""

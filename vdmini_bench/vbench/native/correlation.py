@@ -51,19 +51,22 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 7, 2, 3)
         self.norm1 = norm(widths[0])
+        self.stages = [f"layer{place + 1}" for place in range(len(widths))]
         before = widths[0]
         for place, width in enumerate(widths):
             inner, kernels = ((width // 4, width // 4, width), (1, 3, 1)) if bottleneck else ((width, width), (3, 3))
             stride = 2 if place else 1
             blocks = (Residual(before, inner, kernels, norm, stride), Residual(width, inner, kernels, norm, 1))
-            self.add_module(f"layer{place + 1}", nn.Sequential(*blocks))
+            self.add_module(self.stages[place], nn.Sequential(*blocks))
             before = width
         self.conv2 = nn.Conv2d(before, out, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch of frames."""
         values = F.relu(self.norm1(self.conv1(pixels)))
-        return self.conv2(self.layer3(self.layer2(self.layer1(values))))
+        for stage in self.stages:
+            values = self.get_submodule(stage)(values)
+        return self.conv2(values)
 
 
 def correlation_pyramid(first: Tensor, second: Tensor) -> list[Tensor]:
@@ -92,8 +95,9 @@ def _sample(level: Tensor, places: Tensor) -> Tensor:
     return F.grid_sample(level, 2 * places / sides - 1, align_corners=True)[:, 0, 0]
 
 
-def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Each place's own x and y: 1 2 h w."""
+def pixel_grid(like: Tensor) -> Tensor:
+    """The x and y of each place of B C h w: 1 2 h w."""
+    height, width = like.shape[-2:]
     rows = torch.arange(height, dtype=like.dtype, device=like.device)
     columns = torch.arange(width, dtype=like.dtype, device=like.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")

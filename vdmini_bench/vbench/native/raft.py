@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -113,7 +114,7 @@ class Raft(nn.Module):
         state, context = self.cnet(_centred(frame)).split(HIDDEN, dim=1)
         state, context = torch.tanh(state), torch.relu(context)
         pyramid = correlation_pyramid(features, next_features)
-        start = pixel_grid(*features.shape[-2:], features)
+        start = pixel_grid(features)
         place = start
         for _ in range(STEPS):
             flow = place - start
@@ -135,7 +136,7 @@ def enlarge(flow: Tensor, mask: Tensor) -> Tensor:
 class FlowMeter:
     """How far the fastest pixels move between frames of one clip; what was made of a frame is kept."""
 
-    def __init__(self, network: Raft, frames: Sequence[np.ndarray], device: torch.device) -> None:
+    def __init__(self, network: Raft, frames: NDArray[np.uint8], device: torch.device) -> None:
         self.network, self.frames, self.device = network, frames, device
         self.kept: dict[int, Tensor] = {}
 

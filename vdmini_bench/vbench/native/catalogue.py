@@ -1,0 +1,63 @@
+"""Which dimensions have native code, and the files below `VBENCH_CACHE_DIR` that each reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vdmini_bench.vbench.dimensions import FILTERED
+from vdmini_bench.vbench.environment import weights_folder
+
+# Raise it when a native score changes: kept ones of older code are then made again.
+NATIVE_VERSION = "native-1"
+
+DINO = "dino_model/dino_vitbase16_pretrain.pth"
+CLIP_B = "clip_model/ViT-B-32.pt"
+CLIP_L = "clip_model/ViT-L-14.pt"
+AESTHETIC = "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth"
+MUSIQ = "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth"
+RAFT = "raft_model/models/raft-things.pth"
+AMT = "amt_model/amt-s.pth"
+VICLIP = "ViCLIP/ViClip-InternVid-10M-FLT.pth"
+WORDS = "ViCLIP/bpe_simple_vocab_16e6.txt.gz"
+
+# No dimension, but asked of videos before one: whether the official filter keeps them.
+STATIC = "static_filter"
+FILES: dict[str, tuple[str, ...]] = {
+    "subject_consistency": (DINO,),
+    "background_consistency": (CLIP_B,),
+    FILTERED: (),
+    "motion_smoothness": (AMT,),
+    "dynamic_degree": (RAFT,),
+    "aesthetic_quality": (CLIP_L, AESTHETIC),
+    "imaging_quality": (MUSIQ,),
+    "appearance_style": (CLIP_B, WORDS),
+    "temporal_style": (VICLIP, WORDS),
+    "overall_consistency": (VICLIP, WORDS),
+    "i2v_subject": (DINO,),
+    STATIC: (RAFT,),
+}
+
+
+def is_native(dimension: str) -> bool:
+    """Whether we have code for a dimension."""
+    return dimension in FILES
+
+
+def missing_files(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[str, str]]:
+    """Dimension and path of every file that is not in its place; the filter's are temporal_flickering's."""
+    return [
+        (name, str(path)) for name in dimensions for path in paths_of(name, filtered=filtered) if not path.is_file()
+    ]
+
+
+def paths_of(dimension: str, *, filtered: bool = False) -> list[Path]:
+    """The files that a dimension reads."""
+    names = FILES[STATIC] if filtered and dimension == FILTERED else FILES[dimension]
+    return [weights_folder() / name for name in names]
+
+
+def state_of(dimension: str) -> list[list[int]]:
+    """Size and time of each of its files, which have gigabytes; of none that is not there."""
+    found = [path.stat() for path in paths_of(dimension) if path.is_file()]
+    return [[status.st_size, status.st_mtime_ns] for status in found]

@@ -1,0 +1,160 @@
+"""Each dimension's score of one clip: sizes and order of the official code, its formula, our networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from vdmini_bench.metrics.flickering import temporal_flickering
+from vdmini_bench.vbench.dimensions import FILTERED
+from vdmini_bench.vbench.native import frames as at
+from vdmini_bench.vbench.native.amt import smoothness
+from vdmini_bench.vbench.native.catalogue import STATIC
+from vdmini_bench.vbench.native.frames import Clip, embed_frames
+from vdmini_bench.vbench.native.musiq import fit_frames
+from vdmini_bench.vbench.native.networks import Networks
+from vdmini_bench.vbench.native.raft import is_static, moves
+from vdmini_bench.vbench.native.similarity import consistency, faithfulness
+from vdmini_bench.vbench.native.viclip import middle_frames
+
+# Frames at a time. Larger batches are no faster on a CPU, and a GPU is busy with these.
+BATCH = 16
+SIDE = 224
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a dimension asks about a video: `text` is what it should show or the style, `image` what it came from."""
+
+    dimension: str
+    video: Path
+    sha256: str
+    text: str = ""
+    image: Path | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One video's score in the official scale, and how much it counts in the mean over videos."""
+
+    value: float
+    weight: int = 1
+
+
+def _subject_consistency(clip: Clip, question: Question, networks: Networks) -> Mark:
+    def shrink(pixels: Tensor) -> Tensor:
+        resized = at.resize_shorter(pixels.to(networks.device), SIDE, "bilinear", smooth=False)
+        return at.normalise(resized, at.IMAGENET)
+
+    # The official mean is over frames: long videos count more.
+    return Mark(consistency(embed_frames(clip, shrink, networks.dino, BATCH)), len(clip.frames) - 1)
+
+
+def _background_consistency(clip: Clip, question: Question, networks: Networks) -> Mark:
+    features = embed_frames(clip, _for_clip(networks), networks.clip_b, BATCH)
+    return Mark(consistency(features), len(clip.frames) - 1)
+
+
+def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> Mark:
+    def shrink(pixels: Tensor) -> Tensor:
+        resized = at.resize_shorter(pixels.to(networks.device), 256, "bicubic", smooth=True)
+        return at.normalise(at.crop_centre(resized, SIDE), at.IMAGENET)
+
+    assert question.image is not None
+    with Image.open(question.image) as image, torch.inference_mode():
+        pixels = at.normalise(at.resize_image(image, 256, SIDE), at.IMAGENET)
+        of_image = networks.dino(pixels.to(networks.device)).cpu()
+    return Mark(faithfulness(embed_frames(clip, shrink, networks.dino, BATCH), of_image))
+
+
+def _flickering(clip: Clip, question: Question, networks: Networks) -> Mark:
+    return Mark(temporal_flickering(clip.frames))
+
+
+def _smoothness(clip: Clip, question: Question, networks: Networks) -> Mark:
+    return Mark(smoothness(clip, networks.amt, networks.device))
+
+
+def _dynamic_degree(clip: Clip, question: Question, networks: Networks) -> Mark:
+    return Mark(float(moves(clip, networks.raft, networks.device)))
+
+
+def _static(clip: Clip, question: Question, networks: Networks) -> Mark:
+    return Mark(float(is_static(clip, networks.raft, networks.device)))
+
+
+def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> Mark:
+    features = embed_frames(clip, _for_clip(networks), networks.clip_l, BATCH)
+    with torch.inference_mode():
+        return Mark(float(networks.aesthetic(F.normalize(features, dim=-1)).double().mean()) / 10)
+
+
+def _imaging_quality(clip: Clip, question: Question, networks: Networks) -> Mark:
+    def shrink(pixels: Tensor) -> Tensor:
+        return fit_frames(pixels.to(networks.device))
+
+    return Mark(float(embed_frames(clip, shrink, networks.musiq, BATCH // 4).double().mean()))
+
+
+def _appearance_style(clip: Clip, question: Question, networks: Networks) -> Mark:
+    texts, factor = networks.clip_b_texts
+    with torch.inference_mode():
+        numbers = networks.tokenizer.numbers(question.text, texts.length, cut=False)
+        wanted = texts(numbers.to(networks.device)).cpu()
+    # Pictures, not tensors, in the official code: resized by Pillow.
+    frames = np.concatenate(
+        [
+            at.resize_image(Image.fromarray(frame), SIDE, SIDE).byte().permute(0, 2, 3, 1).numpy()
+            for frame in clip.frames
+        ]
+    )
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return at.normalise(pixels.to(networks.device), at.CLIP)
+
+    features = embed_frames(Clip(frames, clip.frames_per_second), normalise, networks.clip_b, BATCH)
+    likeness = F.cosine_similarity(features, wanted).double()
+    return Mark(float(likeness.mean()) * factor / 100, len(clip.frames))
+
+
+def _video_and_text(clip: Clip, question: Question, networks: Networks) -> Mark:
+    chosen = torch.from_numpy(clip.frames[middle_frames(len(clip.frames))]).permute(0, 3, 1, 2).float()
+    resized = at.resize_shorter(chosen.to(networks.device), SIDE, "bicubic", smooth=False)
+    # These frames are whole numbers to the official code, and stay so.
+    pixels = at.normalise(at.crop_centre(resized.clamp(0, 255).round(), SIDE), at.CLIP)
+    with torch.inference_mode():
+        seen = networks.viclip.vision_encoder(pixels[None])
+        texts = networks.viclip.text_encoder
+        numbers = networks.tokenizer.numbers(question.text, texts.length, cut=True)
+        return Mark(float(F.cosine_similarity(seen, texts(numbers.to(networks.device)))))
+
+
+def _for_clip(networks: Networks) -> Callable[[Tensor], Tensor]:
+    def shrink(pixels: Tensor) -> Tensor:
+        resized = at.resize_shorter(pixels.to(networks.device), SIDE, "bicubic", smooth=False)
+        return at.normalise(at.crop_centre(resized, SIDE), at.CLIP)
+
+    return shrink
+
+
+JUDGES: dict[str, Callable[[Clip, Question, Networks], Mark]] = {
+    "subject_consistency": _subject_consistency,
+    "background_consistency": _background_consistency,
+    FILTERED: _flickering,
+    "motion_smoothness": _smoothness,
+    "dynamic_degree": _dynamic_degree,
+    "aesthetic_quality": _aesthetic_quality,
+    "imaging_quality": _imaging_quality,
+    "appearance_style": _appearance_style,
+    "temporal_style": _video_and_text,
+    "overall_consistency": _video_and_text,
+    "i2v_subject": _i2v_subject,
+    STATIC: _static,
+}

@@ -1,0 +1,90 @@
+"""The networks of all dimensions, each loaded when it is first asked for, and once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from vdmini_bench.vbench.environment import weights_folder
+from vdmini_bench.vbench.native import catalogue
+from vdmini_bench.vbench.native.amt import AmtS, load_amt
+from vdmini_bench.vbench.native.clip import ClipImages, ClipTexts, clip_images, clip_texts, read_clip_archive
+from vdmini_bench.vbench.native.dino import Dino, load_dino
+from vdmini_bench.vbench.native.musiq import Musiq, load_musiq
+from vdmini_bench.vbench.native.raft import Raft, load_raft
+from vdmini_bench.vbench.native.tokens import Tokenizer, load_tokenizer
+from vdmini_bench.vbench.native.transformer import fill, read_checkpoint
+from vdmini_bench.vbench.native.viclip import ViClip, load_viclip
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Networks:
+    """What is read from the official files, on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @cached_property
+    def dino(self) -> Dino:
+        """DINO's ViT-B/16."""
+        return self._here(load_dino(_file(catalogue.DINO)))
+
+    @cached_property
+    def clip_b(self) -> ClipImages:
+        """What CLIP ViT-B/32 sees."""
+        return self._here(clip_images(read_clip_archive(_file(catalogue.CLIP_B)), _file(catalogue.CLIP_B)))
+
+    @cached_property
+    def clip_b_texts(self) -> tuple[ClipTexts, float]:
+        """What CLIP ViT-B/32 reads, and the factor of its cosines."""
+        state = read_clip_archive(_file(catalogue.CLIP_B))
+        return self._here(clip_texts(state, _file(catalogue.CLIP_B))), float(state["logit_scale"].float().exp())
+
+    @cached_property
+    def clip_l(self) -> ClipImages:
+        """What CLIP ViT-L/14 sees."""
+        return self._here(clip_images(read_clip_archive(_file(catalogue.CLIP_L)), _file(catalogue.CLIP_L)))
+
+    @cached_property
+    def aesthetic(self) -> nn.Linear:
+        """LAION's head on the features of CLIP ViT-L/14."""
+        head = nn.Linear(768, 1)
+        fill(head, read_checkpoint(_file(catalogue.AESTHETIC)), _file(catalogue.AESTHETIC))
+        return head
+
+    @cached_property
+    def musiq(self) -> Musiq:
+        """MUSIQ of SPAQ."""
+        return self._here(load_musiq(_file(catalogue.MUSIQ)))
+
+    @cached_property
+    def raft(self) -> Raft:
+        """RAFT of FlyingThings."""
+        return self._here(load_raft(_file(catalogue.RAFT)))
+
+    @cached_property
+    def amt(self) -> AmtS:
+        """AMT-S."""
+        return self._here(load_amt(_file(catalogue.AMT)))
+
+    @cached_property
+    def viclip(self) -> ViClip:
+        """ViCLIP of InternVid."""
+        return self._here(load_viclip(_file(catalogue.VICLIP)))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """CLIP's words, which ViCLIP has too."""
+        return load_tokenizer(_file(catalogue.WORDS))
+
+    def _here(self, network: Network) -> Network:
+        return network.to(self.device)
+
+
+def _file(name: str) -> Path:
+    return weights_folder() / name

@@ -1,0 +1,39 @@
+"""From entries in the official format to questions about videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.vbench.dimensions import DIMENSIONS
+from vdmini_bench.vbench.native.judging import Question
+
+TEXTS = ("temporal_style", "overall_consistency")
+
+
+def ask_entries(dimension: str, entries: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> list[Question]:
+    """A question for each video of the entries; `contents` has the sha256 of every video by file name.
+
+    Raises:
+        SuiteError: a prompt lacks what the dimension compares with.
+    """
+    questions = []
+    for entry in entries:
+        text = _text(dimension, entry)
+        image = Path(entry["image_name"]) if DIMENSIONS[dimension].needs_images else None
+        for path in map(Path, entry["video_list"]):
+            questions.append(Question(dimension, path, contents[path.name], text, image))
+    return questions
+
+
+def _text(dimension: str, entry: Mapping[str, Any]) -> str:
+    if dimension in TEXTS:
+        return str(entry["prompt_en"])
+    if dimension != "appearance_style":
+        return ""
+    try:
+        return str(entry["auxiliary_info"][dimension][dimension])
+    except (KeyError, TypeError) as error:
+        raise SuiteError(f"{dimension}: no style in auxiliary_info of the prompt {entry['prompt_en']!r}") from error

@@ -1,0 +1,195 @@
+"""One pass over the videos for all native dimensions: each is decoded once, and what is known is not asked again."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdmini_bench.clips import IncompleteError
+from vdmini_bench.datasets.video import UnreadableVideoError
+from vdmini_bench.sharing import Share, share_device, share_out
+from vdmini_bench.store import key_of
+from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.vbench.environment import DriverError
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
+from vdmini_bench.vbench.native.frames import read_clip
+from vdmini_bench.vbench.native.judging import JUDGES, Mark, Question
+from vdmini_bench.vbench.native.networks import Networks
+
+MARKS = "native"
+
+
+@dataclass
+class Marks:
+    """What is known of videos, by a question's key, and the dimensions that failed with the reason."""
+
+    known: dict[str, Mark] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class NativeScores:
+    """Answers as the official code does, from one pass over all videos."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output / MARKS
+        self.marks = Marks(read_marks(self.folder))
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Answer all questions that are not answered yet, shared out among the processes of a launch.
+
+        Raises:
+            IncompleteError: a video could not be read.
+        """
+        unknown = {
+            key: question for question in questions if (key := key_of_question(question)) not in self.marks.known
+        }
+        if not unknown:
+            return
+        by_video: dict[Path, list[tuple[str, Question]]] = {}
+        for key, question in unknown.items():
+            by_video.setdefault(question.video, []).append((key, question))
+        for part in share_out(_judge_share, [*by_video.values()], self.folder):
+            self.marks.known |= part.known
+            self.marks.failures |= part.failures
+            for dimension, seconds in part.seconds.items():
+                self.marks.seconds[dimension] = self.marks.seconds.get(dimension, 0.0) + seconds
+        for dimension, reason in self.marks.failures.items():
+            log = _log(self.output, dimension)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(reason, encoding="utf-8")
+
+    def response(self, dimension: str, questions: Iterable[Question]) -> dict[str, Any]:
+        """A dimension's result in the official form; all questions were asked before.
+
+        Raises:
+            DriverError: its code failed.
+        """
+        answers = [(question, self._mark(dimension, question)) for question in questions]
+        total = sum(mark.weight for _, mark in answers)
+        mean = sum(mark.value * mark.weight for _, mark in answers) / total if total else float("nan")
+        scale = 100.0 if DIMENSIONS[dimension].percent else 1.0
+        videos = [_official(dimension, question, mark) for question, mark in answers]
+        seconds = self.marks.seconds.get(dimension, 0.0)
+        return {"result": [mean / scale, videos], "seconds": seconds, **provenance()}
+
+    def static(self, questions: Iterable[Question]) -> dict[str, bool]:
+        """Of each video, by path, whether the filter finds no motion in it; all questions were asked before.
+
+        Raises:
+            DriverError: the filter failed.
+        """
+        return {str(question.video): self._mark(STATIC, question).value > 0 for question in questions}
+
+    def _mark(self, dimension: str, question: Question) -> Mark:
+        mark = self.marks.known.get(key_of_question(question))
+        if mark is None:
+            reason = self.marks.failures.get(dimension, "it was not asked\n").strip().splitlines()[-1]
+            raise DriverError(dimension, reason, _log(self.output, dimension))
+        return mark
+
+
+def key_of_question(question: Question) -> str:
+    """The hash of all that an answer follows from; weights by size and time, an image by its bytes."""
+    from vdmini_bench.assets import sha256_of
+
+    image = sha256_of(question.image) if question.image is not None else ""
+    of = [question.sha256, question.text, image, state_of(question.dimension)]
+    return key_of([NATIVE_VERSION, question.dimension, *of])
+
+
+def provenance() -> dict[str, Any]:
+    """Device and versions of what determines native scores."""
+    from importlib.metadata import version
+
+    import torch
+
+    device = share_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
+    return {"device": name, "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries}}
+
+
+def read_marks(folder: Path) -> dict[str, Mark]:
+    """What earlier calls found; a line that a kill cut short is left out."""
+    known = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                known[str(entry["key"])] = Mark(float(entry["value"]), int(entry["weight"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+    return known
+
+
+def _judge_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> Marks:
+    """This process's videos, each decoded once for all that is asked about it."""
+    networks, marks = Networks(share_device()), Marks()
+    problems: list[UnreadableVideoError] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    own = share.of(videos)
+    with share.progress("score", len(own)) as advance, (folder / f"{share.index}.jsonl").open("a") as record:
+        # What a kill cut short ends here.
+        record.write("\n")
+        for asked in own:
+            try:
+                found = _judge_video(asked, networks, marks)
+            except UnreadableVideoError as problem:
+                problems.append(problem)
+            else:
+                record.writelines(f"{_line(key, question, found[key])}\n" for key, question in asked if key in found)
+                record.flush()
+                marks.known |= found
+            advance()
+    if problems:
+        raise IncompleteError(problems)
+    return marks
+
+
+def _judge_video(asked: Sequence[tuple[str, Question]], networks: Networks, marks: Marks) -> Mapping[str, Mark]:
+    clip = read_clip(asked[0][1].video)
+    found = {}
+    for key, question in asked:
+        if question.dimension in marks.failures:
+            continue
+        started = time.monotonic()
+        try:
+            found[key] = JUDGES[question.dimension](clip, question, networks)
+        except Exception:
+            # One dimension fails, the others go on.
+            marks.failures[question.dimension] = traceback.format_exc()
+        spent = marks.seconds.get(question.dimension, 0.0) + time.monotonic() - started
+        marks.seconds[question.dimension] = spent
+    return found
+
+
+def _line(key: str, question: Question, mark: Mark) -> str:
+    return json.dumps(
+        {
+            "key": key,
+            "dimension": question.dimension,
+            "video": question.video.name,
+            "value": mark.value,
+            "weight": mark.weight,
+        }
+    )
+
+
+def _official(dimension: str, question: Question, mark: Mark) -> dict[str, Any]:
+    entry: dict[str, Any] = {"video_path": str(question.video), "video_results": mark.value}
+    if dimension == "dynamic_degree":
+        entry["video_results"] = mark.value > 0
+    if question.image is not None:
+        entry["image_path"] = str(question.image)
+    return entry
+
+
+def _log(output: Path, dimension: str) -> Path:
+    return output.absolute() / "logs" / f"{dimension}.log"

@@ -1,0 +1,77 @@
+"""ViCLIP (Wang et al. 2023, InternVid), which sees eight frames of a clip and reads what it should show."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vdmini_bench.errors import MissingAssetsError
+from vdmini_bench.vbench.native.clip import ClipTexts
+from vdmini_bench.vbench.native.transformer import CLIP_NAMES, Block, fill, read_checkpoint, rename
+
+FRAMES = 8
+
+
+class ViClipVideos(nn.Module):
+    """B T 3 S S normalised pixels to B x D features, not normalised; all patches of all frames see each other."""
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch), bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
+        self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, FRAMES, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, features))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed a batch of clips of eight frames."""
+        patches = self.conv1(pixels.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
+        times = self.temporal_positional_embedding[:, :, None]
+        # Trained with the patches of one place side by side, frame after frame; the order changes nothing here.
+        patches = (patches + self.positional_embedding[1:] + times).flatten(1, 2)
+        first = (self.class_embedding + self.positional_embedding[0]).expand(len(pixels), 1, -1)
+        tokens = self.ln_pre(torch.cat([first, patches], dim=1))
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.ln_post(tokens[:, 0]) @ self.proj
+
+
+class ViClip(nn.Module):
+    """Both halves, of the published sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision_encoder = ViClipVideos(width=1024, depth=24, heads=16, patch=14, grid=16, features=768)
+        self.text_encoder = ClipTexts(width=768, depth=12, heads=12, length=32, words=49408, features=768)
+
+
+def middle_frames(count: int) -> list[int]:
+    """The frames that ViCLIP sees: the middle ones of eight equal parts, the last again where there are fewer."""
+    parts = min(FRAMES, count)
+    edges = [int(part * (count / parts)) for part in range(parts)] + [count]
+    middles = [(start + end - 1) // 2 for start, end in pairwise(edges)]
+    return middles + [middles[-1]] * (FRAMES - parts)
+
+
+def load_viclip(path: Path) -> ViClip:
+    """Read `ViClip-InternVid-10M-FLT.pth`.
+
+    Raises:
+        MissingAssetsError: it is another file.
+    """
+    checkpoint = read_checkpoint(path)
+    if "model" not in checkpoint:
+        raise MissingAssetsError(f"{path} holds no ViCLIP: it lacks model; download it again")
+    with torch.device("meta"):
+        network = ViClip()
+    network.to_empty(device="cpu")
+    # The temperature is of training.
+    state = {name: value for name, value in checkpoint["model"].items() if name != "temp"}
+    fill(network, rename(state, CLIP_NAMES), path)
+    return network
