@@ -13,16 +13,19 @@ from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.vbench.results import DimensionResult
 from vdmini_bench.vbench.totals import Totals
 
+OFFICIAL = "official"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one dimension ended: its result, or the error and the log that says more."""
+    """How one dimension ended: its result, or the error and the log that says more; `code` is `official` or our own."""
 
     dimension: str
     result: DimensionResult | None
     cached: bool = False
     error: str = ""
     log: str = ""
+    code: str = OFFICIAL
 
     def describe(self) -> str:
         """One line."""
@@ -33,9 +36,9 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; a score that is not there is null."""
         if self.result is None:
-            return {"status": "failed", "score": None, "error": self.error, "log": self.log}
+            return {"status": "failed", "score": None, "code": self.code, "error": self.error, "log": self.log}
         counts = {"n": len(self.result.videos), "expected": self.result.expected, "skipped": len(self.result.skipped)}
-        return {"status": "ok", "score": self.result.score, **counts, "cached": self.cached}
+        return {"status": "ok", "score": self.result.score, "code": self.code, **counts, "cached": self.cached}
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,15 @@ class Report:
         for outcome in self.outcomes:
             result = outcome.result
             if result is None:
-                yield self._score(model, outcome.dimension, None, "failed", 0, 0)
+                yield self._score(model, outcome.dimension, None, "failed", 0, 0, outcome.code)
             else:
-                yield self._score(model, outcome.dimension, result.score, "ok", len(result.videos), result.expected)
+                n, expected = len(result.videos), result.expected
+                yield self._score(model, outcome.dimension, result.score, "ok", n, expected, outcome.code)
         videos = len(self.completeness.videos)
+        code = "+".join(sorted({outcome.code for outcome in self.outcomes}))
         for name, value in self.groups.items():
             status: Status = "unavailable" if value is None else "ok"
-            yield self._score(model, name, value, status, videos if value is not None else 0, videos)
+            yield self._score(model, name, value, status, videos if value is not None else 0, videos, code)
 
     def lines(self) -> tuple[list[str], list[list[str]]]:
         """A table: raw and normalised scores, numbers of videos, how each dimension ended."""
@@ -92,6 +97,8 @@ class Report:
             score, count = ("-", "-") if found is None else (f"{found.score:.4%}", str(len(found.videos)))
             mapped = f"{normalised[name]:.4%}" if name in normalised else "-"
             status = "failed" if found is None else "ok"
+            if outcome.code != OFFICIAL:
+                status += f", {outcome.code}"
             lines.append([name, DIMENSIONS[name].group, score, mapped, count, status])
         for name, value in self.groups.items():
             lines.append(
@@ -114,11 +121,12 @@ class Report:
         status: Status,
         n: int,
         expected: int,
+        code: str,
     ) -> Score:
         return Score(
             model=model,
             metric=f"vbench_{name}",
-            metric_version=f"vbench-{VBENCH_VERSION}",
+            metric_version=f"vbench-{VBENCH_VERSION}" if code == OFFICIAL else f"vbench-{VBENCH_VERSION}-{code}",
             protocol=self.protocol,
             value=value,
             unit="",

@@ -111,6 +111,12 @@ def kept_contents(output: Path, dimension: str) -> dict[str, str]:
     return contents
 
 
+def kept_versions(output: Path, dimension: str) -> dict[str, str]:
+    """The versions that a kept result was made with; `native` is among them where our own code made it."""
+    versions: dict[str, str] = json.loads(_record(output, dimension).read_text(encoding="utf-8"))["versions"]
+    return versions
+
+
 def forget_result(output: Path, dimension: str) -> None:
     """Take away what was kept, so that a dimension that fails now does not show an older score."""
     _record(output, dimension).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, missing_files, state_of
 from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
-from vdmini_bench.vbench.report import Outcome, Report
+from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
 from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
 from vdmini_bench.vbench.results import (
     RECORD_VERSION,
@@ -73,6 +73,10 @@ class Scoring:
     def is_native(self, dimension: str) -> bool:
         """Whether our own code scores a dimension."""
         return self.native and is_native(dimension)
+
+    def code(self, dimension: str) -> str:
+        """Whose code scores a dimension, with the version of ours."""
+        return NATIVE_VERSION if self.is_native(dimension) else OFFICIAL
 
     @property
     def filters(self) -> bool:
@@ -256,7 +260,7 @@ def _outcome(scoring: Scoring, dimension: str, found: Completeness, natives: Nat
         return _score(scoring, dimension, videos, found, chosen)
     except DriverError as error:
         forget_result(scoring.output, dimension)
-        return Outcome(dimension, None, error=str(error), log=str(error.log))
+        return Outcome(dimension, None, error=str(error), log=str(error.log), code=scoring.code(dimension))
 
 
 def _static(scoring: Scoring, found: Completeness, natives: NativeScores | None) -> dict[str, bool]:
@@ -275,7 +279,7 @@ def _score(
     key = _key(scoring, dimension, entries, contents)
     kept = kept_result(scoring.output, dimension, key)
     if kept is not None:
-        return Outcome(dimension, kept, cached=True)
+        return Outcome(dimension, kept, cached=True, code=scoring.code(dimension))
     forget_result(scoring.output, dimension)
     if natives is None:
         response = _ask_driver(scoring, dimension, entries)
@@ -286,7 +290,7 @@ def _score(
     except ResultError as error:
         raise DriverError(dimension, str(error), _logs(scoring) / f"{dimension}.log") from error
     keep_result(scoring.output, key, contents, response, result)
-    return Outcome(dimension, result)
+    return Outcome(dimension, result, code=scoring.code(dimension))
 
 
 def _ask_driver(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:

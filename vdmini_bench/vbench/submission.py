@@ -13,7 +13,7 @@ from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.vbench.completeness import read_record
 from vdmini_bench.vbench.dimensions import OF_MODE
 from vdmini_bench.vbench.output import require_writable_file
-from vdmini_bench.vbench.results import kept_contents, kept_result, results_file
+from vdmini_bench.vbench.results import kept_contents, kept_result, kept_versions, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS
 
 # A zip of the same results is the same file.
@@ -31,7 +31,7 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
 
     Raises:
         SuiteError: the folder holds no scores of an official mode, or the zip cannot be written.
-        IncompleteResultsError: a dimension is missing, or was scored on videos that have changed since.
+        IncompleteResultsError: a dimension is missing, or was scored on videos that have changed since, or by our own code.
     """
     mode = _mode(output)
     names = OF_MODE[mode]
@@ -42,6 +42,7 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
             " score them into the same folder first"
         )
     _require_same_videos(output, names)
+    _require_official_code(output, names)
     require_writable_file(target)
     with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
@@ -58,6 +59,15 @@ def _require_same_videos(output: Path, names: Sequence[str]) -> None:
     if of_others:
         raise IncompleteResultsError(
             f"{output}: videos have changed since {', '.join(of_others)} was scored: score all dimensions again"
+        )
+
+
+def _require_official_code(output: Path, names: Sequence[str]) -> None:
+    native = [name for name in names if "native" in kept_versions(output, name)]
+    if native:
+        raise IncompleteResultsError(
+            f"{output}: {', '.join(native)} scored by our own code, while the leaderboard is of the official one: score"
+            " them again without --native"
         )
 
 

@@ -11,25 +11,44 @@ from pathlib import Path
 import torch
 
 sys.path.append(str(Path(__file__).parent))
-from seeded_weights import seeded_state, seeded_tensor, shapes_of
+from seeded_weights import seeded_state, shapes_of
+from small_networks import save, save_clip
 
-# As DINO's own: the weights come from torch's cache, whatever path the caller gives, and any size of image is taken.
+# As DINO's own: the weights come from torch's cache, whatever path the caller gives, and frames of any shape are taken,
+# with the trained grid of places stretched to theirs.
 HUBCONF = """
 import timm
 import torch
+from torch.nn.functional import interpolate
 
 def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
-    model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True)
     file = torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"
     model.load_state_dict(torch.load(file))
+    model.patch_embed.strict_img_size = False
+
+    def add_places(patches):
+        batch, rows, columns, width = patches.shape
+        first, grid = model.pos_embed[:, :1], model.pos_embed[:, 1:].view(1, 14, 14, width).permute(0, 3, 1, 2)
+        if (rows, columns) != (14, 14):
+            grid = interpolate(grid, scale_factor=((rows + 0.1) / 14, (columns + 0.1) / 14), mode="bicubic")
+        tokens = torch.cat([model.cls_token.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
+        return tokens + torch.cat([first, grid.flatten(2).transpose(1, 2)], dim=1)
+
+    model._pos_embed = add_places
     return model
 """
 
 
 def main(cache: Path) -> None:
     """Write every file; needs the package and 4 GB of memory."""
-    save_clip(cache / "clip_model" / "ViT-B-32.pt", 512, 12, 768, 32, 512, 8)
-    save_clip(cache / "clip_model" / "ViT-L-14.pt", 768, 24, 1024, 14, 768, 12)
+    from clip.model import CLIP
+
+    with torch.device("meta"):
+        small = CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+        large = CLIP(768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12)
+    save_clip(cache / "clip_model" / "ViT-B-32.pt", shapes_of(small.state_dict()))
+    save_clip(cache / "clip_model" / "ViT-L-14.pt", shapes_of(large.state_dict()))
     head = seeded_state(shapes_of(torch.nn.Linear(768, 1).state_dict()))
     save(head, cache / "aesthetic_model" / "emb_reader" / "sa_0_4_vit_l_14_linear.pth")
     import timm
@@ -71,39 +90,6 @@ def save_viclip(folder: Path) -> None:
     from vbench.third_party.ViCLIP.viclip import ViCLIP
 
     save({"model": seeded(ViCLIP(pretrain=None))}, folder / "ViClip-InternVid-10M-FLT.pth")
-
-
-class Holder(torch.nn.Module):
-    """Parameters under given names, which a TorchScript archive keeps."""
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels
-
-
-def save_clip(file: Path, embedding: int, layers: int, width: int, patch: int, text_width: int, heads: int) -> None:
-    """A CLIP in half precision in a TorchScript archive, as published ones are."""
-    from clip.model import CLIP
-
-    root = Holder()
-    with torch.device("meta"):
-        shapes = shapes_of(CLIP(embedding, 224, layers, width, patch, 77, 49408, text_width, heads, 12).state_dict())
-    for name, shape in shapes.items():
-        place = root
-        *parents, last = name.split(".")
-        for parent in parents:
-            if not hasattr(place, parent):
-                place.add_module(parent, Holder())
-            place = getattr(place, parent)
-        value = seeded_tensor(name, shape).half()
-        place.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(root).save(str(file))
-
-
-def save(content: object, file: Path) -> None:
-    """Write a checkpoint."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, file)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.vbench.native.transformer import CLIP_NAMES, Block, fill, part_of, rename
-
-HEAD = 64
+from vdmini_bench.vbench.native.transformer import (
+    CLIP_NAMES,
+    HEAD,
+    Block,
+    depth_of,
+    fill,
+    part_of,
+    rename,
+    require_names,
+)
 
 
 class ClipImages(nn.Module):
@@ -81,10 +88,10 @@ def clip_images(state: Mapping[str, Tensor], path: Path) -> ClipImages:
         MissingAssetsError: the tensors are of another network.
     """
     seen = rename(part_of(state, "visual."), CLIP_NAMES)
-    _require(seen, ("conv1.weight", "positional_embedding", "proj"), path)
+    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "CLIP")
     width, _, patch, _ = seen["conv1.weight"].shape
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    network = ClipImages(width, _depth(seen), width // HEAD, patch, grid, seen["proj"].shape[1])
+    network = ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1])
     fill(network, seen, path)
     return network
 
@@ -97,19 +104,9 @@ def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:
     """
     others = ("visual.", "logit_scale", "input_resolution", "context_length", "vocab_size")
     read = rename({name: value for name, value in state.items() if not name.startswith(others)}, CLIP_NAMES)
-    _require(read, ("token_embedding.weight", "positional_embedding", "text_projection"), path)
+    require_names(read, ("token_embedding.weight", "positional_embedding", "text_projection"), path, "CLIP")
     words, width = read["token_embedding.weight"].shape
     length, features = len(read["positional_embedding"]), read["text_projection"].shape[1]
-    network = ClipTexts(width, _depth(read), width // HEAD, length, words, features)
+    network = ClipTexts(width, depth_of(read), width // HEAD, length, words, features)
     fill(network, read, path)
     return network
-
-
-def _require(state: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise MissingAssetsError(f"{path} is no CLIP: it lacks {missing[0]}; download it again")
-
-
-def _depth(state: Mapping[str, Tensor]) -> int:
-    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import Block, fill, read_checkpoint
+from vdmini_bench.vbench.native.transformer import HEAD, Block, depth_of, fill, read_checkpoint, require_names
 
 
 class PatchEmbedding(nn.Module):
@@ -26,7 +26,7 @@ class PatchEmbedding(nn.Module):
 class Dino(nn.Module):
     """B 3 H W normalised pixels to B x D features, those of the class token."""
 
-    def __init__(self, width: int = 768, depth: int = 12, heads: int = 12, patch: int = 16, grid: int = 14) -> None:
+    def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int) -> None:
         super().__init__()
         self.grid = grid
         self.patch_embed = PatchEmbedding(patch, width)
@@ -62,8 +62,10 @@ def load_dino(path: Path) -> Dino:
     Raises:
         MissingAssetsError: it is another file.
     """
-    with torch.device("meta"):
-        network = Dino()
-    network.to_empty(device="cpu")
-    fill(network, read_checkpoint(path), path)
+    state = read_checkpoint(path)
+    require_names(state, ("patch_embed.proj.weight", "pos_embed"), path, "DINO")
+    width, _, patch, _ = state["patch_embed.proj.weight"].shape
+    grid = round((state["pos_embed"].shape[1] - 1) ** 0.5)
+    network = Dino(width, depth_of(state), width // HEAD, patch, grid)
+    fill(network, state, path)
     return network

@@ -6,7 +6,7 @@ files are read as they were published, and because DINO's way of stretching its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from vdmini_bench.errors import MissingAssetsError
 
+# Channels of one head, in all of them.
+HEAD = 64
 Activation = Callable[[Tensor], Tensor]
 CLIP_NAMES = {
     "transformer.resblocks.": "blocks.",
@@ -103,6 +105,22 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start so, under the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def depth_of(state: Mapping[str, Tensor], prefix: str = "blocks.") -> int:
+    """How many blocks a file has."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
+
+
+def require_names(state: Mapping[str, Tensor], names: Sequence[str], path: Path, what: str) -> None:
+    """Look for what sizes are read from, before they are.
+
+    Raises:
+        MissingAssetsError: the file lacks one of these tensors.
+    """
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise MissingAssetsError(f"{path} is no {what}: it lacks {missing[0]}; download it again")
 
 
 def read_checkpoint(path: Path) -> Any:

@@ -9,8 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.vbench.native.clip import ClipTexts
-from vdmini_bench.vbench.native.transformer import CLIP_NAMES, Block, fill, read_checkpoint, rename
+from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts
+from vdmini_bench.vbench.native.transformer import (
+    CLIP_NAMES,
+    HEAD,
+    Block,
+    depth_of,
+    fill,
+    part_of,
+    read_checkpoint,
+    rename,
+    require_names,
+)
 
 FRAMES = 8
 
@@ -43,12 +53,11 @@ class ViClipVideos(nn.Module):
 
 
 class ViClip(nn.Module):
-    """Both halves, of the published sizes."""
+    """Both halves."""
 
-    def __init__(self) -> None:
+    def __init__(self, videos: ViClipVideos, texts: ClipTexts) -> None:
         super().__init__()
-        self.vision_encoder = ViClipVideos(width=1024, depth=24, heads=16, patch=14, grid=16, features=768)
-        self.text_encoder = ClipTexts(width=768, depth=12, heads=12, length=32, words=49408, features=768)
+        self.vision_encoder, self.text_encoder = videos, texts
 
 
 def middle_frames(count: int) -> list[int]:
@@ -68,10 +77,12 @@ def load_viclip(path: Path) -> ViClip:
     checkpoint = read_checkpoint(path)
     if "model" not in checkpoint:
         raise MissingAssetsError(f"{path} holds no ViCLIP: it lacks model; download it again")
-    with torch.device("meta"):
-        network = ViClip()
-    network.to_empty(device="cpu")
-    # The temperature is of training.
-    state = {name: value for name, value in checkpoint["model"].items() if name != "temp"}
-    fill(network, rename(state, CLIP_NAMES), path)
-    return network
+    state = rename(checkpoint["model"], CLIP_NAMES)
+    texts = clip_texts(part_of(state, "text_encoder."), path)
+    seen = part_of(state, "vision_encoder.")
+    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "ViCLIP")
+    width, patch, features = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1], seen["proj"].shape[1]
+    grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
+    videos = ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features)
+    fill(videos, seen, path)
+    return ViClip(videos, texts)

@@ -1,0 +1,187 @@
+"""Runs inside the environment: what the official code says of the golden clips, with the seeded weights in small.
+
+    VBENCH_ENV/bin/python make_native_golden.py FOLDER_OF_DRIVER DINO_CLONE GOLDEN_FOLDER
+
+`FOLDER_OF_DRIVER` is vdmini_bench/vbench, `DINO_CLONE` a clone of github.com/facebookresearch/dino, `GOLDEN_FOLDER`
+tests/golden, which holds the clips `vbench-*.mp4` and takes the file `vbench_native.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+sys.path.append(str(Path(__file__).parent))
+from seeded_weights import shapes_of
+from small_networks import DEPTH, TEXT_WIDTH, WIDTH, write_small_cache
+
+DIMENSIONS = (
+    "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree",
+    "aesthetic_quality", "imaging_quality", "appearance_style", "temporal_style", "overall_consistency", "i2v_subject",
+)  # fmt: skip
+TEXTS = ("  Hello,   WORLD&amp;co: it's 2023!! ", "a na\u00efve caf\u00e9 in \u6771\u4eac", "they'll've been", "")
+STYLE = "Van Gogh's style, [1890s]"
+HUBCONF = """
+import sys
+from functools import partial
+import torch
+
+sys.path.insert(0, {clone!r})
+import vision_transformer
+
+def dino_vitb16(pretrained=True, **others):
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    sizes = dict(patch_size=16, embed_dim={width}, depth={depth}, num_heads={heads}, mlp_ratio=4, qkv_bias=True)
+    model = vision_transformer.VisionTransformer(**sizes, norm_layer=norm)
+    model.load_state_dict(torch.load(torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"))
+    return model
+"""
+
+
+def main(driver_folder: str, clone: Path, golden: Path) -> None:
+    """Make the golden file anew."""
+    sys.path.append(driver_folder)
+    import driver
+
+    driver.repair_torchvision()
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "weights"
+        os.environ.update(VBENCH_CACHE_DIR=str(cache), TORCH_HOME=str(Path(folder) / "torch"))
+        copy_words(cache)
+        fixed = fixed_shapes()
+        write_small_cache(cache, fixed)
+        write_hubconf(cache, clone)
+        shrink_viclip()
+        clips = sorted(golden.glob("vbench-*.mp4"))
+        image = golden / "vbench-image.png"
+        scores = {name: official(driver, name, clips, image, Path(folder)) for name in DIMENSIONS}
+        static = driver.find_static({"videos": [str(clip) for clip in clips]}, torch.device("cpu"))["static"]
+        scores["static_filter"] = {Path(name).name: float(value) for name, value in static.items()}
+        texts = [*TEXTS, STYLE, *(clip.stem.removeprefix("vbench-") for clip in clips)]
+        words = {"tokens": tokens(texts), "merges": merges(texts, cache)}
+        found = {"style": STYLE, "scores": scores, "speeds": speeds(clips[0], cache), **words, "shapes": fixed}
+    (golden / "vbench_native.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def copy_words(cache: Path) -> None:
+    """The tokenizer's words, which CLIP's package has."""
+    import clip
+
+    words = "bpe_simple_vocab_16e6.txt.gz"
+    (cache / "ViCLIP").mkdir(parents=True)
+    shutil.copyfile(Path(clip.__file__).with_name(words), cache / "ViCLIP" / words)
+
+
+def fixed_shapes() -> dict[str, dict[str, list[int]]]:
+    """Names and shapes of the networks that the official code makes in one size only."""
+    import vbench
+    from omegaconf import OmegaConf
+    from pyiqa.archs.musiq_arch import MUSIQ
+    from vbench.motion_smoothness import build_from_cfg
+
+    settings = OmegaConf.load(Path(vbench.__file__).parent / "third_party" / "amt" / "cfgs" / "AMT-S.yaml").network
+    networks = {"musiq": MUSIQ(pretrained=False), "raft": raft(), "amt": build_from_cfg(settings)}
+    return {name: shapes_of(network.state_dict()) for name, network in networks.items()}
+
+
+def raft() -> torch.nn.Module:
+    """The official RAFT."""
+    from vbench.third_party.RAFT.core.raft import RAFT
+
+    return RAFT(argparse.Namespace(small=False, mixed_precision=False, alternate_corr=False))
+
+
+def write_hubconf(cache: Path, clone: Path) -> None:
+    """DINO's own code, in small, where the official code looks for it."""
+    file = cache / "dino_model" / "facebookresearch_dino_main" / "hubconf.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(HUBCONF.format(clone=str(clone), width=WIDTH, depth=DEPTH, heads=WIDTH // 64))
+
+
+def shrink_viclip() -> None:
+    """Have the official ViCLIP made of fewer and narrower blocks."""
+    from vbench.third_party.ViCLIP import viclip, viclip_text, viclip_vision
+
+    def vision(**settings: object) -> torch.nn.Module:
+        return viclip_vision.VisionTransformer(224, 14, WIDTH, DEPTH, WIDTH // 64, 768, num_frames=8).eval()
+
+    def text(**settings: object) -> torch.nn.Module:
+        return viclip_text.CLIP_TEXT(768, 32, 49408, TEXT_WIDTH, TEXT_WIDTH // 64, DEPTH, 0).eval()
+
+    viclip.clip_joint_l14, viclip.clip_text_l14 = vision, text
+
+
+def official(driver: object, name: str, clips: list[Path], image: Path, folder: Path) -> dict[str, float]:
+    """Each clip's score in one dimension."""
+    entries = [
+        {
+            "prompt_en": clip.stem.removeprefix("vbench-"),
+            "dimension": [name],
+            "video_list": [str(clip)],
+            "image_name": str(image),
+            "auxiliary_info": {name: {name: STYLE}},
+        }
+        for clip in clips
+    ]
+    listing = folder / "entries.json"
+    listing.write_text(json.dumps(entries), encoding="utf-8")
+    package = "vbench2_beta_i2v" if name.startswith("i2v") else "vbench"
+    request = {"package": package, "dimension": name, "entries": str(listing), "resolution": "1-1"}
+    result = driver.evaluate(request, torch.device("cpu"))["result"]
+    return {Path(entry["video_path"]).name: float(entry["video_results"]) for entry in result[-1]}
+
+
+def tokens(texts: list[str]) -> dict[str, list[int]]:
+    """Each text's token numbers, without start and end."""
+    from clip.simple_tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    return {text: tokenizer.encode(text) for text in texts}
+
+
+def merges(texts: list[str], cache: Path) -> dict[str, str]:
+    """The merges, by their place in the file, that can happen in these texts."""
+    from clip.simple_tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+    written = ["".join(letters[byte] for byte in text.lower().encode()) for text in texts]
+    packed = (cache / "ViCLIP" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    joined = ["".join(line.split()).replace("</w>", "") for line in lines]
+    used = [place for place, word in enumerate(joined) if any(word in text for text in written)]
+    return {str(place): lines[place] for place in used}
+
+
+def speeds(clip: Path, cache: Path) -> list[float]:
+    """How far the fastest pixels move in each pair of frames: a truth value says little of a network."""
+    from vbench.dynamic_degree import DynamicDegree
+
+    degree = DynamicDegree(
+        argparse.Namespace(
+            model=str(cache / "raft_model" / "models" / "raft-things.pth"),
+            small=False, mixed_precision=False, alternate_corr=False,
+        ),
+        torch.device("cpu"),
+    )  # fmt: skip
+    found: list[float] = []
+    measure = degree.get_score
+
+    def remember(*pair: torch.Tensor) -> float:
+        found.append(measure(*pair))
+        return found[-1]
+
+    degree.get_score = remember
+    degree.infer(str(clip))
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3]).absolute())

@@ -1,0 +1,118 @@
+"""The official weight files in small, filled with seeded numbers: written alike in both environments, with torch alone.
+
+Sizes that a network's file shows are small ones; those of MUSIQ, RAFT and AMT are fixed, and come from a list.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from seeded_weights import seeded_state, seeded_tensor
+
+Shapes = dict[str, list[int]]
+# All of 64 channels a head.
+WIDTH, DEPTH, FEATURES, WORDS, TEXT_WIDTH = 128, 2, 768, 49408, 64
+
+
+class Holder(torch.nn.Module):
+    """Parameters under given names, which a TorchScript archive keeps."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
+def save_clip(file: Path, shapes: Mapping[str, list[int]]) -> None:
+    """A CLIP in half precision in a TorchScript archive, as published ones are."""
+    root = Holder()
+    for name, shape in shapes.items():
+        place = root
+        *parents, last = name.split(".")
+        for parent in parents:
+            if not hasattr(place, parent):
+                place.add_module(parent, Holder())
+            place = getattr(place, parent)
+        value = seeded_tensor(name, shape).half()
+        place.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(root).save(str(file))
+
+
+def save(content: object, file: Path) -> None:
+    """Write a checkpoint."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, file)
+
+
+def write_small_cache(cache: Path, fixed: Mapping[str, Shapes]) -> None:
+    """Every file but the tokenizer's words; `fixed` has the shapes of `musiq`, `raft` and `amt`."""
+    save(seeded_state(dino_shapes()), cache / "dino_model" / "dino_vitbase16_pretrain.pth")
+    for name in ("ViT-B-32.pt", "ViT-L-14.pt"):
+        save_clip(cache / "clip_model" / name, clip_shapes())
+    head = {"weight": [1, FEATURES], "bias": [1]}
+    save(seeded_state(head), cache / "aesthetic_model" / "emb_reader" / "sa_0_4_vit_l_14_linear.pth")
+    save(seeded_state(fixed["musiq"]), cache / "pyiqa_model" / "musiq_spaq_ckpt-358bb6af.pth")
+    raft = {f"module.{name}": value for name, value in seeded_state(fixed["raft"]).items()}
+    save(raft, cache / "raft_model" / "models" / "raft-things.pth")
+    # The published file also holds the arguments of its training script.
+    amt = {"state_dict": seeded_state(fixed["amt"]), "args": argparse.Namespace(seed=0)}
+    save(amt, cache / "amt_model" / "amt-s.pth")
+    save({"model": seeded_state(viclip_shapes())}, cache / "ViCLIP" / "ViClip-InternVid-10M-FLT.pth")
+
+
+def dino_shapes() -> Shapes:
+    """DINO's names: a ViT of patches of 16."""
+    shapes = {"cls_token": [1, 1, WIDTH], "pos_embed": [1, 197, WIDTH]}
+    shapes |= {"patch_embed.proj.weight": [WIDTH, 3, 16, 16], "patch_embed.proj.bias": [WIDTH]}
+    for place in range(DEPTH):
+        maps = {"attn.qkv": (WIDTH, 3), "attn.proj": (WIDTH, 1), "mlp.fc1": (WIDTH, 4)}
+        shapes |= _maps(f"blocks.{place}.", maps) | _norms(f"blocks.{place}.", ("norm1", "norm2"), WIDTH)
+        shapes |= {f"blocks.{place}.mlp.fc2.weight": [WIDTH, 4 * WIDTH], f"blocks.{place}.mlp.fc2.bias": [WIDTH]}
+    return shapes | _norms("", ("norm",), WIDTH)
+
+
+def clip_shapes() -> Shapes:
+    """CLIP's names: patches of 32."""
+    shapes = {"positional_embedding": [77, TEXT_WIDTH], "text_projection": [TEXT_WIDTH, FEATURES], "logit_scale": []}
+    shapes |= _vision("visual.", [WIDTH, 3, 32, 32], 50)
+    shapes |= _blocks("transformer.resblocks.", TEXT_WIDTH) | {"token_embedding.weight": [WORDS, TEXT_WIDTH]}
+    return shapes | _norms("", ("ln_final",), TEXT_WIDTH)
+
+
+def viclip_shapes() -> Shapes:
+    """ViCLIP's names: patches of 14 in eight frames, and texts of 32 tokens."""
+    shapes = _vision("vision_encoder.", [WIDTH, 3, 1, 14, 14], 257) | {"temp": []}
+    shapes["vision_encoder.temporal_positional_embedding"] = [1, 8, WIDTH]
+    shapes["text_encoder.positional_embedding"] = [32, TEXT_WIDTH]
+    shapes["text_encoder.text_projection"] = [TEXT_WIDTH, FEATURES]
+    shapes["text_encoder.token_embedding.weight"] = [WORDS, TEXT_WIDTH]
+    shapes |= _blocks("text_encoder.transformer.resblocks.", TEXT_WIDTH)
+    return shapes | _norms("text_encoder.", ("ln_final",), TEXT_WIDTH)
+
+
+def _vision(prefix: str, kernel: list[int], places: int) -> Shapes:
+    shapes = {f"{prefix}conv1.weight": kernel, f"{prefix}class_embedding": [WIDTH]}
+    shapes |= {f"{prefix}positional_embedding": [places, WIDTH], f"{prefix}proj": [WIDTH, FEATURES]}
+    return shapes | _blocks(f"{prefix}transformer.resblocks.", WIDTH) | _norms(prefix, ("ln_pre", "ln_post"), WIDTH)
+
+
+def _blocks(prefix: str, width: int) -> Shapes:
+    shapes: Shapes = {}
+    for place in range(DEPTH):
+        of = f"{prefix}{place}."
+        shapes |= {f"{of}attn.in_proj_weight": [3 * width, width], f"{of}attn.in_proj_bias": [3 * width]}
+        shapes |= _maps(of, {"attn.out_proj": (width, 1), "mlp.c_fc": (width, 4)})
+        shapes |= {f"{of}mlp.c_proj.weight": [width, 4 * width], f"{of}mlp.c_proj.bias": [width]}
+        shapes |= _norms(of, ("ln_1", "ln_2"), width)
+    return shapes
+
+
+def _maps(prefix: str, maps: Mapping[str, tuple[int, int]]) -> Shapes:
+    weights = {f"{prefix}{name}.weight": [times * width, width] for name, (width, times) in maps.items()}
+    return weights | {f"{prefix}{name}.bias": [times * width] for name, (width, times) in maps.items()}
+
+
+def _norms(prefix: str, names: tuple[str, ...], width: int) -> Shapes:
+    return {f"{prefix}{name}.{part}": [width] for name in names for part in ("weight", "bias")}
