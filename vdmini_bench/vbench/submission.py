@@ -31,7 +31,8 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
 
     Raises:
         SuiteError: the folder holds no scores of an official mode, or the zip cannot be written.
-        IncompleteResultsError: a dimension is missing, or was scored on videos that have changed since, or by our own code.
+        IncompleteResultsError: a dimension is missing, was scored by our own code, or on videos
+            that have changed since.
     """
     mode = _mode(output)
     names = OF_MODE[mode]

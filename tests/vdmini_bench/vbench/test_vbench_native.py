@@ -1,7 +1,7 @@
 """Our own code of VBench's dimensions beside the official one, whose answers for small networks are recorded.
 
 `make_native_golden.py` records them; the networks are small where a file shows its network's size, and their weights
-follow from their names, so that both sides have the same. The whole ones are compared in test_vbench_native_official.py.
+follow from their names, so that both sides have the same. test_vbench_native_official.py compares the whole ones.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 CLIPS = sorted(GOLDEN.glob("vbench-*.mp4"))
 # What the issue of native scores allows; the largest seen is in docs/vbench.md.
 TOLERANCE = 1e-4
+THREE = "subject_consistency,temporal_flickering,aesthetic_quality"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_eight_frames_are_taken_from_the_middles() -> None:
 
 
 def test_files_of_other_networks_are_named(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingAssetsError, match="amt-s.pth is no DINO: it lacks"):
+    with pytest.raises(MissingAssetsError, match=r"amt-s\.pth is no DINO: it lacks"):
         load_dino(cache / catalogue.AMT)
     torch.save(seeded_state({"module.fnet.conv1.weight": [64, 3, 7, 7]}), tmp_path / "raft.pth")
     with pytest.raises(MissingAssetsError, match="holds another network than Raft"):
@@ -257,8 +258,7 @@ def test_processes_of_a_launch_share_the_videos(bench: NativeBench) -> None:
     expect(alone, ExitCode.OK)
     together = bench.output.with_name("together")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    names = "subject_consistency,temporal_flickering,aesthetic_quality"
-    where = ["--mode", "custom", "-o", str(together), "--dimensions", names, "--native", "--json"]
+    where = ["--mode", "custom", "-o", str(together), "--dimensions", THREE, "--native", "--json"]
     root = str(Path(vdmini_bench.__file__).parents[1])
     done = subprocess.run(
         [*launch, "vdmini_bench", "vbench", "score", str(bench.videos), *where],
@@ -266,7 +266,7 @@ def test_processes_of_a_launch_share_the_videos(bench: NativeBench) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (together / "native").glob("*.jsonl")) == ["0.jsonl", "1.jsonl"]
-    for name in names.split(","):
+    for name in THREE.split(","):
         of_one, of_two = kept_result(bench.output, name), kept_result(together, name)
         assert of_one is not None
         assert of_one == of_two

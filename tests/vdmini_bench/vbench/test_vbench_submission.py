@@ -35,6 +35,16 @@ def keep_all(output: Path, videos: Path, mode: Mode, left_out: str = "") -> dict
     return scores
 
 
+def test_native_scores_are_not_for_the_leaderboard(tmp_path: Path) -> None:
+    output = tmp_path / "scores"
+    keep_all(output, tmp_path / "videos", "t2v")
+    record = output / "records" / "imaging_quality.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps({**content, "versions": {"native": "native-1"}}), encoding="utf-8")
+    with pytest.raises(IncompleteResultsError, match="imaging_quality scored by our own code"):
+        write_submission(output, tmp_path / "scores.zip")
+
+
 def read_as_the_leaderboard(file: Path) -> dict[str, float]:
     """Every object in a .json file at the top, or one folder down, gives its keys' first items."""
     found = {}
