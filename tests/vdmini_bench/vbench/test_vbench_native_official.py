@@ -1,0 +1,129 @@
+"""Our own code beside the official one on networks of the published sizes, filled with seeded weights.
+
+Half an hour and 5 GB of memory and of disk on two busy cores: VDMINI_TEST_VBENCH_NETWORKS=1. With
+VDMINI_TEST_DINO=FOLDER, a clone of github.com/facebookresearch/dino, DINO's own code is what is compared with; without,
+its network is timm's, with DINO's rule for frames of any shape.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdmini_bench.datasets.video import write_video
+from vdmini_bench.vbench import environment as module
+from vdmini_bench.vbench.dimensions import DIMENSIONS
+from vdmini_bench.vbench.environment import Environment, call_driver, default_environment
+from vdmini_bench.vbench.native.catalogue import FILES, STATIC
+from vdmini_bench.vbench.native.frames import read_clip
+from vdmini_bench.vbench.native.judging import JUDGES, Question
+from vdmini_bench.vbench.native.networks import Networks
+
+pytestmark = [
+    pytest.mark.skipif(
+        not os.environ.get("VDMINI_TEST_VBENCH_NETWORKS"), reason="half an hour: VDMINI_TEST_VBENCH_NETWORKS=1"
+    ),
+    pytest.mark.timeout(3600),
+]
+TOLERANCE = 1e-4
+STYLE = "Van Gogh's style, [1890s]"
+# Frames, height, width, pixels a frame, frames a second: square, wide, tall, and larger than MUSIQ takes.
+CLIPS = {
+    "a red ball, rolling-0": (5, 144, 176, 2.5, 8),
+    "a calm lake-0": (4, 128, 128, 0.0, 8),
+    "a tall tower-0": (7, 200, 136, 1.2, 24),
+    "a wide street-0": (3, 152, 640, 4.0, 8),
+}
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = default_environment()
+    if environment.record() is None:
+        pytest.skip(f"no vbench environment in {environment.folder}: vdmini-bench assets vbench")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def cache(official: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    script = Path(__file__).with_name("random_weights.py")
+    command = [str(official.python), "-I", str(script), str(Path(module.__file__).parent), str(folder)]
+    subprocess.run(command, check=True)
+    clone = os.environ.get("VDMINI_TEST_DINO")
+    if clone:
+        hub = folder / "dino_model" / "facebookresearch_dino_main"
+        (hub / "hubconf.py").unlink()
+        hub.rmdir()
+        hub.symlink_to(Path(clone).absolute())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    for seed, (name, (frames, height, width, step, rate)) in enumerate(CLIPS.items()):
+        random = np.random.default_rng(seed)
+        scene = random.integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
+        scene = cv2.normalize(cv2.GaussianBlur(scene, (0, 0), 5), None, 0, 255, cv2.NORM_MINMAX)
+        starts = [round(place * step) for place in range(frames)]
+        pixels = np.stack([scene[start : start + height, start : start + width] for start in starts])
+        write_video(folder / f"{name}.mp4", pixels, rate)
+        Image.fromarray(pixels[0]).resize((2 * width + 7, 2 * height + 3)).save(folder / f"{name}.png")
+    return sorted(folder.glob("*.mp4"))
+
+
+def ask_official(official: Environment, dimension: str, videos: list[Path], folder: Path) -> dict[str, float]:
+    if dimension == STATIC:
+        paths = [str(path) for path in videos]
+        response = call_driver(official.command, {"action": "filter", "videos": paths}, folder, dimension)
+        return {Path(path).name: float(value) for path, value in response["static"].items()}
+    entries: list[dict[str, Any]] = [
+        {
+            "prompt_en": path.stem,
+            "dimension": [dimension],
+            "video_list": [str(path)],
+            "image_name": str(path.with_suffix(".png")),
+            "auxiliary_info": {dimension: {dimension: STYLE}},
+        }
+        for path in videos
+    ]
+    listing = folder / f"{dimension}.entries"
+    listing.write_text(json.dumps(entries), encoding="utf-8")
+    request = {"action": "evaluate", "package": DIMENSIONS[dimension].package, "dimension": dimension}
+    request |= {"entries": str(listing), "resolution": "1-1"}
+    result = call_driver(official.command, request, folder, dimension)["result"]
+    return {Path(entry["video_path"]).name: float(entry["video_results"]) for entry in result[-1]}
+
+
+@pytest.mark.parametrize("dimension", FILES)
+def test_every_videos_score_is_the_official_one(
+    dimension: str,
+    official: Environment,
+    cache: Path,
+    videos: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache))
+    monkeypatch.setenv("TORCH_HOME", str(cache.with_name("torch")))
+    theirs = ask_official(official, dimension, videos, tmp_path)
+    scale = 100 if dimension in DIMENSIONS and DIMENSIONS[dimension].percent else 1
+    networks = Networks(torch.device("cpu"))
+    differences = {}
+    for path in videos:
+        text = STYLE if dimension == "appearance_style" else path.stem
+        image = path.with_suffix(".png") if dimension.startswith("i2v") else None
+        ours = JUDGES[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
+        differences[path.name] = abs(ours.value - theirs[path.name]) / scale
+    print(f"{dimension}: largest difference of a video {max(differences.values()):.1e}")
+    assert max(differences.values()) <= TOLERANCE, differences
