@@ -15,23 +15,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
 from seeded_weights import seeded_state
 from small_networks import write_small_cache
 from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders
 
 import vdmini_bench
+from vdmini_bench import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.dimensions import DIMENSIONS
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC
 from vdmini_bench.vbench.native.dino import load_dino
-from vdmini_bench.vbench.native.frames import read_clip
+from vdmini_bench.vbench.native.frames import Clip, read_clip
 from vdmini_bench.vbench.native.judging import JUDGES, Question
 from vdmini_bench.vbench.native.networks import Networks
-from vdmini_bench.vbench.native.raft import FlowMeter, Raft, load_raft, reached
+from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, load_raft, reached
 from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
@@ -119,6 +123,36 @@ def test_motion_is_decided_as_if_all_pairs_were_looked_at() -> None:
     assert not reached(0, 0, iter([]))
 
 
+@given(
+    speeds=st.lists(st.floats(0, 8), min_size=1, max_size=24),
+    ends=st.tuples(st.floats(0, 20), st.floats(0, 20)),
+    side=st.sampled_from([128, 256]),
+)
+def test_the_filter_decides_as_the_official_rule_does(
+    speeds: list[float], ends: tuple[float, float], side: int
+) -> None:
+    last = len(speeds)
+    pairs = {(place, place + 1): speed for place, speed in enumerate(speeds)}
+    if last > 1:
+        pairs |= {(0, last): ends[0], (last, 0): ends[1]}
+    else:
+        pairs[(1, 0)] = ends[1]
+        ends = (speeds[0], ends[1])
+
+    class Told(FlowMeter):
+        def speed(self, first: int, second: int, share: float) -> float:
+            assert share == 0.02
+            return pairs[(first, second)]
+
+    clip = Clip(np.zeros((last + 1, side, side, 3), dtype=np.uint8), 8.0)
+    limit, allowed = 3 * side / 256, round(2 * (last + 1) / 16)
+    few = sum(speed > limit for speed in speeds) <= allowed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vdmini_bench.vbench.native.raft.FlowMeter", Told)
+        found = is_static(clip, Raft.__new__(Raft), torch.device("cpu"))
+    assert found == (few and max(ends) <= limit * allowed * 2)
+
+
 def test_eight_frames_are_taken_from_the_middles() -> None:
     assert middle_frames(16) == [0, 2, 4, 6, 8, 10, 12, 14]
     assert middle_frames(49) == [2, 8, 14, 20, 26, 32, 38, 45]
@@ -135,6 +169,16 @@ def test_files_of_other_networks_are_named(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingAssetsError, match="cannot be read as weights"):
         load_raft(tmp_path / "cut.pth")
     assert sum(value.numel() for value in Raft().state_dict().values()) > 5e6
+
+
+def test_the_doctor_says_which_native_dimensions_are_ready(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache))
+    assert doctor.native_finding().state.startswith("11 of 11 dimensions ready: subject_consistency, ")
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache / "none"))
+    lacking = doctor.native_finding()
+    # Flickering without its filter reads nothing, with it RAFT.
+    assert lacking.state == "0 of 11 dimensions ready"
+    assert lacking.next.count(".pth") == 6
 
 
 class NativeBench:

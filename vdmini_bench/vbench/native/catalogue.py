@@ -44,6 +44,11 @@ def is_native(dimension: str) -> bool:
     return dimension in FILES
 
 
+def native_dimensions() -> list[str]:
+    """Every dimension that we have code for."""
+    return [name for name in FILES if name != STATIC]
+
+
 def missing_files(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[str, str]]:
     """Dimension and path of every file that is not in its place; the filter's are temporal_flickering's."""
     return [
