@@ -33,6 +33,7 @@ pytestmark = [
         not os.environ.get("VDMINI_TEST_VBENCH_NETWORKS"), reason="half an hour: VDMINI_TEST_VBENCH_NETWORKS=1"
     ),
     pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
 ]
 TOLERANCE = 1e-4
 STYLE = "Van Gogh's style, [1890s]"
