@@ -68,11 +68,14 @@ def networks(cache: Path) -> Networks:
 
 
 def write_words(file: Path, merges: dict[str, str]) -> None:
-    """CLIP's merges, but for those that no text of these tests needs: they are of characters that no text has."""
-    rare = [chr(number) for number in range(ord("®"), ord("ÿ") + 1)] + [chr(256 + place) for place in range(68)]
-    fillers = (f"{first} {second}{end}" for end in ("", "</w>") for first in rare for second in rare)
-    taken = {*merges.values()}
-    others = (line for line in fillers if line not in taken)
+    """CLIP's merges in their places, as far as texts of these tests need them; the others join what is in no text."""
+    used = {letter for line in merges.values() for letter in line}
+    letters = [chr(number) for number in (*range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256 + 68))]
+    rare = [letter for letter in letters if letter not in used]
+    pairs = [(first, second) for first in rare for second in rare]
+    fillers = [f"{first} {second}{end}" for end in ("", "</w>") for first, second in pairs]
+    fillers += [f"{first}{second} {first}" for first, second in pairs]
+    others = iter(fillers)
     lines = [merges.get(str(place)) or next(others) for place in range(MERGES)]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(gzip.compress("\n".join(["#version", *lines, ""]).encode()))
