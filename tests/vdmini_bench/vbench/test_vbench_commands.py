@@ -37,7 +37,7 @@ def test_a_score_is_printed_kept_and_ends_with_its_exit_code(tmp_path: Path, mon
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["dimensions"]["imaging_quality"] == {
-        "status": "ok", "score": 3 / 32, "n": 5, "expected": 5, "skipped": 0, "cached": False,
+        "status": "ok", "code": "official", "score": 3 / 32, "n": 5, "expected": 5, "skipped": 0, "cached": False,
     }  # fmt: skip
     assert found["total"] is None
     assert "no total without background_consistency" in done.stderr
