@@ -126,19 +126,22 @@ def _vbench() -> list[Finding]:
             "; ".join(found.next),
         )
         for found in examine_dimensions(default_environment())
-    ] + [native_finding()]
+    ] + native_findings()
 
 
-def native_finding() -> Finding:
-    """Which dimensions of VBench our own code can score with the weights that are here."""
-    from vdmini_bench.vbench.native.catalogue import missing_files, native_dimensions
+def native_findings() -> list[Finding]:
+    """Which dimensions of VBench our own code can score with the weights that are here, and what the others lack."""
+    from vdmini_bench.vbench.native.catalogue import examine_native
 
-    names = native_dimensions()
-    lacking = sorted({path for _, path in missing_files(names, filtered=True)})
-    without = {name for name, _ in missing_files(names, filtered=True)}
-    ready = [name for name in names if name not in without]
-    state = f"{len(ready)} of {len(names)} dimensions ready{': ' if ready else ''}{', '.join(ready)}"
-    return Finding("vbench --native", state, f"missing: {', '.join(lacking)}; see the lines above" if lacking else "")
+    return [
+        Finding(
+            f"vbench --native {found.dimension}",
+            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
+            # One archive may hold several files.
+            "; ".join(dict.fromkeys(found.next)),
+        )
+        for found in examine_native()
+    ]
 
 
 def _disk() -> Finding:

@@ -117,6 +117,21 @@ _VICLIP = (
     ),
 )
 
+# The official code has the package dreamsim fetch these into `models` of whatever folder it is called in.
+_DREAMSIM_FETCH = (
+    "curl -L -o dreamsim.zip https://github.com/ssundaram21/dreamsim/releases/download/v0.2.0-checkpoints/"
+    "dreamsim_ensemble_checkpoint.zip && unzip -d dreamsim_model dreamsim.zip"
+)
+DREAMSIM_WEIGHTS = tuple(
+    WeightFile(f"dreamsim_model/{name}", "https://github.com/ssundaram21/dreamsim", _DREAMSIM_FETCH)
+    for name in (
+        "clip_vitb16_pretrain.pth.tar",
+        "open_clip_vitb16_pretrain.pth.tar",
+        "ensemble_lora/adapter_config.json",
+        "ensemble_lora/adapter_model.safetensors",
+    )
+)
+
 # RAFT and AMT halve maps of an eighth of the frame three times, then divide by the side less one: on frames that are
 # padded (to multiples of 8 and 16) to less than 128 they fail, or find flows that are not numbers and seem no motion.
 _RAFT_SIDE, _AMT_SIDE = 121, 113

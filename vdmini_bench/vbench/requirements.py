@@ -12,6 +12,8 @@ from vdmini_bench.assets import asset_path, is_web_page
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_WEIGHTS, FILTERED, WeightFile
 from vdmini_bench.vbench.environment import COMMAND, Environment, weights_folder
 
+ENVIRONMENT = "the vbench environment"
+
 
 @dataclass(frozen=True)
 class Readiness:
@@ -54,7 +56,7 @@ def weight_fault(file: Path) -> str | None:
         return "is empty"
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer to the weights: `git lfs pull` gets them"
-    if file.suffix in (".pt", ".pth"):
+    if file.suffix in (".pt", ".pth", ".tar", ".bin"):
         # PyTorch writes zip archives, and before 1.6 pickles.
         if head.startswith(b"PK"):
             return None if zipfile.is_zipfile(file) else "is cut off: its download did not end"
@@ -74,7 +76,7 @@ def examine_dimensions(environment: Environment) -> list[Readiness]:
 def _readiness(name: str, environment: Environment, problems: dict[str, str | None] | None) -> Readiness:
     lacks: dict[str, str] = {}
     if problems is None:
-        lacks["the vbench environment"] = COMMAND
+        lacks[ENVIRONMENT] = COMMAND
     elif problems[name] is not None:
         lacks[str(problems[name])] = _how_to_install(name, environment)
     for weight in _weights(name, filtered=True):
@@ -82,7 +84,7 @@ def _readiness(name: str, environment: Environment, problems: dict[str, str | No
         fault = weight_fault(file) if file.is_file() else ""
         if fault is not None:
             note = " (without --no-static-filter)" if name == FILTERED else ""
-            lacks[f"{weight.path}{note}{fault and f', which {fault}'}"] = _how_to_fetch(weight)
+            lacks[f"{weight.path}{note}{fault and f', which {fault}'}"] = how_to_fetch(weight)
     if DIMENSIONS[name].group == "i2v" and asset_path("vbench-i2v") is None:
         lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
     return Readiness(name, tuple(lacks), tuple(lacks.values()))
@@ -92,7 +94,8 @@ def _weights(name: str, *, filtered: bool) -> tuple[WeightFile, ...]:
     return FILTER_WEIGHTS if filtered and name == FILTERED else DIMENSIONS[name].weights
 
 
-def _how_to_fetch(weight: WeightFile) -> str:
+def how_to_fetch(weight: WeightFile) -> str:
+    """The command that puts a weight file into its place."""
     folder = weights_folder()
     if weight.fetch:
         return f"mkdir -p {quote(str(folder))} && cd {quote(str(folder))} && {weight.fetch}"

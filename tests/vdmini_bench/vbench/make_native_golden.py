@@ -3,7 +3,8 @@
     VBENCH_ENV/bin/python make_native_golden.py FOLDER_OF_DRIVER DINO_CLONE GOLDEN_FOLDER
 
 `FOLDER_OF_DRIVER` is vdmini_bench/vbench, `DINO_CLONE` a clone of github.com/facebookresearch/dino, `GOLDEN_FOLDER`
-tests/golden, which holds the clips `vbench-*.mp4` and takes the file `vbench_native.json`.
+tests/golden, which holds the clips `vbench-*.mp4` and takes the file `vbench_native.json`. Names of dimensions after
+that record these alone, and leave the others. i2v_background needs the package dreamsim, of release 0.2.1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from small_networks import DEPTH, TEXT_WIDTH, WIDTH, write_small_cache
 DIMENSIONS = (
     "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree",
     "aesthetic_quality", "imaging_quality", "appearance_style", "temporal_style", "overall_consistency", "i2v_subject",
+    "i2v_background",
 )  # fmt: skip
 TEXTS = ("  Hello,   WORLD&amp;co: it's 2023!! ", "a na\u00efve caf\u00e9 in \u6771\u4eac", "they'll've been", "")
 STYLE = "Van Gogh's style, [1890s]"
@@ -46,8 +48,8 @@ def dino_vitb16(pretrained=True, **others):
 """
 
 
-def main(driver_folder: str, clone: Path, golden: Path) -> None:
-    """Make the golden file anew."""
+def main(driver_folder: str, clone: Path, golden: Path, only: list[str]) -> None:
+    """Make the golden file anew, or some dimensions' scores in it."""
     sys.path.append(driver_folder)
     import driver
 
@@ -62,7 +64,14 @@ def main(driver_folder: str, clone: Path, golden: Path) -> None:
         shrink_viclip()
         clips = sorted(golden.glob("vbench-*.mp4"))
         image = golden / "vbench-image.png"
-        scores = {name: official(driver, name, clips, image, Path(folder)) for name in DIMENSIONS}
+        if not only or "i2v_background" in only:
+            shrink_dreamsim(cache, Path(folder) / "models")
+        scores = {name: official(driver, name, clips, image, Path(folder)) for name in only or DIMENSIONS}
+        if only:
+            found = json.loads((golden / "vbench_native.json").read_text(encoding="utf-8"))
+            found["scores"] |= scores
+            (golden / "vbench_native.json").write_text(json.dumps(found), encoding="utf-8")
+            return
         static = driver.find_static({"videos": [str(clip) for clip in clips]}, torch.device("cpu"))["static"]
         scores["static_filter"] = {Path(name).name: float(value) for name, value in static.items()}
         texts = [*TEXTS, STYLE, *(clip.stem.removeprefix("vbench-") for clip in clips)]
@@ -117,6 +126,37 @@ def shrink_viclip() -> None:
         return viclip_text.CLIP_TEXT(768, 32, 49408, TEXT_WIDTH, TEXT_WIDTH // 64, DEPTH, 0).eval()
 
     viclip.clip_joint_l14, viclip.clip_text_l14 = vision, text
+
+
+def shrink_dreamsim(cache: Path, models: Path) -> None:
+    """Have the official DreamSim made of fewer and narrower blocks, on this device, from a folder as it wants it."""
+    from functools import partial
+
+    from dreamsim.feature_extraction import extractor, load_clip_as_dino, load_open_clip_as_dino
+    from dreamsim.feature_extraction.vision_transformer import VisionTransformer
+    from vbench2_beta_i2v import i2v_background
+
+    shutil.copytree(cache / "dreamsim_model", models)
+    (models / "checkpoints").mkdir()
+    shutil.copyfile(
+        cache / "dino_model" / "dino_vitbase16_pretrain.pth", models / "checkpoints" / "dino_vitbase16_pretrain.pth"
+    )
+    shutil.copytree(cache / "dino_model" / "facebookresearch_dino_main", models / "facebookresearch_dino_main")
+    # DINO's head, which is read and not used.
+    maps = {"mlp.0": (2048, WIDTH), "mlp.2": (2048, 2048), "mlp.4": (256, 2048)}
+    head = {f"module.head.{name}.weight": torch.zeros(shape) for name, shape in maps.items()}
+    head |= {f"module.head.{name}.bias": torch.zeros(shape[0]) for name, shape in maps.items()}
+    head["module.head.last_layer.weight"] = torch.zeros(2048, 256)
+    torch.save({"student": head}, models / "dino_vitb16_pretrain.pth")
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    sizes = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": WIDTH // 64, "qkv_bias": True, "norm_layer": norm}
+    small = partial(VisionTransformer, **sizes)
+    load_clip_as_dino.vit_base = load_open_clip_as_dino.vit_base = small
+    descriptors = extractor.ViTExtractor.extract_descriptors
+    # The last block's, which is the twelfth of the whole network.
+    extractor.ViTExtractor.extract_descriptors = lambda self, batch, layer: descriptors(self, batch, DEPTH - 1)
+    # The official code calls it with its default device, which is a GPU.
+    i2v_background.dreamsim = partial(i2v_background.dreamsim, device="cpu", cache_dir=str(models))
 
 
 def official(driver: object, name: str, clips: list[Path], image: Path, folder: Path) -> dict[str, float]:
@@ -184,4 +224,4 @@ def speeds(clip: Path, cache: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3]).absolute())
+    main(sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3]).absolute(), sys.argv[4:])

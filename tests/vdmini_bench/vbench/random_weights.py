@@ -12,7 +12,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))
 from seeded_weights import seeded_state, shapes_of
-from small_networks import save, save_clip
+from small_networks import save, save_clip, save_dreamsim
 
 # As DINO's own: the weights come from torch's cache, whatever path the caller gives, and frames of any shape are taken,
 # with the trained grid of places stretched to theirs.
@@ -73,6 +73,7 @@ def main(cache: Path) -> None:
     amt = {"state_dict": seeded(build_from_cfg(settings)), "args": argparse.Namespace(seed=0)}
     save(amt, cache / "amt_model" / "amt-s.pth")
     save_viclip(cache / "ViCLIP")
+    save_dreamsim(cache / "dreamsim_model", 768, 12, 16)
 
 
 def seeded(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ Sizes that a network's file shows are small ones; those of MUSIQ, RAFT and AMT a
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from seeded_weights import seeded_state, seeded_tensor
 Shapes = dict[str, list[int]]
 # All of 64 channels a head.
 WIDTH, DEPTH, FEATURES, WORDS, TEXT_WIDTH = 128, 2, 768, 49408, 64
+# Of DreamSim's adapter.
+RANK = 4
 
 
 class Holder(torch.nn.Module):
@@ -60,17 +63,37 @@ def write_small_cache(cache: Path, fixed: Mapping[str, Shapes]) -> None:
     amt = {"state_dict": seeded_state(fixed["amt"]), "args": argparse.Namespace(seed=0)}
     save(amt, cache / "amt_model" / "amt-s.pth")
     save({"model": seeded_state(viclip_shapes())}, cache / "ViCLIP" / "ViClip-InternVid-10M-FLT.pth")
+    save_dreamsim(cache / "dreamsim_model", WIDTH, DEPTH, RANK)
 
 
-def dino_shapes() -> Shapes:
+def save_dreamsim(folder: Path, width: int, depth: int, rank: int) -> None:
+    """DreamSim's release but for DINO's own weights: two networks and the adapter of all three."""
+    from safetensors.torch import save_file
+
+    shapes = dino_shapes(width, depth) | _norms("", ("pos_drop",), width) | {"proj": [width, 512]}
+    for name in ("clip_vitb16", "open_clip_vitb16"):
+        # Of names that differ, so that the networks do.
+        state = seeded_state({f"{name}.{part}": shape for part, shape in shapes.items()})
+        content = {"state_dict": {part.removeprefix(f"{name}."): value for part, value in state.items()}}
+        save(content, folder / f"{name}_pretrain.pth.tar")
+    blocks = [f"extractor_list.{network}.model.blocks.{place}" for network in range(3) for place in range(depth)]
+    halves = {"A": [rank, width], "B": [3 * width, rank]}
+    adapter = {f"base_model.model.{of}.attn.qkv.lora_{half}.weight": halves[half] for of in blocks for half in halves}
+    (folder / "ensemble_lora").mkdir(parents=True, exist_ok=True)
+    save_file(seeded_state(adapter), folder / "ensemble_lora" / "adapter_model.safetensors")
+    settings = {"r": rank, "lora_alpha": 0.5, "lora_dropout": 0.3, "bias": "none", "target_modules": ["qkv"]}
+    (folder / "ensemble_lora" / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def dino_shapes(width: int = WIDTH, depth: int = DEPTH) -> Shapes:
     """DINO's names: a ViT of patches of 16."""
-    shapes = {"cls_token": [1, 1, WIDTH], "pos_embed": [1, 197, WIDTH]}
-    shapes |= {"patch_embed.proj.weight": [WIDTH, 3, 16, 16], "patch_embed.proj.bias": [WIDTH]}
-    for place in range(DEPTH):
-        maps = {"attn.qkv": (WIDTH, 3), "attn.proj": (WIDTH, 1), "mlp.fc1": (WIDTH, 4)}
-        shapes |= _maps(f"blocks.{place}.", maps) | _norms(f"blocks.{place}.", ("norm1", "norm2"), WIDTH)
-        shapes |= {f"blocks.{place}.mlp.fc2.weight": [WIDTH, 4 * WIDTH], f"blocks.{place}.mlp.fc2.bias": [WIDTH]}
-    return shapes | _norms("", ("norm",), WIDTH)
+    shapes = {"cls_token": [1, 1, width], "pos_embed": [1, 197, width]}
+    shapes |= {"patch_embed.proj.weight": [width, 3, 16, 16], "patch_embed.proj.bias": [width]}
+    for place in range(depth):
+        maps = {"attn.qkv": (width, 3), "attn.proj": (width, 1), "mlp.fc1": (width, 4)}
+        shapes |= _maps(f"blocks.{place}.", maps) | _norms(f"blocks.{place}.", ("norm1", "norm2"), width)
+        shapes |= {f"blocks.{place}.mlp.fc2.weight": [width, 4 * width], f"blocks.{place}.mlp.fc2.bias": [width]}
+    return shapes | _norms("", ("norm",), width)
 
 
 def clip_shapes() -> Shapes:

@@ -21,6 +21,7 @@ import torch
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from seeded_weights import seeded_state
 from small_networks import write_small_cache
 from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders
@@ -174,14 +175,52 @@ def test_files_of_other_networks_are_named(cache: Path, tmp_path: Path) -> None:
     assert sum(value.numel() for value in Raft().state_dict().values()) > 5e6
 
 
-def test_the_doctor_says_which_native_dimensions_are_ready(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_read_in_both_formats_and_of_its_release_alone(cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(cache / "dreamsim_model", tmp_path / "dreamsim_model")
+    (tmp_path / "dino_model").mkdir()
+    shutil.copyfile(cache / catalogue.DINO, tmp_path / catalogue.DINO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBENCH_CACHE_DIR", str(cache))
+        whole = Networks(torch.device("cpu")).dreamsim
+        patch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+        file = tmp_path / catalogue.ADAPTER
+        adapter = load_file(file)
+        file.unlink()
+        torch.save(adapter, file.with_suffix(".bin"))
+        again = Networks(torch.device("cpu")).dreamsim
+        assert all(
+            torch.equal(ours, theirs) for ours, theirs in zip(whole.parameters(), again.parameters(), strict=True)
+        )
+        # As release 0.1 named its parts, of which there are three adapters.
+        torch.save({"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.zeros(1)}, file.with_suffix(".bin"))
+        with pytest.raises(MissingAssetsError, match=r"no DreamSim adapter of release 0\.2"):
+            Networks(torch.device("cpu")).dreamsim  # noqa: B018
+        adapter.popitem()
+        torch.save(adapter, file.with_suffix(".bin"))
+        with pytest.raises(MissingAssetsError, match="parts are missing"):
+            Networks(torch.device("cpu")).dreamsim  # noqa: B018
+
+
+def test_the_doctor_says_of_each_native_dimension_what_it_lacks(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache))
-    assert doctor.native_finding().state.startswith("11 of 11 dimensions ready: subject_consistency, ")
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache / "none"))
-    lacking = doctor.native_finding()
+    ready = doctor.native_findings()
+    assert [found.what for found in ready] == [f"vbench --native {name}" for name in catalogue.native_dimensions()]
+    assert {(found.state, found.next) for found in ready} == {("ready", "")}
+    (tmp_path / catalogue.DINO).parent.mkdir()
+    (tmp_path / catalogue.DINO).write_text("<html>not found</html>")
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    lacking = {found.what.removeprefix("vbench --native "): found for found in doctor.native_findings()}
+    assert "which is a web page" in lacking["subject_consistency"].state
+    # Nothing of the official package: no clone of DINO's code, no environment.
+    assert "hubconf" not in lacking["subject_consistency"].state
+    assert "dino_vitbase16_pretrain.pth https://dl.fbaipublicfiles.com" in lacking["subject_consistency"].next
     # Flickering without its filter reads nothing, with it RAFT.
-    assert lacking.state == "0 of 11 dimensions ready"
-    assert lacking.next.count(".pth") == 6
+    assert "raft-things.pth (without --no-static-filter)" in lacking["temporal_flickering"].state
+    # Four files that one archive holds.
+    assert lacking["i2v_background"].state.count("dreamsim_model/") == 4
+    assert lacking["i2v_background"].next.count("unzip -d dreamsim_model") == 1
 
 
 class NativeBench:

@@ -218,7 +218,8 @@ def load_amt(path: Path) -> AmtS:
     checkpoint = read_checkpoint(path)
     if "state_dict" not in checkpoint:
         raise MissingAssetsError(f"{path} holds no AMT: it lacks state_dict; download it again")
-    network = AmtS()
+    with torch.device("meta"):
+        network = AmtS()
     fill(network, checkpoint["state_dict"], path)
     return network
 

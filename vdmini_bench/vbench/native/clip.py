@@ -16,6 +16,7 @@ from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
     HEAD,
     Block,
+    class_token,
     depth_of,
     fill,
     part_of,
@@ -42,9 +43,7 @@ class ClipImages(nn.Module):
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(pixels), 1, -1)
         tokens = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.ln_post(tokens[:, 0]) @ self.proj
+        return self.ln_post(class_token(self.blocks, tokens)) @ self.proj
 
 
 class ClipTexts(nn.Module):
@@ -91,7 +90,8 @@ def clip_images(state: Mapping[str, Tensor], path: Path) -> ClipImages:
     require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "CLIP")
     width, _, patch, _ = seen["conv1.weight"].shape
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    network = ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1])
+    with torch.device("meta"):
+        network = ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1])
     fill(network, seen, path)
     return network
 
@@ -107,6 +107,7 @@ def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:
     require_names(read, ("token_embedding.weight", "positional_embedding", "text_projection"), path, "CLIP")
     words, width = read["token_embedding.weight"].shape
     length, features = len(read["positional_embedding"]), read["text_projection"].shape[1]
-    network = ClipTexts(width, depth_of(read), width // HEAD, length, words, features)
+    with torch.device("meta"):
+        network = ClipTexts(width, depth_of(read), width // HEAD, length, words, features)
     fill(network, read, path)
     return network

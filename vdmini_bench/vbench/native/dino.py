@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import HEAD, Block, depth_of, fill, read_checkpoint, require_names
+from vdmini_bench.vbench.native.transformer import (
+    HEAD,
+    Block,
+    class_token,
+    depth_of,
+    fill,
+    read_checkpoint,
+    require_names,
+)
 
 
 class PatchEmbedding(nn.Module):
@@ -42,9 +50,7 @@ class Dino(nn.Module):
         tokens = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         square = pixels.shape[-1] == pixels.shape[-2]
         tokens = tokens + self._positions(rows, columns, square=square)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens[:, 0])
+        return self.norm(class_token(self.blocks, tokens))
 
     def _positions(self, rows: int, columns: int, *, square: bool) -> Tensor:
         """The trained grid, stretched to another; DINO adds a tenth of a patch to the ratio, and so it stays."""
@@ -66,6 +72,7 @@ def load_dino(path: Path) -> Dino:
     require_names(state, ("patch_embed.proj.weight", "pos_embed"), path, "DINO")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     grid = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    network = Dino(width, depth_of(state), width // HEAD, patch, grid)
+    with torch.device("meta"):
+        network = Dino(width, depth_of(state), width // HEAD, patch, grid)
     fill(network, state, path)
     return network

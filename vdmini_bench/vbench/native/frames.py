@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +23,13 @@ Kernel = Literal["bilinear", "bicubic"]
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
-    """All frames of a video, T H W C uint8 RGB, and their rate."""
+    """All frames of a video, T H W C uint8 RGB, and their rate; `seen` is what networks made of it, by their names."""
 
     frames: NDArray[np.uint8]
     frames_per_second: float
+    seen: dict[str, Tensor] = field(default_factory=dict)
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """The frames in order, at most `size` at a time: T C H W float32 from 0 to 255."""
@@ -74,6 +75,13 @@ def resize_shorter(pixels: Tensor, side: int, kernel: Kernel, *, smooth: bool) -
     return F.interpolate(pixels, size, mode=kernel, align_corners=False, antialias=smooth)
 
 
+def resize_square(pixels: Tensor, side: int) -> Tensor:
+    """Resize T C H W to `side` x `side` whatever its shape, as torchvision's smoothed bicubic kernel does."""
+    if pixels.shape[-2:] == (side, side):
+        return pixels
+    return F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False, antialias=True)
+
+
 def crop_centre(pixels: Tensor, side: int) -> Tensor:
     """The middle `side` x `side` pixels of T C H W, which is at least as large."""
     top, left = (round((length - side) / 2) for length in pixels.shape[-2:])
@@ -93,5 +101,13 @@ def resize_image(image: Image.Image, side: int, crop: int) -> Tensor:
     long_side = int(side * longer / shorter)
     size = (side, long_side) if width <= height else (long_side, side)
     resized = image.convert("RGB") if shorter == side else image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float()
-    return crop_centre(pixels, crop)
+    return crop_centre(_pixels_of(resized), crop)
+
+
+def resize_image_square(image: Image.Image, side: int) -> Tensor:
+    """A whole picture, by Pillow's bicubic kernel `side` x `side`: 1 C H W float32, whole from 0 to 255."""
+    return _pixels_of(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _pixels_of(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()

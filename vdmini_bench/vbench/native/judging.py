@@ -74,6 +74,16 @@ def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> Mark:
     return Mark(faithfulness(embed_frames(clip, shrink, networks.dino, BATCH), of_image))
 
 
+def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Mark:
+    def shrink(pixels: Tensor) -> Tensor:
+        return at.resize_square(pixels.to(networks.device), SIDE)
+
+    assert question.image is not None
+    with Image.open(question.image) as image, torch.inference_mode():
+        of_image = networks.dreamsim(at.resize_image_square(image, SIDE).to(networks.device)).cpu()
+    return Mark(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
+
+
 def _flickering(clip: Clip, question: Question, networks: Networks) -> Mark:
     return Mark(temporal_flickering(clip.frames))
 
@@ -125,15 +135,19 @@ def _appearance_style(clip: Clip, question: Question, networks: Networks) -> Mar
 
 
 def _video_and_text(clip: Clip, question: Question, networks: Networks) -> Mark:
+    with torch.inference_mode():
+        if "viclip" not in clip.seen:
+            clip.seen["viclip"] = networks.viclip.vision_encoder(_for_viclip(clip, networks))
+        seen, texts = clip.seen["viclip"], networks.viclip.text_encoder
+        numbers = networks.tokenizer.numbers(question.text, texts.length, cut=True)
+        return Mark(float(F.cosine_similarity(seen, texts(numbers.to(networks.device)))))
+
+
+def _for_viclip(clip: Clip, networks: Networks) -> Tensor:
     chosen = torch.from_numpy(clip.frames[middle_frames(len(clip.frames))]).permute(0, 3, 1, 2).float()
     resized = at.resize_shorter(chosen.to(networks.device), SIDE, "bicubic", smooth=False)
     # These frames are whole numbers to the official code, and stay so.
-    pixels = at.normalise(at.crop_centre(resized.clamp(0, 255).round(), SIDE), at.CLIP)
-    with torch.inference_mode():
-        seen = networks.viclip.vision_encoder(pixels[None])
-        texts = networks.viclip.text_encoder
-        numbers = networks.tokenizer.numbers(question.text, texts.length, cut=True)
-        return Mark(float(F.cosine_similarity(seen, texts(numbers.to(networks.device)))))
+    return at.normalise(at.crop_centre(resized.clamp(0, 255).round(), SIDE), at.CLIP)[None]
 
 
 def _for_clip(networks: Networks) -> Callable[[Tensor], Tensor]:
@@ -156,5 +170,6 @@ JUDGES: dict[str, Callable[[Clip, Question, Networks], Mark]] = {
     "temporal_style": _video_and_text,
     "overall_consistency": _video_and_text,
     "i2v_subject": _i2v_subject,
+    "i2v_background": _i2v_background,
     STATIC: _static,
 }

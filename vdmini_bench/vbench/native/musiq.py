@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import Block, fill, read_checkpoint, rename
+from vdmini_bench.vbench.native.transformer import Block, class_token, fill, read_checkpoint, rename
 
 PATCH = 32
 GRID = 10
@@ -96,9 +96,7 @@ class Musiq(nn.Module):
         seen = [F.interpolate(frames, size, mode="bicubic", align_corners=False) for size in sizes]
         tokens = torch.cat([self._tokens(view, scale) for scale, view in enumerate([*seen, frames])], dim=1)
         tokens = torch.cat([self.cls.expand(len(frames), -1, -1), tokens], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.head(self.encoder_norm(tokens[:, 0]))[:, 0]
+        return self.head(self.encoder_norm(class_token(self.blocks, tokens)))[:, 0]
 
     def _tokens(self, frames: Tensor, scale: int) -> Tensor:
         """Frames of one size as B N C tokens, row by row."""
@@ -145,7 +143,8 @@ def load_musiq(path: Path) -> Musiq:
     Raises:
         MissingAssetsError: it is another file.
     """
-    network = Musiq()
+    with torch.device("meta"):
+        network = Musiq()
     fill(network, _joined(rename(read_checkpoint(path), _NAMES)), path)
     return network
 

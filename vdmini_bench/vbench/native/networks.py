@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from vdmini_bench.vbench.environment import weights_folder
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.amt import AmtS, load_amt
+from vdmini_bench.vbench.native.catalogue import path_of
 from vdmini_bench.vbench.native.clip import ClipImages, ClipTexts, clip_images, clip_texts, read_clip_archive
 from vdmini_bench.vbench.native.dino import Dino, load_dino
+from vdmini_bench.vbench.native.dreamsim import DreamSim, load_dreamsim
 from vdmini_bench.vbench.native.musiq import Musiq, load_musiq
 from vdmini_bench.vbench.native.raft import Raft, load_raft
 from vdmini_bench.vbench.native.tokens import Tokenizer, load_tokenizer
@@ -32,59 +32,63 @@ class Networks:
     @cached_property
     def dino(self) -> Dino:
         """DINO's ViT-B/16."""
-        return self._here(load_dino(_file(catalogue.DINO)))
+        return self._here(load_dino(path_of(catalogue.DINO)))
+
+    @cached_property
+    def dreamsim(self) -> DreamSim:
+        """DreamSim's ensemble."""
+        names = (catalogue.DINO, catalogue.DREAMSIM_CLIP, catalogue.DREAMSIM_OPEN_CLIP)
+        adapter = (catalogue.ADAPTER_SETTINGS, catalogue.ADAPTER)
+        return self._here(load_dreamsim(*(path_of(name) for name in (*names, *adapter))))
 
     @cached_property
     def clip_b(self) -> ClipImages:
         """What CLIP ViT-B/32 sees."""
-        return self._here(clip_images(read_clip_archive(_file(catalogue.CLIP_B)), _file(catalogue.CLIP_B)))
+        return self._here(clip_images(read_clip_archive(path_of(catalogue.CLIP_B)), path_of(catalogue.CLIP_B)))
 
     @cached_property
     def clip_b_texts(self) -> tuple[ClipTexts, float]:
         """What CLIP ViT-B/32 reads, and the factor of its cosines."""
-        state = read_clip_archive(_file(catalogue.CLIP_B))
-        return self._here(clip_texts(state, _file(catalogue.CLIP_B))), float(state["logit_scale"].float().exp())
+        state = read_clip_archive(path_of(catalogue.CLIP_B))
+        return self._here(clip_texts(state, path_of(catalogue.CLIP_B))), float(state["logit_scale"].float().exp())
 
     @cached_property
     def clip_l(self) -> ClipImages:
         """What CLIP ViT-L/14 sees."""
-        return self._here(clip_images(read_clip_archive(_file(catalogue.CLIP_L)), _file(catalogue.CLIP_L)))
+        return self._here(clip_images(read_clip_archive(path_of(catalogue.CLIP_L)), path_of(catalogue.CLIP_L)))
 
     @cached_property
     def aesthetic(self) -> nn.Linear:
         """LAION's head on the features of CLIP ViT-L/14."""
-        head = nn.Linear(768, 1)
-        fill(head, read_checkpoint(_file(catalogue.AESTHETIC)), _file(catalogue.AESTHETIC))
+        with torch.device("meta"):
+            head = nn.Linear(768, 1)
+        fill(head, read_checkpoint(path_of(catalogue.AESTHETIC)), path_of(catalogue.AESTHETIC))
         return head
 
     @cached_property
     def musiq(self) -> Musiq:
         """MUSIQ of SPAQ."""
-        return self._here(load_musiq(_file(catalogue.MUSIQ)))
+        return self._here(load_musiq(path_of(catalogue.MUSIQ)))
 
     @cached_property
     def raft(self) -> Raft:
         """RAFT of FlyingThings."""
-        return self._here(load_raft(_file(catalogue.RAFT)))
+        return self._here(load_raft(path_of(catalogue.RAFT)))
 
     @cached_property
     def amt(self) -> AmtS:
         """AMT-S."""
-        return self._here(load_amt(_file(catalogue.AMT)))
+        return self._here(load_amt(path_of(catalogue.AMT)))
 
     @cached_property
     def viclip(self) -> ViClip:
         """ViCLIP of InternVid."""
-        return self._here(load_viclip(_file(catalogue.VICLIP)))
+        return self._here(load_viclip(path_of(catalogue.VICLIP)))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """CLIP's words, which ViCLIP has too."""
-        return load_tokenizer(_file(catalogue.WORDS))
+        return load_tokenizer(path_of(catalogue.WORDS))
 
     def _here(self, network: Network) -> Network:
         return network.to(self.device)
-
-
-def _file(name: str) -> Path:
-    return weights_folder() / name

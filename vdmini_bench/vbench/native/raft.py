@@ -209,7 +209,8 @@ def load_raft(path: Path) -> Raft:
     state = {name.removeprefix("module."): value for name, value in read_checkpoint(path).items()}
     # A norm that belongs to two modules is in the file twice.
     state = {name: value for name, value in state.items() if ".norm3." not in name}
-    network = Raft()
+    with torch.device("meta"):
+        network = Raft()
     fill(network, state, path)
     return network
 

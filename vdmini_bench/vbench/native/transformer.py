@@ -46,11 +46,22 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """B N C to B N C."""
-        batch, length, width = tokens.shape
-        split = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = split.unbind()
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        query, key, value = self._split(self.qkv(tokens), 3)
+        return self._join(F.scaled_dot_product_attention(query, key, value, is_causal=self.causal))
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """B N C to B 1 C: what the first token makes of all."""
+        width = tokens.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (query,) = self._split(F.linear(tokens[:, :1], weight[:width], bias[:width]), 1)
+        key, value = self._split(F.linear(tokens, weight[width:], bias[width:]), 2)
+        return self._join(F.scaled_dot_product_attention(query, key, value))
+
+    def _split(self, mapped: Tensor, parts: int) -> Sequence[Tensor]:
+        return mapped.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+    def _join(self, mixed: Tensor) -> Tensor:
+        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -90,6 +101,20 @@ class Block(nn.Module):
         """B N C to B N C."""
         tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """B N C to B 1 C: the first token alone."""
+        token = tokens[:, :1] + self.attn.first(self.norm1(tokens))
+        return token + self.mlp(self.norm2(token))
+
+
+def class_token(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+    """B N C to B C: the first token after all blocks, the last of which makes no other, since nobody reads them."""
+    *earlier, last = blocks
+    for block in earlier:
+        tokens = block(tokens)
+    assert isinstance(last, Block)
+    return last.first(tokens)[:, 0]
 
 
 def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -141,13 +166,14 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put a file's tensors into a network, in single precision, ready to be used.
+    """Make a file's tensors those of a network, on the meta device till then, in single precision, ready to be used.
 
     Raises:
         MissingAssetsError: the file is of another network.
     """
     try:
-        network.load_state_dict(state)
+        # In the place of its own: weights of gigabytes are neither drawn at random first nor there twice.
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise MissingAssetsError(f"{path} holds another network than {type(network).__name__}: {reason}") from error

@@ -14,6 +14,7 @@ from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
     HEAD,
     Block,
+    class_token,
     depth_of,
     fill,
     part_of,
@@ -47,9 +48,7 @@ class ViClipVideos(nn.Module):
         patches = (patches + self.positional_embedding[1:] + times).flatten(1, 2)
         first = (self.class_embedding + self.positional_embedding[0]).expand(len(pixels), 1, -1)
         tokens = self.ln_pre(torch.cat([first, patches], dim=1))
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.ln_post(tokens[:, 0]) @ self.proj
+        return self.ln_post(class_token(self.blocks, tokens)) @ self.proj
 
 
 class ViClip(nn.Module):
@@ -83,6 +82,7 @@ def load_viclip(path: Path) -> ViClip:
     require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "ViCLIP")
     width, patch, features = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1], seen["proj"].shape[1]
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    videos = ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features)
+    with torch.device("meta"):
+        videos = ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features)
     fill(videos, seen, path)
     return ViClip(videos, texts)
