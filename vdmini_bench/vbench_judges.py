@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vdmini_bench.assets import sha256_of
-from vdmini_bench.metrics.flickering import FLICKERING_VERSION
 from vdmini_bench.store import key_of
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED, VBENCH_VERSION, Mode
 from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest, weights_folder
+from vdmini_bench.vbench.native.catalogue import (
+    NATIVE_VERSION,
+    STATIC,
+    damaged_files,
+    is_native,
+    missing_files,
+    state_of,
+)
 from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
 from vdmini_bench.vbench_suite import VBenchSpec
 
@@ -22,8 +29,8 @@ DRAWN_WORLD = "drawn_world"
 class Judge:
     """What scores one dimension or, in the drawn world, several.
 
-    `official` is the package in its environment, `native` our own function of the same formula, `classifier` that of
-    the drawn world. `digest` holds all that scores follow from, besides the videos.
+    `official` is the package in its environment, `native` our own code of the same dimension, `classifier` that of the
+    drawn world. `digest` holds all that scores follow from, besides the videos.
     """
 
     kind: Literal["official", "native", "classifier"]
@@ -38,19 +45,34 @@ def choose_judges(
     reasons: dict[str, str] = {}
     record = environment.record()
     for name in vbench.all_dimensions:
-        reason = _why_not(name, vbench, record, smallest_side)
-        if name not in vbench.asked_dimensions:
-            reasons[name] = "not asked for: vbench.dimensions"
-        elif reason is None:
-            assert record is not None
-            judges[name] = Judge("official", official_digest(name, vbench, record))
-        elif name == FILTERED and official_mode(name, vbench) == "custom":
-            judges[name] = Judge("native", FLICKERING_VERSION)
+        found = _choose(name, vbench, record, smallest_side)
+        if isinstance(found, Judge):
+            judges[name] = found
         else:
-            reasons[name] = reason
+            reasons[name] = found
     if vbench.prompts == "embedded":
         judges[DRAWN_WORLD] = Judge("classifier", classifier_digest())
     return judges, reasons
+
+
+def _choose(name: str, vbench: VBenchSpec, record: Mapping[str, Any] | None, smallest_side: int) -> Judge | str:
+    """The judge of one dimension, or why there is none."""
+    if name not in vbench.asked_dimensions:
+        return "not asked for: vbench.dimensions"
+    if official_mode(name, vbench) == "custom" and not DIMENSIONS[name].custom:
+        return "its official code needs the official prompts"
+    needed = DIMENSIONS[name].side
+    if smallest_side < needed:
+        return f"its network cannot read clips of {smallest_side} pixels, {needed} are needed"
+    official, native = _why_not_official(name, vbench, record), _why_not_native(name, vbench)
+    # Only a score on the official prompts compares with those of others: nobody's code takes the place of that unasked.
+    may_replace = vbench.code == "native" or (official is not None and official_mode(name, vbench) == "custom")
+    if native is None and may_replace:
+        return Judge("native", native_digest(name, vbench))
+    if official is None:
+        assert record is not None
+        return Judge("official", official_digest(name, vbench, record))
+    return f"{official}; our own code: {native}" if may_replace and is_native(name) else official
 
 
 def official_mode(dimension: str, vbench: VBenchSpec) -> Mode:
@@ -74,6 +96,14 @@ def official_digest(dimension: str, vbench: VBenchSpec, record: Mapping[str, Any
     return key_of([VBENCH_VERSION, packages_digest(record), states, settings])
 
 
+def native_digest(dimension: str, vbench: VBenchSpec) -> str:
+    """All that a native score follows from, likewise; flickering without a filter reads no weights."""
+    filtered = filters(dimension, vbench)
+    states = [*state_of(dimension), *(state_of(STATIC) if filtered else [])]
+    settings = [official_mode(dimension, vbench), vbench.ratio, filtered]
+    return key_of([NATIVE_VERSION, states, settings]) if states else NATIVE_VERSION
+
+
 def classifier_digest() -> str:
     """The identity of the classifier of drawn clips; empty where it is not there."""
     from vdmini_bench.metrics.image_faithfulness import FAITHFULNESS_VERSION
@@ -91,19 +121,25 @@ def filters(dimension: str, vbench: VBenchSpec) -> bool:
     return dimension == FILTERED and vbench.static_filter and official_mode(dimension, vbench) == "t2v"
 
 
-def _why_not(dimension: str, vbench: VBenchSpec, record: Mapping[str, Any] | None, smallest_side: int) -> str | None:
+def _why_not_official(name: str, vbench: VBenchSpec, record: Mapping[str, Any] | None) -> str | None:
     """Why the official code cannot score a dimension here; None where it can."""
-    if official_mode(dimension, vbench) == "custom" and not DIMENSIONS[dimension].custom:
-        return "its official code needs the official prompts"
-    needed = DIMENSIONS[dimension].side
-    if smallest_side < needed:
-        return f"its network cannot read clips of {smallest_side} pixels, {needed} are needed"
     if record is None:
         return f"no environment for the official code: {COMMAND}"
-    problem = record["problems"][dimension]
+    problem = record["problems"][name]
     if problem is not None:
         return f"{problem}: see vdmini-bench doctor"
-    filtered = filters(dimension, vbench)
-    faults = [f"{path} is missing" for _, path in missing_weights([dimension], filtered=filtered)]
-    faults += [fault for _, fault in damaged_weights([dimension], filtered=filtered)]
+    filtered = filters(name, vbench)
+    return _first_fault(missing_weights([name], filtered=filtered), damaged_weights([name], filtered=filtered))
+
+
+def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
+    """Why our own code cannot score a dimension here; None where it can."""
+    if not is_native(name):
+        return "there is none"
+    filtered = filters(name, vbench)
+    return _first_fault(missing_files([name], filtered=filtered), damaged_files([name], filtered=filtered))
+
+
+def _first_fault(missing: list[tuple[str, str]], damaged: list[tuple[str, str]]) -> str | None:
+    faults = [f"{path} is missing" for _, path in missing] + [fault for _, fault in damaged]
     return f"{faults[0]}: see vdmini-bench doctor" if faults else None

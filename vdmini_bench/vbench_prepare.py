@@ -23,10 +23,11 @@ from vdmini_bench.prepare import (
 from vdmini_bench.store import Store, key_of
 from vdmini_bench.suite import DatasetSpec
 from vdmini_bench.vbench.dimensions import FILTERED
-from vdmini_bench.vbench.environment import Environment, default_environment
+from vdmini_bench.vbench.environment import COMMAND, Environment, default_environment
+from vdmini_bench.vbench.native.catalogue import examine_native
 from vdmini_bench.vbench.preparation import find_prompts
 from vdmini_bench.vbench.prompts import Prompt, VideoRequest, request_videos
-from vdmini_bench.vbench.requirements import examine_dimensions
+from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions
 from vdmini_bench.vbench_data import TrainingData, training_data
 from vdmini_bench.vbench_judges import Judge, choose_judges, classifier_digest, counts
 from vdmini_bench.vbench_suite import CaptionedFolderSpec, VBenchProfile, VBenchSpec, VBenchSuite
@@ -167,14 +168,19 @@ def _missing_data(profile: VBenchProfile) -> list[Missing]:
 
 
 def _missing_official(vbench: VBenchSpec, environment: Environment) -> list[Missing]:
-    """What the official code lacks for the dimensions asked for, each thing once."""
+    """What the dimensions asked for lack, each thing once; of what our own code is to score, only its weights."""
+    native = {ready.dimension: ready for ready in examine_native()} if vbench.code == "native" else {}
     needed: dict[str, list[str]] = {}
     commands = {}
-    for ready in examine_dimensions(environment):
+    if vbench.mode == "t2v" and environment.record() is None:
+        # The prompts are inside the package.
+        needed[ENVIRONMENT], commands[ENVIRONMENT] = ["the prompts"], COMMAND
+    for official in examine_dimensions(environment):
+        ready = native.get(official.dimension, official)
         if ready.dimension in vbench.asked_dimensions and counts(ready.dimension, vbench):
             for what, command in zip(ready.missing, ready.next, strict=True):
                 # Only the filter reads this dimension's weights.
-                if ready.dimension != FILTERED or vbench.static_filter or "environment" in what:
+                if ready.dimension != FILTERED or vbench.static_filter or what == ENVIRONMENT:
                     needed.setdefault(what, []).append(ready.dimension)
                     commands[what] = command
     return [

@@ -59,7 +59,8 @@ class VBenchSpec(Specification):
 
     `embedded` prompts are those of the drawn world: `prompt_count` of them, each sampled `samples_per_prompt` times;
     for `i2v` each has a first frame. `official` ones come with their own counts, and with `static_filter` and `ratio`,
-    which they alone read. A video's seed is a hash of its prompt, its number and `seed`.
+    which they alone read. A video's seed is a hash of its prompt, its number and `seed`. `code` is what scores: with
+    `native` our own code where it has a dimension whose weights are here, else and otherwise the official package.
     """
 
     mode: Literal["t2v", "i2v"]
@@ -68,6 +69,7 @@ class VBenchSpec(Specification):
     samples_per_prompt: Annotated[int | None, Field(ge=1, validate_default=True)] = None
     seed: int = 0
     dimensions: list[str] = Field(default_factory=list)
+    code: Literal["official", "native"] = "official"
     static_filter: bool = True
     ratio: Literal["1-1", "8-5", "7-4", "16-9"] = "16-9"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from small_videos import fake_environment, write_classifier, write_teacher
 
@@ -16,6 +17,8 @@ from vdmini_bench import estimation
 from vdmini_bench.cli import main
 from vdmini_bench.metrics import image_faithfulness, scene_classifier, semantic
 from vdmini_bench.vbench.dimensions import T2V, VBENCH_VERSION
+from vdmini_bench.vbench.native.catalogue import DINO
+from vdmini_bench.vbench.native.dino import Dino
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -40,6 +43,7 @@ def tiny(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setattr(scene_classifier, "SHIPPED", weights / "classifier")
     monkeypatch.setattr(scene_classifier.load_classifier, "__defaults__", (weights / "classifier",))
     monkeypatch.setenv("VDMINI_VBENCH_ENV", str(tmp_path / "no-environment"))
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "no-weights"))
     return weights
 
 
@@ -102,7 +106,6 @@ def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
     monkeypatch.setenv(
         "VDMINI_VBENCH_ENV", str(fake_environment(tmp_path / "env", i2v_background="no dreamsim").folder)
     )
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "no-weights"))
     # As if every clip were told right, whatever the random classifier says.
     monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 0.0)
     more = ("dataset.drawn_train_per_group=1", "dataset.drawn_test_per_group=1")
@@ -126,6 +129,31 @@ def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
     assert output["jobs"]["ran"] == 4
 
 
+def test_weights_alone_have_a_suite_scored_natively(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights" / DINO
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    network = Dino(64, 1, 1, 16, 14)
+    # Where it would be zeros, all frames would look alike.
+    torch.save({name: torch.randn_like(value) for name, value in network.state_dict().items()}, file)
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
+    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 0.0)
+    few = ("dataset.drawn_train_per_group=1", "dataset.drawn_test_per_group=1")
+    code, output, errors = run(I2V_SUITE, tmp_path / "results", *few)
+    assert code == 0, errors
+    rows = by_place(output["rows"])
+    for name in ("vbench_subject_consistency", "vbench_i2v_subject"):
+        values = {float(rows[model, name]["value"]) for model in ("real", "teacher", "pruned", "student")}
+        assert len(values) > 1
+        assert all(0 < value < 1 for value in values)
+        row = rows["student", name]
+        assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-1", "2")
+        assert "native code on the official weights, on prompts of the drawn world" in row["note"]
+    assert "our own code: " in rows["student", "vbench_i2v_background"]["note"]
+
+
 def test_what_is_not_installed_is_listed_and_nothing_runs(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,12 +170,19 @@ def test_what_is_not_installed_is_listed_and_nothing_runs(
 def test_the_real_setting_lists_every_asset_that_is_missing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Path, data: str
 ) -> None:
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "no-weights"))
-    done = CliRunner().invoke(main, ["run", str(suite), "--profile", "paper", "--results", str(tmp_path / "results")])
+    command = ["run", str(suite), "--profile", "paper", "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(main, command)
     assert done.exit_code == 2
     assert data in done.stderr
     assert "vdmini-bench assets vbench" in done.stderr
     assert "musiq_spaq" in done.stderr
+    assert "hubconf" in done.stderr
+    # Our own code needs no clone of DINO's, and the package only for what it does not score.
+    native = CliRunner().invoke(main, [*command, "--set", "vbench.code=native"])
+    assert native.exit_code == 2
+    assert "musiq_spaq" in native.stderr
+    assert "hubconf" not in native.stderr
+    assert "camera_motion" in native.stderr or "human_action" in native.stderr
     assert not (tmp_path / "results").exists()
 
 

@@ -18,6 +18,7 @@ from vdmini_bench.stages.judge import score_of_marks
 from vdmini_bench.suite import load_suite
 from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V, OF_MODE, T2V
 from vdmini_bench.vbench.environment import Environment
+from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench_judges import DRAWN_WORLD, choose_judges
 from vdmini_bench.vbench_prepare import jobs_of_videos
 from vdmini_bench.vbench_suite import VBenchProfile, VBenchSpec, VBenchSuite, load_any_suite
@@ -147,8 +148,9 @@ def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_official_package_one_dimension_is_native_and_the_others_say_why(
-    tmp_path: Path, classifier: None
+    tmp_path: Path, classifier: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
     judges, reasons = choose_judges(spec_of(T2V_SUITE), Environment(tmp_path / "none"), 32)
     assert {name: judge.kind for name, judge in judges.items()} == {
         "temporal_flickering": "native",
@@ -157,6 +159,52 @@ def test_without_the_official_package_one_dimension_is_native_and_the_others_say
     assert {*reasons, "temporal_flickering"} == {*T2V}
     assert "official prompts" in reasons["object_class"]
     assert "vdmini-bench assets vbench" in reasons["subject_consistency"]
+    assert "our own code: " in reasons["subject_consistency"]
+    assert "our own code" not in reasons["human_action"]
+
+
+def native_weights(folder: Path, *dimensions: str) -> None:
+    """Files that may be the weights of these dimensions."""
+    names = {name for dimension in dimensions for name in catalogue.FILES[dimension]}
+    for file in (folder / name for name in names):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\x80weights")
+
+
+def test_what_has_its_weights_is_native_where_asked_for_or_where_nothing_else_is(
+    tmp_path: Path, classifier: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
+    native_weights(tmp_path / "weights", "subject_consistency", "dynamic_degree", "i2v_background")
+
+    def natives(environment: Environment, *where: str) -> dict[str, str]:
+        judges, _ = choose_judges(spec_of(I2V_SUITE, *where), environment, 320)
+        return {name: judge.digest for name, judge in judges.items() if judge.kind == "native"}
+
+    ready = {"subject_consistency", "i2v_subject", "i2v_background", "dynamic_degree", "temporal_flickering"}
+    nobody = Environment(tmp_path / "none")
+    # In the drawn world ours takes the place of the official code, on the official prompts only where that is asked
+    # for; flickering is none of this mode's.
+    assert {*natives(nobody)} == ready
+    assert {*natives(nobody, "paper")} == {"temporal_flickering"}
+    official = fake_environment(tmp_path / "env", i2v_background="no dreamsim")
+    # The official code wants a clone of DINO's too.
+    assert {*natives(official)} == {"subject_consistency", "i2v_subject", "i2v_background"}
+    assert {*natives(official, "paper")} == set()
+    before = natives(official, "paper", "vbench.code=native")
+    assert {*before} == ready
+    # A score follows from its own weights, and from no others.
+    weights = tmp_path / "weights" / catalogue.DREAMSIM_CLIP
+    weights.write_bytes(b"\x80other weights")
+    after = natives(official, "paper", "vbench.code=native")
+    assert {name for name in ready if before[name] != after[name]} == {"i2v_background"}
+    # The filter's are those of the dimension that it comes before.
+    flickering = spec_of(T2V_SUITE, "paper", "vbench.code=native")
+    assert choose_judges(flickering, nobody, 320)[0]["temporal_flickering"].kind == "native"
+    (tmp_path / "weights" / catalogue.RAFT).unlink()
+    reasons = choose_judges(flickering, nobody, 320)[1]
+    assert "raft-things.pth is missing" in reasons["temporal_flickering"]
+    assert "human_action" in reasons
 
 
 def test_with_the_official_package_what_has_its_weights_is_official(

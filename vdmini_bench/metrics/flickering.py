@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FLICKERING_VERSION = "native-1"
-
 
 def temporal_flickering(frames: NDArray[np.uint8]) -> float:
     """One minus the mean absolute difference of consecutive frames T H W C uint8, on a scale from 0 to 1.

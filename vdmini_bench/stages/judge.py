@@ -16,11 +16,12 @@ from vdmini_bench.datasets.synthetic import draw_clip
 from vdmini_bench.errors import BenchError
 from vdmini_bench.measurement import Score
 from vdmini_bench.metrics import image_faithfulness, semantic
-from vdmini_bench.metrics.flickering import FLICKERING_VERSION, temporal_flickering
 from vdmini_bench.metrics.scene_classifier import ShippedClassifier, load_classifier, read_clips
 from vdmini_bench.requests import DRAWN_INDEX
 from vdmini_bench.stages.total import VERSION
+from vdmini_bench.vbench.dimensions import FILTERED
 from vdmini_bench.vbench.environment import default_environment, packages_digest
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION
 from vdmini_bench.vbench.prompts import SAMPLES, prompt_of
 from vdmini_bench.vbench.scoring import Scoring, score_videos
 from vdmini_bench.vbench_bench import VBenchBench
@@ -38,14 +39,11 @@ def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
     """Write the scores of `subject`, a row and a judge: `teacher temporal_flickering`."""
     row, _, name = subject.partition(" ")
     kind = bench.clips.judges[name].kind
-    if kind == "official":
-        found = [_official(bench, row, name, folder)]
-    elif kind == "native":
-        found = [_flickering(bench, row)]
-    elif bench.vbench.mode == "t2v":
-        found = _semantic(bench, row, load_classifier())
+    if kind == "classifier":
+        classifier = load_classifier()
+        found = _semantic(bench, row, classifier) if bench.vbench.mode == "t2v" else _faithful(bench, row, classifier)
     else:
-        found = _faithful(bench, row, load_classifier())
+        found = [_dimension(bench, row, name, folder, native=kind == "native")]
     write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
 
 
@@ -67,7 +65,8 @@ def score_of_marks(
     return Score(model, metric, version, protocol, mean, "", "higher", error, len(marks), expected, "ok", blocks)
 
 
-def _official(bench: VBenchBench, row: str, dimension: str, folder: Path) -> tuple[Score, str]:
+def _dimension(bench: VBenchBench, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
+    """A row's score in a dimension of VBench, by the official package or by our own code."""
     environment = default_environment()
     mode = official_mode(dimension, bench.vbench)
     videos = bench.videos_of(row)
@@ -77,11 +76,12 @@ def _official(bench: VBenchBench, row: str, dimension: str, folder: Path) -> tup
         mode=mode,
         dimensions=(dimension,),
         command=environment.command,
-        packages=packages_digest(environment.require()),
+        packages="" if native else packages_digest(environment.require()),
         prompts=bench.clips.prompts if mode != "custom" else (),
         images={video.prompt: video.image for video in videos if video.image is not None} if mode == "custom" else {},
         ratio=bench.vbench.ratio,
         filtered=filters(dimension, bench.vbench),
+        native=native,
     )
     (outcome,) = score_videos(scoring).outcomes
     if outcome.result is None:
@@ -95,22 +95,17 @@ def _official(bench: VBenchBench, row: str, dimension: str, folder: Path) -> tup
     if scoring.filters:
         # Where the filter leaves a prompt fewer videos, other models may have others.
         expected = SAMPLES * sum(dimension in prompt.dimensions for prompt in bench.clips.prompts)
-    score = score_of_marks(row, f"vbench_{dimension}", VERSION, protocol, marks, expected, result.score)
-    where = ", on prompts of the drawn world" if embedded else ""
-    return score, f"official code{where}; ± over prompts"
+    version = NATIVE_VERSION if native else VERSION
+    score = score_of_marks(row, f"vbench_{dimension}", version, protocol, marks, expected, result.score)
+    return score, _note(dimension, native=native, embedded=embedded, filtered=scoring.filters)
 
 
-def _flickering(bench: VBenchBench, row: str) -> tuple[Score, str]:
-    videos = bench.videos_of(row)
-    reader = _reader(bench, row)
-    # One clip at a time: full-size ones do not fit in memory together.
-    values = [temporal_flickering(clip) for clip in reader]
-    reader.check()
-    marks = [(video.prompt, value) for video, value in zip(videos, values, strict=True)]
-    score = score_of_marks(
-        row, "vbench_temporal_flickering", FLICKERING_VERSION, bench.protocol_name, marks, len(videos)
-    )
-    return score, "native: the official formula, of all videos, those with motion too; ± over prompts"
+def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> str:
+    code = "native code on the official weights" if native else "official code"
+    if native and dimension == FILTERED:
+        code = "native code of the official formula"
+        code += "" if filtered else ", of all videos, those with motion too"
+    return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
 
 
 def _semantic(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:

@@ -22,7 +22,14 @@ from vdmini_bench.vbench.completeness import (
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
-from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, missing_files, state_of
+from vdmini_bench.vbench.native.catalogue import (
+    NATIVE_VERSION,
+    STATIC,
+    damaged_files,
+    is_native,
+    missing_files,
+    state_of,
+)
 from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
@@ -140,7 +147,9 @@ def _require_images(scoring: Scoring) -> None:
 
 
 def _require_weights(scoring: Scoring) -> None:
-    damaged = damaged_weights(scoring.dimensions, filtered=scoring.filters)
+    natives = [name for name in scoring.dimensions if scoring.is_native(name)]
+    others = [name for name in scoring.dimensions if name not in natives]
+    damaged = damaged_weights(others, filtered=scoring.filters) + damaged_files(natives, filtered=scoring.filters)
     if damaged:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
         raise MissingAssetsError(
@@ -149,10 +158,9 @@ def _require_weights(scoring: Scoring) -> None:
         )
     unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
     # Our own code fetches nothing.
-    missing = missing_files(filter(scoring.is_native, unscored), filtered=scoring.filters)
+    missing = missing_files([name for name in natives if name in unscored], filtered=scoring.filters)
     if not scoring.download:
-        others = [name for name in unscored if not scoring.is_native(name)]
-        missing += missing_weights(others, filtered=scoring.filters)
+        missing += missing_weights([name for name in others if name in unscored], filtered=scoring.filters)
     if missing:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
