@@ -31,27 +31,31 @@ from vdmini.plan import PlanError, PruningPlan, plan_removing
 from vdmini.planner import Target, plan_for_target
 from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
+from vdmini_bench.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.inspection import inspect_model
-from vdmini_bench.metrics.flow import flow_field_distance
+from vdmini_bench.metrics.flow import flow_fields
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
+from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_statistics
 from vdmini_bench.plots import RATIO
 from vdmini_bench.progress import progress
 from vdmini_bench.stats import RankCorrelation, rank_correlation
 from vdmini_bench.store import write_atomically
 
 RECORD, TABLE = "importance.json", "importance.csv"
-VERSION = 1
-MEASURES = ("content", "motion", "flow", "fvd")
+VERSION = 2
+MEASURES = ("content", "motion", "flow", "fvd", "flow_magnitude", "frechet_motion")
 
 
 @dataclass(frozen=True)
 class Importance:
     """What one candidate costs and what clips lose without it; the losses are None where nothing could stand for it.
 
-    `content` and `motion` are relative distances, `flow` is in pixels per frame, `fvd` is between the changed clips and
-    those of the whole model; `params`, `flops` and `seconds` are what leaves with it.
+    `content` and `motion` are relative distances, `flow` and `flow_magnitude` are in pixels per frame, `fvd` and
+    `frechet_motion` (None of clips too short for it) are between the changed clips and those of the whole model.
+    `speed`, `dynamic_degree` and `flicker` have a sign: those of the changed clips less those of the whole model's.
+    `params`, `flops` and `seconds` are what leaves with it.
     """
 
     kind: str
@@ -64,6 +68,20 @@ class Importance:
     motion: float | None
     flow: float | None
     fvd: float | None
+    flow_magnitude: float | None
+    frechet_motion: float | None
+    speed: float | None
+    dynamic_degree: float | None
+    flicker: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The whole model's clips B T H W C uint8, how each is seen, and the I3D's logits of all."""
+
+    clips: Clips
+    views: Sequence[ClipView]
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -116,11 +134,11 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
         network = load_i3d().to(next(study.model.denoiser.parameters()).device)
         seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
         with progress("importance", len(waiting) + 1) as advance:
-            whole = sample_study(study, study.model.denoiser)
-            features = clip_logits(whole, network)
+            clips = sample_study(study, study.model.denoiser)
+            whole = Whole(clips, _views(clips), clip_logits(clips, network))
             advance()
             for candidate in waiting:
-                row = _measure(study, candidate, whole, features, network, seconds)
+                row = _measure(study, candidate, whole, network, seconds)
                 write_atomically(_row_path(folder, candidate), json.dumps(asdict(row)) + "\n")
                 advance()
     paths = [_row_path(folder, candidate) for candidate in chosen]
@@ -139,7 +157,9 @@ def write_importance(folder: Path, rows: Sequence[Importance]) -> dict[str, dict
         if len(measured) >= 4 and len({row.depth for row in measured}) > 1:
             depths = [row.depth for row in measured]
             found[kind] = {
-                name: rank_correlation(depths, [getattr(row, name) for row in measured]) for name in MEASURES
+                name: rank_correlation(depths, [getattr(row, name) for row in measured])
+                for name in MEASURES
+                if all(getattr(row, name) is not None for row in measured)
             }
             # Where all losses fall with depth, this still says whether deep blocks carry motion rather than content.
             ratios = [(row.motion or 0.0) / row.content for row in measured if row.content]
@@ -210,7 +230,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _measure(
-    study: Study, candidate: Candidate, whole: Clips, features: Tensor, network: nn.Module, seconds: dict[str, float]
+    study: Study, candidate: Candidate, whole: Whole, network: nn.Module, seconds: dict[str, float]
 ) -> Importance:
     graph = study.model.blocks
     gone = [block for block in graph.blocks if block.name in candidate.blocks]
@@ -227,13 +247,32 @@ def _measure(
             plan = plan_removing(study.model, {*candidate.blocks}, f"without:{candidate.name}")
             changed = sample_study(study, apply_plan(denoiser, plan))
     except CannotBypassError:
-        return describe(None, None, None, None)
+        return describe(*[None] * 9)
+    views = _views(changed)
+    pairs = [pair_values(view, other) for view, other in zip(whole.views, views, strict=True)]
+    means = {name: float(np.mean([values[name] for values in pairs])) for name in pairs[0]}
     return describe(
-        content_distance(whole, changed),
-        motion_distance(whole, changed),
-        float(np.mean([flow_field_distance(a, b) for a, b in zip(whole, changed, strict=True)])),
-        frechet_distance(features.numpy(), clip_logits(changed, network).numpy()),
+        content_distance(whole.clips, changed),
+        motion_distance(whole.clips, changed),
+        means["flow_field"],
+        frechet_distance(whole.logits.numpy(), clip_logits(changed, network).numpy()),
+        means["flow_magnitude"],
+        _frechet_motion(whole.views, views),
+        means["speed"],
+        means["dynamic_degree"],
+        means["flicker"],
     )
+
+
+def _views(clips: Clips) -> list[ClipView]:
+    return [view_clip(clip, flow_fields(clip), None) for clip in clips]
+
+
+def _frechet_motion(whole: Sequence[ClipView], changed: Sequence[ClipView]) -> float | None:
+    if len(whole[0].frames) < FEWEST_FRAMES:
+        return None
+    before, after = (np.stack([fields_to_statistics(view.flow) for view in views]) for views in (whole, changed))
+    return frechet_distance(before, after)
 
 
 def sample_study(study: Study, denoiser: nn.Module) -> Clips:

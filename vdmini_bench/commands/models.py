@@ -128,7 +128,12 @@ def importance(model: str, shard: str, output: Path, conditions: Conditions, as_
 @click.command()
 @click.argument("model")
 @click.option("--importance", "scores", type=click.Path(path_type=Path), required=True, help="What `importance` wrote.")
-@click.option("--by", type=click.Choice(["content", "motion", "flow", "fvd"]), default="fvd", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["content", "motion", "flow", "fvd", "flow_magnitude", "frechet_motion"]),
+    default="fvd",
+    show_default=True,
+)
 @click.option("--flops", type=float, help="At most this share of the teacher's FLOPs.")
 @click.option("--params", type=float, help="At most this share of its weights.")
 @click.option("--time", "time_share", type=float, help="At most this share of its measured time.")
