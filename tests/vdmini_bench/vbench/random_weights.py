@@ -25,7 +25,8 @@ def dino_vitb16(pretrained=True, path=None, read_frame=None, **kwargs):
     model = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True)
     file = torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"
     model.load_state_dict(torch.load(file))
-    model.patch_embed.strict_img_size = False
+    # As a size is known, timm refuses sides that are no multiples of a patch, whose rest DINO leaves out.
+    model.patch_embed.img_size = None
 
     def add_places(patches):
         batch, rows, columns, width = patches.shape
