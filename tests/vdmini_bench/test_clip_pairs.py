@@ -12,12 +12,14 @@ from vdmini_bench import clip_pairs
 from vdmini_bench.cli import main
 from vdmini_bench.clip_pairs import ClipComparison, PairRow, clips_of_run, compare_clips, pair_videos
 from vdmini_bench.clips import IncompleteError
+from vdmini_bench.commands.clips import folder_of_clips
 from vdmini_bench.corruptions import at_speed, corrupt
 from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
 from vdmini_bench.datasets.video import read_every_frame, write_video
 from vdmini_bench.errors import NotComparableError, NothingMeasuredError, SuiteError
 from vdmini_bench.metrics.content import content_distance
 from vdmini_bench.stats import mean_interval
+from vdmini_bench.store import Store
 
 COUNT = 8
 
@@ -226,6 +228,33 @@ def test_compare_shows_pairs_as_table_and_json(
     lost = invoke("compare", "teacher", "studnt", "--clips", "--results", tmp_path)
     assert lost.exit_code == 3
     assert "studnt" in lost.stderr
+    markdown = invoke("compare", teacher, student, "--clips", "--markdown", "--results", tmp_path).stdout
+    assert markdown.startswith("| measure | about | mean |")
+    assert len(markdown.splitlines()) == 2 + len(clip_pairs.MEASURES)
+    refused = invoke("compare", "teacher", student, "--clips", "--allow-unlike", "--results", tmp_path)
+    assert refused.exit_code == 2
+    assert "leave --allow-unlike out" in refused.stderr
+
+
+def test_names_of_clips_mean_models_before_folders(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "results")
+    run = write_run(store.root, teacher)
+    (run / "results.jsonl").touch()
+    clips = run.parents[1] / "work" / "sample-t" / "clips"
+    here = tmp_path / "here"
+    (here / "teacher").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for name in ("teacher", "1:teacher", "latest:teacher", f"{run}:teacher"):
+        assert folder_of_clips(name, store, None, None).samefile(clips), name
+    monkeypatch.chdir(run.parent)
+    assert folder_of_clips("teacher", store, Path("1"), None).samefile(clips)
+    monkeypatch.chdir(here)
+    assert folder_of_clips("./teacher", store, None, None).samefile(here / "teacher")
+    assert folder_of_clips("teacher", store, None, "other").samefile(here / "teacher")
+    with pytest.raises(NothingMeasuredError, match="no clips of 'real'"):
+        folder_of_clips("latest:real", store, None, None)
 
 
 def test_a_comparison_reads_as_json(teacher: Path) -> None:
