@@ -7,7 +7,7 @@ of every score instead, so a smaller run is possible and never mistaken for the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic_core import PydanticCustomError
@@ -37,6 +37,31 @@ class Preset:
     silent: str
 
 
+CD_FVD = Preset(
+    version=1,
+    fixed={
+        "frames_per_second": 25,
+        "resample": False,
+        "preprocessing": "short-side-256-crop-square",
+        "network": "i3d-kinetics400",
+        "network_resize": "plain",
+        "reference_offset": "random",
+        "generated_offset": "random",
+        "covariance": "n",
+        "short_videos": "leave-out",
+    },
+    suggested={
+        "clips_per_block": 2048,
+        "blocks": 1,
+        "reference_clips": UCF101_VIDEOS,
+        "condition_split": "all",
+        "reference_split": "all",
+        "sampling": "balanced",
+    },
+    frames=(16, 128),
+    source="cd-fvd (github.com/songweige/content-debiased-fvd), model i3d, resolution 256",
+    silent="nothing; its own I3D has batch-norm epsilon 1e-5 where the original has 1e-3, which is kept here",
+)
 PRESETS = {
     "sf-v": Preset(
         version=1,
@@ -116,53 +141,10 @@ PRESETS = {
         source="Stable Video Diffusion (arXiv 2311.15127): 13,320 videos prompted by class name, in the real histogram",
         silent="the part of a real clip (its start), covariance (N - 1), resizing to 224 (bilinear, antialiased)",
     ),
-    "cd-fvd": Preset(
-        version=1,
-        fixed={
-            "frames_per_second": 25,
-            "resample": False,
-            "preprocessing": "short-side-256-crop-square",
-            "network": "i3d-kinetics400",
-            "network_resize": "plain",
-            "reference_offset": "random",
-            "generated_offset": "random",
-            "covariance": "n",
-            "short_videos": "leave-out",
-        },
-        suggested={
-            "clips_per_block": 2048,
-            "blocks": 1,
-            "reference_clips": UCF101_VIDEOS,
-            "condition_split": "all",
-            "reference_split": "all",
-            "sampling": "balanced",
-        },
-        frames=(16, 128),
-        source="cd-fvd (github.com/songweige/content-debiased-fvd), model i3d, resolution 256",
-        silent="nothing; its own I3D has batch-norm epsilon 1e-5 where the original has 1e-3, which is kept here",
-    ),
-    "cd-fvd-videomae": Preset(
-        version=1,
-        fixed={
-            "frames_per_second": 25,
-            "resample": False,
-            "preprocessing": "short-side-256-crop-square",
-            "network": "videomae-ssv2",
-            "network_resize": "plain",
-            "reference_offset": "random",
-            "generated_offset": "random",
-            "covariance": "n",
-            "short_videos": "leave-out",
-        },
-        suggested={
-            "clips_per_block": 2048,
-            "blocks": 1,
-            "reference_clips": UCF101_VIDEOS,
-            "condition_split": "all",
-            "reference_split": "all",
-            "sampling": "balanced",
-        },
-        frames=(16, 128),
+    "cd-fvd": CD_FVD,
+    "cd-fvd-videomae": replace(
+        CD_FVD,
+        fixed={**CD_FVD.fixed, "network": "videomae-ssv2"},
         source="cd-fvd (arXiv 2404.12391, github.com/songweige/content-debiased-fvd), model videomae, resolution 256",
         silent="nothing; the paper has no KVD, which is the kernel distance of the same features",
     ),
