@@ -8,7 +8,18 @@ from pathlib import Path
 
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.jobs import GENERATED, Job
-from vdmini_bench.measurement import RESULTS_FILE, ROLES, SCHEMA, Better, Row, Score, Status, number_text, result_line
+from vdmini_bench.measurement import (
+    RESULTS_FILE,
+    ROLES,
+    SCHEMA,
+    Better,
+    Row,
+    Score,
+    Status,
+    number_text,
+    result_line,
+    row_of,
+)
 from vdmini_bench.prepare import model_folder
 from vdmini_bench.vbench.dimensions import DIMENSIONS
 from vdmini_bench.workbench import SCORES, CommonBench
@@ -49,35 +60,25 @@ def _missing_score(bench: CommonBench, job: Job, problem: BenchError) -> Score:
 def _row(bench: CommonBench, score: Score, record: dict[str, object]) -> Row:
     suite, fingerprint = bench.suite, bench.fingerprint
     generated = score.model in GENERATED
-    return Row(
-        schema=str(SCHEMA),
-        suite=suite.name,
-        suite_version=str(suite.version),
-        suite_sha=suite.sha,
-        profile=suite.profile_name,
-        model=score.model,
-        role=ROLES[score.model],
-        checkpoint_sha=_checkpoint_sha(bench, score.model)[:16] if generated and score.status == "ok" else "",
-        params_m=number_text(_params_m(bench, score.model)) if generated and score.status == "ok" else "",
-        metric=score.metric,
-        metric_version=score.metric_version,
-        protocol=score.protocol,
-        value=number_text(score.value),
-        unit=score.unit,
-        better=score.better,
-        se=number_text(score.standard_error),
-        n=str(score.n),
-        n_expected=str(score.n_expected),
-        status=score.status,
-        machine_id=str(record.get("machine_id", fingerprint.machine_id)),
-        gpu=str(record.get("gpu", fingerprint.gpu)),
-        torch=str(record.get("torch", fingerprint.versions["torch"])),
-        commit=str(record.get("commit", fingerprint.commit)),
-        dirty=str(record.get("dirty", fingerprint.dirty)).lower(),
-        date=str(record.get("date", "")),
-        run_id=str(record.get("run_id", bench.run_id)),
-        note="; ".join(filter(None, (suite.profile.stand_in, _notes(record).get(score.metric)))),
-    )
+    origin = {
+        "schema": str(SCHEMA),
+        "suite": suite.name,
+        "suite_version": str(suite.version),
+        "suite_sha": suite.sha,
+        "profile": suite.profile_name,
+        "role": ROLES[score.model],
+        "checkpoint_sha": _checkpoint_sha(bench, score.model)[:16] if generated and score.status == "ok" else "",
+        "params_m": number_text(_params_m(bench, score.model)) if generated and score.status == "ok" else "",
+        "machine_id": str(record.get("machine_id", fingerprint.machine_id)),
+        "gpu": str(record.get("gpu", fingerprint.gpu)),
+        "torch": str(record.get("torch", fingerprint.versions["torch"])),
+        "commit": str(record.get("commit", fingerprint.commit)),
+        "dirty": str(record.get("dirty", fingerprint.dirty)).lower(),
+        "date": str(record.get("date", "")),
+        "run_id": str(record.get("run_id", bench.run_id)),
+        "note": "; ".join(filter(None, (suite.profile.stand_in, _notes(record).get(score.metric)))),
+    }
+    return row_of(score, origin)
 
 
 def _notes(record: dict[str, object]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.measurement import RESULTS_FILE, SCHEMA, Row, Score, number_text, result_line
+from vdmini_bench.measurement import RESULTS_FILE, SCHEMA, Row, Score, result_line, row_of
 from vdmini_bench.prepare import (
     check_writable,
     dataset_root,
@@ -258,32 +258,20 @@ def _publish(
 
 def _row(request: ScoreRequest, score: Score, record: dict[str, Any], key: str) -> Row:
     suite = request.suite
-    return Row(
-        schema=str(SCHEMA),
-        suite=suite.name,
-        suite_version=str(suite.version),
-        suite_sha=suite.sha,
-        profile=suite.profile_name,
-        model=score.model,
-        role=SCORED,
-        checkpoint_sha="",
-        params_m="",
-        metric=score.metric,
-        metric_version=score.metric_version,
-        protocol=score.protocol,
-        value=number_text(score.value),
-        unit=score.unit,
-        better=score.better,
-        se=number_text(score.standard_error),
-        n=str(score.n),
-        n_expected=str(score.n_expected),
-        status=score.status,
-        machine_id=record["machine_id"],
-        gpu=record["gpu"],
-        torch=record["torch"],
-        commit=record["commit"],
-        dirty=str(record["dirty"]).lower(),
-        date=record["date"],
-        run_id=key,
-        note="; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
-    )
+    origin = {
+        "schema": str(SCHEMA),
+        "suite": suite.name,
+        "suite_version": str(suite.version),
+        "suite_sha": suite.sha,
+        "profile": suite.profile_name,
+        "role": SCORED,
+        "machine_id": record["machine_id"],
+        "gpu": record["gpu"],
+        "torch": record["torch"],
+        "commit": record["commit"],
+        "dirty": str(record["dirty"]).lower(),
+        "date": record["date"],
+        "run_id": key,
+        "note": "; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
+    }
+    return row_of(score, origin)
