@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vdmini_bench.assets import sha256_of
 from vdmini_bench.errors import BenchError
 from vdmini_bench.progress import say
 
@@ -71,8 +72,7 @@ def _is_intact(path: Path, facts: dict[str, Any] | int) -> bool:
 @lru_cache(maxsize=65536)
 def _content(path: Path, size: int, changed: int) -> str:
     """The sha256 of a file, read once a process unless its size or time changes: several jobs and arms share it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 @dataclass(frozen=True)
