@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vdmini_bench.assets import sha256_of
@@ -142,4 +143,5 @@ def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
 
 def _first_fault(missing: list[tuple[str, str]], damaged: list[tuple[str, str]]) -> str | None:
     faults = [f"{path} is missing" for _, path in missing] + [fault for _, fault in damaged]
-    return f"{faults[0]}: see vdmini-bench doctor" if faults else None
+    # The reason goes with the published rows, which say nothing of whose machine it was.
+    return f"{faults[0].replace(str(Path.home()), '~')}: see vdmini-bench doctor" if faults else None

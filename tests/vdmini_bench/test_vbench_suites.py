@@ -227,6 +227,10 @@ def test_with_the_official_package_what_has_its_weights_is_official(
     page.write_text("<html>not found</html>")
     damaged = choose_judges(spec_of(I2V_SUITE), environment, 32)[1]["background_consistency"]
     assert "ViT-B-32.pt is a web page" in damaged
+    # Reasons are published with a run's rows, and no home with them.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    of_home = choose_judges(spec_of(I2V_SUITE), environment, 32)[1]["background_consistency"]
+    assert of_home.startswith("~/weights/")
     judges, reasons = choose_judges(
         spec_of(T2V_SUITE, "smoke", "vbench.dimensions=[temporal_flickering]"), environment, 32
     )

@@ -338,11 +338,12 @@ def test_still_videos_are_chosen_by_the_native_filter(
     assert {*found.videos} == {f"a still lake.-{index}.mp4" for index in (0, 10, 11, 12, 20)}
 
 
-def test_processes_of_a_launch_share_the_videos(bench: NativeBench) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_of_a_launch_share_the_videos(bench: NativeBench, count: int) -> None:
     alone = bench.score()
     expect(alone, ExitCode.OK)
     together = bench.output.with_name("together")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
     where = ["--mode", "custom", "-o", str(together), "--dimensions", THREE, "--native", "--json"]
     root = str(Path(vdmini_bench.__file__).parents[1])
     done = subprocess.run(
@@ -350,8 +351,10 @@ def test_processes_of_a_launch_share_the_videos(bench: NativeBench) -> None:
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(file.name for file in (together / "native").glob("*.jsonl")) == ["0.jsonl", "1.jsonl"]
+    assert sorted(file.name for file in (together / "native").glob("*.jsonl")) == [
+        f"{each}.jsonl" for each in range(count)
+    ]
     for name in THREE.split(","):
-        of_one, of_two = kept_result(bench.output, name), kept_result(together, name)
+        of_one, of_all = kept_result(bench.output, name), kept_result(together, name)
         assert of_one is not None
-        assert of_one == of_two
+        assert of_one == of_all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,18 @@ class MotionEncoder(nn.Module):
         return torch.cat([F.relu(self.conv(torch.cat([seen, moved], dim=1))), flow], dim=1)
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A convolution of which the context's share is made already; `rest` are the weights of state and motion."""
+
+    rest: Tensor
+    of_context: Tensor
+    padding: tuple[int, int]
+
+    def __call__(self, state: Tensor, moved: Tensor) -> Tensor:
+        return F.conv2d(torch.cat([state, moved], dim=1), self.rest, padding=self.padding) + self.of_context
+
+
 class GatedUnit(nn.Module):
     """A recurrent unit of convolutions along rows, then along columns."""
 
@@ -57,15 +70,28 @@ class GatedUnit(nn.Module):
             for gate in "zrq":
                 self.add_module(f"conv{gate}{place}", nn.Conv2d(HIDDEN + into, HIDDEN, kernel, padding=padding))
 
-    def forward(self, state: Tensor, given: Tensor) -> Tensor:
+    def gates(self, context: Tensor) -> list[tuple[Gate, Gate]]:
+        """Of rows and of columns: update and reset in one, and the proposal; the context is that of all steps."""
+        return [
+            (self._gate(context, f"convz{place}", f"convr{place}"), self._gate(context, f"convq{place}"))
+            for place in (1, 2)
+        ]
+
+    def forward(self, state: Tensor, moved: Tensor, gates: list[tuple[Gate, Gate]]) -> Tensor:
         """The next state, B 128 h w."""
-        for place in (1, 2):
-            update, reset, proposal = (self.get_submodule(f"conv{gate}{place}") for gate in "zrq")
-            both = torch.cat([state, given], dim=1)
-            share = torch.sigmoid(update(both))
-            kept = torch.sigmoid(reset(both)) * state
-            state = (1 - share) * state + share * torch.tanh(proposal(torch.cat([kept, given], dim=1)))
+        for update_and_reset, proposal in gates:
+            share, kept = torch.sigmoid(update_and_reset(state, moved)).chunk(2, dim=1)
+            state = (1 - share) * state + share * torch.tanh(proposal(kept * state, moved))
         return state
+
+    def _gate(self, context: Tensor, *names: str) -> Gate:
+        parts = [part for name in names if isinstance(part := self.get_submodule(name), nn.Conv2d)]
+        weight, bias = (torch.cat([part.get_parameter(name) for part in parts]) for name in ("weight", "bias"))
+        of_state, of_context, of_moved = weight.split(HIDDEN, dim=1)
+        rows, columns = parts[0].kernel_size
+        padding = (rows // 2, columns // 2)
+        made = F.conv2d(context, of_context, bias, padding=padding)
+        return Gate(torch.cat([of_state, of_moved], dim=1), made, padding)
 
 
 class FlowHead(nn.Module):
@@ -95,8 +121,8 @@ class Refinement(nn.Module):
 class Raft(nn.Module):
     """Flow between neighbouring frames, in pixels.
 
-    Features are made once for a frame, and flow is brought to full size after the last step only; the official code
-    does both more often.
+    Features are made once for a frame, what the steps make of the context once for a pair, and flow is brought to full
+    size after the last step only; the official code does all of it more often.
     """
 
     def __init__(self) -> None:
@@ -114,12 +140,13 @@ class Raft(nn.Module):
         state, context = self.cnet(_centred(frame)).split(HIDDEN, dim=1)
         state, context = torch.tanh(state), torch.relu(context)
         pyramid = correlation_pyramid(features, next_features)
+        gates = self.update_block.gru.gates(context)
         start = pixel_grid(features)
         place = start
         for _ in range(STEPS):
             flow = place - start
             moved = self.update_block.encoder(flow, look_up(pyramid, place, RADIUS))
-            state = self.update_block.gru(state, torch.cat([context, moved], dim=1))
+            state = self.update_block.gru(state, moved, gates)
             place = place + self.update_block.flow_head(state)
         return enlarge(place - start, 0.25 * self.update_block.mask(state))
 
