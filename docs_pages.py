@@ -39,8 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Keep links to what is on the site."""
-    return OUTSIDE_DOCS.sub(r"\1", markdown)
+    """Keep links to what is on the site, of which the README is the front page."""
+    return OUTSIDE_DOCS.sub(r"\1", markdown.replace("(../README.md", "(index.md"))
 
 
 def front_page() -> str:
@@ -78,7 +78,7 @@ def suite_page(path: Path) -> str:
     profiles = re.findall(r"^  (\w+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
     usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
     parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]
-    if command != "speed":
+    if command == "run":
         parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--plan` shows what would be done."]
     parts += ["## Every setting", f"```yaml\n{text}```"]
     return "\n\n".join(parts) + "\n"
