@@ -24,8 +24,8 @@ from vdmini_bench.vbench.native.raft import is_static, moves
 from vdmini_bench.vbench.native.similarity import consistency, faithfulness
 from vdmini_bench.vbench.native.viclip import middle_frames
 
-# Frames at a time. Larger batches are no faster on a CPU, and a GPU is busy with these.
-BATCH = 16
+# Frames at a time. Larger batches are slower on a CPU, whose caches they leave, and a GPU is busy with these.
+BATCH = 8
 SIDE = 224
 
 
