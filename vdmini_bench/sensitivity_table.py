@@ -37,8 +37,13 @@ def answer_lines(numbers: Mapping[str, Numbers]) -> tuple[list[str], list[list[s
     for kind, grade in next(iter(numbers.values())):
         name = "as they are" if kind == "none" else f"{kind} {grade:g} {units[kind]}"
         cells = [cell(numbers[measure][kind, grade]) for measure in numbers]
-        lines.append([name, *(f"{each.value:.3g} ± {each.standard_error:.1g}" for each in cells)])
+        lines.append([name, *(f"{_digits(each.value, 3)} ± {_digits(each.standard_error, 1)}" for each in cells)])
     return ["clips", *(TITLES[measure] for measure in numbers)], lines
+
+
+def _digits(value: float, count: int) -> str:
+    """A number with so many digits that count, but never fewer than those before the point."""
+    return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
 
 
 def ordering_lines(found: Sequence[Ordering]) -> tuple[list[str], list[list[str]]]:
