@@ -67,8 +67,8 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
         part: Any
         for part in (denoiser, vae):
             if part is not None:
-                part.to(memory_format=torch.channels_last)
-                undo.append(partial(part.to, memory_format=torch.contiguous_format))
+                arrange(part, torch.channels_last)
+                undo.append(partial(arrange, part, torch.contiguous_format))
         measures.append("channels-last convolutions")
     if vae is not None and hasattr(vae, "use_slicing") and not vae.use_slicing and family != "svd":
         vae.enable_slicing()
@@ -101,6 +101,13 @@ def compile_denoiser(denoiser: nn.Module) -> Callable[[], None]:
         net.compile_repeated_blocks()
         return partial(_forget_compiled, net)
     return _replace_forward(net, torch.compile(net.forward))
+
+
+def arrange(network: nn.Module, layout: torch.memory_format) -> None:
+    """Lay out the weights of two-dimensional convolutions; those over time have five dimensions and no such layout."""
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=layout)
 
 
 def _replace_forward(net: Any, forward: Callable[..., Any]) -> Callable[[], None]:

@@ -81,7 +81,10 @@ def distill_step(
                     torch.cuda.synchronize(device)
                 seconds.append(time.monotonic() - started)
             losses = asdict(training.history[-1])
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        # Libraries beside torch's own allocator say it in their own words.
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):
+            raise
         failed = True
     peak = torch.cuda.max_memory_allocated(device) if cuda else None
     shape = tuple(clips.shapes["latents"])

@@ -103,8 +103,12 @@ class SpeedReport:
         write_atomically(folder / "speed.json", json.dumps(self.to_json(), indent=1) + "\n")
 
 
-def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
+def time_models(
+    request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None] | None = None
+) -> SpeedReport:
     """Load the teacher and its students and time them in turn, one scope after the other.
+
+    `keep` is given all rows so far after each scope, since a later one may fail or be stopped.
 
     Raises:
         SuiteError: what is asked for does not fit the model.
@@ -145,6 +149,8 @@ def time_models(request: SpeedRequest, device: torch.device) -> SpeedReport:
         with progress("time", total) as advance:
             for scope in scopes:
                 rows += _time_scope(scope, request, models, size, flops, device, sensor, advance)
+                if keep is not None:
+                    keep(rows)
     after = measure_ceiling(device, dtype)
     notes += _remarks(rows, ceiling, after, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -14,12 +14,13 @@ from vdmini_bench.errors import NoDeviceError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.progress import say
 from vdmini_bench.speed import time_models
-from vdmini_bench.speed_rows import VERSION
+from vdmini_bench.speed_rows import VERSION, SpeedRow
 from vdmini_bench.speed_suite import EntrySpec, SpeedSuite, speed_lines, with_paper
 from vdmini_bench.store import key_of, write_atomically
 from vdmini_bench.table import markdown_table
 
 RECORD = "entry.json"
+PARTIAL = "scopes.json"
 TABLE = "speed.md"
 
 
@@ -27,7 +28,7 @@ def run_speed_suite(suite: SpeedSuite, output: Path, only: Sequence[str] = ()) -
     """Time the entries named, or all, in the suite's order; the reports of all that are in the output folder then.
 
     An entry that was timed before, as it is asked for now and on this machine, is read. After each, the table of all
-    is written anew.
+    is written anew. What an entry that was stopped had timed is in its `scopes.json`; it begins anew.
 
     Raises:
         SuiteError: an entry is unknown or does not fit its model.
@@ -53,12 +54,16 @@ def run_speed_suite(suite: SpeedSuite, output: Path, only: Sequence[str] = ()) -
 
 
 def _time(suite: SpeedSuite, name: str, folder: Path, identity: str) -> dict[str, Any]:
+    def keep(rows: Sequence[SpeedRow]) -> None:
+        write_atomically(folder / PARTIAL, json.dumps([row.to_json() for row in rows], indent=1) + "\n")
+
     entry = suite.entry(name)
-    report = time_models(entry.request(suite.dtype), torch.device(suite.device))
+    report = time_models(entry.request(suite.dtype), torch.device(suite.device), keep)
     report.write(folder)
     record = {**with_paper(report.to_json(), name, entry), "identity": identity}
     # Last: what is in the folder without it is not complete.
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    (folder / PARTIAL).unlink(missing_ok=True)
     return record
 
 

@@ -88,6 +88,7 @@ def test_the_card_is_named_and_its_memory_known(cuda: torch.device) -> None:
 def test_a_distillation_is_planned_and_run_on_the_gpu(cuda: torch.device, tmp_path: Path) -> None:
     for number in range(2):
         write_video(tmp_path / "videos" / f"{number}.mkv", draw_clip("Rise", 1, number).frames[:4], 7)
+    (tmp_path / "videos" / "captions.csv").write_text("file,caption\n0.mkv,a\n1.mkv,b\n", encoding="utf-8")
     (tmp_path / "small.yaml").write_text(DISTILLATION, encoding="utf-8")
     command = ["distill", str(tmp_path / "small.yaml"), "--results", str(tmp_path / "results"), "--json"]
     planned = CliRunner().invoke(main, [*command, "--plan"], catch_exceptions=False)

@@ -124,6 +124,7 @@ def test_another_card_than_torchs_own_choice_is_timed_on_its_own_clock(cuda: tor
     assert time_once(lambda: [square @ square for _ in range(5)], second) > 1
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 def test_compiled_stays_within_the_tolerance(cuda: torch.device) -> None:
     model = build_random("svd", device=cuda, dtype=torch.float32, width=64)
     inputs = denoiser_inputs(model.denoiser, latent_size(model, CLIPS["svd"]), cuda)

@@ -18,7 +18,7 @@ import vdmini
 from vdmini.attention_kernels import fastest_first, preferring
 from vdmini.blocks import ModelInput
 from vdmini.models import ModelLoadError, family_of, pipeline_denoiser
-from vdmini.optimization import TOLERANCES
+from vdmini.optimization import TOLERANCES, arrange
 
 # Mochi asks for autocast to float32, which CPUs have no use for.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
@@ -204,6 +204,23 @@ def test_attention_is_tried_in_the_order_that_is_preferred_inside_a_pass_alone()
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
         preferring(order, forward)(1)
     assert seen[3] == [1, 0]
+
+
+def test_weights_are_laid_out_anew_where_convolutions_over_time_are_among_them() -> None:
+    pipeline = svd_pipeline(svd_unet(stages=3))
+    unet = pipeline_denoiser(pipeline)
+    inputs, before = inputs_of(unet), weights(unet)
+    expected = run(unet, inputs)
+    for part in (unet, pipeline.vae):
+        arrange(part, torch.channels_last)
+        flat = [weight for weight in part.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
+        assert flat
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in flat)
+        assert any(weight.dim() == 5 for weight in part.parameters())
+    assert_within(run(unet, inputs), expected, TOLERANCES[torch.float32])
+    arrange(unet, torch.contiguous_format)
+    assert same(weights(unet), before)
+    assert torch.equal(run(unet, inputs), expected)
 
 
 def test_compiling_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:

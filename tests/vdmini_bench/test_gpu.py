@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from vdmini_bench.gpu import Task, machine_folder, main, run_tasks, tasks
+from vdmini_bench.gpu import Task, machine_folder, main, named, run_tasks, tasks
 
 
 def python(name: str, code: str, seconds: float = 1.0) -> Task:
@@ -31,6 +32,29 @@ def test_tasks_run_in_order_and_what_succeeded_is_not_run_again(tmp_path: Path) 
     assert "why" in results[1].tail
     run_tasks([*chosen[:1], noting(tmp_path, "b"), *chosen[2:]], tmp_path, 60)
     assert (tmp_path / "order").read_text() == "acb", "only what failed runs again"
+
+
+def test_what_failed_waits_for_what_was_never_tried(tmp_path: Path) -> None:
+    broken = python("broken", "print('x' * 9000); raise SystemExit(1)")
+    run_tasks([broken], tmp_path, 60)
+    assert len((tmp_path / "broken.log").read_text()) > 9000, "all that it printed"
+    results, _ = run_tasks([noting(tmp_path, "broken"), noting(tmp_path, "new")], tmp_path, 60)
+    assert [each.task for each in results] == ["new", "broken"]
+
+
+def test_only_the_tasks_that_are_named_are_run() -> None:
+    everything = tasks(Path("somewhere"))
+    assert named(everything, ()) == everything
+    assert [task.name for task in named(everything, ["cuda-tests"])] == ["cuda-tests"]
+    with pytest.raises(click.BadParameter, match="no task cuda-test;"):
+        named(everything, ["cuda-test"])
+
+
+def test_a_task_that_hangs_leaves_time_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdmini_bench.gpu.LEAST_LIMIT", 0.0)
+    slow = python("slow", "import time; time.sleep(60)", seconds=0.3)
+    results, _ = run_tasks([slow, noting(tmp_path, "a")], tmp_path, 60)
+    assert [each.status for each in results] == ["out of time", "ok"]
 
 
 def test_a_task_that_does_not_fit_is_passed_over_for_one_that_does(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from vdmini.vae import prune_decoder
 from vdmini_bench.errors import NoDeviceError, SuiteError
 from vdmini_bench.inspection import read_or_make_plan
 from vdmini_bench.speed_request import SpeedRequest
+from vdmini_bench.speed_rows import SpeedRow
 from vdmini_bench.speed_run import run_speed_suite
 from vdmini_bench.speed_scopes import ClipSize, latent_size
 from vdmini_bench.speed_suite import SpeedSuite, load_speed_suite, speed_lines, with_paper
+from vdmini_bench.timing import Timing
 
 SUITE = Path(__file__).parents[2] / "suites" / "speed.yaml"
 
@@ -113,7 +117,7 @@ def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
 ) -> None:
     asked: list[str] = []
 
-    def time_models(request: SpeedRequest, device: torch.device) -> Timed:
+    def time_models(request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None]) -> Timed:
         asked.append(f"{request.model} {request.dtype} {device}")
         return Timed()
 
@@ -125,3 +129,25 @@ def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
     assert (tmp_path / "speed.md").read_text(encoding="utf-8").count("end_to_end") == 3
     run_speed_suite(replace(suite, dtype="bfloat16"), tmp_path, ["svd"])
     assert asked[3:] == ["svd bfloat16 cpu"]
+
+
+def test_what_an_entry_had_timed_before_it_failed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = Timing("teacher", "denoiser", (200.0, 300.0), 0)
+    row = SpeedRow(timing, None, None, None, None, None, "", {})
+    fails = True
+
+    def time_models(request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None]) -> Timed:
+        keep([row])
+        if fails:
+            raise RuntimeError("no memory for the decoder")
+        return Timed()
+
+    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    suite = load_speed_suite(SUITE, "cpu")
+    with pytest.raises(RuntimeError, match="decoder"):
+        run_speed_suite(suite, tmp_path, ["svd"])
+    kept = tmp_path / "svd" / "scopes.json"
+    assert json.loads(kept.read_text(encoding="utf-8"))[0]["scope"] == "denoiser"
+    fails = False
+    run_speed_suite(suite, tmp_path, ["svd"])
+    assert not kept.exists(), "the whole record has it all"
