@@ -1,6 +1,6 @@
 """Our own code beside the official one on networks of the published sizes, filled with seeded weights.
 
-Half an hour and 5 GB of memory and of disk on two busy cores: VDMINI_TEST_VBENCH_NETWORKS=1. With
+A quarter of an hour and 5 GB of memory and of disk: VDMINI_TEST_VBENCH_NETWORKS=1. With
 VDMINI_TEST_DINO=FOLDER, a clone of github.com/facebookresearch/dino, DINO's own code is what is compared with; without,
 its network is timm's, with DINO's rule for frames of any shape. VDMINI_TEST_VBENCH_WEIGHTS=FOLDER keeps the weights, so
 that dimensions can be compared one call at a time (-k). i2v_background is not among them: its official code wants a
@@ -32,7 +32,7 @@ from vdmini_bench.vbench.native.networks import Networks
 
 pytestmark = [
     pytest.mark.skipif(
-        not os.environ.get("VDMINI_TEST_VBENCH_NETWORKS"), reason="half an hour: VDMINI_TEST_VBENCH_NETWORKS=1"
+        not os.environ.get("VDMINI_TEST_VBENCH_NETWORKS"), reason="a quarter of an hour: VDMINI_TEST_VBENCH_NETWORKS=1"
     ),
     pytest.mark.timeout(3600),
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
