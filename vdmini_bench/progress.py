@@ -69,10 +69,15 @@ def _plain(label: str, total: int) -> Iterator[Advance]:
     yield advance
 
 
+def quiet_torch() -> None:
+    """Silence what torch prints of its profiler's starts and ends; before torch loads, since that is when it looks."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+
 def quiet_libraries() -> None:
     """Silence the libraries' own bars and notices, which would tear ours; their errors still raise."""
-    # Read when torch loads: its allocator warns about the profiler's start otherwise.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quiet_torch()
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

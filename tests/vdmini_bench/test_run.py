@@ -66,7 +66,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     started = time.monotonic()
     done = run(results, "--json")
     assert done.returncode == 0, done.stderr
-    return results, {**json.loads(done.stdout), "command_seconds": time.monotonic() - started}
+    printed = {"command_seconds": time.monotonic() - started, "stderr": done.stderr}
+    return results, {**json.loads(done.stdout), **printed}
 
 
 def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, dict[str, Any]]) -> None:
@@ -80,6 +81,12 @@ def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, 
     folder = Path(output["run_dir"])
     assert (folder / "contact_sheet.png").stat().st_size > 1000
     assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_run_prints_its_own_lines_alone(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    lines = unbroken[1]["stderr"].splitlines()
+    assert any(line.startswith("time: ") for line in lines)
+    assert not [line for line in lines if "profiler" in line or "warn" in line.lower()]
 
 
 def test_a_run_leaves_a_report_whose_clips_are_those_of_the_models(unbroken: tuple[Path, dict[str, Any]]) -> None:
