@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from vdmini_bench.suite import CommonSuite
 
 SCHEMA = 1
 # In the folder of a run or of scored videos: one line a score.
@@ -94,6 +97,17 @@ def result_line(score: Score, row: Row) -> str:
 def row_of(score: Score, origin: dict[str, str]) -> Row:
     """The leaderboard row of a score; columns that `origin` lacks are empty."""
     return Row(**{**dict.fromkeys(COLUMNS, ""), **origin, **_score_cells(score)})
+
+
+def suite_cells(suite: CommonSuite) -> dict[str, str]:
+    """What a row says of the suite that its score was measured under, and of the row's own form."""
+    return {
+        "schema": str(SCHEMA),
+        "suite": suite.name,
+        "suite_version": str(suite.version),
+        "suite_sha": suite.sha,
+        "profile": suite.profile_name,
+    }
 
 
 def _score_cells(score: Score) -> dict[str, str]:

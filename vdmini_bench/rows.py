@@ -11,7 +11,6 @@ from vdmini_bench.jobs import GENERATED, Job
 from vdmini_bench.measurement import (
     RESULTS_FILE,
     ROLES,
-    SCHEMA,
     Better,
     Row,
     Score,
@@ -19,6 +18,7 @@ from vdmini_bench.measurement import (
     number_text,
     result_line,
     row_of,
+    suite_cells,
 )
 from vdmini_bench.prepare import model_folder
 from vdmini_bench.vbench.dimensions import DIMENSIONS
@@ -61,11 +61,7 @@ def _row(bench: CommonBench, score: Score, record: dict[str, object]) -> Row:
     suite, fingerprint = bench.suite, bench.fingerprint
     generated = score.model in GENERATED
     origin = {
-        "schema": str(SCHEMA),
-        "suite": suite.name,
-        "suite_version": str(suite.version),
-        "suite_sha": suite.sha,
-        "profile": suite.profile_name,
+        **suite_cells(suite),
         "role": ROLES[score.model],
         "checkpoint_sha": _checkpoint_sha(bench, score.model)[:16] if generated and score.status == "ok" else "",
         "params_m": number_text(_params_m(bench, score.model)) if generated and score.status == "ok" else "",

@@ -18,7 +18,7 @@ from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.measurement import RESULTS_FILE, SCHEMA, Row, Score, result_line, row_of
+from vdmini_bench.measurement import RESULTS_FILE, Row, Score, result_line, row_of, suite_cells
 from vdmini_bench.prepare import (
     check_writable,
     dataset_root,
@@ -259,11 +259,7 @@ def _publish(
 def _row(request: ScoreRequest, score: Score, record: dict[str, Any], key: str) -> Row:
     suite = request.suite
     origin = {
-        "schema": str(SCHEMA),
-        "suite": suite.name,
-        "suite_version": str(suite.version),
-        "suite_sha": suite.sha,
-        "profile": suite.profile_name,
+        **suite_cells(suite),
         "role": SCORED,
         "machine_id": record["machine_id"],
         "gpu": record["gpu"],

@@ -34,8 +34,6 @@ ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "ucf101.yaml"
 # Ten arms, each trained from three seeds: see docs/distillation.md.
 TRAININGS = ROOT / "results" / "ablation" / "embedded" / "scores.csv"
-
-
 # The embedded suite with 3 blocks of 20 clips in 4 steps, the same student, from 31 sampling seeds: see docs/ci.md.
 RERUNS = ROOT / "results" / "reruns" / "embedded-small.csv"
 
