@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from vdmini_bench.assets import fetch_asset
+from vdmini_bench.progress import prepare_torch
+
+prepare_torch()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from vdmini_bench.commands import (
 )
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.progress import quiet_torch
+from vdmini_bench.progress import prepare_torch
 
 if TYPE_CHECKING:
     from vdmini_bench.run import RunResult
@@ -44,7 +44,7 @@ def show_version(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Versions.")
 def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""
-    quiet_torch()
+    prepare_torch()
 
 
 for module in (models, distill, ablate, score, time, vbench, compare, clips, gate, leaderboard, report, schema):

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.progress import say
+from vdmini_bench.progress import prepare_torch, say
 from vdmini_bench.store import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +177,7 @@ def main(context: click.Context, minutes: float, results: Path, names: tuple[str
         for task in tasks(results / "gpu"):
             click.echo(f"{task.seconds:5.0f} s  {task.name}")
         return
+    prepare_torch()
     import torch
 
     from vdmini_bench.fingerprint import take_fingerprint
