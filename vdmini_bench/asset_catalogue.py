@@ -42,7 +42,7 @@ ASSETS = {
             sha256=None,
             size_bytes=None,
             licence="not stated",
-            file_name="i3d_torchscript.pt",
+            file_name="i3d_torchscript.safetensors",
             needed_for="FVD, in place of i3d-kinetics400",
         ),
         Asset(
@@ -52,7 +52,7 @@ ASSETS = {
             sha256=None,
             size_bytes=None,
             licence="not stated",
-            file_name="c3d_ucf101.pt",
+            file_name="c3d_ucf101.safetensors",
             needed_for="Inception Score on UCF101",
         ),
         Asset(
@@ -104,5 +104,5 @@ ASSETS = {
 # Folders, which stay where they are: what each must hold, as a pattern below it.
 FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
 
-# TorchScript files whose published hash is not known.
+# TorchScript files, of which the weights are kept. Their published hashes are not known.
 SCRIPTS = ("i3d-torchscript", "c3d-ucf101")

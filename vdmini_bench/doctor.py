@@ -103,15 +103,14 @@ def _assets() -> list[Finding]:
 
 def _i3d_agreement() -> list[Finding]:
     """How far the logits of the two I3D files are apart, where both are here."""
-    script = asset_path("i3d-torchscript")
-    if script is None or asset_path("i3d-kinetics400") is None:
+    if asset_path("i3d-torchscript") is None or asset_path("i3d-kinetics400") is None:
         return []
-    from vdmini_bench.metrics.agreement import script_agreement
+    from vdmini_bench.metrics.agreement import imported_agreement
 
     try:
-        return [Finding("two I3D files", str(script_agreement(script)))]
+        return [Finding("two I3D files", str(imported_agreement()))]
     except AssetError as error:
-        # A script that is here takes the place of the packaged weights, so that a score would fail.
+        # One that was imported takes the place of the packaged weights, so that a score would fail.
         return [Finding("two I3D files", error.reason, error.command, False)]
 
 

@@ -7,10 +7,12 @@ import pickle
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from small_scripts import C3dCall, save_script
 
 from vdmini_bench import assets
 from vdmini_bench.asset_catalogue import ASSETS
@@ -212,43 +214,37 @@ def test_i3d_is_imported_from_archive_or_weight_file(small_i3d: Path, tmp_path: 
         import_asset(I3D, other, tmp_path / "cache2")
 
 
-def write_script(path: Path, member: str = "c3d/code/__torch__.py") -> bytes:
-    """What has the outside of a TorchScript file."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(member, "class C3d(Module): ...")
-    return path.read_bytes()
-
-
-def test_imported_file_is_copied_and_checked(tmp_path: Path) -> None:
-    source = tmp_path / "downloaded.pt"
-    content = write_script(source)
-    path = import_asset("c3d-ucf101", source, tmp_path / "cache")
+def test_imported_file_is_copied_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, name = tmp_path / "downloaded.pth", "pytorch-fid-inception"
+    source.write_bytes(b"weights")
+    monkeypatch.setitem(ASSETS, name, dataclasses.replace(ASSETS[name], sha256=assets.sha256_of(source)))
+    path = import_asset(name, source, tmp_path / "cache")
     source.unlink()
-    assert path.read_bytes() == content
-    assert verify_asset("c3d-ucf101", tmp_path / "cache") is None
-    assert fetch_asset("c3d-ucf101", tmp_path / "cache") == path
+    assert path.read_bytes() == b"weights"
+    assert verify_asset(name, tmp_path / "cache") is None
+    assert fetch_asset(name, tmp_path / "cache") == path
     path.write_bytes(b"weight")
-    assert "has changed" in str(verify_asset("c3d-ucf101", tmp_path / "cache"))
+    assert "has changed" in str(verify_asset(name, tmp_path / "cache"))
     with pytest.raises(AssetError, match="has changed"):
-        fetch_asset("c3d-ucf101", tmp_path / "cache")
+        fetch_asset(name, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", ["c3d-ucf101", "i3d-torchscript"])
-def test_what_is_no_torchscript_is_refused_and_named(tmp_path: Path, name: str) -> None:
-    source, cache = tmp_path / "i3d.pt", tmp_path / "cache"
-    good = write_script(source)
-    path = import_asset(name, source, cache)
+def test_a_torchscript_file_is_kept_as_weights_alone(tmp_path: Path) -> None:
+    source, cache = save_script(C3dCall(), tmp_path / "c3d.pt"), tmp_path / "cache"
+    path = import_asset("c3d-ucf101", source, cache)
+    good, script = path.read_bytes(), source.read_bytes()
+    assert {"conv1a.weight", "fc8.bias", "offset"} <= {*load_file(path)}
     page = b"\n <!DOCTYPE html><html>Sign in</html>"
-    for content, said in ((page, "is a web page"), (b"weights", "is no TorchScript"), (good[:-30], "a part of one")):
+    for content, said in ((page, "is a web page"), (b"weights", "is no TorchScript"), (script[:-30], "a part of one")):
         source.write_bytes(content)
         with pytest.raises(AssetError, match=f"{source}.*{said}"):
-            import_asset(name, source, cache)
-    # What torch.save leaves, weights without code.
-    write_script(source, "archive/data.pkl")
-    with pytest.raises(AssetError, match="holds no code"):
-        import_asset(name, source, cache)
+            import_asset("c3d-ucf101", source, cache)
+    # Weights without code.
+    torch.save({"weight": torch.zeros(1)}, source)
+    with pytest.raises(AssetError, match="no TorchScript"):
+        import_asset("c3d-ucf101", source, cache)
     assert path.read_bytes() == good
-    assert verify_asset(name, cache) is None
+    assert verify_asset("c3d-ucf101", cache) is None
 
 
 def test_a_web_page_named_as_the_package_is_named(tmp_path: Path) -> None:

@@ -191,7 +191,6 @@ def test_videos_of_one_content_are_warned_of(videos: Path) -> None:
     assert "2 of 6 videos are copies of others" in " ".join(json.loads(result.stdout)["warnings"])
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

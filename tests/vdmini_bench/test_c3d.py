@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_scripts import C3dCall, save_script
 from torch import Tensor, nn
 
 from vdmini_bench.assets import AssetError, import_asset
 from vdmini_bench.features import ClipFeatures
 from vdmini_bench.measurement import Score
-from vdmini_bench.metrics.c3d import C3dUcf101, clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.metrics.inception import inception_score_stylegan_v, inception_score_tgan_v2
@@ -18,52 +19,62 @@ from vdmini_bench.scores import Scorer, why_no_c3d
 from vdmini_bench.stages.reference import Reference
 from vdmini_bench.suite import ProtocolSpec, load_suite
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 
 
-class Classifier(nn.Module):
-    """The call interface of StyleGAN-V's file: bytes in, probabilities out."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert x.dtype == torch.uint8
-        places = nn.functional.adaptive_avg_pool3d(x.float().mean(dim=1, keepdim=True), [1, 1, 101]).flatten(1)
-        return torch.softmax(places / 8, dim=1)
-
-
-class Logits(Classifier):
+class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.float().mean(dim=[1, 2, 3])[:, :101]
 
 
-class FewClasses(Classifier):
+class FewClasses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x.float().mean(dim=[1, 2, 3]), dim=1)[:, :10]
 
 
-class OtherCall(Classifier):
-    def forward(self, x: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+class OtherCall(nn.Module):
+    def forward(self, x: Tensor, scale: float) -> Tensor:
         return x * scale
 
 
+class OtherLayers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x.float().mean(dim=[1, 2, 3])[:, :101], dim=1)
+
+
+class Backwards(nn.Module):
+    """The layers of C3D, and another way through them: frames run backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = C3dCall()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.flip([2]))
+
+
 def stored(folder: Path, module: nn.Module) -> Path:
-    source = folder / "c3d.pt"
-    torch.jit.script(module).save(str(source))  # type: ignore[no-untyped-call]
-    import_asset("c3d-ucf101", source, folder / "cache")
+    import_asset("c3d-ucf101", save_script(module, folder / "c3d.pt"), folder / "cache")
     return folder / "cache"
 
 
 def clips(count: int, frames: int = 16) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, frames, 3, 8, 120), dtype=np.uint8))
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, frames, 3, 80, 120), dtype=np.uint8))
 
 
-def test_an_imported_network_gives_probabilities_one_clip_at_a_time(tmp_path: Path) -> None:
-    network = load_c3d(stored(tmp_path, Classifier()))
+@pytest.mark.parametrize(
+    "module", [C3dCall(), C3dCall(gain=128 / 127.5, aligned=False), C3dCall(stores_mean=False)], ids=str
+)
+def test_an_imported_network_answers_as_the_file_does(tmp_path: Path, module: C3dCall) -> None:
+    network = load_c3d(stored(tmp_path, module))
     assert network is not None
     together = clips_to_probabilities([clips(3)], network)
-    assert together.shape == (3, 101)
     assert torch.equal(together, clips_to_probabilities(clips(3).split(1), network))
-    assert torch.allclose(together.sum(dim=1), torch.ones(3))
+    with torch.inference_mode():
+        asked = module(clips(3).transpose(1, 2))
+    assert torch.allclose(together, asked, rtol=1e-4)
+    # Otherwise any network would do.
+    assert float((asked[0] - asked[1]).abs().max()) > 1e-3
     with pytest.raises(ValueError, match="clips of 14 frames: C3D takes 16"):
         clips_to_probabilities([clips(1, 14)], network)
 
@@ -76,15 +87,16 @@ def test_without_a_file_there_is_no_network(tmp_path: Path) -> None:
     ("module", "said"),
     [
         (Logits(), "no probabilities"),
-        (FewClasses(), r"gives \(1, 10\) where C3D has B x 101"),
-        (OtherCall(), "cannot be called as StyleGAN-V's file is"),
+        (FewClasses(), r"gives \(2, 10\) where C3D has B x 101"),
+        (OtherCall(), "cannot be called as the published file is"),
+        (OtherLayers(), "0 convolutions over time"),
+        (Backwards(), "from its own: another network"),
     ],
 )
 def test_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str) -> None:
-    network = load_c3d(stored(tmp_path, module))
-    assert network is not None
     with pytest.raises(AssetError, match=said):
-        clips_to_probabilities([clips(1)], network)
+        stored(tmp_path, module)
+    assert load_c3d(tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize(
@@ -93,15 +105,13 @@ def test_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str
 def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "c3d.pt").write_bytes(content)
     with pytest.raises(AssetError, match=said):
-        C3dUcf101(tmp_path / "c3d.pt")
-    with pytest.raises(AssetError, match=said):
         import_asset("c3d-ucf101", tmp_path / "c3d.pt", tmp_path / "cache")
     assert load_c3d(tmp_path / "cache") is None
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
-    cache = stored(tmp_path, Classifier())
-    (cache / "c3d_ucf101.pt").write_bytes(b"changed")
+    cache = stored(tmp_path, C3dCall())
+    (cache / "c3d_ucf101.safetensors").write_bytes(b"changed")
     with pytest.raises(AssetError, match="has changed"):
         load_c3d(cache)
 
@@ -118,7 +128,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert why_no_c3d(protocol()) == "no C3D network: vdmini-bench assets import c3d-ucf101 PATH"
     assert why_no_c3d(protocol(frames=14)) == "clips of 14 frames, and C3D takes 16"
     assert why_no_c3d(protocol(inception="i3d-kinetics400")) is None
-    stored(tmp_path, Classifier())
+    stored(tmp_path, C3dCall())
     assert why_no_c3d(protocol()) is None
 
 

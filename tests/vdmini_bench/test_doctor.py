@@ -46,15 +46,15 @@ def test_a_missing_package_a_broken_codec_and_a_missing_teacher_are_faults(
 
 def test_the_two_i3d_files_are_compared_where_both_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "asset_path", lambda name: Path(name))
-    monkeypatch.setattr("vdmini_bench.metrics.agreement.script_agreement", lambda script: Agreement(0.5, 0.6, 0.7))
+    monkeypatch.setattr("vdmini_bench.metrics.agreement.imported_agreement", lambda: Agreement(0.5, 0.7))
     (found,) = doctor._i3d_agreement()
     assert found.fine
     assert "logits differ by up to 0.5 on the same input (beyond rounding" in found.state
 
-    def refuse(script: Path) -> None:
+    def refuse() -> None:
         raise AssetError("i3d-torchscript", "it is another network", "vdmini-bench assets import i3d-torchscript PATH")
 
-    monkeypatch.setattr("vdmini_bench.metrics.agreement.script_agreement", refuse)
+    monkeypatch.setattr("vdmini_bench.metrics.agreement.imported_agreement", refuse)
     (found,) = doctor._i3d_agreement()
     assert (found.state, found.fine) == ("it is another network", False)
     monkeypatch.setattr(doctor, "asset_path", lambda name: Path(name) if name == "i3d-torchscript" else None)

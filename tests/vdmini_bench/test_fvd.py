@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from scipy.linalg import sqrtm
+from small_scripts import I3dCall, save_script
 from torch import Tensor, nn
 
 from vdmini_bench.assets import AssetError, import_asset
@@ -18,13 +19,13 @@ from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import (
     FVD_VERSION,
     SCRIPT_VERSION,
-    TorchScriptI3d,
     clips_to_features,
     fvd_version,
     load_i3d,
     load_packaged_i3d,
 )
 from vdmini_bench.metrics.i3d import InceptionI3d
+from vdmini_bench.metrics.i3d_script import read_i3d_script
 
 
 class Probe(nn.Module):
@@ -162,30 +163,6 @@ def test_the_distance_is_that_of_cd_fvd(golden: Path) -> None:
     )
 
 
-class FakeScript(nn.Module):
-    """The call interface of StyleGAN-V's file."""
-
-    def forward(self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False) -> Tensor:
-        assert not rescale
-        assert not resize
-        assert return_features
-        return x.mean(dim=[2, 3, 4]).repeat(1, 134)[:, :400]
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_an_imported_torchscript_is_preferred(tmp_path: Path) -> None:
-    source = tmp_path / "from_the_user.pt"
-    torch.jit.script(FakeScript()).save(str(source))  # type: ignore[no-untyped-call]
-    stored = import_asset("i3d-torchscript", source, tmp_path / "cache")
-    network = load_i3d(tmp_path / "cache")
-    assert isinstance(network, TorchScriptI3d)
-    assert clips_to_features([random_clips(2, 32)], network).shape == (2, 400)
-    assert fvd_version(network) == SCRIPT_VERSION != FVD_VERSION
-    stored.write_bytes(stored.read_bytes() + b" ")
-    with pytest.raises(AssetError, match="has changed"):
-        load_i3d(tmp_path / "cache")
-
-
 def test_weights_that_changed_are_fetched_again(
     i3d_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,52 +179,70 @@ def test_weights_that_changed_are_fetched_again(
         load_i3d(tmp_path)
 
 
-class SameNetwork(nn.Module):
-    """The packaged I3D behind StyleGAN-V's interface, with its resizing and its range."""
+class Ported(nn.Module):
+    """The layers of I3D as ports to PyTorch register them: the classifier first, batch norms not folded."""
 
-    def __init__(self, traced: torch.jit.ScriptModule) -> None:
+    def __init__(self, network: InceptionI3d, epsilon: float) -> None:
         super().__init__()
-        self.traced = traced
+        self.classifier, self.body = network.logits, network.layers
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eps = epsilon
 
-    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
-        x = x.float()
-        if rescale:
-            x = x / 255 * 2 - 1
-        if resize:
-            x = nn.functional.interpolate(x, size=[x.shape[2], 224, 224], mode="trilinear", align_corners=False)
-        return self.traced(x) if return_features else torch.softmax(self.traced(x), dim=1)
-
-
-def script_of(network: nn.Module, folder: Path) -> Path:
-    clips = probe_clips(1)
-    traced = torch.jit.trace(network, torch.zeros(1, 3, clips.shape[1], 224, 224))  # type: ignore[no-untyped-call]
-    path = folder / "i3d_torchscript.pt"
-    torch.jit.script(SameNetwork(traced)).save(str(path))  # type: ignore[no-untyped-call]
-    return path
+    def forward(self, video: Tensor) -> Tensor:
+        pooled = nn.functional.avg_pool3d(self.body(video), (2, 7, 7), stride=1)
+        return self.classifier(pooled).mean(dim=(2, 3, 4))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_script_of_the_same_weights_agrees_and_its_resizing_is_told_apart(i3d_weights: Path, tmp_path: Path) -> None:
+def ported(i3d_weights: Path, epsilon: float) -> Ported:
+    network = InceptionI3d().requires_grad_(False)
+    network.load_state_dict(load_file(i3d_weights))
+    return Ported(network, epsilon).eval()
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
+def test_an_imported_script_is_preferred_and_its_weights_answer_as_it_does(
+    i3d_weights: Path, tmp_path: Path, epsilon: float
+) -> None:
+    original = ported(i3d_weights, epsilon)
+    cache = tmp_path / "cache"
+    stored = import_asset("i3d-torchscript", save_script(I3dCall(original), tmp_path / "from_the_user.pt"), cache)
+    network = load_i3d(cache)
+    assert fvd_version(network) == SCRIPT_VERSION != FVD_VERSION
+    video = torch.rand(1, 3, 9, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        assert torch.allclose(network(video), original(video), atol=1e-3)
     packaged = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
-    same = measure_agreement(TorchScriptI3d(script_of(packaged, tmp_path)), packaged, probe_clips(1))
-    assert same.network < 1e-4
-    assert same.resizing < 1e-3
-    assert same.antialiasing > 10 * same.resizing
-    assert "they agree but for rounding" in str(same)
-    other = InceptionI3d().requires_grad_(False)
-    other.load_state_dict(load_file(i3d_weights))
-    for module in other.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            # As the ports of the network to PyTorch have it.
-            module.eps = 1e-5
-    unlike = measure_agreement(TorchScriptI3d(script_of(other, tmp_path)), packaged, probe_clips(1))
-    assert unlike.network > 0.01
-    assert "epsilon are others" in str(unlike)
+    agreement = measure_agreement(network, packaged, probe_clips(1))
+    if epsilon == 1e-3:
+        assert agreement.network < 1e-3
+        assert agreement.antialiasing > 10 * agreement.network
+        assert "they agree but for rounding" in str(agreement)
+    else:
+        assert agreement.network > 0.01
+        assert "epsilon are others" in str(agreement)
+    stored.write_bytes(stored.read_bytes() + b" ")
+    with pytest.raises(AssetError, match="has changed"):
+        load_i3d(cache)
+
+
+def test_a_script_whose_norms_were_folded_is_read(i3d_weights: Path, tmp_path: Path) -> None:
+    packaged = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
+    state = read_i3d_script(save_script(I3dCall(packaged), tmp_path / "folded.pt"))
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in packaged.state_dict().items()
+    }
+    assert all(torch.equal(value, packaged.state_dict()[name]) for name, value in state.items())
 
 
 class Wrong(nn.Module):
     def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
-        return x.mean(dim=[2, 3, 4])
+        return x.float().mean(dim=[2, 3, 4])
+
+
+class NoLayers(Wrong):
+    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
+        return x.float().mean(dim=[2, 3, 4]).repeat(1, 134)[:, :400]
 
 
 class OtherCall(nn.Module):
@@ -255,31 +250,26 @@ class OtherCall(nn.Module):
         return x
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (Wrong(), r"gives \(1, 3\) where I3D has B x 400 logits"),
-        (OtherCall(), "cannot be called as StyleGAN-V's file is"),
+        (Wrong(), r"gives \(2, 3\) where I3D has B x 400 logits"),
+        (NoLayers(), "0 convolutions over time of other shapes than I3D's 58"),
+        (OtherCall(), "cannot be called as the published file is"),
     ],
 )
 def test_a_script_of_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str) -> None:
-    path = tmp_path / "i3d_torchscript.pt"
-    torch.jit.script(module).save(str(path))  # type: ignore[no-untyped-call]
-    with pytest.raises(AssetError, match=said):
-        TorchScriptI3d(path)(torch.zeros(1, 3, 9, 224, 224))
+    with pytest.raises(ValueError, match=said):
+        read_i3d_script(save_script(module, tmp_path / "i3d_torchscript.pt"))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"\n<!DOCTYPE html><html>", "is a web page"),
-        (b"PK\x03\x04", "is no TorchScript file"),
-        (b"", "is no TorchScript"),
-    ],
-)
-def test_what_is_no_script_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
-    (tmp_path / "i3d.pt").write_bytes(content)
-    with pytest.raises(AssetError, match=said):
-        TorchScriptI3d(tmp_path / "i3d.pt")
+def test_a_script_that_answers_otherwise_is_refused(i3d_weights: Path, tmp_path: Path) -> None:
+    class Shifted(Ported):
+        def forward(self, video: Tensor) -> Tensor:
+            return super().forward(video.roll(1, dims=2))
+
+    network = InceptionI3d().requires_grad_(False)
+    network.load_state_dict(load_file(i3d_weights))
+    path = save_script(I3dCall(Shifted(network, 1e-3).eval()), tmp_path / "i3d_torchscript.pt")
+    with pytest.raises(ValueError, match="from its own: another network"):
+        read_i3d_script(path)

@@ -1,73 +1,86 @@
 """C3D fine-tuned on UCF101, the classifier of UCF101's Inception Score (Tran et al. 2015; TGANv2; StyleGAN-V).
 
-The one file with a format that public sources show is StyleGAN-V's `c3d_ucf101.pt`: a TorchScript module that takes
-B 3 16 H W uint8 RGB, does TGANv2's preprocessing itself (BGR, 112x112, the mean clip) and returns probabilities.
+The one file of it that public sources show is StyleGAN-V's `c3d_ucf101.pt`, of which `c3d_script` takes the weights
+and the preprocessing, which is TGANv2's: BGR, 112x112, less the mean clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vdmini_bench.assets import AssetError, asset_path, verify_asset
-from vdmini_bench.metrics.fvd import load_script
+from vdmini_bench.assets import asset_path, fetch_asset
 
 C3D = "c3d-ucf101"
 FRAMES = 16
 CLASSES = 101
 COMMAND = f"vdmini-bench assets import {C3D} PATH"
-TOLERANCE = 1e-3
+SIZE = 112
+CONVOLUTIONS = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
+POOLED_AFTER = {"conv1a": (1, 2, 2), "conv2a": (2, 2, 2), "conv3b": (2, 2, 2), "conv4b": (2, 2, 2), "conv5b": (2, 2, 2)}
+LINEAR = ("fc6", "fc7", "fc8")
 
 
 class C3dUcf101(nn.Module):
-    """StyleGAN-V's `c3d_ucf101.pt`: B 3 16 H W uint8 RGB to B x 101 probabilities.
+    """B 3 16 H W uint8 RGB to B x classes probabilities; its layers have the sizes of the weights it is given.
 
-    Raises:
-        AssetError: the file is no TorchScript archive.
+    Frames are resized to 112x112 (bilinear, by their corners where `aligned`), multiplied by `gain`, and `offset`
+    3 16 112 112 is added.
     """
 
-    def __init__(self, path: Path) -> None:
+    gain: Tensor
+    aligned: Tensor
+    offset: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.script = load_script(C3D, path)
+        for name in CONVOLUTIONS:
+            width_out, width_in = state[f"{name}.weight"].shape[:2]
+            self.add_module(name, nn.Conv3d(width_in, width_out, 3, padding=1))
+        for name in LINEAR:
+            width_out, width_in = state[f"{name}.weight"].shape
+            self.add_module(name, nn.Linear(width_in, width_out))
+        for name in ("gain", "aligned", "offset"):
+            self.register_buffer(name, torch.empty_like(state[name]))
+        self.load_state_dict(dict(state))
+        self.eval().requires_grad_(False)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Classify clips.
+        """Classify clips."""
+        return self.logits(video).softmax(dim=1)
 
-        Raises:
-            AssetError: what comes back is no probabilities over 101 classes: the file is another network.
-        """
-        try:
-            found = self.script(video)
-        except RuntimeError as error:
-            reason = f"it cannot be called as StyleGAN-V's file is ({str(error).strip().splitlines()[-1]})"
-            raise AssetError(C3D, reason, COMMAND) from error
-        if not isinstance(found, Tensor) or tuple(found.shape) != (len(video), CLASSES):
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise AssetError(C3D, f"it gives {shape} where C3D has B x {CLASSES} probabilities", COMMAND)
-        worst = float((found.sum(dim=1) - 1).abs().max())
-        if not worst < TOLERANCE or float(found.min()) < 0:
-            raise AssetError(C3D, "what it gives are no probabilities (they do not add up to 1)", COMMAND)
-        return found
+    def logits(self, video: Tensor) -> Tensor:
+        """What the probabilities are the softmax of."""
+        frames = video.flip(1).transpose(1, 2).flatten(0, 1).float()
+        frames = functional.interpolate(frames, (SIZE, SIZE), mode="bilinear", align_corners=bool(self.aligned))
+        values = frames.unflatten(0, (len(video), FRAMES)).transpose(1, 2) * self.gain + self.offset
+        for name in CONVOLUTIONS:
+            values = functional.relu(self.get_submodule(name)(values))
+            if name in POOLED_AFTER:
+                # As in Chainer, an odd pixel at the end is a window of its own.
+                values = functional.max_pool3d(values, POOLED_AFTER[name], ceil_mode=True)
+        values = values.flatten(1)
+        for name in LINEAR[:-1]:
+            values = functional.relu(self.get_submodule(name)(values))
+        logits: Tensor = self.get_submodule(LINEAR[-1])(values)
+        return logits
 
 
 def load_c3d(cache: Path | None = None) -> C3dUcf101 | None:
     """The imported network in eval mode without gradients, or None when there is none.
 
     Raises:
-        AssetError: it has changed since it was imported, or is another file.
+        AssetError: it has changed since it was imported.
     """
-    path = asset_path(C3D, cache)
-    if path is None:
+    from safetensors.torch import load_file
+
+    if asset_path(C3D, cache) is None:
         return None
-    problem = verify_asset(C3D, cache)
-    if problem is not None:
-        raise AssetError(C3D, problem, COMMAND)
-    network = C3dUcf101(path)
-    network.eval().requires_grad_(False)
-    return network
+    return C3dUcf101(load_file(fetch_asset(C3D, cache)))
 
 
 def clips_to_probabilities(clips: Iterable[Tensor], network: nn.Module) -> Tensor:
@@ -75,7 +88,6 @@ def clips_to_probabilities(clips: Iterable[Tensor], network: nn.Module) -> Tenso
 
     Raises:
         ValueError: no clips, or clips of another length.
-        AssetError: the network gives no probabilities.
     """
     rows = []
     with torch.inference_mode():

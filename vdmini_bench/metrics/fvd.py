@@ -14,94 +14,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdmini_bench.assets import AssetError, asset_path, fetch_asset, verify_asset
+from vdmini_bench.assets import asset_path, fetch_asset
 from vdmini_bench.metrics.growing import GrowingRows
-from vdmini_bench.metrics.i3d import CLASSES, FEWEST_FRAMES, SIZE, InceptionI3d
+from vdmini_bench.metrics.i3d import FEWEST_FRAMES, SIZE, InceptionI3d
 from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION, VideoMae
 
 FVD_VERSION = "i3d-kinetics400-logits-1"
 # Another file, whose weights nobody here has seen: its numbers are never mixed with the other's.
-SCRIPT_VERSION = "i3d-torchscript-logits-1"
+SCRIPT_VERSION = "i3d-torchscript-logits-2"
 SCRIPT = "i3d-torchscript"
 
 NetworkResize = Literal["antialiased", "plain"]
 
 
-class TorchScriptI3d(nn.Module):
-    """StyleGAN-V's `i3d_torchscript.pt` behind the interface of `InceptionI3d`.
-
-    Raises:
-        AssetError: the file is no TorchScript archive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.script = load_script(SCRIPT, path)
-
-    def forward(self, video: Tensor) -> Tensor:
-        """Map B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits.
-
-        Raises:
-            AssetError: the script cannot be called so, or gives something else: it is another network.
-        """
-        try:
-            features = self.script(video, rescale=False, resize=False, return_features=True)
-        except RuntimeError as error:
-            reason = f"it cannot be called as StyleGAN-V's file is ({str(error).strip().splitlines()[-1]})"
-            raise AssetError(SCRIPT, reason, _import_command(SCRIPT)) from error
-        if not isinstance(features, Tensor) or tuple(features.shape) != (len(video), CLASSES):
-            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise AssetError(SCRIPT, f"it gives {found} where I3D has B x {CLASSES} logits", _import_command(SCRIPT))
-        return features
-
-
-def load_script(name: str, path: Path) -> torch.jit.ScriptModule:
-    """Load an imported TorchScript file on the CPU, in eval mode.
-
-    Raises:
-        AssetError: it is no TorchScript archive; a web page saved in its place is named as such.
-    """
-    with path.open("rb") as file:
-        if file.read(64).lstrip().startswith(b"<"):
-            raise AssetError(name, f"{path} is a web page, not weights: download it again", _import_command(name))
-    try:
-        script = torch.jit.load(str(path), map_location="cpu")
-    except RuntimeError as error:
-        reason = f"{path} is no TorchScript file, or a part of one ({str(error).strip().splitlines()[0]})"
-        raise AssetError(name, reason, _import_command(name)) from error
-    return script.eval()
+class ImportedI3d(InceptionI3d):
+    """The network with the weights of the user's `i3d_torchscript.pt`, whose scores have a version of their own."""
 
 
 def fvd_version(network: nn.Module) -> str:
     """The version id of scores made with this network: those of unlike networks or weight files are not compared."""
     if isinstance(network, VideoMae):
         return VIDEOMAE_VERSION
-    return SCRIPT_VERSION if isinstance(network, TorchScriptI3d) else FVD_VERSION
+    return SCRIPT_VERSION if isinstance(network, ImportedI3d) else FVD_VERSION
 
 
-def _import_command(name: str) -> str:
-    return f"vdmini-bench assets import {name} PATH"
-
-
-def load_i3d(cache: Path | None = None, packaged: bool = False) -> nn.Module:
+def load_i3d(cache: Path | None = None, packaged: bool = False) -> InceptionI3d:
     """Load the network of FVD: B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits.
 
-    The weights are fetched on first use. A TorchScript file the user imported is taken instead: the same network; not
-    so with `packaged`, for statistics that were made with the package's weights. It is in eval mode, its parameters
-    take no gradient, and it is laid out for `channels_last_3d`.
+    The weights are fetched on first use. Those of a TorchScript file the user imported are taken instead: the same
+    network; not so with `packaged`, for statistics that were made with the package's weights. It is in eval mode, its
+    parameters take no gradient, and it is laid out for `channels_last_3d`.
 
     Raises:
         AssetError: the weights cannot be fetched, or have changed since they were stored.
     """
-    script = None if packaged else asset_path(SCRIPT, cache)
-    network: nn.Module
-    if script is not None:
-        problem = verify_asset(SCRIPT, cache)
-        if problem is not None:
-            raise AssetError(SCRIPT, problem, _import_command(SCRIPT))
-        network = TorchScriptI3d(script)
-    else:
-        network = load_packaged_i3d(cache)
+    imported = not packaged and asset_path(SCRIPT, cache) is not None
+    network = _load_imported_i3d(cache) if imported else load_packaged_i3d(cache)
     network.eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -113,6 +61,16 @@ def load_packaged_i3d(cache: Path | None = None) -> InceptionI3d:
     network = InceptionI3d()
     network.load_state_dict(load_file(fetch_asset("i3d-kinetics400", cache)))
     network.fold_norms()
+    return network
+
+
+def _load_imported_i3d(cache: Path | None) -> ImportedI3d:
+    from safetensors.torch import load_file
+
+    network = ImportedI3d()
+    # Stored folded.
+    network.fold_norms()
+    network.load_state_dict(load_file(fetch_asset(SCRIPT, cache)))
     return network
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 KVD_VERSION = "i3d-kinetics400-polynomial3-unbiased-1"
-SCRIPT_KVD_VERSION = "i3d-torchscript-polynomial3-unbiased-1"
+SCRIPT_KVD_VERSION = "i3d-torchscript-polynomial3-unbiased-2"
 VIDEOMAE_KVD_VERSION = "videomae2-giant-ssv2-polynomial3-unbiased-1"
 ROWS_AT_ONCE = 512
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,10 @@ def save_clip(file: Path, shapes: Mapping[str, list[int]]) -> None:
         value = seeded_tensor(name, shape).half()
         place.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(root).save(str(file))
+    with warnings.catch_warnings():
+        # That PyTorch gives the format up is no news here.
+        warnings.simplefilter("ignore")
+        torch.jit.script(root).save(str(file))
 
 
 def save(content: object, file: Path) -> None:

@@ -40,7 +40,6 @@ from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 GOLDEN = Path(__file__).parents[2] / "golden"
 CLIPS = sorted(GOLDEN.glob("vbench-*.mp4"))
 # In the official scale; the largest difference seen is 2.4e-7. The style's cosines are of the order of 1e-4 here.

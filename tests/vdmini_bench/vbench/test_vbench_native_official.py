@@ -35,7 +35,7 @@ pytestmark = [
         not os.environ.get("VDMINI_TEST_VBENCH_NETWORKS"), reason="a quarter of an hour: VDMINI_TEST_VBENCH_NETWORKS=1"
     ),
     pytest.mark.timeout(3600),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*"),
 ]
 TOLERANCE = 1e-4
 STYLE = "Van Gogh's style, [1890s]"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vdmini_bench.errors import MissingAssetsError
+from vdmini_bench.torchscript import open_script
 from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
     HEAD,
@@ -74,10 +75,9 @@ def read_clip_archive(path: Path) -> dict[str, Tensor]:
         MissingAssetsError: it is no such archive.
     """
     try:
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingAssetsError(f"{path} is no TorchScript archive ({reason}): download it again") from error
+        return dict(open_script(path).state_dict())
+    except ValueError as error:
+        raise MissingAssetsError(f"{error}: download it again") from error
 
 
 def clip_images(state: Mapping[str, Tensor], path: Path) -> ClipImages:
