@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests | lint | docs | kills | reruns`."""
+"""Development sessions: `nox -s tests | lint | docs | lowest | newest | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,33 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 # Another build of torch: VDMINI_CONSTRAINTS=your-constraints.txt nox -s tests
 CONSTRAINTS = os.environ.get("VDMINI_CONSTRAINTS", "constraints.txt")
 
+# Of one thread each: see tests/conftest.py.
+WORKERS = ("-n", "2", "--dist", "loadfile")
+# Files of tests that distil or train, as patterns.
+TRAINING = ("*distill*", "run", "*runs", "ablation", "generated", "interrupts", "text_teacher")
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    # Two workers of one thread each: torch processes that share cores with more threads slow each other manyfold.
-    workers = ("-n", "2", "--dist", "loadfile")
-    session.run("pytest", *workers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *WORKERS, *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests that train nothing with the least versions that pyproject.toml allows; that torch is gigabytes."""
+    least = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    session.install(*least, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    trainings = (f"--ignore-glob=*/test_{name}.py" for name in TRAINING)
+    session.run("pytest", *WORKERS, *trainings, *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest versions of everything, whatever the constraints; that torch is gigabytes."""
+    session.install("--upgrade", "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("pytest", *WORKERS, *session.posargs)
 
 
 @nox.session

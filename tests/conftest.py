@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from vdmini_bench.assets import fetch_asset
 from vdmini_bench.progress import prepare_torch
 
 prepare_torch()
+# One thread in each process: what is equal to the last bit is so for equal numbers of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

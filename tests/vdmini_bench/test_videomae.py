@@ -65,7 +65,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def network_of(checkpoint: dict[str, Tensor]) -> VideoMae:
     network = VideoMae(SMALL)
-    network.load_state_dict(convert_weights(checkpoint, network.state_dict()))
+    network.load_state_dict(convert_weights(checkpoint))
     return network.eval().requires_grad_(False)
 
 
@@ -100,19 +100,11 @@ def test_the_giant_has_the_originals_tensors(vectors: dict[str, NDArray[Any]]) -
     with torch.device("meta"):
         network = VideoMae(GIANT)
         original = {name: torch.empty(shape) for name, shape in published.items()}
-    converted = convert_weights(original, network.state_dict())
+    converted = convert_weights(original)
     assert {name: value.shape for name, value in converted.items()} == {
         name: value.shape for name, value in network.state_dict().items()
     }
     assert sum(value.numel() for value in converted.values()) == 1_011_610_752
-
-
-def test_biases_go_by_the_names_of_older_transformers_too(checkpoint: dict[str, Tensor]) -> None:
-    attention = "transformer.encoder.layer.2.attention.attention."
-    for names in ((), (f"{attention}query.bias", f"{attention}value.bias")):
-        found = convert_weights(checkpoint, names)
-        for ours, theirs in zip(names or (f"{attention}q_bias", f"{attention}v_bias"), "qv", strict=True):
-            assert torch.equal(found[ours], checkpoint[f"blocks.2.attn.{theirs}_bias"])
 
 
 def test_an_odd_number_of_frames_is_refused() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,27 +113,22 @@ def load_videomae(cache: Path | None = None) -> VideoMae:
     state = load_file(fetch_asset(VIDEOMAE, cache))
     with torch.device("meta"):
         network = VideoMae(GIANT)
-    network.load_state_dict(convert_weights(state, network.state_dict()), assign=True)
+    network.load_state_dict(convert_weights(state), assign=True)
     network.eval().requires_grad_(False)
     return network
 
 
-def convert_weights(state: Mapping[str, Tensor], names: Container[str]) -> dict[str, Tensor]:
-    """The original's weights, in whatever precision, as the float32 state dict of `VideoMae`; the head is left out.
-
-    Args:
-        state: by the original's names.
-        names: those of the state dict that is wanted, which versions of `transformers` write in two ways.
-    """
+def convert_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The original's weights, in whatever precision, as the float32 state dict of `VideoMae`; the head is left out."""
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
         if not name.startswith("head."):
             parts = value.float().chunk(3) if name.endswith("attn.qkv.weight") else (value.float(),)
-            converted.update(zip(_our_names(name, names), parts, strict=True))
+            converted.update(zip(_our_names(name), parts, strict=True))
     return converted
 
 
-def _our_names(name: str, names: Container[str]) -> tuple[str, ...]:
+def _our_names(name: str) -> tuple[str, ...]:
     """What a tensor of the original is called here; query, key and value are one tensor there."""
     if name.startswith("fc_norm."):
         return (name.removeprefix("fc_"),)
@@ -145,9 +140,7 @@ def _our_names(name: str, names: Container[str]) -> tuple[str, ...]:
     if rest == "attn.qkv.weight":
         return tuple(f"{attention}{part}.weight" for part in ("query", "key", "value"))
     if rest in ("attn.q_bias", "attn.v_bias"):
-        current = f"{attention}{'query' if rest == 'attn.q_bias' else 'value'}.bias"
-        # Before transformers 5 the biases were not those of the layers.
-        return (current if current in names else attention + rest.removeprefix("attn."),)
+        return (f"{attention}{'query' if rest == 'attn.q_bias' else 'value'}.bias",)
     module, _, parameter = rest.rpartition(".")
     return (f"{block}{BLOCK[module]}.{parameter}",)
 
