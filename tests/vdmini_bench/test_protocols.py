@@ -122,4 +122,4 @@ def test_a_preset_can_be_chosen_on_the_command_line(tmp_path: Path) -> None:
 def test_the_paper_profile_is_the_preset_on_fewer_clips() -> None:
     found = load_suite(SUITE, "paper").profile.protocol
     assert found.preset == found.name == "sf-v"
-    assert found.identity("ref2048") == "sf-v@1/n512x3/ref2048/t14/balanced-test-train"
+    assert found.identity("ref2048") == "sf-v@2/n512x3/ref2048/t14/balanced-test-train"

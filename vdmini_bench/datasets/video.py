@@ -24,6 +24,8 @@ ENCODINGS = {
     ".mp4": ("libx264", "yuv420p", {"crf": "6", "x264-params": "mbtree=0"}),
     ".mkv": ("ffv1", "bgr0", {"level": "1"}),
 }
+# Raise it when other frames are read from the same file: scores against one's own videos then no longer compare.
+READING_VERSION = 2
 # FFmpeg tells a format by the content: a playlist under a video's name would have it open other files and addresses.
 SELF_CONTAINED = "asf,avi,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,ogg"
 
@@ -181,9 +183,10 @@ def _opened(path: Path, file: BinaryIO | None) -> Iterator[av.container.InputCon
             raise UnreadableVideoError(path, "the file is empty")
     else:
         file.seek(0)
+    name = str(path) if file is None else file
     options = {} if file is None else {"format_whitelist": SELF_CONTAINED}
     try:
-        with av.open(str(path) if file is None else file, "r", container_options=options) as container:
+        with av.open(name, "r", container_options=options, metadata_errors="replace") as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
