@@ -27,7 +27,7 @@ from vdmini_bench.yaml_document import Document, nearest_key
 
 Positive = Annotated[int, Field(gt=0)]
 HIGHEST_RATE = 1000
-RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,9})?$"
+RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,18})?$"
 
 
 def _rate(given: object) -> int | float:
@@ -35,7 +35,7 @@ def _rate(given: object) -> int | float:
     try:
         if isinstance(given, bool) or not isinstance(given, int | float | str):
             raise ValueError
-        if isinstance(given, str) and not re.match(RATE_TEXT, given):
+        if isinstance(given, str) and not re.fullmatch(RATE_TEXT, given):
             raise ValueError
         rate = Fraction(given)
         if not Fraction(1, HIGHEST_RATE) <= rate <= HIGHEST_RATE:
