@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mp4_boxes import with_cover
 from numpy.typing import NDArray
-from PIL import Image
 
 from vdmini_bench.datasets.synthetic import draw_clip
 from vdmini_bench.datasets.video import (
@@ -112,11 +111,6 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     assert refusal(sound) == "no video stream"
 
 
-def box(kind: bytes, body: bytes) -> bytes:
-    """A part of an .mp4 file."""
-    return struct.pack(">I", 8 + len(body)) + kind + body
-
-
 def with_display_matrix(path: Path, *matrix: int) -> Path:
     """The .mp4 with the matrix (a, b, c, d) of how its frames are to be shown, in the head of its track."""
     a, b, c, d = (value << 16 for value in matrix)
@@ -179,23 +173,6 @@ def test_a_slanting_display_matrix_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_video(path, numbered(10), 7)
     assert "another angle than a quarter" in refusal(with_display_matrix(path, 1, 1, -1, 1))
-
-
-def with_cover(path: Path) -> Path:
-    """The .mp4 with a red cover picture, which FFmpeg lists as its first stream."""
-    picture = io.BytesIO()
-    Image.new("RGB", (32, 32), "red").save(picture, "PNG")
-    cover = box(b"covr", box(b"data", struct.pack(">II", 14, 0) + picture.getvalue()))
-    handler = box(b"hdlr", struct.pack(">II", 0, 0) + b"mdirappl" + bytes(9))
-    data = box(b"udta", box(b"meta", struct.pack(">I", 0) + handler + box(b"ilst", cover)))
-    content = path.read_bytes()
-    at = content.index(b"moov") - 4
-    size, head = struct.unpack(">I", content[at : at + 4])[0], struct.unpack(">I", content[at + 8 : at + 12])[0]
-    film = content[at + 8 : at + size]
-    path.write_bytes(content[:at] + box(b"moov", film[:head] + data + film[head:]) + content[at + size :])
-    with av.open(str(path)) as container:
-        assert container.streams[0].disposition & av.stream.Disposition.attached_pic
-    return path
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:

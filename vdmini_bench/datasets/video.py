@@ -117,6 +117,16 @@ def frame_sizes(path: Path) -> Counter[tuple[int, int]]:
         raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
 
 
+def has_cover_picture(path: Path) -> bool:
+    """Whether a file has a cover picture, which other programs may take for its video.
+
+    Raises:
+        UnreadableVideoError: the file cannot be opened.
+    """
+    with _opened(path, None) as container:
+        return any(map(_is_cover, container.streams.video))
+
+
 def video_facts(path: Path) -> VideoFacts:
     """What the head of a file and its first frame say; a playlist is not followed.
 
@@ -192,10 +202,14 @@ def _opened(path: Path, file: BinaryIO | None) -> Iterator[av.container.InputCon
         raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
 
 
+def _is_cover(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
 def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """The first video stream that is no cover picture."""
     videos = container.streams.video
-    streams = [each for each in videos if not each.disposition & av.stream.Disposition.attached_pic]
+    streams = [each for each in videos if not _is_cover(each)]
     if not streams:
         raise UnreadableVideoError(path, "no video but a cover picture" if videos else "no video stream")
     if streams[0].codec_context is None:

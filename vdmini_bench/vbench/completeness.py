@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.assets import sha256_of
-from vdmini_bench.datasets.video import UnreadableVideoError, frame_sizes
+from vdmini_bench.datasets.video import UnreadableVideoError, frame_sizes, has_cover_picture
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.progress import progress
 from vdmini_bench.store import write_atomically
@@ -25,7 +25,10 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video as it was when it was checked: all its frames were decoded; `side` is the shorter one in pixels."""
+    """A video as it was when it was checked: all its frames were decoded; `side` is the shorter one in pixels.
+
+    `cover`: it has a cover picture too.
+    """
 
     file: str
     size: int
@@ -33,6 +36,7 @@ class VideoFile:
     sha256: str
     frames: int
     side: int
+    cover: bool
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def _read_one(path: Path, before: VideoFile | None, inside: Path) -> VideoFile:
     frames, side = measure_video(path)
     if frames < FEWEST_FRAMES:
         raise UnreadableVideoError(path, f"{frames} frames where {FEWEST_FRAMES} are needed")
-    return VideoFile(*as_now, sha256_of(path), frames, side)
+    return VideoFile(*as_now, sha256_of(path), frames, side, has_cover_picture(path))
 
 
 def _require_file(path: Path, inside: Path) -> None:
