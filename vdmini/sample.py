@@ -53,7 +53,7 @@ class SampleSettings:
     frames: int
     height: int
     width: int
-    frames_per_second: int = 7
+    frames_per_second: float = 7
     guidance: float | None = None
     motion_bucket: int = 127
     noise_strength: float = 0.02

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdmini_bench.datasets.ucf101 import UcfSplit, VideoFile, choose_balanced
-from vdmini_bench.datasets.video import UnreadableVideoError, read_frames, video_facts
+from vdmini_bench.datasets.video import UnreadableVideoError, read_frames, read_timeline
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.metrics.flow import flow_magnitudes
 from vdmini_bench.preprocessing import preprocess_clip, resize_clip
@@ -141,18 +141,16 @@ class _Lists:
 
 
 def _long_enough(split: UcfSplit, protocol: ProtocolSpec) -> UcfSplit:
-    """The videos that hold a clip of the protocol, by what their heads say, where it leaves the others out."""
+    """The videos that hold a clip of the protocol, by the times of their frames, where it leaves the others out."""
     if protocol.short_videos == "refuse":
         return split
 
     def fits(video: VideoFile) -> bool:
         try:
-            facts = video_facts(video.path)
+            return read_timeline(video.path).count(protocol.rate) >= protocol.frames
         except UnreadableVideoError:
             # Not a short one: reading it will name it.
             return True
-        step = 1.0 if protocol.rate is None else facts.frames_per_second / protocol.rate
-        return facts.frames == 0 or facts.frames > int((protocol.frames - 1) * step + 1e-6)
 
     return UcfSplit(tuple(filter(fits, split.train)), tuple(filter(fits, split.test)))
 
@@ -217,7 +215,7 @@ class ClipReader:
 
     paths: Sequence[Path]
     frames: int
-    frames_per_second: int | None
+    frames_per_second: float | None
     width: int | None = None
     height: int | None = None
     freeze: bool = False

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.suite import DistillSpec, Positive, Specification, Suite, check_channels
+from vdmini_bench.suite import DistillSpec, Positive, Rate, Specification, Suite, check_channels
 from vdmini_bench.vbench_suite import VBenchSuite, load_any_suite
 from vdmini_bench.yaml_document import Document
 
@@ -20,7 +20,7 @@ class ClipSpec(Specification):
     """What every training clip is cut to; motion bucket and noise strength are Stable Video Diffusion's."""
 
     frames: Positive
-    frames_per_second: Positive
+    frames_per_second: Rate
     height: Positive
     width: Positive
     motion_bucket: int = 127

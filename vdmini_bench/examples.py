@@ -19,7 +19,7 @@ def example_clips(bench: CommonBench) -> dict[str, list[NDArray[np.uint8]]]:
     clips = {}
     for model, paths in bench.examples(EXAMPLES).items():
         # A generated clip is all there is: its frames are taken as they are.
-        rate = None if model in GENERATED else settings.frames_per_second
+        rate = None if model in GENERATED else bench.suite.profile.rate
         shown = [read_frames(path, settings.frames, rate) for path in paths]
         clips[model] = [resize_clip(clip, settings.width, settings.height) for clip in shown]
     return clips

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from vdmini_bench.assets import sha256_of
+from vdmini_bench.datasets.timeline import Timeline
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced
-from vdmini_bench.datasets.video import UnreadableVideoError, video_facts
+from vdmini_bench.datasets.video import UnreadableVideoError, read_timeline, video_facts
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics.flow import SMALLEST_SIDE
 from vdmini_bench.suite import ProtocolSpec
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".gif")
-# What a rate in a file's head may be off by: 23.976 for 24, 29.97 for 30.
-RATE_TOLERANCE = 0.002
 SHOWN = 5
 
 Rates = Literal["check", "resample", "ignore"]
@@ -114,26 +113,25 @@ def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rat
     Raises:
         SuiteError: naming a few of them and what to do.
     """
-    facts = {}
+    facts, off = [], []
+    wanted = protocol.rate if rates == "check" else None
     for video in videos:
         try:
-            facts[video.relative] = video_facts(video.path)
+            facts.append(video_facts(video.path))
+            timeline = None if wanted is None else read_timeline(video.path)
         except UnreadableVideoError:
             continue
-    wanted = protocol.rate
-    if wanted is not None and rates == "check":
-        found = {name: fact.frames_per_second for name, fact in facts.items()}
-        off = {name: rate for name, rate in found.items() if abs(rate - wanted) > RATE_TOLERANCE * wanted}
-        if off:
-            shown = _few([f"{name} ({rate:g})" for name, rate in off.items()])
-            raise SuiteError(
-                f"{len(off)} of {len(videos)} videos are not of {wanted} frames a second, as the protocol"
-                f" {protocol.name} has them: {shown}. Give --rates resample to take frames at that rate, or --rates"
-                " ignore to take them one by one"
-            )
+        if timeline is not None and wanted is not None and not timeline.has_rate(wanted):
+            off.append(f"{video.relative} ({_rate_of(timeline)})")
+    if off:
+        raise SuiteError(
+            f"{len(off)} of {len(videos)} videos are not of {wanted:g} frames a second, as the protocol"
+            f" {protocol.name} has them: {_few(off)}. Give --rates resample to take frames at that rate, or --rates"
+            " ignore to take them one by one"
+        )
     if protocol.preprocessing != "resize" or protocol.resize_width is not None:
         return
-    sizes = Counter((fact.width, fact.height) for fact in facts.values())
+    sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
         shown = _few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
         raise SuiteError(
@@ -143,6 +141,13 @@ def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rat
     small = [f"{width}x{height}" for width, height in sizes if min(width, height) < SMALLEST_SIDE]
     if small:
         raise SuiteError(f"frames of {small[0]}: motion needs sides of {SMALLEST_SIDE} pixels or more")
+
+
+def _rate_of(timeline: Timeline) -> str:
+    if timeline.even:
+        return f"{float(timeline.frames_per_second):.4g}"
+    least, greatest = (1000 * gap for gap in timeline.gaps)
+    return f"a variable rate, from {least:.4g} to {greatest:.4g} ms between frames"
 
 
 def _check_link(path: Path, inside: Path) -> None:

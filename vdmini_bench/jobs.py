@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Raise a stage's number when its code changes what it writes: results of the older code are then made again.
 STAGE_VERSIONS = {
-    "encode": 2, "prune": 1, "distill": 2, "sample": 1, "reference": 2, "measure": 3, "time": 1, "draw": 1, "judge": 1,
+    "encode": 3, "prune": 1, "distill": 2, "sample": 2, "reference": 3, "measure": 4, "time": 1, "draw": 1, "judge": 1,
     "total": 1,
 }  # fmt: skip
 
@@ -156,6 +156,9 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
         if profile.sample.seed:
             # Only where it is chosen: clips of before there was a choice are those of seed 0.
             settings["seed"] = profile.sample.seed
+        if profile.rate != profile.frames_per_second:
+            # First frames are then the files' own.
+            settings["rate"] = profile.rate
         cost = 0.03 if model == "teacher" else 0.025
         add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
     clips = {"real": inputs.real_clips, "static": inputs.condition_clips}

@@ -64,7 +64,8 @@ CD_FVD = Preset(
 )
 PRESETS = {
     "sf-v": Preset(
-        version=1,
+        # 2: frames are those of FFmpeg's filter `fps`.
+        version=2,
         fixed={
             "frames_per_second": 7,
             "resample": True,

@@ -12,6 +12,7 @@ from typing import Any
 from vdmini_bench.assets import AssetError
 from vdmini_bench.clips import ClipReader, choose_reference, clip_reader
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
+from vdmini_bench.datasets.video import READING_VERSION
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.execution import LOG, perform_job
 from vdmini_bench.fingerprint import take_fingerprint
@@ -174,7 +175,7 @@ def _digest(videos: Sequence[VideoFile], store: Store, root: Path) -> str:
     place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
     order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
     content = content_digest(videos, store.root / "data" / f"index-{place}.json")
-    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+    return hashlib.sha256(f"{READING_VERSION} {order}{content}".encode()).hexdigest()
 
 
 def _write_reference(request: ScoreRequest, real: Sequence[VideoFile], folder: Path, workers: int) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from vdmini_bench.errors import SuiteError
@@ -15,6 +26,43 @@ from vdmini_bench.store import key_of
 from vdmini_bench.yaml_document import Document, nearest_key
 
 Positive = Annotated[int, Field(gt=0)]
+HIGHEST_RATE = 1000
+RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,18})?$"
+
+
+def _rate(given: object) -> int | float:
+    """A rate as written, a whole one as such."""
+    try:
+        if isinstance(given, bool) or not isinstance(given, int | float | str):
+            raise ValueError
+        if isinstance(given, str) and not re.fullmatch(RATE_TEXT, given):
+            raise ValueError
+        rate = Fraction(given)
+        if not Fraction(1, HIGHEST_RATE) <= rate <= HIGHEST_RATE:
+            raise ValueError
+    except (ValueError, ArithmeticError) as error:
+        raise PydanticCustomError(
+            "rate",
+            "frames a second are a whole number, a decimal such as 23.976 or a fraction such as 30000/1001, from 0.001"
+            " to {highest}",
+            {"highest": HIGHEST_RATE},
+        ) from error
+    return rate.numerator if rate.denominator == 1 else float(rate)
+
+
+Rate = Annotated[
+    float,
+    PlainValidator(_rate),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 1 / HIGHEST_RATE, "maximum": HIGHEST_RATE},
+                {"type": "string", "pattern": RATE_TEXT},
+            ],
+            "description": "A whole number, a decimal or a fraction such as 30000/1001.",
+        }
+    ),
+]
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every"}
@@ -47,7 +95,7 @@ class ProtocolSpec(Specification):
     name: str
     version: Positive = 1
     frames: Annotated[int, Field(ge=9)]
-    frames_per_second: Positive
+    frames_per_second: Rate
     resize_width: Positive | None = None
     resize_height: Positive | None = None
     resample: bool = True
@@ -85,7 +133,7 @@ class ProtocolSpec(Specification):
         return self.clips_per_block * self.blocks
 
     @property
-    def rate(self) -> int | None:
+    def rate(self) -> float | None:
         """The rate a file's frames are resampled to; None: they are taken as they are."""
         return self.frames_per_second if self.resample else None
 
@@ -230,9 +278,14 @@ class CommonProfile(Specification):
         raise NotImplementedError
 
     @property
-    def frames_per_second(self) -> int:
+    def frames_per_second(self) -> float:
         """At what rate."""
         raise NotImplementedError
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that real clips are shown and scored at; None: their frames are taken one by one."""
+        return self.frames_per_second
 
     @property
     def train_clips(self) -> int:
@@ -253,9 +306,14 @@ class Profile(CommonProfile):
         return self.protocol.frames
 
     @property
-    def frames_per_second(self) -> int:
+    def frames_per_second(self) -> float:
         """At what rate."""
         return self.protocol.frames_per_second
+
+    @property
+    def rate(self) -> float | None:
+        """The protocol's."""
+        return self.protocol.rate
 
     @property
     def train_clips(self) -> int:

@@ -26,11 +26,11 @@ from vdmini_bench.store import Store, key_of
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """A data set's videos as a source of training clips, read as they are scored; a clip's seed is its position."""
+    """A data set's videos as a source of training clips, read at a rate; a clip's seed is its position."""
 
     videos: tuple[VideoFile, ...]
     frames: int
-    frames_per_second: int
+    frames_per_second: float
     width: int
     height: int
 

@@ -15,6 +15,7 @@ from vdmini_bench.suite import (
     CommonSuite,
     DatasetSpec,
     Positive,
+    Rate,
     SampleSpec,
     Specification,
     Suite,
@@ -45,7 +46,7 @@ class LengthSpec(Specification):
     """How long a clip is."""
 
     frames: Annotated[int, Field(ge=2)]
-    frames_per_second: Positive
+    frames_per_second: Rate
 
 
 class PromptedSampleSpec(SampleSpec):
@@ -149,7 +150,7 @@ class VBenchProfile(CommonProfile):
         return self.clip.frames
 
     @property
-    def frames_per_second(self) -> int:
+    def frames_per_second(self) -> float:
         """At what rate."""
         return self.clip.frames_per_second
 

@@ -194,9 +194,9 @@ class Workbench(CommonBench):
         self._first_frames(places, keep=False)
 
     def _first_frames(self, places: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
-        settings = self.sample_settings
+        settings, rate = self.sample_settings, self.suite.profile.rate
         paths = [self.clips.condition[place].path for place in places]
-        reader = ClipReader(paths, 1, settings.frames_per_second, settings.width, settings.height)
+        reader = ClipReader(paths, 1, rate, settings.width, settings.height)
         images = [clip[0] for clip in reader if keep]
         reader.check()
         return images

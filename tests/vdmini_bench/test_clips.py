@@ -50,6 +50,27 @@ def test_the_choice_repeats_and_needs_enough_clips() -> None:
         choose_clips(split(4, 10), profile("protocol.reference=computed"))
 
 
+def test_videos_are_long_enough_where_reading_them_gives_a_clip(tmp_path: Path) -> None:
+    def is_read(path: Path) -> bool:
+        reader = ClipReader([path], 10, 7)
+        return len(list(reader)) == 1
+
+    videos = []
+    for label in ("train", "test"):
+        for frames in range(28, 42):
+            path = tmp_path / f"{label}-{frames}.mkv"
+            # 25 a second: 10 of 7 a second end after 33 or 34 of them.
+            write_video(path, np.zeros((frames, 16, 16, 3), np.uint8), 25)
+            videos.append(VideoFile(label, path.name, path))
+    readable = {video.relative for video in videos if is_read(video.path)}
+    assert 2 < len(readable) < len(videos) - 2
+    files = UcfSplit(tuple(videos[: len(videos) // 2]), tuple(videos[len(videos) // 2 :]))
+    few = ("protocol.clips_per_block=3", "protocol.blocks=1", "protocol.short_videos=leave-out")
+    assert {video.relative for video in everything(choose_clips(files, profile(*few)))} <= readable
+    with pytest.raises(SuiteError, match=f"data set has {len(readable) // 2}"):
+        choose_clips(files, profile(*few, f"dataset.train_clips={len(readable)}"))
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     found = [tmp_path / f"{number}.mkv" for number in range(4)]

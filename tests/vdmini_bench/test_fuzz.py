@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, given, settings
@@ -23,6 +25,13 @@ from vdmini.plan import PlanError, PruningPlan
 from vdmini_bench.baseline import read_baseline
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.ucf101 import LIST_FOLDER, read_split
+from vdmini_bench.datasets.video import (
+    UnreadableVideoError,
+    read_every_frame,
+    read_frames,
+    read_timeline,
+    video_facts,
+)
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.folder import SUFFIXES, list_videos
 from vdmini_bench.gate import judge
@@ -35,6 +44,8 @@ from vdmini_bench.sides import find_side
 from vdmini_bench.store import Store
 from vdmini_bench.suite import load_suite
 from vdmini_bench.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.vbench.completeness import measure_video
+from vdmini_bench.vbench.native.frames import read_clip
 from vdmini_bench.views import csv_table, safe_markdown_table
 
 ROOT = Path(__file__).parents[2]
@@ -235,6 +246,88 @@ def test_names_of_models_and_runs(tmp_path: Path, name: str) -> None:
     if not (store.root / "runs").exists():
         write_results(store.root / "runs" / "run-1", USUAL)
     refused_in_words(lambda: find_side(name, store), BenchError)
+
+
+CONTAINERS = {
+    "mp4": "libx264 yuv420p", "mov": "mpeg4 yuv420p", "mkv": "ffv1 bgr0", "webm": "libvpx-vp9 yuv420p",
+    "avi": "mpeg4 yuv420p", "gif": "gif rgb8", "flv": "libx264 yuv420p", "ts": "mpeg2video yuv420p",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A video of 12 frames in each container, whose names for things are not all in ASCII."""
+    found = {}
+    for suffix, kind in CONTAINERS.items():
+        path = tmp_path_factory.mktemp("whole") / f"clip.{suffix}"
+        codec, pixels = kind.split()
+        with av.open(str(path), "w") as container:
+            container.metadata["title"] = "a cat café 🎬"
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
+            for level in range(12):
+                picture = np.full((32, 48, 3), 20 * level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        found[suffix] = path.read_bytes()
+    return found
+
+
+@st.composite
+def damages(draw: st.DrawFn, whole: dict[str, bytes]) -> tuple[str, bytes]:
+    """The suffix and the bytes of a video, overwritten, cut and grown at up to eight places, its head's above all."""
+    suffix = draw(st.sampled_from(sorted(whole)))
+    content = bytearray(whole[suffix])
+    for _ in range(draw(st.integers(1, 8))):
+        start = draw(st.integers(0, 600) | st.integers(0, len(content)) | st.integers(1, 900).map(lambda n: -n))
+        piece = draw(st.binary(max_size=6) | st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"]))
+        removed = draw(st.sampled_from([len(piece), len(piece), 0, 1, 40, len(content)]))
+        content[start : len(content) if start < 0 and -start <= removed else start + removed] = piece
+    return suffix, bytes(content)
+
+
+def read_in_every_way(path: Path) -> None:
+    """Whether and how frames come is for other tests; here each way must end, and refuse in words."""
+    for read in (
+        lambda: read_frames(path, 5),
+        lambda: read_frames(path, 5, 7),
+        lambda: read_frames(path, 5, 24000 / 1001, offset_seed=1),
+        lambda: read_every_frame(path),
+        lambda: video_facts(path),
+        lambda: (read_timeline(path).count(30), read_timeline(path).has_rate(25)),
+        lambda: measure_video(path),
+        lambda: read_clip(path),
+    ):
+        refused_in_words(read, UnreadableVideoError)
+
+
+@given(st.data())
+@settings(max_examples=150, **FAST)
+def test_containers(tmp_path: Path, containers: dict[str, bytes], data: st.DataObject) -> None:
+    suffix, content = data.draw(damages(containers))
+    path = tmp_path / f"clip.{suffix}"
+    path.write_bytes(content)
+    read_in_every_way(path)
+
+
+@given(st.data())
+@settings(max_examples=25, **FAST)
+def test_containers_on_the_command_line(tmp_path: Path, containers: dict[str, bytes], data: st.DataObject) -> None:
+    folders = [tmp_path / "teacher", tmp_path / "student"]
+    damaged_one = data.draw(damages({"mp4": containers["mp4"], "avi": containers["avi"], "gif": containers["gif"]}))
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            path.unlink()
+        for name in ("0.mp4", "1.mp4"):
+            (folder / name).write_bytes(containers["mp4"])
+    (folders[1] / "1.mp4").unlink()
+    (folders[1] / f"1.{damaged_one[0]}").write_bytes(damaged_one[1])
+    result = CliRunner().invoke(
+        main, ["compare", *map(str, folders), "--clips", "--frame-network", "none", "--results", str(tmp_path / "r")]
+    )
+    assert result.exit_code in (0, 2, 3, 5), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
 # No process can be given a null.

@@ -75,6 +75,10 @@ def test_the_same_settings_have_the_same_keys() -> None:
         ("sample.noise_strength=0.5", {"encode", *OF_STUDENT, *SAMPLES, *(f"measure {model}" for model in GENERATED)}),
         ("dtype=bfloat16", ALL - {"reference", "measure real", "measure static"}),
         ("protocol.version=2", {"reference", *MEASURES}),
+        ("protocol.frames_per_second=7.0", set()),
+        ("protocol.frames_per_second=23.976", ALL - {"prune"}),
+        # First frames are then those of the files, whatever their rates.
+        ("protocol.resample=false", {"reference", *SAMPLES, *MEASURES}),
         ("protocol.frame_fid=true", {"reference", *MEASURES}),
         ("protocol.frames=12", ALL - {"prune"}),
         ("protocol.blocks=3", {"reference", *SAMPLES, *MEASURES}),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -17,12 +19,13 @@ from torch import Tensor, nn
 
 from vdmini_bench.cli import main
 from vdmini_bench.clips import ChosenClips
-from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.datasets.video import read_frames, read_timeline, write_video
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.folder import choose_videos, list_videos
 from vdmini_bench.jobs import Job
 from vdmini_bench.measurement import number_text
 from vdmini_bench.metrics.frechet import frechet_distance
+from vdmini_bench.protocols import PRESETS
 from vdmini_bench.stages import measure, reference
 from vdmini_bench.store import Store
 from vdmini_bench.suite import load_suite
@@ -169,6 +172,52 @@ def test_another_rate_is_refused_resampled_or_ignored(tmp_path: Path) -> None:
     assert ignored["fvd"]["protocol"].endswith("/rates-ignored")
 
 
+def write_variable(path: Path, frames: NDArray[np.uint8], gaps: list[int]) -> None:
+    """A video whose frames are shown for `gaps` milliseconds each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        for frame, time in zip(frames, np.cumsum([0, *gaps]).tolist(), strict=False):
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts, image.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+
+
+def test_a_variable_rate_is_refused_though_its_mean_is_the_protocols(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "videos", 5)
+    # 13 gaps in 13 / 7 s: 25 frames a second, and then less than 4.
+    write_variable(folder / "odd.mp4", np.concatenate([clip(1), clip(2)])[:14], [40] * 7 + [263] * 6 + [40])
+    assert float(read_timeline(folder / "odd.mp4").frames_per_second) == pytest.approx(7, rel=0.001)
+    refused = score(folder)
+    assert refused.exit_code == 2
+    assert "1 of 6 videos are not of 7 frames a second" in refused.stderr
+    assert "odd.mp4 (a variable rate, from 40 to 263 ms between frames)" in refused.stderr
+    assert "--rates resample" in refused.stderr
+
+
+@pytest.mark.parametrize("rate", ["7", "30", "23.976", "30000/1001"])
+def test_a_copy_scores_nothing_against_itself_at_any_rate(tmp_path: Path, rate: str) -> None:
+    folder = tmp_path / "videos"
+    for number, own in enumerate((Fraction(24000, 1001), Fraction(30000, 1001), 30, 50)):
+        write_video(folder / f"{number}.mp4", np.concatenate([clip(number + each) for each in range(8)]), float(own))
+    for number, gaps in ((4, [20, 35, 60] * 26), (5, [33] * 40 + [80] * 39)):
+        write_variable(folder / f"{number}.mp4", np.concatenate([clip(number + each) for each in range(8)]), gaps)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    asked = ("--set", f"protocol.frames_per_second={rate}", "--set", "protocol.blocks=1", "--set",
+             "protocol.clips_per_block=6", "--against", folder, "--json")  # fmt: skip
+    assert float(shown(score(copy, *asked, "--rates", "resample"))["fvd"]["value"]) == pytest.approx(0, abs=1e-4)
+    if rate in ("30", "30000/1001"):
+        # Those that pass for the rate are taken one by one, and so are their copies on the other side.
+        for name in ("0.mp4", "3.mp4", "4.mp4", "5.mp4"):
+            (folder / name).unlink()
+            (copy / name).unlink()
+        few = (*asked, "--set", "protocol.clips_per_block=2")
+        assert float(shown(score(copy, *few))["fvd"]["value"]) == pytest.approx(0, abs=1e-4)
+
+
 @pytest.mark.parametrize("preset", ["sf-v", "stylegan-v", "svd", "cd-fvd"])
 def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: str) -> None:
     rate = 7 if preset == "sf-v" else 25
@@ -180,7 +229,7 @@ def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: st
                "--set", "protocol.clips_per_block=2")  # fmt: skip
     rows = shown(score(tmp_path / "made", "--json", *options))
     assert float(rows["fvd"]["value"]) > 0
-    assert rows["fvd"]["protocol"].startswith(f"{preset}@1/n2x2/against4-")
+    assert rows["fvd"]["protocol"].startswith(f"{preset}@{PRESETS[preset].version}/n2x2/against4-")
     assert rows["kvd"]["status"] == "ok"
     for variant in ("tgan_v2", "stylegan_v"):
         assert rows[f"inception_score_{variant}"]["status"] == "unavailable"

@@ -106,6 +106,22 @@ def test_exponents_are_floats(tmp_path: Path, text: str, value: float) -> None:
     assert rate == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7.0", 7), ("'7'", 7), ("14/2", 7), ("23.976", 23.976), ("'23.976'", 23.976), ("30000/1001", 30000 / 1001),
+        ("12.5", 12.5), ("25/2", 12.5),
+    ],
+)  # fmt: skip
+def test_a_rate_is_a_whole_number_a_decimal_or_a_fraction(tmp_path: Path, text: str, value: float) -> None:
+    path = write(tmp_path, TEXT.replace("frames_per_second: 7", f"frames_per_second: {text}"))
+    for profile in (load_suite(path).profile, load_suite(path, None, ("protocol.frames=11",)).profile):
+        assert profile.frames_per_second == profile.rate == value
+        # A whole number is one in every identity, however it is written.
+        assert isinstance(profile.protocol.frames_per_second, int) == (value == 7)
+    assert (load_suite(path).sha == load_suite(write(tmp_path, TEXT)).sha) == (value == 7)
+
+
 def test_the_sha_is_of_the_settings_not_of_the_file(tmp_path: Path) -> None:
     sha = load_suite(write(tmp_path, TEXT)).sha
     assert load_suite(write(tmp_path, "# a remark\n" + TEXT.replace("1e-4", "0.0001"))).sha == sha
@@ -139,6 +155,21 @@ def test_a_mistake_in_an_extended_profile_is_placed_there(tmp_path: Path) -> Non
         ("frames: 10", "frames: 10.5", "protocol.frames: .*valid integer"),
         ("frames: 10", "frames: true", "protocol.frames: .*valid integer"),
         ("frames: 10", "frames: 8", "protocol.frames: .*greater than or equal to 9"),
+        (
+            "frames_per_second: 7",
+            "frames_per_second: 0",
+            "protocol.frames_per_second: .*from 0.001 to 1000",
+        ),
+        ("frames_per_second: 7", "frames_per_second: -7", "whole number, a decimal such as 23.976 or a fraction"),
+        ("frames_per_second: 7", "frames_per_second: 1e400", r"\(got inf\)"),
+        ("frames_per_second: 7", "frames_per_second: .nan", r"\(got nan\)"),
+        ("frames_per_second: 7", "frames_per_second: 1001", r"\(got 1001\)"),
+        ("frames_per_second: 7", "frames_per_second: 30/0", r"\(got '30/0'\)"),
+        ("frames_per_second: 7", "frames_per_second: 1/2/3", r"\(got '1/2/3'\)"),
+        ("frames_per_second: 7", 'frames_per_second: "30\\n"', "protocol.frames_per_second"),
+        ("frames_per_second: 7", "frames_per_second: ntsc", r"\(got 'ntsc'\)"),
+        ("frames_per_second: 7", "frames_per_second: true", r"\(got True\)"),
+        ("frames_per_second: 7", "frames_per_second: [30, 1001]", "protocol.frames_per_second"),
         ("runs: 3", "runs: 2", "timing.runs: .*greater than or equal to 3"),
         ("learning_rate: 1e-4", "learning_rate: .nan", "distill.learning_rate"),
         ("learning_rate: 1e-4", "learning_rate: .inf", "distill.learning_rate: .*finite"),

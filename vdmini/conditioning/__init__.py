@@ -43,7 +43,7 @@ class TrainingClip:
 class EncodeSettings:
     """What all clips of a run share; the motion bucket and the noise strength are Stable Video Diffusion's."""
 
-    frames_per_second: int
+    frames_per_second: float
     motion_bucket: int = 127
     noise_strength: float = 0.0
 

@@ -79,7 +79,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
         num_frames: int = 16,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        fps: int = 8,
+        fps: float = 8,
         motion_guidance: float = 0.05,
         motion_fraction: float = 0.5,
         eta: float = 1.0,
@@ -119,7 +119,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
         generator: Sequence[torch.Generator],
         steps: int,
         guidance: float,
-        fps: int,
+        fps: float,
         motion_guidance: float,
         motion_fraction: float,
     ) -> Tensor:
@@ -148,7 +148,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
         generator: Sequence[torch.Generator],
         steps: int,
         guidance: float,
-        fps: int,
+        fps: float,
         eta: float,
     ) -> Tensor:
         context = torch.cat([self._encode_text([""] * len(prompt)), self._encode_text(prompt)])
@@ -165,10 +165,10 @@ class VideoCrafterPipeline(DiffusionPipeline):
         return latents
 
     def _predict(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, fps: int, conditions: dict[str, Tensor]
+        self, latents: Tensor, timestep: Tensor, context: Tensor, fps: float, conditions: dict[str, Tensor]
     ) -> Tensor:
         # Filled in on the device, where copying a number to it would wait too.
-        time, rate = (torch.full((), int(value), device=latents.device) for value in (timestep, fps))
+        time, rate = (torch.full((), value, device=latents.device) for value in (int(timestep), fps))
         noise: Tensor = self.unet(latents.to(context), time, context, fps=rate, **conditions).sample
         return noise.float()
 

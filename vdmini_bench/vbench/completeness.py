@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vdmini_bench.assets import sha256_of
-from vdmini_bench.datasets.video import SELF_CONTAINED, UnreadableVideoError
+from vdmini_bench.datasets.video import UnreadableVideoError, frame_sizes, has_cover_picture
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.progress import progress
 from vdmini_bench.store import write_atomically
@@ -26,7 +25,10 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video as it was when it was checked: all its frames were decoded; `side` is the shorter one in pixels."""
+    """A video as it was when it was checked: all its frames were decoded; `side` is the shorter one in pixels.
+
+    `cover`: it has a cover picture too.
+    """
 
     file: str
     size: int
@@ -34,6 +36,7 @@ class VideoFile:
     sha256: str
     frames: int
     side: int
+    cover: bool
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,7 @@ def measure_video(path: Path) -> tuple[int, int]:
     Raises:
         UnreadableVideoError: it cannot be opened, a frame of it cannot be decoded, or its frames change size.
     """
-    import av
-
-    try:
-        with av.open(str(path), "r", container_options={"format_whitelist": SELF_CONTAINED}) as container:
-            if not container.streams.video or container.streams.video[0].codec_context is None:
-                raise UnreadableVideoError(path, "no video stream")
-            stream = container.streams.video[0]
-            # By default FFmpeg paints over what it cannot decode, and a damaged file reads as a good one.
-            stream.codec_context.options = {"err_detect": "explode"}
-            sizes = Counter((frame.width, frame.height) for frame in container.decode(stream))
-    except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideoError(path, f"cannot be decoded ({error.strerror})") from error
+    sizes = frame_sizes(path)
     if len(sizes) > 1:
         raise UnreadableVideoError(path, "its frames change size")
     return sizes.total(), min(map(min, sizes), default=0)
@@ -189,7 +181,7 @@ def _read_one(path: Path, before: VideoFile | None, inside: Path) -> VideoFile:
     frames, side = measure_video(path)
     if frames < FEWEST_FRAMES:
         raise UnreadableVideoError(path, f"{frames} frames where {FEWEST_FRAMES} are needed")
-    return VideoFile(*as_now, sha256_of(path), frames, side)
+    return VideoFile(*as_now, sha256_of(path), frames, side, has_cover_picture(path))
 
 
 def _require_file(path: Path, inside: Path) -> None:

@@ -204,6 +204,8 @@ def _unfit(scoring: Scoring, dimension: str, found: Completeness) -> list[str]:
     for name in sorted(names):
         if not of.gif and name.endswith(".gif"):
             problems.append(f"{dimension}: {name}: its official code reads .mp4 only")
+        elif files[name].cover and not scoring.is_native(dimension):
+            problems.append(f"{dimension}: {name}: its official code may take its cover picture for it: remove it")
         elif files[name].frames < of.frames:
             problems.append(f"{dimension}: {name}: {files[name].frames} frames where it needs {of.frames}")
         elif files[name].side < side:

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from mp4_boxes import with_cover
 from small_suite import (
     Bench,
     draw_video,
@@ -119,6 +120,13 @@ def test_a_video_that_cannot_be_read_is_named_and_nothing_is_scored(
     expect(score(bench), ExitCode.INCOMPLETE, "1 unreadable:", f"{COLOR[2]}: ", said)
     assert bench.calls() == []
     assert {path.name for path in bench.videos.iterdir()} == {*COLOR}
+
+
+def test_a_cover_picture_is_refused_where_other_code_would_take_it_for_the_video(bench: Bench) -> None:
+    with_cover(bench.videos / COLOR[2])
+    said = f"color: {COLOR[2]}: its official code may take its cover picture for it: remove it"
+    expect(score_official(bench), ExitCode.INCOMPLETE, said)
+    assert bench.calls() == []
 
 
 def test_videos_of_any_honest_kind_are_read(bench: Bench) -> None:

@@ -48,7 +48,7 @@ def read_clip(path: Path) -> Clip:
     try:
         with Image.open(path) as image:
             frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableVideoError(path, f"cannot be decoded ({error})") from error
     return Clip(np.stack(frames), 1.0)
 
