@@ -12,14 +12,13 @@ from typing import Literal
 from vdmini_bench.assets import sha256_of
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced
 from vdmini_bench.datasets.video import UnreadableVideoError, video_facts
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.errors import SuiteError, few
 from vdmini_bench.metrics.flow import SMALLEST_SIDE
 from vdmini_bench.suite import ProtocolSpec
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".gif")
 # What a rate in a file's head may be off by: 23.976 for 24, 29.97 for 30.
 RATE_TOLERANCE = 0.002
-SHOWN = 5
 
 Rates = Literal["check", "resample", "ignore"]
 
@@ -125,7 +124,7 @@ def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rat
         found = {name: fact.frames_per_second for name, fact in facts.items()}
         off = {name: rate for name, rate in found.items() if abs(rate - wanted) > RATE_TOLERANCE * wanted}
         if off:
-            shown = _few([f"{name} ({rate:g})" for name, rate in off.items()])
+            shown = few([f"{name} ({rate:g})" for name, rate in off.items()])
             raise SuiteError(
                 f"{len(off)} of {len(videos)} videos are not of {wanted} frames a second, as the protocol"
                 f" {protocol.name} has them: {shown}. Give --rates resample to take frames at that rate, or --rates"
@@ -135,7 +134,7 @@ def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rat
         return
     sizes = Counter((fact.width, fact.height) for fact in facts.values())
     if len(sizes) > 1:
-        shown = _few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
+        shown = few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
         raise SuiteError(
             f"the videos have several sizes and the protocol {protocol.name} resizes none: {shown}. Make them equal,"
             " or give --set protocol.resize_width=W --set protocol.resize_height=H"
@@ -162,8 +161,3 @@ def _check_file(path: Path, inside: Path) -> None:
 
 def _refuse(error: OSError) -> None:
     raise error
-
-
-def _few(items: Sequence[str]) -> str:
-    more = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

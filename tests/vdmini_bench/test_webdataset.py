@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vdmini.latents import UnreadableClipError
+from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.captioned import ClipFormat
 from vdmini_bench.datasets.synthetic import draw_clip
 from vdmini_bench.datasets.video import write_video
@@ -54,8 +55,10 @@ def pack(path: Path, members: Mapping[str, bytes], kind: int = tarfile.PAX_FORMA
 
 
 def refusal(pattern: object) -> str:
-    with pytest.raises(SuiteError) as caught:
+    with pytest.raises((SuiteError, IncompleteError)) as caught:
         read_webdataset(str(pattern), FORMAT)
+    if isinstance(caught.value, IncompleteError):
+        return "\n".join(map(str, caught.value.problems))
     return str(caught.value)
 
 
