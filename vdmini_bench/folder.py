@@ -99,6 +99,37 @@ def count_copies(videos: Sequence[VideoFile]) -> int:
     return copies
 
 
+def copies_of(videos: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """The videos that have the bytes of one of the others; only those of equal size are read."""
+    by_size: dict[int, list[Path]] = {}
+    for path in others:
+        by_size.setdefault(_size(path), []).append(path)
+    alike = [path for path in videos if _size(path) and _size(path) in by_size]
+    contents = {size: {_content(path) for path in by_size[size]} for size in {_size(path) for path in alike}}
+    return [path for path in alike if _content(path) in contents[_size(path)]]
+
+
+def check_apart(one: Path, other: Path) -> None:
+    """Refuse two sides of which one folder is inside the other: its videos would be on both.
+
+    Raises:
+        SuiteError: with both names.
+    """
+    for inner, outer in ((one, other), (other, one)):
+        if outer.resolve() in inner.resolve().parents:
+            raise SuiteError(
+                f"{inner} is inside {outer}, whose videos would be its own too: move it out, or give a folder beside it"
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # The reading names it.
+        return 0
+
+
 def _content(path: Path) -> str:
     try:
         return sha256_of(path)

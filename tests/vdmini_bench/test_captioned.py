@@ -316,7 +316,7 @@ def read_or_refuse(folder: Path, path: Path) -> None:
     said, videos = "", ()
     try:
         videos = read_captioned(folder, path, FORMAT).videos
-    except SuiteError as error:
+    except (SuiteError, IncompleteError) as error:
         said = str(error)
     assert bool(videos) != (str(path) in said)
     assert all(video.caption and video.path.is_relative_to(folder.resolve()) for video in videos)

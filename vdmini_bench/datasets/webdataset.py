@@ -184,9 +184,10 @@ def _video_of(name: str, shard: Path, members: Sequence[tuple[str, _Member]]) ->
     if len(videos) != 1:
         there = ", ".join(f".{suffix}" for suffix in suffixes)
         raise SuiteError(f"{len(videos)} videos (it has {there}): pack one of .{', .'.join(VIDEO_SUFFIXES)}")
+    caption = _caption_of(dict(members))
     if not videos[0].size:
         raise SuiteError("its video is empty: fetch it again")
-    return TarredVideo(name, shard, videos[0].name, videos[0].offset, videos[0].size, _caption_of(dict(members)))
+    return TarredVideo(name, shard, videos[0].name, videos[0].offset, videos[0].size, caption)
 
 
 def _caption_of(members: dict[str, _Member]) -> str:
