@@ -116,7 +116,7 @@ def check_apart(one: Path, other: Path) -> None:
         SuiteError: with both names.
     """
     for inner, outer in ((one, other), (other, one)):
-        if outer.resolve() in inner.resolve().parents:
+        if inner.is_dir() and outer.resolve() in inner.resolve().parents:
             raise SuiteError(
                 f"{inner} is inside {outer}, whose videos would be its own too: move it out, or give a folder beside it"
             )

@@ -244,7 +244,7 @@ def test_joined_shards_are_not_read_in_part(shard: Path, tmp_path: Path) -> None
 
 def test_unreadable_videos_are_named(tmp_path: Path, encoded: dict[str, bytes]) -> None:
     session = b"v=0\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
-    videos = {"cut": encoded["avi"][:5000], "empty": b"", "session": session, "fine": encoded["avi"]}
+    videos = {"cut": encoded["avi"][:5000], "empty": b"\0", "session": session, "fine": encoded["avi"]}
     members = {f"{key}.avi": content for key, content in videos.items()} | {f"{key}.txt": b"x" for key in videos}
     path = pack(tmp_path / "s.tar", members)
     clips = read_webdataset(str(path), FORMAT)

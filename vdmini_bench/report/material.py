@@ -98,7 +98,7 @@ def read_losses(path: Path) -> Losses | None:
         BenchError: it is not such a file.
     """
     try:
-        header, *lines = csv.reader(io.StringIO(read_text(path)))
+        header, *lines = csv.reader(io.StringIO(read_text(path), newline=""))
         numbers = [[float(cell) for cell in line] for line in lines]
         if header[:1] != ["step"] or any(len(line) != len(header) for line in numbers):
             raise ValueError("its columns must be step and losses")
@@ -121,7 +121,7 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
         SuiteError: the folder holds none.
     """
     try:
-        table = csv.DictReader(io.StringIO(read_text(study / STUDY_TABLE)))
+        table = csv.DictReader(io.StringIO(read_text(study / STUDY_TABLE), newline=""))
         lines = [line for line in table if line["kind"] == "block"]
         lines.sort(key=lambda line: float(line["depth"]))
         blocks = tuple(
