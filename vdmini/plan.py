@@ -121,7 +121,8 @@ def _parse_object(text: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        fields = json.loads(text, object_pairs_hook=without_duplicates)
+        # Some editors begin a file with a byte order mark.
+        fields = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=without_duplicates)
     except PlanError:
         raise
     except (ValueError, RecursionError) as error:

@@ -61,13 +61,25 @@ class SampleSettings:
     max_guidance: float = 3.0
 
 
+def require_sides(settings: SampleSettings, multiple: int) -> None:
+    """Raise ValueError, with the nearest size that works, unless height and width divide by `multiple`."""
+    sides = settings.height, settings.width
+    if min(sides) < 1 or any(side % multiple for side in sides):
+        nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in sides)
+        raise ValueError(
+            f"this model makes sides that divide by {multiple}, not {settings.height}x{settings.width} pixels: ask for"
+            f" {nearest}"
+        )
+
+
 def sample_clips(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.uint8]:
     """Sample one batch: B T H W C uint8 RGB, clip i from requests[i].
 
     All of a clip's noise comes from a CPU generator seeded with the clip's own seed, so the batch it travels in, the
-    device and the order of work do not choose its noise; batch sizes differ by float rounding alone.
+    device and the order of work do not choose its noise; batch sizes differ by float rounding alone. Raises ValueError
+    for a size that the model cannot make, with one that it can.
     """
     from vdmini.models import family_of, pipeline_denoiser
 

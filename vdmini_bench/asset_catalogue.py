@@ -102,7 +102,7 @@ ASSETS = {
 
 
 # Folders, which stay where they are: what each must hold, as a pattern below it.
-FOLDERS = {"ucf101": "UCF-101/*/v_*.avi", "vbench-i2v": "vbench2_i2v_full_info.json"}
+FOLDERS = {"ucf101": "UCF-101/*/v_*.*", "vbench-i2v": "vbench2_i2v_full_info.json"}
 
 # TorchScript files, of which the weights are kept. Their published hashes are not known.
 SCRIPTS = ("i3d-torchscript", "c3d-ucf101")

@@ -151,7 +151,7 @@ def verify_asset(name: str, cache: Path | None = None) -> str | None:
             return f"{folder} no longer holds {FOLDERS[name]}"
     if name == "ucf101":
         assert folder is not None
-        clips = sum(1 for _ in (folder / "UCF-101").glob("*/v_*.avi"))
+        clips = sum(1 for _ in (folder / "UCF-101").glob("*/v_*.*"))
         if clips != UCF101_CLIPS:
             return f"{folder} holds {clips:,} clips where UCF101 has {UCF101_CLIPS:,}"
         if not (folder / "ucfTrainTestlist").is_dir():

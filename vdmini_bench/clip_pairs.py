@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError, read_every_frame
-from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError
-from vdmini_bench.folder import list_videos
+from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError, few
+from vdmini_bench.folder import check_apart, copies_of, list_videos
 from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures, content_distance, spectrum_distance
 from vdmini_bench.metrics.flow import SMALLEST_SIDE, end_point_distance, flow_fields
 from vdmini_bench.metrics.frechet import FloatArray, frechet_distance
@@ -32,11 +32,9 @@ from vdmini_bench.metrics.motion import (
     speed_difference,
 )
 from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, MOTION_VERSION, fields_to_statistics
-from vdmini_bench.progress import progress
+from vdmini_bench.progress import progress, say
 from vdmini_bench.stats import mean_interval
 from vdmini_bench.workers import in_order
-
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -159,11 +157,15 @@ def compare_clips(
     The interval is over clips: those of one prompt are taken as independent. A result does not depend on `workers`.
 
     Raises:
-        SuiteError: a folder is missing or empty.
+        SuiteError: a folder is missing or empty, or one is inside the other.
         NotComparableError: the names do not pair, or two clips have unlike sizes or lengths.
         IncompleteError: clips could not be read.
     """
+    check_apart(teacher_folder, student_folder)
     pairs = pair_videos(teacher_folder, student_folder)
+    same = [student.name for teacher, student in pairs if copies_of([student], [teacher])]
+    if same:
+        say(f"warning: {len(same)} of {len(pairs)} pairs are copies of one file, byte by byte: {few(same)}")
     if len(pairs) < 2:
         raise NothingMeasuredError(
             f"{teacher_folder} and {student_folder} share one clip: an interval needs two or more"
@@ -229,7 +231,7 @@ def pair_videos(teacher_folder: Path, student_folder: Path) -> list[tuple[Path, 
         missing = [name for name in one if name not in other]
         if missing:
             raise NotComparableError(
-                f"{folder} lacks {len(missing)} of {len(one)} clips, as {', '.join(missing[:SHOWN])}: clips pair by"
+                f"{folder} lacks {len(missing)} of {len(one)} clips, as {few(missing)}: clips pair by"
                 " name, so sample both from the same seeds and prompts under the same names"
             )
     return [(path, student[name]) for name, path in teacher.items()]

@@ -81,6 +81,7 @@ class GeneratedData(SamplingSpec):
 
     kind: Literal["generated"]
     batch_size: Positive = 1
+    skip_unreadable: bool = False
     clips_per_shard: Positive = 64
 
 

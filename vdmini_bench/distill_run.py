@@ -18,6 +18,7 @@ from vdmini.models import ModelLoadError, VideoModel, load_model
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
 from vdmini_bench.clips import choose_clips
+from vdmini_bench.datasets.captioned import CaptionedVideos
 from vdmini_bench.datasets.ucf101 import VideoFile, read_split
 from vdmini_bench.distill_config import DistillConfig
 from vdmini_bench.distillation import SUMMARY, settings_of
@@ -128,6 +129,7 @@ def recipe_of_profile(
         width=sample.width,
         encoding=EncodeSettings(profile.frames_per_second, sample.motion_bucket, sample.noise_strength),
         distill=profile.distill,
+        prompts=[video.caption for video in source.videos] if isinstance(source, CaptionedVideos) else (),
     )
 
 
@@ -180,17 +182,18 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
         pruning=pruning,
         dtype=configuration.dtype,
         clips=clips.clips,
-        count=clips.count,
+        count=len(clips.prompts),
         frames=clip.frames,
         height=clip.height,
         width=clip.width,
         encoding=EncodeSettings(clip.frames_per_second, clip.motion_bucket, clip.noise_strength),
         distill=configuration.distill,
         clips_per_shard=configuration.data.clips_per_shard,
-        skip_unreadable=getattr(configuration.data, "skip_unreadable", False),
+        skip_unreadable=configuration.data.skip_unreadable,
         preview=preview,
+        prompts=(*clips.prompts, *(each.prompt or "" for each in (preview.requests if preview else ()))),
     )
-    return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, clips.count)))
+    return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, len(clips.prompts))))
 
 
 def _check_share(asked: CommonSuite | DistillConfig, processes: int) -> None:

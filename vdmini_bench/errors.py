@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+
+# How many of many names a message gives.
+SHOWN = 5
 
 
 class ExitCode(IntEnum):
@@ -52,3 +56,9 @@ class NoDeviceError(BenchError):
     """What was asked for needs a GPU, and there is none."""
 
     exit_code = ExitCode.NO_DEVICE
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

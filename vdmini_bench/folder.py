@@ -13,12 +13,11 @@ from vdmini_bench.assets import sha256_of
 from vdmini_bench.datasets.timeline import Timeline
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced
 from vdmini_bench.datasets.video import UnreadableVideoError, read_timeline, video_facts
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.errors import SuiteError, few
 from vdmini_bench.metrics.flow import SMALLEST_SIDE
 from vdmini_bench.suite import ProtocolSpec
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".gif")
-SHOWN = 5
 
 Rates = Literal["check", "resample", "ignore"]
 
@@ -99,6 +98,37 @@ def count_copies(videos: Sequence[VideoFile]) -> int:
     return copies
 
 
+def copies_of(videos: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """The videos that have the bytes of one of the others; only those of equal size are read."""
+    by_size: dict[int, list[Path]] = {}
+    for path in others:
+        by_size.setdefault(_size(path), []).append(path)
+    alike = [path for path in videos if _size(path) and _size(path) in by_size]
+    contents = {size: {_content(path) for path in by_size[size]} for size in {_size(path) for path in alike}}
+    return [path for path in alike if _content(path) in contents[_size(path)]]
+
+
+def check_apart(one: Path, other: Path) -> None:
+    """Refuse two sides of which one folder is inside the other: its videos would be on both.
+
+    Raises:
+        SuiteError: with both names.
+    """
+    for inner, outer in ((one, other), (other, one)):
+        if inner.is_dir() and outer.resolve() in inner.resolve().parents:
+            raise SuiteError(
+                f"{inner} is inside {outer}, whose videos would be its own too: move it out, or give a folder beside it"
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # The reading names it.
+        return 0
+
+
 def _content(path: Path) -> str:
     try:
         return sha256_of(path)
@@ -126,14 +156,14 @@ def check_videos(videos: Sequence[VideoFile], protocol: ProtocolSpec, rates: Rat
     if off:
         raise SuiteError(
             f"{len(off)} of {len(videos)} videos are not of {wanted:g} frames a second, as the protocol"
-            f" {protocol.name} has them: {_few(off)}. Give --rates resample to take frames at that rate, or --rates"
+            f" {protocol.name} has them: {few(off)}. Give --rates resample to take frames at that rate, or --rates"
             " ignore to take them one by one"
         )
     if protocol.preprocessing != "resize" or protocol.resize_width is not None:
         return
     sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
-        shown = _few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
+        shown = few([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
         raise SuiteError(
             f"the videos have several sizes and the protocol {protocol.name} resizes none: {shown}. Make them equal,"
             " or give --set protocol.resize_width=W --set protocol.resize_height=H"
@@ -167,8 +197,3 @@ def _check_file(path: Path, inside: Path) -> None:
 
 def _refuse(error: OSError) -> None:
     raise error
-
-
-def _few(items: Sequence[str]) -> str:
-    more = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -10,14 +10,12 @@ from typing import Any, Literal
 
 from vdmini_bench.comparability import count_that_matters, is_of_a_machine
 from vdmini_bench.errors import BenchError, ExitCode
-from vdmini_bench.measurement import Row
+from vdmini_bench.measurement import Row, is_number
 from vdmini_bench.thresholds import Threshold, Thresholds
 
 # From this many runs on, the baseline's own spread says how much a rerun moves a number.
 RUNS_FOR_SPREAD = 3
 REFERENCES = ("reference", "baseline")
-# Beyond any measurement, and far enough from what a float cannot hold.
-LARGEST = 1e100
 
 Outcome = Literal["ok", "improved", "regression", "incomplete", "unlike"]
 # A regression that was shown is not undone by a metric that could not be judged.
@@ -220,13 +218,9 @@ def number_of(row: Row, cell: str) -> float:
     Raises:
         BenchError: it is none.
     """
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= LARGEST:
+    if not is_number(cell):
         raise BenchError(
             f"{cell!r} is no number that was measured ({row.model} {row.metric}, run {row.run_id or 'unknown'});"
             " mend that line"
         )
-    return value
+    return float(cell)

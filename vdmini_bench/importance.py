@@ -276,13 +276,19 @@ def _frechet_motion(whole: Sequence[ClipView], changed: Sequence[ClipView]) -> f
 
 
 def sample_study(study: Study, denoiser: nn.Module) -> Clips:
-    """All clips B T H W C uint8 of the study's pipeline with `denoiser` in it."""
+    """All clips B T H W C uint8 of the study's pipeline with `denoiser` in it.
+
+    Raises:
+        BenchError: the pipeline cannot use the requests or the settings.
+    """
     pipeline = study.pipeline
     original = pipeline_denoiser(pipeline)
     replace_denoiser(pipeline, denoiser)
     try:
         groups = batches(study.requests, study.batch_size)
         return np.concatenate([sample_clips(pipeline, group, study.settings) for group in groups])
+    except ValueError as error:
+        raise BenchError(f"{study.model.source} cannot sample: {error}") from error
     finally:
         replace_denoiser(pipeline, original)
 

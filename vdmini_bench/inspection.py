@@ -12,6 +12,7 @@ from vdmini.plan import PlanError, PruningPlan
 from vdmini.rules import make_plan
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.generation import prune_denoiser, read_channel_rule
+from vdmini_bench.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,7 @@ def read_or_make_plan(rule_or_file: str, model: VideoModel) -> PruningPlan:
     """
     if not rule_or_file.endswith(".json"):
         return make_plan(model, rule_or_file)
-    try:
-        return PruningPlan.from_json(Path(rule_or_file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"cannot read the plan {rule_or_file}: {error}") from error
+    return PruningPlan.from_json(read_text(Path(rule_or_file)))
 
 
 def block_lines(inspection: Inspection) -> tuple[list[str], list[list[str]]]:

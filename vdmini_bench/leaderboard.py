@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from vdmini_bench.errors import BenchError
-from vdmini_bench.measurement import COLUMNS, Row
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.measurement import COLUMNS, Row, is_number
 from vdmini_bench.store import write_atomically
+from vdmini_bench.text_files import read_csv
 
 LINE_BREAKS = re.compile(r"[\r\n\0]+")
 # Spreadsheets run a cell that starts with one of these as a formula.
@@ -25,33 +26,39 @@ def read_leaderboard(path: Path) -> list[Row]:
     """Read all rows, each once; an absent file has none.
 
     What `git` leaves after a union merge reads as well: rows in any order, rows twice, a second header, empty lines.
+    A row that a spreadsheet saved again is the same one.
 
     Raises:
-        BenchError: the file has other columns or a row of another length, with file:line.
+        BenchError: the file has other columns, a row of another length or a value that is no number, with file:line.
     """
     try:
-        if not path.exists():
-            return []
-        # Spreadsheets write a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path}: cannot be read ({error}); move it away or mend it") from error
-    except csv.Error as error:
-        raise BenchError(f"{path}: not a CSV file ({error}); move it away or mend it") from error
+        lines = read_csv(path) if path.exists() else [(1, [*COLUMNS])]
+    except (OSError, SuiteError) as error:
+        raise BenchError(f"{error}; or move {path} away") from error
     if not lines or tuple(lines[0][1]) != COLUMNS:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
-    cells = [(number, line) for number, line in lines if line and tuple(line) != COLUMNS]
-    for number, line in cells:
-        if len(line) != len(COLUMNS) and line[0].startswith(CONFLICT_MARKS):
-            raise BenchError(
-                f"{path}:{number}: a mark of an unfinished merge; delete the lines <<<<<<<, ======= and >>>>>>>:"
-                " the rows of both sides may stay"
-            )
-        if len(line) != len(COLUMNS):
-            raise BenchError(f"{path}:{number}: {len(line)} cells where {len(COLUMNS)} belong; mend or delete the line")
-    return list(dict.fromkeys(Row(*line) for _, line in cells))
+    rows = [_row_of(f"{path}:{number}", line) for number, line in lines if tuple(line) != COLUMNS]
+    return list({_measurement(row): row for row in reversed(rows)}.values())[::-1]
+
+
+def _row_of(place: str, cells: Sequence[str]) -> Row:
+    if len(cells) != len(COLUMNS) and cells[0].startswith(CONFLICT_MARKS):
+        raise BenchError(
+            f"{place}: a mark of an unfinished merge; delete the lines <<<<<<<, ======= and >>>>>>>:"
+            " the rows of both sides may stay"
+        )
+    if len(cells) != len(COLUMNS):
+        raise BenchError(f"{place}: {len(cells)} cells where {len(COLUMNS)} belong; mend or delete the line")
+    row = Row(*cells)
+    for cell in (row.value, row.se or "0") if row.status == "ok" else ():
+        if not is_number(cell):
+            raise BenchError(f"{place}: {cell!r} is no number that was measured; mend or delete the line")
+    return row
+
+
+def _measurement(row: Row) -> Row:
+    """A row without what a spreadsheet rewrites: the commit 1234e5 as a number, true in capitals."""
+    return replace(row, commit="", dirty="")
 
 
 def add_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from vdmini_bench.suite import CommonSuite
 
 SCHEMA = 1
+# Beyond any measurement, and far enough from what a float cannot hold.
+LARGEST = 1e100
 # In the folder of a run or of scored videos: one line a score.
 RESULTS_FILE = "results.jsonl"
 
@@ -124,6 +126,14 @@ def _score_cells(score: Score) -> dict[str, str]:
         "n_expected": str(score.n_expected),
         "status": score.status,
     }
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell of a row is a number that can have been measured."""
+    try:
+        return abs(float(cell)) <= LARGEST
+    except ValueError:
+        return False
 
 
 def number_text(value: float | None) -> str:

@@ -18,6 +18,7 @@ from vdmini_bench.jobs import Inputs, Job, RunInputs, plan_jobs
 from vdmini_bench.progress import progress, say
 from vdmini_bench.store import Store
 from vdmini_bench.suite import CommonProfile, CommonSuite, DatasetSpec, Profile, ProtocolSpec, Suite
+from vdmini_bench.text_files import read_text
 
 DRAWN = "drawn.txt"
 # The one network of FVD that is fetched by itself.
@@ -302,8 +303,8 @@ def _plan_text(rule_or_file: str) -> str:
         if not rule_or_file.endswith(".json"):
             parse_rule(rule_or_file)
             return rule_or_file
-        return PruningPlan.from_json(Path(rule_or_file).read_text(encoding="utf-8")).to_json()
-    except (OSError, UnicodeDecodeError, PlanError) as error:
+        return PruningPlan.from_json(read_text(Path(rule_or_file))).to_json()
+    except PlanError as error:
         raise SuiteError(f"plan: {rule_or_file}: {error}") from error
 
 

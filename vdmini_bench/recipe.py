@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ class Recipe:
 
     `teacher` is where the teacher loads from, `pruning` what `pruning_text` gives, `dtype` the number format it is
     loaded in. `clips` gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them
-    with the teacher into the folder it is given.
+    with the teacher into the folder it is given; `prompts` are what they show, where that is somebody's own words.
     """
 
     teacher: str
@@ -45,6 +45,7 @@ class Recipe:
     clips_per_shard: int = 64
     skip_unreadable: bool = False
     preview: Preview | None = None
+    prompts: Sequence[str] = ()
 
     def load(self, source: str, device: torch.device | None = None) -> VideoModel:
         """Load the teacher or its student in the recipe's number format, on the process's device when None."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from vdmini_bench.errors import BenchError, NothingMeasuredError
+from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
 from vdmini_bench.measurement import COLUMNS, RESULTS_FILE, ROLES, Better, Row, Score, Status, row_of
 from vdmini_bench.store import Store
+from vdmini_bench.text_files import read_text
 
 RUN_FILE = "run.json"
 CONDITIONS = ("condition_clips", "asked")
@@ -49,15 +50,15 @@ def read_records(folder: Path) -> list[Record]:
     conditions = None if digest is None else f"{digest}, seed {_sampling_seed(run)}"
     records = []
     try:
-        lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines()
-        for data in map(json.loads, lines):
+        lines = read_text(folder / RESULTS_FILE).split("\n")
+        for data in map(json.loads, filter(str.strip, lines)):
             score = Score.from_json(data)
             _check(score)
             given = data.get("origin", {})
             origin = {**beside, **{name: str(given[name]) for name in COLUMNS if name in given}}
             origin["role"] = origin.get("role") or ROLES.get(score.model, "")
             records.append(Record(score, row_of(score, origin), folder.name, conditions))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SuiteError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
     return records
 
@@ -70,10 +71,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
         if not isinstance(record["status"], str) or not isinstance(record["suite"]["name"], str):
             raise TypeError("status and suite.name must be texts")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SuiteError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read ({error}); delete that run's folder") from error
     return dict(record)
 

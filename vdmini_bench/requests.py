@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
+from vdmini.prompts import cut_prompts
 from vdmini.sample import ClipRequest, SampleSettings
 from vdmini_bench.datasets.captions import choose_scenes
+from vdmini_bench.datasets.picture import UnreadablePictureError, list_pictures, read_picture
 from vdmini_bench.datasets.synthetic import ACTIONS, TEST_GROUPS, draw_clip
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.errors import SuiteError, few
+from vdmini_bench.progress import say
+from vdmini_bench.text_files import read_text
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+# Of a long prompt in a message.
+SHOWN_LETTERS = 60
 # Beyond any index that a run or the shipped reference draws.
 DRAWN_INDEX = 201
 EMBEDDED_SETTINGS = {
@@ -71,27 +77,26 @@ def choose_settings(
     return replace(settings, guidance=guidance, min_guidance=min(guidance, 1.0), max_guidance=guidance)
 
 
-def image_requests(folder: Path, seeds: Sequence[int]) -> list[ClipRequest]:
+def image_requests(folder: Path, seeds: Sequence[int], skip_unreadable: bool = False) -> list[ClipRequest]:
     """A request for each image of a folder, in the order of names, and each seed.
 
+    With `skip_unreadable` images that cannot be read are left out, and named on stderr.
+
     Raises:
-        SuiteError: the folder holds no images, or one that cannot be read.
+        SuiteError: the folder holds no images, or some, all of them named, that cannot be read.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise SuiteError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}): give a folder that does")
-    requests = []
-    for path in paths:
+    images, problems = {}, []
+    for path in list_pictures(folder):
         try:
-            image = np.asarray(Image.open(path).convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise SuiteError(f"{path} is no image that can be read ({error}): replace or remove it") from error
-        requests += [ClipRequest(f"{path.stem}-{seed}", seed, image=image) for seed in seeds]
-    names = [request.name for request in requests]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SuiteError(f"{folder}: images that share a name: {', '.join(twice)}: rename all but one of each")
-    return requests
+            images[path.stem] = read_picture(path)
+        except UnreadablePictureError as problem:
+            problems.append(problem)
+    if problems and not (skip_unreadable and images):
+        raise SuiteError("\n".join(map(str, problems)))
+    if problems:
+        named = few([f"{problem.path.name} ({problem.reason})" for problem in problems])
+        say(f"warning: {len(problems)} images of {folder} cannot be read and are left out: {named}")
+    return [ClipRequest(f"{name}-{seed}", seed, image=image) for name, image in images.items() for seed in seeds]
 
 
 def prompt_requests(file: Path, seeds: Sequence[int]) -> list[ClipRequest]:
@@ -100,10 +105,7 @@ def prompt_requests(file: Path, seeds: Sequence[int]) -> list[ClipRequest]:
     Raises:
         SuiteError: the file cannot be read or holds no prompt.
     """
-    try:
-        prompts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"cannot read the prompts in {file}: {error}") from error
+    prompts = [line.strip() for line in read_text(file).split("\n") if line.strip()]
     if not prompts:
         raise SuiteError(f"{file} holds no prompt: write one a line")
     return [
@@ -111,6 +113,25 @@ def prompt_requests(file: Path, seeds: Sequence[int]) -> list[ClipRequest]:
         for place, prompt in enumerate(prompts)
         for seed in seeds
     ]
+
+
+def warn_of_cut_prompts(pipeline: DiffusionPipeline | None, prompts: Iterable[str | None]) -> None:
+    """Name on stderr, a few of many, the prompts that a pipeline's text encoders cut, and what is lost of them."""
+    if pipeline is None:
+        return
+    by_encoder: dict[tuple[str, int], list[str]] = {}
+    for cut in cut_prompts(pipeline, filter(None, prompts)):
+        loss = f"{_beginning(cut.lost)!r} of {_beginning(cut.prompt)!r}"
+        by_encoder.setdefault((cut.encoder, cut.tokens), []).append(loss)
+    for (encoder, tokens), losses in by_encoder.items():
+        say(
+            f"warning: {encoder} reads {tokens} tokens of a prompt, and {len(losses)} prompts are longer: the model"
+            f" does not see {few(losses)}"
+        )
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
 
 
 def drawn_requests(count: int) -> list[ClipRequest]:

@@ -13,10 +13,18 @@ from vdmini_bench.assets import AssetError
 from vdmini_bench.clips import ClipReader, choose_reference, clip_reader
 from vdmini_bench.datasets.ucf101 import VideoFile, content_digest, read_split
 from vdmini_bench.datasets.video import READING_VERSION
-from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
+from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError, few
 from vdmini_bench.execution import LOG, perform_job
 from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.folder import Rates, check_videos, choose_videos, count_copies, list_videos
+from vdmini_bench.folder import (
+    Rates,
+    check_apart,
+    check_videos,
+    choose_videos,
+    copies_of,
+    count_copies,
+    list_videos,
+)
 from vdmini_bench.jobs import plan_scoring
 from vdmini_bench.leaderboard import add_rows
 from vdmini_bench.measurement import RESULTS_FILE, Row, Score, result_line, row_of, suite_cells
@@ -103,6 +111,13 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
     except AssetError as error:
         raise BenchError(str(error)) from error
     real, reference_digest, reference_name = _reference(request, store, len(chosen))
+    shared = copies_of([video.path for video in chosen], [video.path for video in real])
+    if shared:
+        warnings.append(
+            f"{len(shared)} of {len(chosen)} videos are on the real side too, byte by byte, which lowers distances:"
+            f" {few([path.name for path in shared])}"
+        )
+        say(f"warning: {warnings[-1]}")
     # What could not be had is looked for again once it is there.
     missing = _unavailable(protocol)
     digest = f"folder {request.rates} {_digest(chosen, store, request.videos)} without {','.join(missing)}"
@@ -132,6 +147,8 @@ def _chosen_videos(request: ScoreRequest) -> tuple[tuple[VideoFile, ...], list[s
     protocol = request.protocol
     if request.against is not None and request.against.resolve() == request.videos.resolve():
         raise SuiteError(f"{request.videos} would be scored against itself: give --against another folder")
+    if request.against is not None:
+        check_apart(request.videos, request.against)
     folder = list_videos(request.videos)
     chosen = choose_videos(folder, protocol)
     check_videos(chosen, protocol, request.rates)

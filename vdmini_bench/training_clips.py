@@ -50,10 +50,10 @@ class DatasetClips:
 
 @dataclass(frozen=True)
 class ConfiguredClips:
-    """The training clips that a configuration asks for: what gives them, how many, and a digest of all they are."""
+    """The training clips that a configuration asks for: what gives them, what each shows, and a digest of it all."""
 
     clips: Callable[[VideoModel, Path], ClipSource]
-    count: int
+    prompts: tuple[str, ...]
     digest: str
 
 
@@ -70,26 +70,30 @@ def configured_clips(configuration: DistillConfig, store: Store, remember: bool)
     source: CaptionedVideos | TarredVideos
     if isinstance(data, FolderData):
         root = Path(data.path)
-        source = read_captioned(root, None if data.captions is None else Path(data.captions), format)
+        source = read_captioned(
+            root, None if data.captions is None else Path(data.captions), format, data.skip_unreadable
+        )
         files = tuple(VideoFile("", video.name, video.path) for video in source.videos)
     else:
         root = Path(data.shards).parent
-        source = read_webdataset(data.shards, format)
+        source = read_webdataset(data.shards, format, data.skip_unreadable)
         shards = dict.fromkeys(video.shard for video in source.videos)
         files = tuple(VideoFile("", f"{place:05d} {shard.name}", shard) for place, shard in enumerate(shards))
     listed = [(video.name, video.caption) for video in source.videos]
     digest = key_of([data.kind, listed, digest_videos(files, store, root, "clips", remember)])
-    return ConfiguredClips(lambda model, folder: source, len(source.videos), digest)
+    return ConfiguredClips(lambda model, folder: source, tuple(video.caption for video in source.videos), digest)
 
 
-def sampling_of(teacher: str, clip: ClipSpec, sampling: SamplingSpec) -> tuple[list[ClipRequest], SampleSettings]:
+def sampling_of(
+    teacher: str, clip: ClipSpec, sampling: SamplingSpec, skip_unreadable: bool = False
+) -> tuple[list[ClipRequest], SampleSettings]:
     """What to sample, and how; raises SuiteError where the prompts or images cannot be read."""
     seeds = parse_seeds(str(sampling.seeds))
     if sampling.prompts is not None:
         requests = prompt_requests(Path(sampling.prompts), seeds)
     else:
         assert sampling.images is not None
-        requests = image_requests(Path(sampling.images), seeds)
+        requests = image_requests(Path(sampling.images), seeds, skip_unreadable)
     size = f"{clip.height}x{clip.width}"
     settings = choose_settings(teacher, sampling.steps, clip.frames, size, sampling.guidance)
     return requests, replace(
@@ -108,14 +112,14 @@ def preview_of(configuration: DistillConfig) -> Preview | None:
 
 
 def _generated(configuration: DistillConfig, data: GeneratedData) -> ConfiguredClips:
-    requests, settings = sampling_of(configuration.teacher, configuration.clip, data)
+    requests, settings = sampling_of(configuration.teacher, configuration.clip, data, data.skip_unreadable)
     drawn_from = [(each.name, each.seed, each.prompt, _image_sha256(each)) for each in requests]
     digest = key_of([data.kind, drawn_from, asdict(settings), data.batch_size])
 
     def clips(model: VideoModel, folder: Path) -> ClipSource:
         return generate_clips(model, requests, settings, folder, data.batch_size)
 
-    return ConfiguredClips(clips, len(requests), digest)
+    return ConfiguredClips(clips, tuple(each.prompt or "" for each in requests), digest)
 
 
 def _image_sha256(request: ClipRequest) -> str:

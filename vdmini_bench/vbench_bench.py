@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from vdmini_bench.clips import IncompleteError
+from vdmini_bench.datasets.picture import UnreadablePictureError, read_picture
+from vdmini_bench.datasets.video import UnreadableVideoError
 from vdmini_bench.jobs import GENERATED
 from vdmini_bench.vbench.prompts import VideoRequest
 from vdmini_bench.vbench_prepare import ChosenVideos
@@ -52,10 +55,27 @@ class VBenchBench(CommonBench):
         """The names of all videos, without suffix."""
         return [video.name for video in self.clips.videos]
 
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Those of all videos."""
+        return [video.prompt for video in self.clips.videos]
+
     def requests(self, places: Sequence[int]) -> list[ClipRequest]:
         """Prompts with their seeds, and the images that are animated."""
         sample = self.suite.profile.sample
         return clip_requests([self.clips.videos[place] for place in places], sample.height, sample.width)
+
+    def check_requests(self, places: Sequence[int]) -> None:
+        """Read every image, and keep none."""
+        images = dict.fromkeys(self.clips.videos[place].image for place in places)
+        problems = []
+        for image in filter(None, images):
+            try:
+                read_picture(image)
+            except UnreadablePictureError as problem:
+                problems.append(UnreadableVideoError(image, problem.reason))
+        if problems:
+            raise IncompleteError(problems)
 
     def videos_of(self, row: str) -> tuple[VideoRequest, ...]:
         """The videos that a row of the table has."""

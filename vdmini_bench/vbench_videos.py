@@ -13,6 +13,7 @@ from PIL import Image
 from vdmini.files import replacing
 from vdmini.sample import ClipRequest
 from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scene, parse_caption
+from vdmini_bench.datasets.picture import read_picture
 from vdmini_bench.datasets.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
 from vdmini_bench.preprocessing import resize_clip
 from vdmini_bench.requests import DRAWN_INDEX
@@ -103,7 +104,7 @@ def clip_requests(videos: Sequence[VideoRequest], height: int, width: int) -> li
     """The same as models take them; an image is read once for all its samples.
 
     Raises:
-        OSError: an image cannot be read.
+        UnreadablePictureError: an image cannot be read.
     """
     images: dict[Path, NDArray[np.uint8]] = {}
     requests = []
@@ -111,9 +112,7 @@ def clip_requests(videos: Sequence[VideoRequest], height: int, width: int) -> li
         image = None
         if video.image is not None:
             if video.image not in images:
-                with Image.open(video.image) as opened:
-                    pixels = np.asarray(opened.convert("RGB"))
-                images[video.image] = resize_clip(pixels[None], width, height)[0]
+                images[video.image] = resize_clip(read_picture(video.image)[None], width, height)[0]
             image = images[video.image]
         requests.append(ClipRequest(video.name, video.seed, image, video.prompt))
     return requests

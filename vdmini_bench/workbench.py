@@ -85,6 +85,11 @@ class CommonBench:
         """The names of the clips that every model is asked for."""
         raise NotImplementedError
 
+    @property
+    def prompts(self) -> Sequence[str]:
+        """The texts that every model is asked for, where it draws from texts."""
+        return ()
+
     def requests(self, places: Sequence[int]) -> list[ClipRequest]:
         """What a model is asked for, by places in `clip_names`; raises IncompleteError for unreadable conditions."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.text_files import read_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,10 +53,7 @@ class Document:
         Raises:
             SuiteError: it cannot be read, is no YAML or no mapping, or gives a key twice.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SuiteError(f"{path}: cannot be read ({error})") from error
+        text = read_text(path)
         try:
             node = yaml.compose(text, _Loader)
             if not isinstance(node, yaml.MappingNode):

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from diffusers import StableVideoDiffusionPipeline
 from numpy.typing import NDArray
+from tiny_transformers import TINY
+from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 SETTINGS = SampleSettings(steps=2, frames=3, height=32, width=64)
 
@@ -77,3 +80,33 @@ def test_batches_keep_every_request_in_order() -> None:
     assert [len(batch) for batch in cut] == [2, 2, 1]
     assert [each.seed for batch in cut for each in batch] == [0, 1, 2, 3, 4]
     assert [*batches([], 2)] == []
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_size_that_a_transformer_cannot_make_is_refused_with_one_that_it_can(name: str) -> None:
+    tiny = TINY[name]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
+    cat = [ClipRequest("a", 0, prompt="a cat")]
+    for height, width in ((tiny.height + 8, tiny.width), (tiny.height, tiny.width - 4), (0, tiny.width), (1, 1)):
+        wrong = dataclasses.replace(settings, height=height, width=width)
+        with pytest.raises(ValueError, match=rf"not {height}x{width} pixels: ask for \d+x\d+$") as caught:
+            sample_clips(pipeline, cat, wrong)
+        height, width = map(int, str(caught.value).rpartition(" ")[2].split("x"))
+        right = dataclasses.replace(settings, height=height, width=width)
+        assert sample_clips(pipeline, cat, right).shape == (1, 1, height, width, 3)
+
+
+def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    longest = ANIMATEDIFF["motion_max_seq_length"]
+    for pipeline, changes, said in (
+        (tiny_pipeline, {"frames": 1}, "2 frames or more, not 1"),
+        (tiny_pipeline, {"width": 36}, "not 32x36 pixels: ask for 32x32"),
+        (animatediff_pipeline(animatediff_unet()), {"frames": longest + 1}, f"{longest} frames at most"),
+        (animatediff_pipeline(animatediff_unet()), {"height": 20}, "not 20x64 pixels: ask for 16x64"),
+        (videocrafter_pipeline("ddim"), {"height": 33}, "not 33x64 pixels: ask for 32x64"),
+        (TINY["mochi"].build_pipeline(TINY["mochi"].build_denoiser()), {"frames": 1, "steps": 1}, "2 steps or more"),
+    ):
+        asked = [dataclasses.replace(request(0), prompt="a")]
+        with pytest.raises(ValueError, match=said):
+            sample_clips(pipeline, asked, dataclasses.replace(SETTINGS, **changes))

@@ -124,6 +124,7 @@ def test_bad_input_is_named_with_its_exit_code(videos: Path, kind: str) -> None:
     [
         (("--against", "{videos}"), 2, "would be scored against itself"),
         (("--against", "{videos}/none"), 2, "no such folder"),
+        (("--against", "{videos}/.."), 2, "move it out, or give a folder beside it"),
         (("--against", "{one}"), 2, "holds one video"),
         (("--profile", "smok"), 2, "did you mean 'smoke'?"),
         (("--suite", "{videos}/none.yaml"), 2, "cannot be read"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from vdmini.latents import UnreadableClipError
-from vdmini_bench.clips import resize_clip
+from vdmini_bench.clips import IncompleteError, resize_clip
 from vdmini_bench.datasets.captioned import CaptionedVideos, ClipFormat, read_captioned
 from vdmini_bench.datasets.synthetic import draw_clip, write_dataset
 from vdmini_bench.datasets.video import write_video
@@ -52,8 +52,10 @@ def write(path: Path, rows: Sequence[tuple[Any, Any]], columns: tuple[str, str] 
 
 
 def refusal(folder: Path, path: Path | None) -> str:
-    with pytest.raises(SuiteError) as caught:
+    with pytest.raises((SuiteError, IncompleteError)) as caught:
         read_captioned(folder, path, FORMAT)
+    if isinstance(caught.value, IncompleteError):
+        return "\n".join(map(str, caught.value.problems))
     return str(caught.value)
 
 
@@ -154,7 +156,10 @@ def test_any_size_is_cut_to_any_other_about_its_centre(height: int, width: int, 
         ('file,caption\na.mkv,"two\nlines"\nz.mkv,y\n', "c.csv:4: no video 'z.mkv'"),
         ("file,caption\na.mkv,x\nb.mkv,caf\u00e9\n".encode("latin-1"), "c.csv:3: not UTF-8"),
         (f"file,caption\n{'a' * 5000},x\n", "c.csv:2: "),
-        ("file,caption\na\0b,x\n", "c.csv:2: 'a\\x00b' is no file name"),
+        ("file,caption\na\0b,x\n", "c.csv:2: a null character"),
+        ("file;caption\r\na.mkv;x\r\n", "c.csv:1: semicolons between the fields"),
+        ("file\tcaption\na.mkv\tx\n", "c.csv:1: tabs between the fields"),
+        ("file,caption\na.mkv,x\n".encode("utf-16"), "c.csv: cannot be read (UTF-16, "),
     ],
 )
 def test_a_wrong_csv_says_where_and_what(folder: Path, tmp_path: Path, content: str | bytes, said: str) -> None:
@@ -166,7 +171,7 @@ def test_a_wrong_csv_says_where_and_what(folder: Path, tmp_path: Path, content: 
     [
         (b"a.mkv, a disc", "no JSON"),
         (b'["a.mkv", "x"]', "no object"),
-        (b'{"file": "a.mkv"}', "no column for the caption (the columns there: 'file')"),
+        (b'{"file": "a.mkv"}', "the caption is None"),
         (b'{"file": "a.mkv", "text": "x", "text": "y"}', "columns text and text all say the caption"),
         (b'{"file": "a.mkv", "caption": 3}', "the caption is 3"),
         (b'{"file": null, "caption": "x"}', "the file is None"),
@@ -226,8 +231,32 @@ def test_links_do_not_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> No
 def test_many_problems_are_shown_at_once(folder: Path, tmp_path: Path) -> None:
     rows = [(f"{number}.mkv", "x") for number in range(25)]
     said = refusal(folder, write(tmp_path / "c.csv", rows)).splitlines()
-    assert [line.partition(": no video")[0] for line in said[:-1]] == [f"{tmp_path}/c.csv:{n}" for n in range(2, 12)]
+    assert [line.partition(": no video")[0] for line in said] == [f"{tmp_path}/c.csv:{n}" for n in range(2, 27)]
+    rows = [(f"../{number}.mkv", "x") for number in range(25)]
+    said = refusal(folder, write(tmp_path / "c.csv", rows)).splitlines()
+    assert [line.partition(": '../")[0] for line in said[:-1]] == [f"{tmp_path}/c.csv:{n}" for n in range(2, 12)]
     assert said[-1] == "and 15 more"
+
+
+def test_rows_that_lack_something_are_left_out_where_that_is_asked_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty.mkv").touch()
+    rows = [("z.mkv", "gone"), ("a.mkv", "fine"), ("empty.mkv", "nothing in it"), ("b.mkv", " ")]
+    path = write(tmp_path / "c.csv", rows)
+    with pytest.raises(IncompleteError) as caught:
+        read_captioned(folder, path, FORMAT)
+    assert caught.value.exit_code == 3
+    assert [problem.path.name for problem in caught.value.problems] == ["c.csv:2", "c.csv:4", "c.csv:5"]
+    videos = read_captioned(folder, path, FORMAT, skip_unreadable=True)
+    assert [(video.name, video.caption) for video in videos.videos] == [("a.mkv", "fine")]
+    said = capsys.readouterr().err
+    assert said.startswith("warning: 3 of 4 clips are left out:")
+    assert all(f"c.csv:{line}: " in said for line in (2, 4, 5))
+    # What is wrong with the list itself is not skipped, nor are all of its rows.
+    for wrong in ([("a.mkv", "x"), ("../outside.mkv", "y")], [("a.mkv", "x"), ("a.mkv", "y")], [("z.mkv", "gone")]):
+        with pytest.raises((SuiteError, IncompleteError)):
+            read_captioned(folder, write(path, wrong), FORMAT, skip_unreadable=True)
 
 
 @pytest.fixture
@@ -287,7 +316,7 @@ def read_or_refuse(folder: Path, path: Path) -> None:
     said, videos = "", ()
     try:
         videos = read_captioned(folder, path, FORMAT).videos
-    except SuiteError as error:
+    except (SuiteError, IncompleteError) as error:
         said = str(error)
     assert bool(videos) != (str(path) in said)
     assert all(video.caption and video.path.is_relative_to(folder.resolve()) for video in videos)

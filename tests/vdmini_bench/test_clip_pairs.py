@@ -166,6 +166,27 @@ def test_clips_pair_by_name_whatever_their_suffix(teacher: Path, tmp_path: Path)
         pair_videos(student, student)
 
 
+def test_copies_on_both_sides_are_counted_and_nested_folders_are_refused(
+    teacher: Path, footage: list[NDArray[np.uint8]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = write_clips(tmp_path / "student", [corrupt(each, "noise", 8, 10, 0) for each in footage])
+    compare_clips(teacher, student, None)
+    assert "copies" not in capsys.readouterr().err
+    (student / "00002.mkv").write_bytes((teacher / "00002.mkv").read_bytes())
+    compare_clips(teacher, student, None)
+    assert f"warning: 1 of {COUNT} pairs are copies of one file, byte by byte: 00002.mkv" in capsys.readouterr().err
+    # A folder beside itself is the floor of every distance.
+    floor = compare_clips(teacher, teacher, None)
+    assert {row.measure: row.value for row in floor.rows if row.unrelated is not None} == pytest.approx(
+        {"spectrum": 0, "flow_field": 0, "flow_magnitude": 0}
+    )
+    assert f"{COUNT} of {COUNT} pairs are copies" in capsys.readouterr().err
+    below = write_clips(student / "below", footage)
+    for sides in ((below, student), (student, below)):
+        with pytest.raises(SuiteError, match="is inside"):
+            compare_clips(*sides, None)
+
+
 def test_unlike_and_unreadable_clips_are_named(teacher: Path, tmp_path: Path) -> None:
     network = ColourHistogram()
     shorter = write_clips(tmp_path / "shorter", [np.zeros((9, 32, 32, 3), np.uint8)] * COUNT)

@@ -141,7 +141,7 @@ def test_thresholds(tmp_path: Path, text: str) -> None:
         load_thresholds(path)
         return
     # Every refusal says where.
-    with pytest.raises(SuiteError, match=r"thresholds\.yaml:(\d+:\d+:)? "):
+    with pytest.raises(SuiteError, match=r"thresholds\.yaml:(\d+:(\d+:)?)? "):
         load_thresholds(path)
 
 

@@ -50,6 +50,51 @@ def test_adding_again_changes_no_byte(board: Path) -> None:
     assert before.startswith(",".join(COLUMNS).encode() + b"\n")
 
 
+ROW = replace(EMPTY, model="mine", value="100", se="5", status="ok", commit="1234e5", dirty="true", note="a, b")
+
+
+def test_what_a_spreadsheet_saves_is_the_same_measurement(board: Path) -> None:
+    add_rows(board, [ROW])
+    text = board.read_text()
+    board.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_leaderboard(board) == [ROW]
+    saved = text.replace(",true,", ",TRUE,").replace("1234e5", "1.23E+08")
+    assert saved.count("1.23E+08,TRUE") == 1
+    board.write_text(text + saved.partition("\n")[2])
+    assert read_leaderboard(board) == [ROW]
+    # A second machine's, or a second run's, is another one.
+    add_rows(board, [replace(ROW, machine_id="other"), replace(ROW, run_id="r2"), replace(ROW, value="101")])
+    assert len(read_leaderboard(board)) == 4
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "1e308", "", '"100,0"', "many", "1 000"])
+@pytest.mark.parametrize("column", ["value", "se"])
+def test_a_number_that_was_not_measured_is_placed(board: Path, column: str, cell: str) -> None:
+    add_rows(board, [ROW, replace(EMPTY, model="other", status="incomplete")])
+    number = "100" if column == "value" else "5"
+    board.write_text(board.read_text().replace(f",{number},", f",{cell},", 1))
+    if (column, cell) == ("se", ""):
+        assert {*read_leaderboard(board)} == {replace(ROW, se=""), replace(EMPTY, model="other", status="incomplete")}
+        return
+    with pytest.raises(BenchError, match=r"leaderboard\.csv:\d: .* is no number that was measured"):
+        read_leaderboard(board)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (",".join(COLUMNS).replace(",", ";").encode(), ":1: semicolons between the fields"),
+        (",".join(COLUMNS).encode("utf-16"), r": cannot be read \(UTF-16"),
+        (b"", ":1: not a leaderboard of this version"),
+    ],
+)
+def test_other_forms_of_a_spreadsheet_are_refused(board: Path, content: bytes, said: str) -> None:
+    board.parent.mkdir()
+    board.write_bytes(content)
+    with pytest.raises(BenchError, match=said):
+        read_leaderboard(board)
+
+
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
 def test_formulas_are_neutralised(board: Path, cell: str) -> None:
     add_rows(board, [replace(EMPTY, note=cell)])

@@ -89,7 +89,7 @@ def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
     [
         (("inspect", "no/such/folder"), "no/such/folder"),
         (("inspect", "svd", "--plan", "vdmin"), "did you mean 'vdmini'"),
-        (("inspect", "svd", "--plan", "absent.json"), "cannot read the plan"),
+        (("inspect", "svd", "--plan", "absent.json"), "absent.json: cannot be read"),
         (("prune", "svd", "-o", "out"), "names a published model, not weights"),
         (("sample", "embedded/svd", "--seeds", "3-1", "-o", "out", "--images", "."), "a range must not run backwards"),
         (("sample", "embedded/svd", "--prompts", "p", "--images", ".", "-o", "out"), "give one of them"),

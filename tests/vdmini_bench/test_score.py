@@ -97,6 +97,27 @@ def test_real_videos_of_your_own_can_be_scored_against(videos: Path, tmp_path: P
     assert itself["fvd"]["se"] == ""
 
 
+def test_videos_on_both_sides_are_counted_and_named_and_nested_folders_are_refused(
+    videos: Path, tmp_path: Path
+) -> None:
+    against = fill(tmp_path / "real", 8, start=50)
+    assert json.loads(score(videos, "--against", against, "--json").stdout)["warnings"] == []
+    # One of equal bytes under another name, and one of equal size and other bytes.
+    shutil.copy(videos / "02.mkv", against / "53.mkv")
+    content = (videos / "04.mkv").read_bytes()
+    (against / "54.mkv").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    found = score(videos, "--against", against, "--json")
+    (warning,) = json.loads(found.stdout)["warnings"]
+    assert warning.startswith("1 of 6 videos are on the real side too")
+    assert warning.endswith(": 02.mkv")
+    assert f"warning: {warning}" in found.stderr
+    below = fill(against / "generated", 6)
+    for sides in ((below, against), (against, below)):
+        refused = score(sides[0], "--against", sides[1])
+        assert refused.exit_code == 2, refused.output
+        assert f"{below} is inside {against}" in refused.stderr
+
+
 def test_two_folders_compare_only_under_one_protocol_and_reference(videos: Path, tmp_path: Path) -> None:
     other = fill(tmp_path / "other", start=20)
     results = ("--results", tmp_path / "results")

@@ -82,13 +82,42 @@ def test_lists_are_read_as_ucf101_writes_them(tmp_path: Path) -> None:
         "A/",
         "A/.",
         "A/..",
-        "A/\0",
     ],
 )
 def test_a_malformed_entry_is_placed(tmp_path: Path, line: str) -> None:
     write_lists(tmp_path, f"A/v_A_g09_c01.avi 1\n{line} 2\n")
     with pytest.raises(SuiteError, match=r"trainlist01\.txt:2: expected Class/v_Class"):
         read_split(tmp_path, "01")
+
+
+@pytest.mark.parametrize(
+    ("list_line", "on_disk"),
+    [
+        ("HandstandPushups/v_HandStandPushups_g01_c01.avi", "HandstandPushups/v_HandstandPushups_g01_c01.avi"),
+        ("HandstandPushups/v_HandStandPushups_g01_c01.avi", "HandStandPushups/v_HandStandPushups_g01_c01.avi"),
+        ("HandstandPushups\\v_HandStandPushups_g01_c01.avi", "HandstandPushups/v_HandStandPushups_g01_c01.avi"),
+        ("A/v_A_g01_c01.avi", "A/v_A_g01_c01.AVI"),
+        ("A\\v_A_g01_c01.avi", "a/V_a_G01_c01.avi"),
+    ],
+)
+@pytest.mark.parametrize(("mark", "end"), [("", "\n"), ("\ufeff", "\r\n")])
+def test_copies_of_the_data_set_that_are_spelt_otherwise_are_read(
+    tmp_path: Path, list_line: str, on_disk: str, mark: str, end: str
+) -> None:
+    path = tmp_path / "UCF-101" / on_disk
+    path.parent.mkdir(parents=True)
+    path.touch()
+    write_lists(tmp_path, f"{mark}{list_line} 1{end}B/v_B_g02_c01.avi 2{end}")
+    first, second = sorted(read_split(tmp_path, "01").train, key=lambda item: item.path != path)
+    # Known by the name that the list has, whatever the disk calls it: the choice of clips is the same.
+    assert (first.relative, first.path) == (list_line.replace("\\", "/"), path)
+    assert first.label == list_line.replace("\\", "/").partition("/")[0]
+    assert second.path == tmp_path / "UCF-101" / "B" / "v_B_g02_c01.avi"
+    # Where both are there, each entry means its own.
+    exact = tmp_path / "UCF-101" / first.relative
+    exact.parent.mkdir(exist_ok=True)
+    exact.touch()
+    assert exact in [item.path for item in read_split(tmp_path, "01").train]
 
 
 @given(st.text(max_size=20))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vdmini.latents import UnreadableClipError
+from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.captioned import ClipFormat
 from vdmini_bench.datasets.synthetic import draw_clip
 from vdmini_bench.datasets.video import write_video
@@ -54,8 +55,10 @@ def pack(path: Path, members: Mapping[str, bytes], kind: int = tarfile.PAX_FORMA
 
 
 def refusal(pattern: object) -> str:
-    with pytest.raises(SuiteError) as caught:
+    with pytest.raises((SuiteError, IncompleteError)) as caught:
         read_webdataset(str(pattern), FORMAT)
+    if isinstance(caught.value, IncompleteError):
+        return "\n".join(map(str, caught.value.problems))
     return str(caught.value)
 
 
@@ -134,8 +137,8 @@ def test_wrong_patterns_are_refused(tmp_path: Path, encoded: dict[str, bytes], m
         ({"a.mp4": b"", "a.txt": b"x", "a.mp4 again": b""}, "comes twice with .mp4"),
         ({"a.mp4": b"", "a.txt": b"x", "a.TXT": b"y"}, "comes twice with .txt"),
         ({"a.mp4": b"", "a.txt": b" \n"}, "its caption is ' \\n': write a text"),
-        ({"a.mp4": b"", "a.txt": b"caf\xe9"}, "its .txt is not UTF-8"),
-        ({"a.mp4": b"", "a.json": b'{"caption": "caf\xe9"}'}, "its .json is not UTF-8"),
+        ({"a.mp4": b"", "a.txt": b"caf\xe9"}, "its .txt:1: not UTF-8"),
+        ({"a.mp4": b"", "a.json": b'{"caption": "caf\xe9"}'}, "its .json:1: not UTF-8"),
         ({"a.mp4": b"", "a.json": b'{"caption": null}'}, "its caption is None"),
         ({"a.mp4": b"", "a.json": b'{"text": "x"}'}, "its .json is no object with `caption`"),
         ({"a.mp4": b"", "a.json": b'["caption"]'}, "its .json is no object with `caption`"),
@@ -157,7 +160,26 @@ def test_wrong_samples_of_every_shard_are_shown(tmp_path: Path, encoded: dict[st
     lines = refusal(tmp_path / "{0..1}.tar").splitlines()
     assert lines[0].startswith(f"{tmp_path}/0.tar: sample '0'")
     assert lines[6].startswith(f"{tmp_path}/1.tar: sample '0'")
-    assert lines[10:] == ["and 2 more"]
+    assert len(lines) == 12
+
+
+def test_samples_that_lack_something_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, encoded: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = {"a.txt": b"its download failed", "b.mp4": encoded["mp4"], "c.mp4": b"", "c.txt": b"zero bytes"}
+    path = pack(tmp_path / "s.tar", {**sample(encoded, "fine"), **lacking, "d.mkv": encoded["mkv"], "d.txt": b"d"})
+    with pytest.raises(IncompleteError) as caught:
+        read_webdataset(str(path), FORMAT)
+    assert caught.value.exit_code == 3
+    assert [str(problem).partition("sample ")[2][:3] for problem in caught.value.problems] == ["'a'", "'b'", "'c'"]
+    videos = read_webdataset(str(path), FORMAT, skip_unreadable=True)
+    assert list(videos.names) == ["s.tar/fine", "s.tar/d"]
+    assert (videos.clip(1).frames == draw_clip("Rise", 1, 0).frames).all()
+    said = capsys.readouterr().err
+    assert said.startswith("warning: 3 of 5 clips are left out:")
+    assert all(f"sample '{key}'" in said for key in "abc")
+    with pytest.raises(IncompleteError):
+        read_webdataset(str(pack(tmp_path / "none.tar", lacking)), FORMAT, skip_unreadable=True)
 
 
 def test_special_files_and_empty_shards_are_refused(tmp_path: Path, encoded: dict[str, bytes]) -> None:
@@ -209,7 +231,7 @@ def test_any_damage_is_refused_or_harmless(shard: Path, place: float, value: int
     names, said = [], ""
     try:
         names = list(read_webdataset(str(damaged), FORMAT).names)
-    except SuiteError as error:
+    except (SuiteError, IncompleteError) as error:
         said = str(error)
     assert len(names) == 3 or str(damaged) in said
 
@@ -222,7 +244,7 @@ def test_joined_shards_are_not_read_in_part(shard: Path, tmp_path: Path) -> None
 
 def test_unreadable_videos_are_named(tmp_path: Path, encoded: dict[str, bytes]) -> None:
     session = b"v=0\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
-    videos = {"cut": encoded["avi"][:5000], "empty": b"", "session": session, "fine": encoded["avi"]}
+    videos = {"cut": encoded["avi"][:5000], "empty": b"\0", "session": session, "fine": encoded["avi"]}
     members = {f"{key}.avi": content for key, content in videos.items()} | {f"{key}.txt": b"x" for key in videos}
     path = pack(tmp_path / "s.tar", members)
     clips = read_webdataset(str(path), FORMAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import ModelLoadError, unet
 from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.sample import ClipRequest, SampleSettings, require_sides
 from vdmini.tasks import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
@@ -306,8 +307,13 @@ def _last(setting: Any) -> Any:
 def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]."""
+    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
     run: Any = pipeline
+    # The pipeline asks for 8, whatever its VAE.
+    require_sides(settings, math.lcm(8, run.vae_scale_factor))
+    longest = run.unet.config.motion_max_seq_length
+    if settings.frames > longest:
+        raise ValueError(f"this model makes {longest} frames at most, not {settings.frames}: ask for {longest}")
     guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
     return np.asarray(
         run(

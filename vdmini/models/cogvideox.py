@@ -128,5 +128,7 @@ def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
     """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` above 1 runs the denoiser twice."""
+    run: Any = pipeline
+    multiple = run.vae_scale_factor_spatial * run.transformer.config.patch_size
     # The VAE makes four frames of a latent, but decodes latents in pairs: of an even number it makes others than asked.
-    return sample_prompts(pipeline, requests, settings, frame_stride=8)
+    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=8)

@@ -103,5 +103,7 @@ def sample(
 
     The denoiser is told `frames_per_second`; the pipeline's own default is 25.
     """
+    run: Any = pipeline
+    multiple = run.vae_spatial_compression_ratio * run.transformer.config.patch_size
     rate = {"frame_rate": settings.frames_per_second}
-    return sample_prompts(pipeline, requests, settings, frame_stride=8, options=rate)
+    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=8, options=rate)

@@ -93,4 +93,9 @@ def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
     """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` above 1 runs the denoiser twice."""
-    return sample_prompts(pipeline, requests, settings, frame_stride=6)
+    run: Any = pipeline
+    if settings.steps < 2:
+        # Half of its schedule is linear, which one step does not divide into.
+        raise ValueError(f"this model takes 2 steps or more, not {settings.steps}: ask for more")
+    multiple = run.vae_spatial_scale_factor * run.transformer.config.patch_size
+    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vdmini.blocks import ModelInput, Unit, prunable_names
 from vdmini.models import unet
 from vdmini.models.svd_checkpoint import load_unet
 from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.sample import ClipRequest, SampleSettings, require_sides
 from vdmini.tasks import Task
 from vdmini.tasks.edm import EdmTask
 
@@ -306,8 +307,13 @@ def encoder_features(
 def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
-    """Animate each request's image: B T H W C float32 RGB in [0, 1]."""
+    """Animate each request's image: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
     run: Any = pipeline
+    # The pipeline asks for 8, whatever its VAE.
+    require_sides(settings, math.lcm(8, run.vae_scale_factor))
+    if settings.frames < 2:
+        # Its guidance grows from the first frame to the last.
+        raise ValueError(f"this model makes 2 frames or more, not {settings.frames}: ask for more")
     return np.asarray(
         run(
             image=[request.picture() for request in requests],

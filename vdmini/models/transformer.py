@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vdmini.blocks import Unit
 from vdmini.models import ModelLoadError
 from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.sample import ClipRequest, SampleSettings, require_sides
 
 PAIRS_PER_STACK = 4
 
@@ -235,14 +235,16 @@ def sample_prompts(
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     *,
+    multiple: int,
     frame_stride: int,
     options: Mapping[str, object] | None = None,
 ) -> NDArray[np.float32]:
     """Draw each request's prompt: B T H W C float32 RGB in [0, 1].
 
-    The VAE makes 1 + k * `frame_stride` frames; `options` are more arguments of this family's pipeline. Raises
-    ValueError for another number of frames.
+    VAE and patches make sides that divide by `multiple` and 1 + k * `frame_stride` frames; `options` are more arguments
+    of this family's pipeline. Raises ValueError for another size or number of frames.
     """
+    require_sides(settings, multiple)
     if settings.frames % frame_stride != 1:
         nearest = max(0, round((settings.frames - 1) / frame_stride)) * frame_stride + 1
         raise ValueError(

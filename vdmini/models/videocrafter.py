@@ -24,7 +24,7 @@ from vdmini.models.videocrafter_unet import (
 from vdmini.models.videocrafter_unet import (
     VideoCrafterUNet as VideoCrafterUNet,
 )
-from vdmini.sample import ClipRequest, SampleSettings
+from vdmini.sample import ClipRequest, SampleSettings, require_sides
 from vdmini.tasks import Task
 from vdmini.tasks.consistency import ConsistencyTask
 from vdmini.tasks.epsilon import EpsilonTask
@@ -210,8 +210,9 @@ def encoder_features(
 def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]."""
+    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
     run: Any = pipeline
+    require_sides(settings, 2 ** (len(run.vae.config.block_out_channels) - 1))
     return np.asarray(
         run(
             prompt=[request.text() for request in requests],

@@ -101,4 +101,6 @@ def sample(
     pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
 ) -> NDArray[np.float32]:
     """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` above 1 runs the denoiser twice."""
-    return sample_prompts(pipeline, requests, settings, frame_stride=4)
+    run: Any = pipeline
+    multiple = run.vae_scale_factor_spatial * max(run.transformer.config.patch_size[1:])
+    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=4)

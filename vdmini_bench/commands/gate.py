@@ -76,7 +76,7 @@ def gate(
         code = exit_code(verdicts) if verdicts else ExitCode.INCOMPLETE
         status, headline = STATUS[code], HEADLINES[code] if verdicts else NOTHING_GATED
     else:
-        what = f"holds nothing of suite {rows[0].suite}" if known else "is not there"
+        what = f"holds nothing of suite {rows[0].suite}" if baseline.exists() else "is not there"
         code = ExitCode.USAGE if require_baseline else ExitCode.OK
         status = NO_BASELINE
         headline = f"no baseline yet: {baseline} {what}, so nothing was gated; take this run with --update"

@@ -84,11 +84,14 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
     from vdmini_bench.generation import load_for_use, sample_into
     from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.requests import warn_of_cut_prompts
 
     quiet_libraries()
     check_can_write(output)
     requests, settings = conditions.requests(model), conditions.settings(model)
-    sample_into(load_for_use(model), requests, settings, output, conditions.batch_size)
+    loaded = load_for_use(model)
+    warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
+    sample_into(loaded, requests, settings, output, conditions.batch_size)
     click.echo(f"{len(requests)} clips in {output}")
 
 
@@ -189,10 +192,13 @@ def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Co
 def _study(model: str, conditions: Conditions) -> Study:
     from vdmini_bench.generation import load_for_use, source_sha256
     from vdmini_bench.importance import Study
+    from vdmini_bench.requests import warn_of_cut_prompts
 
     # Conditions first: what is wrong with them is said before gigabytes are read.
     requests, settings = conditions.requests(model), conditions.settings(model)
-    return Study(load_for_use(model), requests, settings, conditions.batch_size, source_sha256(model))
+    loaded = load_for_use(model)
+    warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
+    return Study(loaded, requests, settings, conditions.batch_size, source_sha256(model))
 
 
 COMMANDS = (inspect, prune, sample, importance, plan, score_plans)

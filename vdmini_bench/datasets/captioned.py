@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +12,14 @@ from numpy.typing import NDArray
 
 from vdmini.conditioning import TrainingClip
 from vdmini.latents import UnreadableClipError
-from vdmini_bench.clips import resize_clip
+from vdmini_bench.clips import IncompleteError, resize_clip
 from vdmini_bench.datasets.video import UnreadableVideoError, read_frames
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.progress import say
+from vdmini_bench.text_files import read_csv, read_text
 
-CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.parquet")
+# The last three are those of Hugging Face's video folders.
+CAPTION_FILES = tuple(f"{stem}.{suffix}" for stem in ("captions", "metadata") for suffix in ("csv", "jsonl", "parquet"))
 FILE_COLUMNS = ("file", "video", "path", "file_name")
 CAPTION_COLUMNS = ("caption", "text", "prompt")
 SHOWN_PROBLEMS = 10
@@ -79,15 +80,19 @@ class CaptionedVideos:
         return TrainingClip(video.name, self.format.fit(frames), video.caption, seed=index)
 
 
-def read_captioned(folder: Path, captions: Path | None, format: ClipFormat) -> CaptionedVideos:
+def read_captioned(
+    folder: Path, captions: Path | None, format: ClipFormat, skip_unreadable: bool = False
+) -> CaptionedVideos:
     """The videos that a .csv, .jsonl or .parquet file lists, or the folder's only captions file for None.
 
     Its columns are `file` (or `video`, `path`, `file_name`), relative to the folder, and `caption` (or `text`,
-    `prompt`); others are left alone. The videos are opened later.
+    `prompt`); others are left alone. The videos are opened later. With `skip_unreadable` rows without a caption or
+    whose video is missing or empty are left out, and named on stderr.
 
     Raises:
-        SuiteError: the file cannot be read, or rows of it (with file:line) are malformed, name a video that is missing,
-            outside the folder or listed before, or have no caption.
+        SuiteError: the file cannot be read, or rows of it (with file:line) are malformed, name a video that is outside
+            the folder or listed before.
+        IncompleteError: rows lack a caption or their video.
     """
     if not folder.is_dir():
         raise SuiteError(f"{folder}: no such folder: give the one that the videos are in")
@@ -103,6 +108,7 @@ def read_captioned(folder: Path, captions: Path | None, format: ClipFormat) -> C
     videos: dict[Path, CaptionedVideo] = {}
     lines: dict[Path, str] = {}
     problems = []
+    lacking: list[UnreadableVideoError] = []
     root = folder.resolve()
     for row in rows:
         try:
@@ -114,15 +120,30 @@ def read_captioned(folder: Path, captions: Path | None, format: ClipFormat) -> C
             videos[video.path], lines[video.path] = video, row.place
         except SuiteError as problem:
             problems.append(str(problem))
+        except UnreadableVideoError as problem:
+            lacking.append(problem)
     refuse(problems)
+    leave_out(lacking, len(videos), skip_unreadable)
     return CaptionedVideos(tuple(videos.values()), format)
+
+
+def leave_out(lacking: Sequence[UnreadableVideoError], left: int, skip_unreadable: bool) -> None:
+    """Name on stderr what is left out, where that was asked for and others are `left`; else raise IncompleteError."""
+    if lacking and not (skip_unreadable and left):
+        raise IncompleteError(lacking)
+    if lacking:
+        say(f"warning: {len(lacking)} of {len(lacking) + left} clips are left out:\n{_listing([*map(str, lacking)])}")
 
 
 def refuse(problems: Sequence[str]) -> None:
     """Raise SuiteError with the first of the problems and the number of the others, when there are any."""
     if problems:
-        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
-        raise SuiteError("\n".join([*problems[:SHOWN_PROBLEMS], *more]))
+        raise SuiteError(_listing(problems))
+
+
+def _listing(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+    return "\n".join([*problems[:SHOWN_PROBLEMS], *more])
 
 
 @dataclass(frozen=True)
@@ -143,8 +164,10 @@ def _only_captions(folder: Path) -> Path:
 
 def _video_of(row: _Row, folder: Path, root: Path) -> CaptionedVideo:
     for column, value in (("file", row.file), ("caption", row.caption)):
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise UnreadableVideoError(Path(row.place), f"the {column} is {value!r}: write a text")
         # A lone half of a surrogate pair, which JSON can spell, is no text: no tokenizer takes it.
-        if not isinstance(value, str) or not value.strip() or any("\ud800" <= sign <= "\udfff" for sign in value):
+        if not isinstance(value, str) or any("\ud800" <= sign <= "\udfff" for sign in value):
             raise SuiteError(f"{row.place}: the {column} is {value!r}: write a text")
     file, caption = str(row.file).strip(), str(row.caption).strip()
     try:
@@ -156,40 +179,28 @@ def _video_of(row: _Row, folder: Path, root: Path) -> CaptionedVideo:
     if not path.is_relative_to(root):
         raise SuiteError(f"{row.place}: {file!r} is outside {folder}: move it there")
     if not there:
-        raise SuiteError(f"{row.place}: no video {file!r} in {folder}: correct the name, or remove the row")
+        reason = f"no video {file!r} in {folder}: correct the name, or remove the row"
+        raise UnreadableVideoError(Path(row.place), reason)
+    if not path.stat().st_size:
+        raise UnreadableVideoError(Path(row.place), f"the video {file!r} is empty: replace it, or remove the row")
     return CaptionedVideo(path.relative_to(root).as_posix(), path, caption)
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
-    records = _csv_records(path)
-    header_place, header = next(records, (f"{path}:1", []))
+    (header_line, header), *records = read_csv(path) or [(1, [])]
     columns = [name.strip() for name in header]
-    file, caption = (columns.index(name) for name in _columns(header_place, columns))
-    for place, fields in records:
+    file, caption = (columns.index(name) for name in _columns(f"{path}:{header_line}", columns))
+    for line, fields in records:
         if len(fields) != len(columns):
             raise SuiteError(
-                f"{place}: {len(fields)} fields where the header has {len(columns)}: quote fields with commas in them"
+                f"{path}:{line}: {len(fields)} fields where the header has {len(columns)}: quote fields with commas in"
+                " them"
             )
-        yield _Row(place, fields[file], fields[caption])
-
-
-def _csv_records(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The records that are not blank, each with the line it starts on."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    while True:
-        place = f"{path}:{reader.line_num + 1}"
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise SuiteError(f"{place}: {error}: quote fields with commas or quotes in them") from error
-        if any(field.strip() for field in fields):
-            yield place, fields
+        yield _Row(f"{path}:{line}", fields[file], fields[caption])
 
 
 def _read_jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
@@ -200,8 +211,10 @@ def _read_jsonl(path: Path) -> Iterator[_Row]:
         if not isinstance(pairs, _Pairs):
             raise SuiteError(f'{place}: no object: write {{"file": ..., "caption": ...}}')
         values = dict(pairs)
-        file, caption = _columns(place, [name for name, _ in pairs])
-        yield _Row(place, values[file], values[caption])
+        names = [name for name, _ in pairs]
+        # Of a single line, unlike a header, no caption says nothing of the others.
+        file, caption = _columns(place, names if {*names} & {*CAPTION_COLUMNS} else [*names, CAPTION_COLUMNS[0]])
+        yield _Row(place, values[file], values.get(caption))
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -245,13 +258,3 @@ def _columns(place: str, columns: Sequence[str]) -> tuple[str, str]:
             raise SuiteError(f"{place}: {problem} (the columns there: {there}): have one of {', '.join(aliases)}")
         found += present
     return found[0], found[1]
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        # Spreadsheets put a mark before the first column's name.
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise SuiteError(f"{path}:{line}: not UTF-8 ({error.reason}): save the file as UTF-8") from error

@@ -14,6 +14,7 @@ import numpy as np
 from vdmini_bench.assets import sha256_of
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.store import write_atomically
+from vdmini_bench.text_files import read_text
 
 VIDEO_FOLDER = "UCF-101"
 LIST_FOLDER = "ucfTrainTestlist"
@@ -100,16 +101,27 @@ def _read_list(root: Path, name: str) -> tuple[VideoFile, ...]:
     path = root / LIST_FOLDER / name
     if not path.is_file():
         raise SuiteError(f"{path}: no such split list; unpack UCF101TrainTestSplits-RecognitionTask.zip beside UCF-101")
-    videos = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    videos, there = [], _files_by_name(root / VIDEO_FOLDER)
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        relative = line.split()[0]
+        # Lists that were made on Windows have its separator.
+        relative = line.split()[0].replace("\\", "/")
         label = relative.partition("/")[0]
         if not ENTRY.fullmatch(relative) or label in (".", ".."):
             raise SuiteError(f"{path}:{number}: expected Class/v_Class_gNN_cMM.avi, found {line!r}")
-        videos.append(VideoFile(label, relative, root / VIDEO_FOLDER / relative))
+        file = there.get(relative) or there.get(relative.casefold()) or root / VIDEO_FOLDER / relative
+        videos.append(VideoFile(label, relative, file))
     if not videos:
         raise SuiteError(f"{path}:1: the list is empty")
     # A line given twice is one clip.
     return tuple(sorted(set(videos), key=lambda video: video.relative))
+
+
+def _files_by_name(folder: Path) -> dict[str, Path]:
+    """The files of the class folders, as lists name them, and by the same names in small letters.
+
+    Copies of the data set differ in capitals: HandStandPushups or HandstandPushups, .avi or .AVI.
+    """
+    exact = {path.relative_to(folder).as_posix(): path for path in sorted(folder.glob("*/*"))}
+    return {name.casefold(): path for name, path in exact.items()} | exact

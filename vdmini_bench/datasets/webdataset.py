@@ -14,9 +14,10 @@ from pathlib import Path
 
 from vdmini.conditioning import TrainingClip
 from vdmini.latents import UnreadableClipError
-from vdmini_bench.datasets.captioned import ClipFormat, refuse
+from vdmini_bench.datasets.captioned import ClipFormat, leave_out
 from vdmini_bench.datasets.video import UnreadableVideoError, read_frames
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.text_files import decode_text
 
 VIDEO_SUFFIXES = ("mp4", "avi", "mkv", "webm")
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -64,16 +65,17 @@ class TarredVideos:
         return TrainingClip(video.name, self.format.fit(frames), video.caption, seed=index)
 
 
-def read_webdataset(pattern: str, format: ClipFormat) -> TarredVideos:
+def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = False) -> TarredVideos:
     """The samples of the shards that a path, a glob or a range such as `train-{000000..000012}.tar` names, in order.
 
     A sample is the members of a shard that share a name up to its first dot: one video (.mp4, .avi, .mkv, .webm) with
     a caption, the .txt or else `caption` in the .json. A clip is named by its shard, relative to the folder that all
-    shards are in, and its sample. Only the headers and captions are read here, once.
+    shards are in, and its sample. Only the headers and captions are read here, once. With `skip_unreadable` samples
+    that lack a video or caption, or have one twice, are left out, and named on stderr.
 
     Raises:
-        SuiteError: no shard, or one that is missing, compressed, truncated or no tar; or samples (named with their
-            shard) that lack a video or caption, or have one twice.
+        SuiteError: no shard, or one that is missing, compressed, truncated or no tar.
+        IncompleteError: there are such samples, each named with its shard.
     """
     shards = _shards(pattern)
     parent = Path(os.path.commonpath([shard.parent for shard in shards]))
@@ -85,8 +87,8 @@ def read_webdataset(pattern: str, format: ClipFormat) -> TarredVideos:
                 name = f"{shard.relative_to(parent).as_posix()}/{key}"
                 videos.append(_video_of(name, shard, members))
             except SuiteError as problem:
-                problems.append(f"{shard}: sample {key!r}: {problem}")
-    refuse(problems)
+                problems.append(UnreadableVideoError(shard, f"sample {key!r}: {problem}"))
+    leave_out(problems, len(videos), skip_unreadable)
     if not videos:
         raise SuiteError(f"{pattern}: the shards hold no samples: give shards with key.mp4 and key.txt in them")
     return TarredVideos(tuple(videos), format)
@@ -182,7 +184,10 @@ def _video_of(name: str, shard: Path, members: Sequence[tuple[str, _Member]]) ->
     if len(videos) != 1:
         there = ", ".join(f".{suffix}" for suffix in suffixes)
         raise SuiteError(f"{len(videos)} videos (it has {there}): pack one of .{', .'.join(VIDEO_SUFFIXES)}")
-    return TarredVideo(name, shard, videos[0].name, videos[0].offset, videos[0].size, _caption_of(dict(members)))
+    caption = _caption_of(dict(members))
+    if not videos[0].size:
+        raise SuiteError("its video is empty: fetch it again")
+    return TarredVideo(name, shard, videos[0].name, videos[0].offset, videos[0].size, caption)
 
 
 def _caption_of(members: dict[str, _Member]) -> str:
@@ -192,10 +197,9 @@ def _caption_of(members: dict[str, _Member]) -> str:
     content = members[suffix].content
     if len(content) > MOST_TEXT_BYTES:
         raise SuiteError(f"its .{suffix} has {members[suffix].size} bytes: a caption has {MOST_TEXT_BYTES} at most")
+    text = decode_text(content, f"its .{suffix}")
     try:
-        caption = content.decode("utf-8") if suffix == "txt" else json.loads(content)["caption"]
-    except UnicodeDecodeError as error:
-        raise SuiteError(f"its .{suffix} is not UTF-8 ({error.reason}): pack it again as UTF-8") from error
+        caption = text if suffix == "txt" else json.loads(text)["caption"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise SuiteError("its .json is no object with `caption`: add it, or pack a .txt") from error
     if not isinstance(caption, str) or not caption.strip():

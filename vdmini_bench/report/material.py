@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from vdmini_bench.measurement import Row
 from vdmini_bench.records import RUN_FILE, Record, read_run
 from vdmini_bench.report.charts import BlockLoss
 from vdmini_bench.report.examples import Examples, read_examples
+from vdmini_bench.text_files import read_text
 
 LOSSES = "losses.csv"
 STUDY, STUDY_TABLE = "importance.json", "importance.csv"
@@ -96,12 +98,11 @@ def read_losses(path: Path) -> Losses | None:
         BenchError: it is not such a file.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
+        header, *lines = csv.reader(io.StringIO(read_text(path), newline=""))
         numbers = [[float(cell) for cell in line] for line in lines]
         if header[:1] != ["step"] or any(len(line) != len(header) for line in numbers):
             raise ValueError("its columns must be step and losses")
-    except (OSError, ValueError) as error:
+    except (SuiteError, ValueError) as error:
         raise BenchError(f"{path} cannot be read ({error}); run the suite again") from error
     if not numbers:
         return None
@@ -120,14 +121,14 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
         SuiteError: the folder holds none.
     """
     try:
-        with (study / STUDY_TABLE).open(newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.DictReader(file) if line["kind"] == "block"]
+        table = csv.DictReader(io.StringIO(read_text(study / STUDY_TABLE), newline=""))
+        lines = [line for line in table if line["kind"] == "block"]
         lines.sort(key=lambda line: float(line["depth"]))
         blocks = tuple(
             BlockLoss(line["name"], _number(line["content"]), _number(line["motion"]), line["name"] in removed)
             for line in lines
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (SuiteError, ValueError, KeyError, TypeError) as error:
         raise SuiteError(
             f"{study} holds no finished importance study ({error}); make one: vdmini-bench importance MODEL -o {study}"
         ) from error

@@ -7,9 +7,12 @@ from pathlib import Path
 import torch
 
 from vdmini.checkpoint import read_plan
+from vdmini.latent_index import LatentIndex
 from vdmini.latents import LatentCache
 from vdmini_bench.distillation import distill_into
+from vdmini_bench.errors import few
 from vdmini_bench.processes import is_main, process_device
+from vdmini_bench.progress import say
 from vdmini_bench.recipe import Recipe
 from vdmini_bench.sharing import Share, share_out
 from vdmini_bench.stages.encode import LATENTS
@@ -34,6 +37,10 @@ def distill_student(recipe: Recipe, encoded: Path, pruned: Path, folder: Path) -
     if recipe.distill.mixed_precision == "no":
         teacher = teacher.float()
     clips = LatentCache.open(encoded / LATENTS, verify=is_main())
+    skipped = LatentIndex.read(encoded / LATENTS).skipped
+    if skipped and is_main():
+        named = few([f"{name} ({reason})" for name, reason in skipped.items()])
+        say(f"warning: {len(skipped)} clips could not be read and are left out of {len(clips) + len(skipped)}: {named}")
     provenance = {
         "teacher_sha256": recipe.teacher_sha256,
         "distill": recipe.distill.model_dump(),

@@ -9,6 +9,7 @@ from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError
 from vdmini_bench.progress import progress
 from vdmini_bench.recipe import Recipe, pipeline_of
+from vdmini_bench.requests import warn_of_cut_prompts
 from vdmini_bench.workbench import CommonBench
 
 LATENTS = "latents"
@@ -28,6 +29,7 @@ def encode_clips(recipe: Recipe, folder: Path) -> None:
     """
     model = recipe.load(recipe.teacher)
     pipeline = pipeline_of(model)
+    warn_of_cut_prompts(pipeline, recipe.prompts)
     source = recipe.clips(model, folder / DRAWN_CLIPS)
     with progress("encode training clips", len(source.names)) as advance:
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vdmini.sample import sample_clips
 from vdmini_bench.datasets.video import write_whole
+from vdmini_bench.requests import warn_of_cut_prompts
 from vdmini_bench.sharing import Share, share_out
 from vdmini_bench.workbench import CommonBench
 
@@ -26,6 +27,9 @@ def _sample_share(share: Share, bench: CommonBench, subject: str) -> None:
     # All of them before hours of sampling, and none kept.
     bench.check_requests([place for group in missing for place in group])
     pipeline = bench.load_whole(subject).pipeline if missing else None
+    if pipeline is not None and share.is_main and subject == "teacher":
+        # Its students read the same prompts with the same encoders.
+        warn_of_cut_prompts(pipeline, bench.prompts)
     with share.progress(f"sample {subject}", len(missing)) as advance:
         for group in missing:
             assert pipeline is not None

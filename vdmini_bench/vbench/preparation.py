@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.assets import asset_path
+from vdmini_bench.datasets.picture import list_pictures
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.vbench.dimensions import Mode
 from vdmini_bench.vbench.environment import Environment, default_environment, packages_digest
@@ -14,7 +15,6 @@ from vdmini_bench.vbench.scoring import Scoring
 
 RATIOS = ("1-1", "8-5", "7-4", "16-9")
 I2V_PROMPTS = "vbench2_i2v_full_info.json"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def find_prompts(
@@ -81,6 +81,4 @@ def prepare_scoring(
 
 
 def _images_by_prompt(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise SuiteError(f"--images {folder} is no folder")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    return {path.stem: path for path in list_pictures(folder)}

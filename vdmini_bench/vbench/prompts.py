@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.text_files import read_text
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED
 
 SAMPLES = 5
@@ -47,9 +48,9 @@ def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
         SuiteError: the file is no such list, or a prompt of it cannot be a file's name.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(read_text(file))
         prompts = [_prompt(entry, images) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise SuiteError(f"{file} is no official VBench prompt file ({reason}): get it again") from error
     for prompt in prompts:

@@ -95,18 +95,18 @@ def normalise(pixels: Tensor, of: Normalisation) -> Tensor:
 
 
 def resize_image(image: Image.Image, side: int, crop: int) -> Tensor:
-    """A picture's middle after Pillow's bicubic resizing of its shorter side: 1 C H W float32, whole from 0 to 255."""
+    """The middle of an RGB picture whose shorter side Pillow resized (bicubic): 1 C H W float32, whole, 0 to 255."""
     width, height = image.size
     shorter, longer = min(height, width), max(height, width)
     long_side = int(side * longer / shorter)
     size = (side, long_side) if width <= height else (long_side, side)
-    resized = image.convert("RGB") if shorter == side else image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    resized = image if shorter == side else image.resize(size, Image.Resampling.BICUBIC)
     return crop_centre(_pixels_of(resized), crop)
 
 
 def resize_image_square(image: Image.Image, side: int) -> Tensor:
-    """A whole picture, by Pillow's bicubic kernel `side` x `side`: 1 C H W float32, whole from 0 to 255."""
-    return _pixels_of(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    """A whole RGB picture, by Pillow's bicubic kernel `side` x `side`: 1 C H W float32, whole from 0 to 255."""
+    return _pixels_of(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _pixels_of(image: Image.Image) -> Tensor:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from vdmini_bench.datasets.picture import read_picture
 from vdmini_bench.metrics.flickering import temporal_flickering
 from vdmini_bench.vbench.dimensions import FILTERED
 from vdmini_bench.vbench.native import frames as at
@@ -68,7 +69,8 @@ def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> Mark:
         return at.normalise(at.crop_centre(resized, SIDE), at.IMAGENET)
 
     assert question.image is not None
-    with Image.open(question.image) as image, torch.inference_mode():
+    image = Image.fromarray(read_picture(question.image))
+    with torch.inference_mode():
         pixels = at.normalise(at.resize_image(image, 256, SIDE), at.IMAGENET)
         of_image = networks.dino(pixels.to(networks.device)).cpu()
     return Mark(faithfulness(embed_frames(clip, shrink, networks.dino, BATCH), of_image))
@@ -79,7 +81,8 @@ def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Mark:
         return at.resize_square(pixels.to(networks.device), SIDE)
 
     assert question.image is not None
-    with Image.open(question.image) as image, torch.inference_mode():
+    image = Image.fromarray(read_picture(question.image))
+    with torch.inference_mode():
         of_image = networks.dreamsim(at.resize_image_square(image, SIDE).to(networks.device)).cpu()
     return Mark(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
 

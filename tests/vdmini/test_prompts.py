@@ -1,0 +1,74 @@
+"""Prompts that are cut: found, and rightly so, since the model makes one clip of two that differ in what is lost."""
+
+from __future__ import annotations
+
+import pytest
+from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from tiny_transformers import TINY
+from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
+
+from vdmini.prompts import CutPrompt, cut_prompts
+from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+# The tokens that each pipeline reads, as its model's papers and cards have them; no word takes two here.
+LENGTHS = {"hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256}
+
+
+def clip(pipeline: DiffusionPipeline, prompt: str, settings: SampleSettings) -> bytes:
+    return sample_clips(pipeline, [ClipRequest("a", 0, prompt=prompt)], settings).tobytes()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_transformers_prompt_is_cut_where_the_clip_no_longer_changes(name: str) -> None:
+    tiny = TINY[name]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
+    words = ["red", *["cat"] * (LENGTHS[name] - 1)]
+    if name == "hunyuanvideo":
+        # This tokenizer takes the instructions before the prompt for another number of tokens than Llama's does.
+        before = "".join(pipeline.encode_prompt.__func__.__defaults__[1]["template"].partition("{}")[0])
+        words = words[: 256 + 95 - len(pipeline.tokenizer(before).input_ids)]
+    fits = " ".join(words)
+    first = "text_encoder"
+    assert [cut for cut in cut_prompts(pipeline, [fits, "a dog"]) if cut.encoder == first] == []
+    found = [cut for cut in cut_prompts(pipeline, [f"{fits} a dog", f"{fits} a dog"]) if cut.encoder == first]
+    assert [(cut.prompt, cut.lost) for cut in found] == [(f"{fits} a dog", "a dog")]
+    if name != "hunyuanvideo":
+        # Its other encoder, of 77 tokens, reads no more of these.
+        assert clip(pipeline, f"{fits} a dog", settings) == clip(pipeline, f"{fits} runs", settings)
+        assert clip(pipeline, fits, settings) != clip(pipeline, " ".join([*words[:-1], "dog"]), settings)
+
+
+def test_hunyuanvideos_second_encoder_is_looked_at_too() -> None:
+    tiny = TINY["hunyuanvideo"]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    positions = pipeline.text_encoder_2.config.max_position_embeddings
+    prompt = " ".join(["cat"] * positions)
+    assert cut_prompts(pipeline, [prompt]) == []
+    assert cut_prompts(pipeline, [f"{prompt} red dog"]) == [
+        CutPrompt(f"{prompt} red dog", "text_encoder_2", positions, "red dog")
+    ]
+
+
+@pytest.mark.parametrize("family", ["animatediff", "videocrafter2"])
+def test_a_unets_prompt_is_cut_where_the_clip_no_longer_changes(family: str) -> None:
+    unet = family == "animatediff"
+    pipeline = animatediff_pipeline(animatediff_unet()) if unet else videocrafter_pipeline("ddim")
+    pipeline.set_progress_bar_config(disable=True)
+    settings = SampleSettings(steps=1, frames=2, height=16, width=16)
+    # A token for each letter here, and two for the start and the end.
+    room = min(pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings) - 2
+    fits = "a" * room
+    assert cut_prompts(pipeline, [fits]) == []
+    (found,) = cut_prompts(pipeline, [fits + "bc"])
+    assert (found.encoder, found.tokens, found.lost) == ("text_encoder", room + 2, "bc")
+    assert clip(pipeline, fits + "bc", settings) == clip(pipeline, fits + "d", settings)
+    assert clip(pipeline, fits, settings) != clip(pipeline, fits[:-1] + "b", settings)
+
+
+def test_a_model_without_prompts_cuts_none(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    assert cut_prompts(tiny_pipeline, ["a" * 1000]) == []
