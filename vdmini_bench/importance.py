@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from vdmini.finite import NotFiniteError, check_rows
 from vdmini.importance import (
     Candidate,
     CannotBypassError,
@@ -125,6 +126,8 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
 
     Raises:
         SuiteError: the folder holds another study.
+        NotFiniteError: clips of the whole model, or their features, are not finite; nothing was measured.
+        BenchError: the same of clips without some candidates, which are named; all others are measured.
     """
     _open_folder(folder, study)
     chosen = candidates(study.model.blocks)
@@ -132,15 +135,23 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
     waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
     if waiting:
         network = load_i3d().to(next(study.model.denoiser.parameters()).device)
+        broken = []
         seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
         with progress("importance", len(waiting) + 1) as advance:
             clips = sample_study(study, study.model.denoiser)
-            whole = Whole(clips, _views(clips), clip_logits(clips, network))
+            whole = Whole(clips, _views(clips), clip_logits(study, clips, network))
             advance()
             for candidate in waiting:
-                row = _measure(study, candidate, whole, network, seconds)
-                write_atomically(_row_path(folder, candidate), json.dumps(asdict(row)) + "\n")
+                try:
+                    row = _measure(study, candidate, whole, network, seconds)
+                except NotFiniteError as error:
+                    broken.append(f"  without {candidate.kind} {candidate.name}: {error}")
+                else:
+                    write_atomically(_row_path(folder, candidate), json.dumps(asdict(row), allow_nan=False) + "\n")
                 advance()
+        if broken:
+            listing = "\n".join(broken)
+            raise BenchError(f"{len(broken)} of {len(waiting)} have no importance, the others are measured:\n{listing}")
     paths = [_row_path(folder, candidate) for candidate in chosen]
     return [Importance(**json.loads(path.read_text())) for path in paths if path.exists()]
 
@@ -255,7 +266,7 @@ def _measure(
         content_distance(whole.clips, changed),
         motion_distance(whole.clips, changed),
         means["flow_field"],
-        frechet_distance(whole.logits.numpy(), clip_logits(changed, network).numpy()),
+        frechet_distance(whole.logits.numpy(), clip_logits(study, changed, network).numpy()),
         means["flow_magnitude"],
         _frechet_motion(whole.views, views),
         means["speed"],
@@ -287,9 +298,11 @@ def sample_study(study: Study, denoiser: nn.Module) -> Clips:
         replace_denoiser(pipeline, original)
 
 
-def clip_logits(clips: Clips, network: nn.Module) -> Tensor:
-    """I3D logits N x 400 float32 of clips N T H W C uint8."""
-    return clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
+def clip_logits(study: Study, clips: Clips, network: nn.Module) -> Tensor:
+    """I3D logits N x 400 float32 of a study's clips N T H W C uint8; raises NotFiniteError, naming a clip."""
+    logits = clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
+    check_rows(logits.numpy(), [request.name for request in study.requests], "I3D's logits")
+    return logits
 
 
 def _example_inputs(model: VideoModel) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings, StepLosses
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.files import replacing
+from vdmini.finite import is_finite
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
 from vdmini.tasks import Networks, Predict, Task
@@ -65,6 +66,8 @@ class Training:
         embedding = self.conditioning.condition_embedding(clips.batch(torch.zeros(1, dtype=torch.long)))
         self.adversary = Adversary(processes, teacher, self.conditioning, task, embedding.shape[1], settings)
         self.step, self.balance, self.history = 0, 1.0, list[StepLosses]()
+        # Whose gradients were not finite in the newest step.
+        self.broken: tuple[str, ...] = ()
         self.student = processes.spread(student)
         self.optimizer = _optimizer(student, settings)
         self.average = Average(self.bare_student)
@@ -94,24 +97,32 @@ class Training:
             with contextlib.nullcontext() if last else processes.accumulate(self.student):
                 sums += self.backward(batch.to(processes.device), 1 / count) / count
         task, icd, mca, output, heads, task_pull, mca_pull = processes.mean(sums).tolist()
-        norm = float(self.update_weights())
+        norm = self.gradient_norm()
+        self.broken = () if norm.isfinite() else tuple(_not_finite(self.bare_student))
+        if not self.update_weights(norm).isfinite():
+            self.broken += ("the discriminator's heads",)
         if task_pull:
             now = float(adaptive_weight(math.sqrt(task_pull), math.sqrt(mca_pull)))
             self.balance = BALANCE_DECAY * self.balance + (1 - BALANCE_DECAY) * now
-        self.history.append(StepLosses(self.step, task, icd, mca, output, heads, norm))
+        self.history.append(StepLosses(self.step, task, icd, mca, output, heads, float(norm)))
 
-    def update_weights(self) -> Tensor:
-        """Take a step with the gradients that `backward` left; the norm of the student's, before clipping."""
+    def gradient_norm(self) -> Tensor:
+        """The norm of the gradients that `backward` left to the student."""
+        norm = nn.utils.get_total_norm(
+            [weight.grad for weight in self.bare_student.parameters() if weight.grad is not None]
+        )
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def update_weights(self, norm: Tensor) -> Tensor:
+        """Take a step with the gradients that `backward` left, the student's of this norm; the norm of the heads'."""
         self._set_learning_rate()
-        norm = nn.utils.clip_grad_norm_(self.bare_student.parameters(), self.settings.gradient_clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        nn.utils.clip_grads_with_norm_(self.bare_student.parameters(), self.settings.gradient_clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.settings.lambda_mca:
-            self.adversary.step()
+        heads_norm = self.adversary.step() if self.settings.lambda_mca else torch.zeros(())
         self.step += 1
         self.average.update(self.bare_student, min(self.settings.ema_decay, (1 + self.step) / (10 + self.step)))
-        return norm
+        return heads_norm
 
     def backward(self, batch: Batch, share: float) -> Tensor:
         """Add `share` of a micro-batch's gradients to both sides; its losses, and how hard two of them pull."""
@@ -248,6 +259,16 @@ class Training:
 def _pull(loss: Tensor, prediction: Tensor) -> Tensor:
     """The squared norm of a loss's gradient at the student's output: how hard it pulls."""
     return torch.autograd.grad(loss, prediction, retain_graph=True)[0].double().square().sum()
+
+
+def _not_finite(network: nn.Module) -> list[str]:
+    """The weights whose gradients are not finite, in this process's shard of them."""
+    broken = []
+    for name, weight in network.named_parameters():
+        gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
+        if gradient is not None and not is_finite(gradient):
+            broken.append(name)
+    return broken
 
 
 def _optimizer(student: nn.Module, settings: DistillSettings) -> torch.optim.Optimizer:
