@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ class ClipRequest:
         if self.image is None:
             raise ValueError(f"clip {self.name!r} has no image, which this model animates: give one")
         return Image.fromarray(self.image)
+
+    @property
+    def image_sha256(self) -> str | None:
+        """The identity of the condition image, by its pixels."""
+        if self.image is None:
+            return None
+        return hashlib.sha256(f"{self.image.shape}".encode() + self.image.tobytes()).hexdigest()
 
     def text(self) -> str:
         """The prompt; raises ValueError where there is none."""

@@ -88,8 +88,8 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
     quiet_libraries()
     check_can_write(output)
     requests, settings = conditions.requests(model), conditions.settings(model)
-    sample_into(load_for_use(model), requests, settings, output, conditions.batch_size)
-    click.echo(f"{len(requests)} clips in {output}")
+    made = sample_into(load_for_use(model), requests, settings, output, conditions.batch_size)
+    click.echo(f"{len(requests)} clips in {output}, {made} of them made now")
 
 
 @click.command()
