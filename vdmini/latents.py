@@ -164,7 +164,8 @@ def encode_to_cache(
 ) -> LatentCache:
     """Encode every clip into `folder`, or only what is not there yet, whole and undamaged.
 
-    `identity` tells one pipeline's weights from another's, for example the checkpoint's sha256; library versions are
+    `identity` tells one pipeline's weights from another's, for example the checkpoint's sha256. Clips are told apart by
+    name: where their files may change under their names, let `identity` hold a digest of them too. Library versions are
     the caller's to record. A kill loses at most the shard in work, and the next call ends with the same bytes as an
     unbroken one. Unreadable clips are tried again by every call; with `skip_unreadable` they are left out. `on_clip`
     is called once for each clip, encoded or found.

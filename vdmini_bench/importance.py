@@ -34,13 +34,14 @@ from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.generation import source_sha256
 from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.flow import flow_fields
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
 from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_statistics
 from vdmini_bench.plots import RATIO
-from vdmini_bench.progress import progress
+from vdmini_bench.progress import progress, say
 from vdmini_bench.stats import RankCorrelation, rank_correlation
 from vdmini_bench.store import write_atomically
 
@@ -115,6 +116,7 @@ class Study:
             "clips": len(self.requests),
             "settings": asdict(self.settings),
             "batch_size": self.batch_size,
+            "dtype": str(next(self.model.denoiser.parameters()).dtype),
             "torch": torch.__version__,
         }
 
@@ -218,6 +220,7 @@ def plan_from_importance(
     """
     model = inspect_model(source, None).model
     rows = read_importance(folder)
+    _warn_of_others(source, folder)
     seconds = {row.name: row.seconds for row in rows if row.kind == "block"}
     by_unit = {unit.name: sum(seconds.get(name, 0.0) for name in unit.blocks) for unit in model.blocks.units}
     try:
@@ -226,6 +229,16 @@ def plan_from_importance(
         return plan_for_target(model, Target(flops, params, time), scores, by_unit, sum(seconds.values()))
     except PlanError as error:
         raise SuiteError(str(error)) from error
+
+
+def _warn_of_others(source: str, folder: Path) -> None:
+    """Say so where the importance is of other weights than `source` holds; of a published name nothing is known."""
+    try:
+        measured = json.loads((folder / RECORD).read_text(encoding="utf-8"))["checkpoint_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if source_sha256(source) not in (source, measured):
+        say(f"warning: the importance in {folder} was measured on other weights than {source} holds now")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -36,7 +36,8 @@ def distill(
 
     Raises:
         DivergedError: a loss or a gradient is not finite, or the discriminator has won outright.
-        ValueError: the batch does not divide by the number of processes, or the launch cannot be used.
+        ValueError: the batch does not divide by the number of processes, the launch cannot be used, or `checkpoint` is
+            of another plan, task or settings, or of another number of clips.
     """
     processes = Launched(cpu=next(teacher.parameters()).device.type == "cpu")
     with Training(processes, teacher, student, plan, clips, task, settings) as training:

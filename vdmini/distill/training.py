@@ -7,6 +7,7 @@ import copy
 import importlib
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,8 @@ from vdmini.tasks import Networks, Predict, Task
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 BALANCE_DECAY = 0.9
+# Settings that change memory, speed or what is written meanwhile, and no result but by rounding.
+WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing", "checkpoint_every")
 
 
 class Training:
@@ -55,6 +58,7 @@ class Training:
     ) -> None:
         settings.share(processes.count)
         self.processes, self.settings, self.clips, self.task = processes, settings, clips, task
+        self.plan = plan
         self.teacher = teacher.to(processes.device).requires_grad_(False).eval()
         self.bare_student = student.requires_grad_(True).eval()
         if settings.gradient_checkpointing:
@@ -218,6 +222,7 @@ class Training:
         The file does not depend on the number of processes; all of them must call this together.
         """
         state: dict[str, Any] = {
+            "configuration": self._configuration(),
             "student": get_model_state_dict(self.bare_student, options=WHOLE),
             "optimizer": get_optimizer_state_dict(self.bare_student, self.optimizer, options=WHOLE),
             "average": self.average.gather(keep=self.processes.index == 0),
@@ -232,11 +237,17 @@ class Training:
                 torch.save(state, partial)
         self.processes.wait()
 
+    def _configuration(self) -> dict[str, Any]:
+        """What a checkpoint must share with the training that goes on from it."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in WITHOUT_EFFECT}
+        return {**settings, "plan": self.plan.to_json(), "task": repr(self.task), "clips": len(self.clips)}
+
     def load(self, checkpoint: Path) -> None:
         """Continue from `checkpoint` where there is one, whatever number of processes wrote it.
 
         Raises:
             FileNotFoundError: only some of the processes see it.
+            ValueError: it is of another plan, task, settings or number of clips.
         """
         found = float(self.processes.mean(torch.tensor(float(checkpoint.exists()), device=self.processes.device)))
         if not found:
@@ -247,6 +258,13 @@ class Training:
             )
         # Mapped, the file is in memory once for all processes of a machine; alone, it is closed again at once.
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=self.processes.count > 1)
+        before, now = state.get("configuration", {}), self._configuration()
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise ValueError(
+                f"{checkpoint} is of a distillation with another {', '.join(changed)}: remove it to begin anew, or give"
+                " another place for checkpoints"
+            )
         set_model_state_dict(self.bare_student, state["student"], options=WHOLE)
         set_optimizer_state_dict(self.bare_student, self.optimizer, state["optimizer"], options=WHOLE)
         self.average.scatter(state["average"])
