@@ -27,11 +27,14 @@ def save_student(
     """Save a student's pipeline, or its denoiser alone, where `load_model` and diffusers read it from.
 
     Returns the folder, which appears whole or not at all. Raises FileExistsError when it exists, TypeError or
-    ValueError when the provenance is no JSON object.
+    ValueError when the provenance is no JSON object, NotFiniteError when a weight is not finite.
     """
+    from vdmini.finite import check_weights
+
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: remove it or save under another name")
+    check_weights(model)
     provenance_json = json.dumps(dict(provenance), indent=2, sort_keys=True, allow_nan=False) + "\n"
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vdmini.finite import is_finite
 from vdmini.latent_index import (
     INDEX_FILE,
     UNCONDITIONAL_FILE,
@@ -163,7 +164,8 @@ def encode_to_cache(
 ) -> LatentCache:
     """Encode every clip into `folder`, or only what is not there yet, whole and undamaged.
 
-    `identity` tells one pipeline's weights from another's, for example the checkpoint's sha256; library versions are
+    `identity` tells one pipeline's weights from another's, for example the checkpoint's sha256. Clips are told apart by
+    name: where their files may change under their names, let `identity` hold a digest of them too. Library versions are
     the caller's to record. A kill loses at most the shard in work, and the next call ends with the same bytes as an
     unbroken one. Unreadable clips are tried again by every call; with `skip_unreadable` they are left out. `on_clip`
     is called once for each clip, encoded or found.
@@ -246,7 +248,9 @@ def _write_unconditional(
         return
     values = conditioning.unconditional(pipeline, settings)
     if values is not None:
-        index.unconditional = save_tensors({name: _stored(value) for name, value in values.items()}, path)
+        stored = {name: _stored(value) for name, value in values.items()}
+        _check_finite("the empty condition", stored)
+        index.unconditional = save_tensors(stored, path)
     index.write(folder)
 
 
@@ -261,15 +265,19 @@ def _encode(
     encoded = {
         name: _stored(value) for name, value in sorted(conditioning.encode_clip(pipeline, clip, settings).items())
     }
-    for name, value in encoded.items():
-        if not value.isfinite().all():
-            # Some VAEs overflow in float16.
-            raise LatentCacheError(f"{clip.name}: its {name} are not finite: encode with a pipeline in float32")
+    _check_finite(clip.name, encoded)
     found = {name: tuple(value.shape) for name, value in encoded.items()}
     if shapes and found != shapes:
         raise LatentCacheError(f"{clip.name} encodes to {found}, other clips to {shapes}: read all at one size")
     shapes.update(found)
     return encoded
+
+
+def _check_finite(of: str, encoded: Mapping[str, Tensor]) -> None:
+    for name, value in encoded.items():
+        if not is_finite(value):
+            # Some VAEs overflow in float16.
+            raise LatentCacheError(f"{of}: its {name} are not finite: encode with a pipeline in float32")
 
 
 def _fill_shard(

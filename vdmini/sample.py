@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
+
+from vdmini.finite import NotFiniteError, is_finite
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -33,6 +38,13 @@ class ClipRequest:
         if self.image is None:
             raise ValueError(f"clip {self.name!r} has no image, which this model animates: give one")
         return Image.fromarray(self.image)
+
+    @property
+    def image_sha256(self) -> str | None:
+        """The identity of the condition image, by its pixels."""
+        if self.image is None:
+            return None
+        return hashlib.sha256(f"{self.image.shape}".encode() + self.image.tobytes()).hexdigest()
 
     def text(self) -> str:
         """The prompt; raises ValueError where there is none."""
@@ -78,14 +90,59 @@ def sample_clips(
     """Sample one batch: B T H W C uint8 RGB, clip i from requests[i].
 
     All of a clip's noise comes from a CPU generator seeded with the clip's own seed, so the batch it travels in, the
-    device and the order of work do not choose its noise; batch sizes differ by float rounding alone. Raises ValueError
-    for a size that the model cannot make, with one that it can.
+    device and the order of work do not choose its noise; batch sizes differ by float rounding alone.
+
+    Raises:
+        ValueError: the model cannot make that size; one that it can make is named.
+        NotFiniteError: a clip's latents or frames are not finite; the clip is named, and the denoising step.
     """
+    video = sample_video(pipeline, requests, settings)
+    bad = [request for request, frames in zip(requests, video, strict=True) if not np.isfinite(frames).all()]
+    if bad:
+        where = _first_not_finite(pipeline, bad[0], settings)
+        others = f" (and those of {len(bad) - 1} more clips of its batch)" if len(bad) > 1 else ""
+        raise NotFiniteError(
+            f"clip {bad[0].name!r}: its {where}{others}: sample in float32, or in bfloat16 where it was float16"
+        )
+    return to_pixels(video)
+
+
+def sample_video(
+    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+) -> NDArray[np.float32]:
+    """The same as the model gives it: B T H W C float32 RGB in [0, 1], finite or not."""
     from vdmini.models import family_of, pipeline_denoiser
 
     pipeline.set_progress_bar_config(disable=True)
-    video = family_of(pipeline_denoiser(pipeline)).sample(pipeline, requests, settings)
+    return family_of(pipeline_denoiser(pipeline)).sample(pipeline, requests, settings)
+
+
+def to_pixels(video: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as uint8."""
     return np.rint(video * 255).clip(0, 255).astype(np.uint8)
+
+
+def _first_not_finite(pipeline: DiffusionPipeline, request: ClipRequest, settings: SampleSettings) -> str:
+    """Sample a clip again, alone, and watch: which of its values are the first that are not finite.
+
+    Only a clip that went wrong is watched, so that no other waits for the device after every step.
+    """
+    finite: list[bool] = []
+
+    def watch(denoiser: nn.Module, inputs: object, output: Any) -> None:
+        finite.append(is_finite(output[0]))
+
+    with ExitStack() as hooks:
+        for name in ("unet", "transformer", "transformer_2"):
+            denoiser = getattr(pipeline, name, None)
+            if isinstance(denoiser, nn.Module):
+                hooks.callback(denoiser.register_forward_hook(watch).remove)
+        sample_video(pipeline, [request], settings)
+    if all(finite):
+        return "frames are not finite, though the latents that they are decoded from are"
+    # Some pipelines call their denoiser twice a step.
+    step = 1 + finite.index(False) * settings.steps // len(finite)
+    return f"latents are not finite from denoising step {step} of {settings.steps} on"
 
 
 def batches(requests: Sequence[ClipRequest], batch_size: int) -> Iterator[Sequence[ClipRequest]]:

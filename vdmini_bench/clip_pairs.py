@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vdmini.finite import check_rows
 from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError, read_every_frame
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError, few
@@ -160,6 +161,7 @@ def compare_clips(
         SuiteError: a folder is missing or empty, or one is inside the other.
         NotComparableError: the names do not pair, or two clips have unlike sizes or lengths.
         IncompleteError: clips could not be read.
+        NotFiniteError: the features of a clip, which is named, are not finite.
     """
     check_apart(teacher_folder, student_folder)
     pairs = pair_videos(teacher_folder, student_folder)
@@ -176,11 +178,14 @@ def compare_clips(
     problems: list[UnreadableVideoError] = []
     previous: ClipView | None = None
     with progress("compare clips", len(pairs)) as advance:
-        for read in in_order(_read_pair, pairs, workers):
+        for paths, read in zip(pairs, in_order(_read_pair, pairs, workers), strict=True):
             if isinstance(read, UnreadableVideoError):
                 problems.append(read)
             else:
                 teacher, student = (view_clip(clip, flow, see) for clip, flow in read)
+                for view, path in zip((teacher, student), paths, strict=True):
+                    if view.features is not None:
+                        check_rows(view.features[None], [str(path)], "features of frames")
                 values.append(pair_values(teacher, student))
                 if previous is not None and previous.flow.shape == teacher.flow.shape:
                     unrelated.append(pair_values(previous, teacher))

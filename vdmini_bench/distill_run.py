@@ -13,6 +13,7 @@ from typing import Any
 
 from vdmini.conditioning import EncodeSettings, conditioning_of
 from vdmini.distill import DivergedError
+from vdmini.finite import NotFiniteError
 from vdmini.latents import ClipSource
 from vdmini.models import ModelLoadError, VideoModel, load_model
 from vdmini.plan import PlanError, PruningPlan
@@ -285,8 +286,8 @@ def _distill_together(store: Store, job: Job, work: Callable[[Path], None]) -> N
         return
     try:
         work(store.work_folder(job.stage, job.key))
-    except DivergedError:
-        # Every process meets it at the same step.
+    except (DivergedError, NotFiniteError):
+        # Every process meets it at the same place.
         leave(ExitCode.FAILED)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from vdmini.checkpoint import save_student
 from vdmini.distill import DistillSettings, StepLosses, distill
+from vdmini.finite import NotFiniteError
 from vdmini.latents import LatentCache
 from vdmini.models import VideoModel, family_of, replace_denoiser
 from vdmini.plan import PruningPlan
@@ -154,7 +155,10 @@ def _show(folder: Path, pruned: VideoModel, preview: Preview, step: int, average
     try:
         pipeline.to(next(average.parameters()).device)
         for request in preview.requests:
-            clip = sample_clips(pipeline, [request], preview.settings)[0]
+            try:
+                clip = sample_clips(pipeline, [request], preview.settings)[0]
+            except NotFiniteError as error:
+                raise NotFiniteError(f"preview at step {step}: {error}") from error
             path = folder / PREVIEWS / f"step-{step:06d}" / f"{request.name}.mp4"
             write_video(path, clip, preview.settings.frames_per_second)
     finally:

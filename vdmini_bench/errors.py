@@ -27,6 +27,11 @@ class BenchError(Exception):
 
     exit_code = ExitCode.FAILED
 
+    @property
+    def note(self) -> str:
+        """What a row of the table says of it: one line."""
+        return str(self).partition("\n")[0]
+
 
 class SuiteError(BenchError):
     """A suite file, an override or an argument is wrong."""

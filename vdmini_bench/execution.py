@@ -17,6 +17,19 @@ from vdmini_bench.store import Store
 LOG = "log.txt"
 
 
+class FailedJobError(BenchError):
+    """A job that failed; rows say why, the message also where the traceback is."""
+
+    def __init__(self, job: Job, error: Exception, log: Path) -> None:
+        super().__init__(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {log})")
+        self.job, self.error = job, error
+
+    @property
+    def note(self) -> str:
+        """The job and its error's first line."""
+        return f"{self.job.name} failed: {type(self.error).__name__}: {self.error}".partition("\n")[0]
+
+
 def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
     """Do a job's work in its folder and mark it done; what an interrupted attempt left there is there again.
 
@@ -24,7 +37,7 @@ def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path)
 
     Raises:
         IncompleteError: clips could not be read.
-        BenchError: it failed otherwise; the traceback is in `log`.
+        FailedJobError: it failed otherwise; the traceback is in `log`.
     """
     # In a launch of several processes the others have begun with the work already.
     with store.locked(job.stage, job.key, wait=not is_launched()) as waited:
@@ -43,7 +56,7 @@ def _work(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> No
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{job.name}\n{traceback.format_exc()}\n")
-        raise BenchError(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {log})") from error
+        raise FailedJobError(job, error, log) from error
     seconds = time.monotonic() - started
     store.finish(job.stage, job.key, seconds)
     say(f"{job.name}: {seconds:.1f} s")

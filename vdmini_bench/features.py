@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from vdmini.finite import check_rows
 from vdmini_bench.clips import ClipReader
 from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.fvd import NetworkResize, clips_to_features, fvd_version, load_i3d
@@ -71,6 +72,7 @@ def clip_features(
 
     Raises:
         IncompleteError: some clips could not be read.
+        NotFiniteError: features of a clip, which is named, are not finite.
     """
     parts = share_out(_share_of_features, reader, label, network_resize, classify, packaged, network, flow)
     some = [part for part in parts if part is not None]
@@ -119,5 +121,18 @@ def _share_of_features(
     with share.progress(label, len(own)) as advance:
         own.on_clip = advance
         embeddings = clips_to_features(clips(), network, network_resize)
-    classes = probabilities.array() if c3d is not None else None
-    return ClipFeatures(embeddings.numpy(), flows.array() if flow else None, fvd_version(network), classes)
+    found = ClipFeatures(
+        embeddings.numpy(),
+        flows.array() if flow else None,
+        fvd_version(network),
+        probabilities.array() if c3d is not None else None,
+    )
+    names = [str(path) for path in own.paths]
+    for rows, what in (
+        (found.embeddings, f"features by {network_name}"),
+        (found.flows, "motion"),
+        (found.probabilities, "classes by C3D"),
+    ):
+        if rows is not None:
+            check_rows(rows, names, what)
+    return found

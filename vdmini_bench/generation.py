@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +11,17 @@ from torch import nn
 
 from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
 from vdmini.checkpoint import checkpoint_sha256, save_student
-from vdmini.models import EMBEDDED, ModelLoadError, VideoModel, load_model, replace_denoiser
+from vdmini.models import ModelLoadError, VideoModel, load_model, replace_denoiser
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.datasets.video import write_whole
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import package_versions
+from vdmini_bench.jobs import STAGE_VERSIONS
+from vdmini_bench.prepare import deciding_versions, model_folder
 from vdmini_bench.progress import progress
-from vdmini_bench.store import write_atomically
-
-SAMPLES_RECORD = "samples.json"
+from vdmini_bench.sample_record import SampleRecord
 
 
 def load_for_use(source: str, dtype: str = "float32") -> VideoModel:
@@ -41,9 +40,12 @@ def load_for_use(source: str, dtype: str = "float32") -> VideoModel:
 
 
 def source_sha256(source: str) -> str:
-    """The identity of a local checkpoint; a hub id stands for itself."""
-    folder = EMBEDDED.get(source, Path(source))
-    return checkpoint_sha256(folder) if folder.is_dir() else source
+    """The identity of a checkpoint by its content, a hub model's too: the same id may stand for another revision."""
+    try:
+        return checkpoint_sha256(model_folder(source))
+    except SuiteError:
+        # Nothing on the disk: a published configuration with random weights.
+        return source
 
 
 def read_channel_rule(text: str, family: str) -> ChannelRule:
@@ -129,48 +131,45 @@ def sample_into(
     folder: Path,
     batch_size: int,
     suffix: str = ".mp4",
-) -> None:
-    """Write a video for each request that has none yet, and `samples.json`, which says what they came from.
+) -> int:
+    """Write a video for each request that has none yet which was made from the same; returns how many were written.
 
-    A `suffix` of ".mkv" keeps the clips without loss.
+    `samples.json` says what they came from. Where a clip's checkpoint, settings, prompt, image or seed is another than
+    its file was made from, it is made again. A `suffix` of ".mkv" keeps the clips without loss.
 
     Raises:
-        SuiteError: the folder holds samples of another model or other settings.
         BenchError: the source holds no pipeline, or the pipeline cannot use the requests.
+        NotFiniteError: a clip, which is named, is not finite; no file of its batch is written.
     """
     if model.pipeline is None:
         raise BenchError(f"{model.source} holds a denoiser alone: give a pipeline folder")
-    _write_record(folder, model, settings, batch_size, requests)
-    groups = list(batches(requests, batch_size))
+    record = SampleRecord(folder, _origin(model, settings), requests, suffix)
+    record.say_others()
+    # The whole batch again where a clip of it is missing: rounding differs between batches.
+    groups = [group for group in batches(requests, batch_size) if not record.holds(group)]
     with progress("sample", len(groups)) as advance:
         for group in groups:
-            paths = [folder / f"{request.name}{suffix}" for request in group]
-            # The whole batch again where a clip of it is missing: rounding differs between batches.
-            if not all(path.exists() for path in paths):
-                try:
-                    clips = sample_clips(model.pipeline, group, settings)
-                except ValueError as error:
-                    raise BenchError(f"{model.source} cannot sample {group[0].name}: {error}") from error
-                for path, clip in zip(paths, clips, strict=True):
-                    write_whole(path, clip, settings.frames_per_second)
+            try:
+                clips = sample_clips(model.pipeline, group, settings)
+            except ValueError as error:
+                raise BenchError(f"{model.source} cannot sample {group[0].name}: {error}") from error
+            record.forget(group)
+            for request, clip in zip(group, clips, strict=True):
+                write_whole(folder / f"{request.name}{suffix}", clip, settings.frames_per_second)
+            record.add(group)
             advance()
+    record.write()
+    return sum(map(len, groups))
 
 
-def _write_record(
-    folder: Path, model: VideoModel, settings: SampleSettings, batch_size: int, requests: Sequence[ClipRequest]
-) -> None:
-    identity = {
+def _origin(model: VideoModel, settings: SampleSettings) -> dict[str, object]:
+    """All that decides a clip beside its request and its batch."""
+    weight = next(model.denoiser.parameters())
+    return {
         "model": model.source,
         "checkpoint_sha256": source_sha256(model.source),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "device": weight.device.type,
         "settings": asdict(settings),
-        "batch_size": batch_size,
-        "versions": package_versions(),
+        "versions": {**deciding_versions(package_versions()), "sample": STAGE_VERSIONS["sample"]},
     }
-    record = folder / SAMPLES_RECORD
-    if record.exists():
-        before = json.loads(record.read_text(encoding="utf-8"))
-        changed = sorted(name for name in identity if before.get(name) != identity[name])
-        if changed:
-            raise SuiteError(f"{folder} holds samples with another {', '.join(changed)}: give another folder with -o")
-    clips = [{"name": each.name, "seed": each.seed, "prompt": each.prompt} for each in requests]
-    write_atomically(record, json.dumps({**identity, "clips": clips}, indent=1) + "\n")

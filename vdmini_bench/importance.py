@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from vdmini.finite import NotFiniteError, check_rows
 from vdmini.importance import (
     Candidate,
     CannotBypassError,
@@ -33,13 +34,14 @@ from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.generation import source_sha256
 from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.flow import flow_fields
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
 from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_statistics
 from vdmini_bench.plots import RATIO
-from vdmini_bench.progress import progress
+from vdmini_bench.progress import progress, say
 from vdmini_bench.stats import RankCorrelation, rank_correlation
 from vdmini_bench.store import write_atomically
 
@@ -114,6 +116,7 @@ class Study:
             "clips": len(self.requests),
             "settings": asdict(self.settings),
             "batch_size": self.batch_size,
+            "dtype": str(next(self.model.denoiser.parameters()).dtype),
             "torch": torch.__version__,
         }
 
@@ -125,6 +128,8 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
 
     Raises:
         SuiteError: the folder holds another study.
+        NotFiniteError: clips of the whole model, or their features, are not finite; nothing was measured.
+        BenchError: the same of clips without some candidates, which are named; all others are measured.
     """
     _open_folder(folder, study)
     chosen = candidates(study.model.blocks)
@@ -132,15 +137,23 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
     waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
     if waiting:
         network = load_i3d().to(next(study.model.denoiser.parameters()).device)
+        broken = []
         seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
         with progress("importance", len(waiting) + 1) as advance:
             clips = sample_study(study, study.model.denoiser)
-            whole = Whole(clips, _views(clips), clip_logits(clips, network))
+            whole = Whole(clips, _views(clips), clip_logits(study, clips, network))
             advance()
             for candidate in waiting:
-                row = _measure(study, candidate, whole, network, seconds)
-                write_atomically(_row_path(folder, candidate), json.dumps(asdict(row)) + "\n")
+                try:
+                    row = _measure(study, candidate, whole, network, seconds)
+                except NotFiniteError as error:
+                    broken.append(f"  without {candidate.kind} {candidate.name}: {error}")
+                else:
+                    write_atomically(_row_path(folder, candidate), json.dumps(asdict(row), allow_nan=False) + "\n")
                 advance()
+        if broken:
+            listing = "\n".join(broken)
+            raise BenchError(f"{len(broken)} of {len(waiting)} have no importance, the others are measured:\n{listing}")
     paths = [_row_path(folder, candidate) for candidate in chosen]
     return [Importance(**json.loads(path.read_text())) for path in paths if path.exists()]
 
@@ -207,6 +220,7 @@ def plan_from_importance(
     """
     model = inspect_model(source, None).model
     rows = read_importance(folder)
+    _warn_of_others(source, folder)
     seconds = {row.name: row.seconds for row in rows if row.kind == "block"}
     by_unit = {unit.name: sum(seconds.get(name, 0.0) for name in unit.blocks) for unit in model.blocks.units}
     try:
@@ -215,6 +229,16 @@ def plan_from_importance(
         return plan_for_target(model, Target(flops, params, time), scores, by_unit, sum(seconds.values()))
     except PlanError as error:
         raise SuiteError(str(error)) from error
+
+
+def _warn_of_others(source: str, folder: Path) -> None:
+    """Say so where the importance is of other weights than `source` holds; of a published name nothing is known."""
+    try:
+        measured = json.loads((folder / RECORD).read_text(encoding="utf-8"))["checkpoint_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if source_sha256(source) not in (source, measured):
+        say(f"warning: the importance in {folder} was measured on other weights than {source} holds now")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -255,7 +279,7 @@ def _measure(
         content_distance(whole.clips, changed),
         motion_distance(whole.clips, changed),
         means["flow_field"],
-        frechet_distance(whole.logits.numpy(), clip_logits(changed, network).numpy()),
+        frechet_distance(whole.logits.numpy(), clip_logits(study, changed, network).numpy()),
         means["flow_magnitude"],
         _frechet_motion(whole.views, views),
         means["speed"],
@@ -293,9 +317,11 @@ def sample_study(study: Study, denoiser: nn.Module) -> Clips:
         replace_denoiser(pipeline, original)
 
 
-def clip_logits(clips: Clips, network: nn.Module) -> Tensor:
-    """I3D logits N x 400 float32 of clips N T H W C uint8."""
-    return clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
+def clip_logits(study: Study, clips: Clips, network: nn.Module) -> Tensor:
+    """I3D logits N x 400 float32 of a study's clips N T H W C uint8; raises NotFiniteError, naming a clip."""
+    logits = clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
+    check_rows(logits.numpy(), [request.name for request in study.requests], "I3D's logits")
+    return logits
 
 
 def _example_inputs(model: VideoModel) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vdmini.finite import NotFiniteError
 from vdmini.importance import content_distance, motion_distance
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
@@ -52,6 +53,7 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
 
     Raises:
         SuiteError: a plan does not fit; nothing was sampled.
+        NotFiniteError: clips of a plan's student, or their features, are not finite; the rows before are written.
     """
     try:
         made = [(text, read_or_make_plan(text, study.model)) for text in ("none", *plans)]
@@ -61,8 +63,11 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
     rows: list[PlanScore] = []
     with progress("score plans", len(made)) as advance:
         for text, plan in made:
-            clips = sample_study(study, apply_plan(study.model.denoiser, plan))
-            logits = clip_logits(clips, network).numpy()
+            try:
+                clips = sample_study(study, apply_plan(study.model.denoiser, plan))
+                logits = clip_logits(study, clips, network).numpy()
+            except NotFiniteError as error:
+                raise NotFiniteError(f"plan {text}: {error}") from error
             if not rows:
                 whole, whole_moments = clips, Moments.of(logits)
             rows.append(_score(study, text, plan, clips, logits, whole, whole_moments, reference))

@@ -37,7 +37,8 @@ def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchErro
         record = json.loads((bench.folder(job.name) / SCORES).read_text())
         scores = [Score.from_json(score) for score in record["scores"]]
     else:
-        record, scores = {}, [_missing_score(bench, job, problem)]
+        scores = [_missing_score(bench, job, problem)]
+        record = {"notes": {scores[0].metric: problem.note}}
     rows = [_row(bench, score, record) for score in scores]
     with (run_dir / RESULTS_FILE).open("a") as file:
         file.writelines(map(result_line, scores, rows))

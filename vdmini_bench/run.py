@@ -136,7 +136,12 @@ class SkippedError(BenchError):
 
     def __init__(self, message: str, cause: BenchError) -> None:
         super().__init__(message)
-        self.exit_code = cause.exit_code
+        self.exit_code, self.cause = cause.exit_code, cause
+
+    @property
+    def note(self) -> str:
+        """That of the job which failed."""
+        return self.cause.note
 
 
 def execute_job(bench: CommonBench, job: Job, log: Path | None = None) -> None:

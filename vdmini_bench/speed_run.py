@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vdmini_bench.errors import NoDeviceError
-from vdmini_bench.fingerprint import take_fingerprint
+from vdmini_bench.fingerprint import package_versions, take_fingerprint
+from vdmini_bench.prepare import deciding_versions, pruning_text
 from vdmini_bench.progress import say
 from vdmini_bench.speed import time_models
 from vdmini_bench.speed_rows import VERSION, SpeedRow
@@ -69,7 +70,9 @@ def _time(suite: SpeedSuite, name: str, folder: Path, identity: str) -> dict[str
 
 def _identity(suite: SpeedSuite, entry: EntrySpec, machine: str) -> str:
     asked = asdict(entry.request(suite.dtype))
-    return key_of([asked, suite.device, machine, torch.__version__, VERSION])
+    # A file of a plan by what it says, and models by what the packages make of their names.
+    plans = [pruning_text(plan, None) for plan in entry.plans]
+    return key_of([asked, plans, suite.device, machine, deciding_versions(package_versions()), VERSION])
 
 
 def _record(folder: Path, identity: str) -> dict[str, Any] | None:

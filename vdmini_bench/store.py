@@ -59,7 +59,7 @@ def check_can_write(path: Path) -> None:
 
 def _facts(path: Path) -> dict[str, int | str]:
     found = path.stat()
-    return {"size": found.st_size, "sha256": _content(path, found.st_size, found.st_mtime_ns)}
+    return {"size": found.st_size, "sha256": _content(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)}
 
 
 def _is_intact(path: Path, facts: dict[str, Any] | int) -> bool:
@@ -70,8 +70,8 @@ def _is_intact(path: Path, facts: dict[str, Any] | int) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _content(path: Path, size: int, changed: int) -> str:
-    """The sha256 of a file, read once a process unless its size or time changes: several jobs and arms share it."""
+def _content(path: Path, size: int, written: int, changed: int) -> str:
+    """The sha256 of a file, read once a process unless its size or a time changes: several jobs and arms share it."""
     return sha256_of(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,16 +112,10 @@ def preview_of(configuration: DistillConfig) -> Preview | None:
 
 def _generated(configuration: DistillConfig, data: GeneratedData) -> ConfiguredClips:
     requests, settings = sampling_of(configuration.teacher, configuration.clip, data, data.skip_unreadable)
-    drawn_from = [(each.name, each.seed, each.prompt, _image_sha256(each)) for each in requests]
+    drawn_from = [(each.name, each.seed, each.prompt, each.image_sha256) for each in requests]
     digest = key_of([data.kind, drawn_from, asdict(settings), data.batch_size])
 
     def clips(model: VideoModel, folder: Path) -> ClipSource:
         return generate_clips(model, requests, settings, folder, data.batch_size)
 
     return ConfiguredClips(clips, tuple(each.prompt or "" for each in requests), digest)
-
-
-def _image_sha256(request: ClipRequest) -> str:
-    if request.image is None:
-        return ""
-    return hashlib.sha256(f"{request.image.shape}".encode() + request.image.tobytes()).hexdigest()

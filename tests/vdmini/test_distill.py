@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -268,6 +269,33 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     given.spoilt = True
     with pytest.raises(DivergedError, match=r"^step 1: .*no checkpoint was written yet"):
         run(teacher, plan, given, tmp_path / "absent.pt")
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_moves_no_checkpoint(
+    teacher: UNetSpatioTemporalConditionModel, plan: PruningPlan, clips: LatentCache, tmp_path: Path
+) -> None:
+    student = apply_plan(teacher, plan)
+    steps: list[int] = []
+    student.get_parameter("conv_in.weight").register_hook(lambda grad: grad * (math.nan if len(steps) == 2 else 1))
+    with pytest.raises(DivergedError, match=r"^step 3: gradient_norm is nan, the gradients of conv_in.weight are not"):
+        run(
+            teacher, plan, clips, tmp_path / "checkpoint.pt", lambda losses: steps.append(losses.step), student,
+            steps=4, checkpoint_every=1,
+        )  # fmt: skip
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    teacher: UNetSpatioTemporalConditionModel, plan: PruningPlan, clips: LatentCache, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(teacher, plan, clips, checkpoint, steps=3, checkpoint_every=2)
+    # What changes no result may change.
+    assert run(teacher, plan, clips, checkpoint, steps=3, checkpoint_every=1, micro_batch_size=1).losses[-1].step == 3
+    with pytest.raises(ValueError, match="of a distillation with another lambda_icd, seed: remove it"):
+        run(teacher, plan, clips, checkpoint, steps=3, checkpoint_every=2, lambda_icd=0.2, seed=5)
+    with pytest.raises(ValueError, match="of a distillation with another plan"):
+        run(teacher, make_plan(teacher, "none"), clips, checkpoint, steps=3, checkpoint_every=2)
 
 
 def test_the_result_is_the_students_moving_average(

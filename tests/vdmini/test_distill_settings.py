@@ -88,7 +88,7 @@ def test_a_discriminator_that_has_won_for_good_stops_the_run(tmp_path: Path) -> 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_every_loss_must_be_finite(name: str, value: float, tmp_path: Path) -> None:
     check_health(health(3), tmp_path / "checkpoint.pt")
-    with pytest.raises(DivergedError, match=r"^step 3: .*not finite .*lower the learning rate"):
+    with pytest.raises(DivergedError, match=rf"^step 3: {name} is (nan|-?inf); .*lower the learning rate"):
         check_health([*health(2), dataclasses.replace(health(3)[2], **{name: value})], tmp_path / "checkpoint.pt")
 
 
@@ -101,7 +101,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth(
         before = weights(student)
         for _ in range(100):
             # Without gradients no weight moves.
-            training.update_weights()
+            training.update_weights(training.gradient_norm())
             rates.append(training.optimizer.param_groups[0]["lr"] / 1e-3)
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1], rel=1e-2)
     assert all(one > other for one, other in itertools.pairwise(rates[2:]))

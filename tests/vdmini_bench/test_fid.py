@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vdmini.finite import NotFiniteError
 from vdmini_bench import assets
 from vdmini_bench.assets import AssetError
 from vdmini_bench.metrics.fid import FidInception, FrameFid, load_inception_features
@@ -111,3 +112,16 @@ def test_imported_weights_are_preferred_and_the_hub_restored(monkeypatch: pytest
     network = load_inception_features(tmp_path / "cache")
     assert network.network.weights == b"imported"
     assert torch.hub.get_dir() == str(tmp_path / "hub")
+
+
+def test_features_that_are_not_finite_are_of_a_named_clip() -> None:
+    class DarkIsNothing(ChannelMeans):
+        def forward(self, frames: Tensor) -> Tensor:
+            means = super().forward(frames)
+            return means / (means > 10)
+
+    good, dark = [frames(0, 4), frames(1, 4)], frames(2, 4, high=9)
+    with pytest.raises(NotFiniteError, match="frames of generated clip 3 are not finite"):
+        FrameFid(good, DarkIsNothing()).distance([*good, dark])
+    with pytest.raises(NotFiniteError, match="frames of real clip 1 are not finite"):
+        FrameFid([dark, *good], DarkIsNothing())

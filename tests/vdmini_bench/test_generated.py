@@ -46,13 +46,15 @@ def test_the_teachers_clips_are_drawn_once_and_encoded(teacher: VideoModel, tmp_
         assert found.seed == index
         assert found.frames.shape == (4, 32, 32, 3)
         assert np.abs(found.frames.astype(int) - frames).mean() < 5
+    found = clips.clip(0)
 
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("0*")}
     again = generate_clips(teacher, requests, SETTINGS, folder, batch_size=2)
     assert again == clips
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("0*")} == times
-    with pytest.raises(SuiteError, match="samples with another settings"):
-        generate_clips(teacher, requests, replace(SETTINGS, steps=2), folder, batch_size=2)
+    assert generate_clips(teacher, requests, replace(SETTINGS, steps=2), folder, batch_size=2).names == clips.names
+    assert not np.array_equal(clips.clip(0).frames, found.frames), "clips of other settings would be kept"
+    generate_clips(teacher, requests, SETTINGS, folder, batch_size=2)
 
     settings = EncodeSettings(SETTINGS.frames_per_second)
     encode_to_cache(teacher.pipeline, clips, tmp_path / "cache", settings, identity="embedded")

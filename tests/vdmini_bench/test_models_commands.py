@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from vdmini.models import load_model
+from vdmini.finite import NotFiniteError
+from vdmini.models import EMBEDDED, load_model
 from vdmini.plan import plan_removing
 from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
@@ -144,8 +148,9 @@ def test_prune_then_sample_and_sample_again(tmp_path: Path) -> None:
         "the batch with the gap is whole again"
     )
     other = invoke(*sampling[:-1], clips, "--guidance", "2")
-    assert other.exit_code == 2
-    assert "another settings" in other.output
+    assert other.exit_code == 0
+    assert "holds clips of another settings" in other.output
+    assert "4 of them made now" in other.output
 
 
 def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp_path: Path) -> None:
@@ -261,6 +266,55 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     hopeless = invoke("plan", "embedded/svd", "--importance", folder, "--flops", "0.01", "-o", plan)
     assert hopeless.exit_code == 2
     assert "cannot be met" in hopeless.output
+
+
+@pytest.mark.usefixtures("small_network")
+def test_importance_goes_on_where_one_candidate_gives_no_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, calls = tmp_path / "importance", list[int]()
+
+    def sample(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise NotFiniteError("clip '00000': its latents are not finite from denoising step 1 of 1 on")
+        return sample_clips(*arguments)
+
+    command = ("importance", "embedded/svd", "--clips", 2, *FAST, "--shard", "1/16", "-o", folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("vdmini_bench.importance.sample_clips", sample)
+        failed = invoke(*command)
+    assert failed.exit_code == 4
+    first = load_model("embedded/svd", device="meta").blocks.prunable[0]
+    assert f"without block {first}: clip '00000': its latents are not finite" in failed.output
+    assert len(calls) - 2 == len(list((folder / "rows").iterdir()))
+    assert not (folder / "rows" / f"block-{first}.json").exists()
+    assert invoke(*command).exit_code == 0
+    assert (folder / "rows" / f"block-{first}.json").exists()
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded teacher with one weight of its decoder that is no number."""
+    folder = tmp_path_factory.mktemp("broken") / "model"
+    shutil.copytree(EMBEDDED["embedded/svd"], folder)
+    (file,) = (folder / "vae").glob("*.safetensors")
+    weights = load_file(file)
+    weights["decoder.conv_in.bias"][0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("command", ["sample", "prune", "importance", "score-plans", "time"])
+def test_a_weight_that_is_no_number_fails_by_its_name(command: str, broken: Path, tmp_path: Path) -> None:
+    drawn_requests(1)[0].picture().save(tmp_path / "a.png")
+    sampled = ("--images", tmp_path, "--seeds", "0-5", *FAST, "--size", "32x32")
+    options = {"prune": (), "time": ("--plan", "vdmini")}
+    more = ("--plan", "vdmini") if command == "score-plans" else ()
+    done = invoke(command, broken, *options.get(command, sampled), *more, "-o", tmp_path / "out")
+    assert done.exit_code == 4, done.output
+    assert "vae.decoder.conv_in.bias: 1 of " in done.output
+    assert not [path for path in tmp_path.rglob("out/**/*") if path.is_file() and path.name != "importance.json"]
 
 
 def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from vdmini.models import EMBEDDED
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.leaderboard import read_leaderboard
@@ -261,3 +263,23 @@ def test_a_run_gates_against_itself_a_loss_and_another_machine(
 def test_leaderboard_of_a_run_reads_back(unbroken: tuple[Path, dict[str, Any]]) -> None:
     rows = read_leaderboard(unbroken[0] / "leaderboard.csv")
     assert {row.model for row in rows} == ROWS
+
+
+def test_a_teacher_with_a_weight_that_is_no_number_fails_and_other_rows_are_kept(tmp_path: Path) -> None:
+    teacher, results = tmp_path / "teacher", tmp_path / "results"
+    shutil.copytree(EMBEDDED["embedded/svd"], teacher)
+    (file,) = (teacher / "unet").glob("*.safetensors")
+    weights = load_file(file)
+    weights["conv_in.weight"].view(-1)[5] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    done = run(results, "--set", f"teacher={teacher}", "--json")
+    assert done.returncode == 4, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["model"]: row["status"] for row in rows if row["metric"] == "fvd"} == {
+        **dict.fromkeys(("real", "static"), "ok"),
+        **dict.fromkeys(("teacher", "pruned", "student"), "failed"),
+    }
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert all("NotFiniteError: unet.conv_in.weight: 1 of " in row["note"] for row in failed)
+    assert not any(row["value"] for row in failed)
+    assert not list(results.glob("work/sample-*/clips/*"))

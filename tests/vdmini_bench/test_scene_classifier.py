@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scenes
@@ -15,7 +16,9 @@ from vdmini_bench.embedded import budget
 from vdmini_bench.embedded.classifier import save_classifier, train_classifier
 from vdmini_bench.metrics.scene_classifier import (
     HEADS,
+    RECORD,
     SHIPPED,
+    WEIGHTS,
     MissingClassifierError,
     SceneClassifier,
     label_tensors,
@@ -132,3 +135,12 @@ def test_the_shipped_classifier_is_as_accurate_as_its_record_says() -> None:
         assert share == pytest.approx(shipped.accuracy[dimension], abs=0.1)
     assert min(shipped.accuracy.values()) > 0.9
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 3e6
+
+
+def test_weights_that_are_not_finite_answer_nothing(tmp_path: Path) -> None:
+    weights = load_file(SHIPPED / WEIGHTS)
+    weights["heads.motion.bias"][0] = float("nan")
+    save_file(weights, tmp_path / WEIGHTS)
+    (tmp_path / RECORD).write_bytes((SHIPPED / RECORD).read_bytes())
+    with pytest.raises(MissingClassifierError, match=r"heads\.motion\.bias: 1 of "):
+        load_classifier(tmp_path)

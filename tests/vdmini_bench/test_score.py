@@ -317,3 +317,22 @@ def test_the_small_network_tells_clips_apart() -> None:
     features = SmallI3d()(torch.stack([torch.zeros(3, 9, 20, 20), torch.ones(3, 9, 20, 20)]))
     assert features.shape == (2, 400)
     assert (features[0] != features[1]).all()
+
+
+@pytest.mark.parametrize("side", ["videos", "real"])
+def test_features_that_are_not_finite_fail_by_the_name_of_their_clip(
+    videos: Path, tmp_path: Path, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(SmallI3d):
+        def forward(self, video: Tensor) -> Tensor:
+            return super().forward(video) / (video.mean() > -0.99)
+
+    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged=False: Broken())
+    real = fill(tmp_path / "real", 6, start=50)
+    black = videos / "01.mkv" if side == "videos" else real / "51.mkv"
+    write_video(black, np.zeros((10, 32, 32, 3), np.uint8), 7)
+    done = score(videos, "--against", real, "--json")
+    assert done.exit_code == 4, done.output
+    assert f"features by i3d-kinetics400 of {black} are not finite (1 of 6)" in done.stderr
+    assert not done.stdout
+    assert not list((tmp_path / "results").glob("*.csv"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vdmini.models import load_model
+from vdmini.rules import make_plan
 from vdmini.vae import prune_decoder
 from vdmini_bench.errors import NoDeviceError, SuiteError
 from vdmini_bench.inspection import read_or_make_plan
@@ -129,6 +130,23 @@ def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
     assert (tmp_path / "speed.md").read_text(encoding="utf-8").count("end_to_end") == 3
     run_speed_suite(replace(suite, dtype="bfloat16"), tmp_path, ["svd"])
     assert asked[3:] == ["svd bfloat16 cpu"]
+
+
+def test_a_plan_file_that_says_something_else_is_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def time_models(request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None]) -> Timed:
+        asked.append(request.plans)
+        return Timed()
+
+    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    suite, plan = load_speed_suite(SUITE, "cpu"), tmp_path / "mine.json"
+    entry = suite.entry("svd").model_copy(update={"plans": [str(plan)]})
+    suite = replace(suite, entries={"svd": entry})
+    for rule in ("vdmini", "vdmini", "none"):
+        plan.write_text(make_plan("svd", rule).to_json())
+        run_speed_suite(suite, tmp_path / "out")
+    assert asked == [(str(plan),)] * 2
 
 
 def test_what_an_entry_had_timed_before_it_failed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vdmini_bench.datasets import ucf101
 from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced, content_digest, read_split
 from vdmini_bench.errors import SuiteError
 
@@ -181,12 +182,24 @@ def test_the_digest_changes_with_a_file(tmp_path: Path, videos: list[VideoFile],
     assert content_digest(videos, index) == digest
 
 
-def test_an_unchanged_file_is_not_read_again(tmp_path: Path, videos: list[VideoFile]) -> None:
+def test_an_unchanged_file_is_not_read_again(
+    tmp_path: Path, videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = tmp_path / "index.json"
     digest = content_digest(videos, index)
-    before = videos[0].path.stat()
+    read: list[Path] = []
+    monkeypatch.setattr(ucf101, "sha256_of", lambda path: read.append(path) or "of what is there")
+    assert content_digest(videos, index) == digest
+    assert not read
+    index.write_text("damaged")
+    assert content_digest(videos, index) != digest
+    assert len(read) == len(videos)
+
+
+def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path: Path, videos: list[VideoFile]) -> None:
+    index, before = tmp_path / "index.json", videos[0].path.stat()
+    digest = content_digest(videos, index)
     videos[0].path.write_bytes(b"other")
     os.utime(videos[0].path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert content_digest(videos, index) == digest
-    index.write_text("damaged")
+    assert videos[0].path.stat().st_size == before.st_size
     assert content_digest(videos, index) != digest

@@ -65,15 +65,16 @@ class Adversary:
         hinge = mca_discriminator_loss(self.heads(student, *conditions), real_scores)
         return hinge, r1_penalty(real_scores, real) if penalised else torch.zeros_like(hinge)
 
-    def step(self) -> None:
-        """Average the heads' gradients over all processes and take a step."""
+    def step(self) -> Tensor:
+        """Average the heads' gradients over all processes and take a step; their norm before clipping."""
         gradients = [weight.grad for weight in self.heads.parameters() if weight.grad is not None]
         averaged = self.processes.mean(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, mean in zip(gradients, averaged.split([each.numel() for each in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
-        nn.utils.clip_grad_norm_(self.heads.parameters(), self.settings.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.heads.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return norm
 
     def _conditions(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         return batch.adversary_levels, self.conditioning.condition_embedding(batch.conditions), batch.frames

@@ -152,4 +152,4 @@ def _step(training: Training, shapes: Mapping[str, tuple[int, ...]], task: Task,
     batch = Batch(Noised(clean, clean, levels), conditions, guidance, clean, levels)
     for _ in range(parts):
         training.backward(batch, 1 / parts)
-    training.update_weights()
+    training.update_weights(training.gradient_norm())

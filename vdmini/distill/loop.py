@@ -35,15 +35,16 @@ def distill(
     far) every `preview_every` steps. Every process is returned the same result.
 
     Raises:
-        DivergedError: a loss is not finite, or the discriminator has won outright.
-        ValueError: the batch does not divide by the number of processes, or the launch cannot be used.
+        DivergedError: a loss or a gradient is not finite, or the discriminator has won outright.
+        ValueError: the batch does not divide by the number of processes, the launch cannot be used, or `checkpoint` is
+            of another plan, task or settings, or of another number of clips.
     """
     processes = Launched(cpu=next(teacher.parameters()).device.type == "cpu")
     with Training(processes, teacher, student, plan, clips, task, settings) as training:
         training.load(checkpoint)
         while training.step < settings.steps:
             training.train_step()
-            check_health(training.history, checkpoint)
+            check_health(training.history, checkpoint, training.broken)
             if processes.index == 0:
                 on_step(training.history[-1])
             if training.step % settings.checkpoint_every == 0 and training.step < settings.steps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -93,17 +93,21 @@ WON_LOSS = 0.01
 WON_STEPS = 50
 
 
-def check_health(losses: Sequence[StepLosses], checkpoint: Path) -> None:
+def check_health(losses: Sequence[StepLosses], checkpoint: Path, broken: Sequence[str] = ()) -> None:
     """Look at the losses so far, the newest last; `checkpoint` holds the last good state, if any was saved.
 
+    `broken` names what has gradients that are not finite.
+
     Raises:
-        DivergedError: the newest is not finite, or the discriminator has won outright for 50 steps.
+        DivergedError: the newest are not finite, each named, or the discriminator has won outright for 50 steps.
     """
     newest = losses[-1]
     good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
-    if not all(math.isfinite(value) for value in newest.values()):
-        reason = f"a loss or the gradient is not finite ({newest})"
-        raise DivergedError(f"step {newest.step}: {reason}; {good}; lower the learning rate")
+    wrong = [f"{name} is {value}" for name, value in asdict(newest).items() if not math.isfinite(value)]
+    if wrong or broken:
+        if broken:
+            wrong.append(f"the gradients of {', '.join(broken[:3])}{' and others' * (len(broken) > 3)} are not finite")
+        raise DivergedError(f"step {newest.step}: {', '.join(wrong)}; {good}; lower the learning rate")
     recent = losses[-WON_STEPS:]
     if len(recent) == WON_STEPS and all(0 < each.discriminator < WON_LOSS for each in recent):
         raise DivergedError(

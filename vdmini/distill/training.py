@@ -7,6 +7,7 @@ import copy
 import importlib
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,12 +32,15 @@ from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings, StepLosses
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.files import replacing
+from vdmini.finite import is_finite
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
 from vdmini.tasks import Networks, Predict, Task
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 BALANCE_DECAY = 0.9
+# Settings that change memory, speed or what is written meanwhile, and no result but by rounding.
+WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing", "checkpoint_every")
 
 
 class Training:
@@ -54,6 +58,7 @@ class Training:
     ) -> None:
         settings.share(processes.count)
         self.processes, self.settings, self.clips, self.task = processes, settings, clips, task
+        self.plan = plan
         self.teacher = teacher.to(processes.device).requires_grad_(False).eval()
         self.bare_student = student.requires_grad_(True).eval()
         if settings.gradient_checkpointing:
@@ -65,6 +70,8 @@ class Training:
         embedding = self.conditioning.condition_embedding(clips.batch(torch.zeros(1, dtype=torch.long)))
         self.adversary = Adversary(processes, teacher, self.conditioning, task, embedding.shape[1], settings)
         self.step, self.balance, self.history = 0, 1.0, list[StepLosses]()
+        # Whose gradients were not finite in the newest step.
+        self.broken: tuple[str, ...] = ()
         self.student = processes.spread(student)
         self.optimizer = _optimizer(student, settings)
         self.average = Average(self.bare_student)
@@ -94,24 +101,32 @@ class Training:
             with contextlib.nullcontext() if last else processes.accumulate(self.student):
                 sums += self.backward(batch.to(processes.device), 1 / count) / count
         task, icd, mca, output, heads, task_pull, mca_pull = processes.mean(sums).tolist()
-        norm = float(self.update_weights())
+        norm = self.gradient_norm()
+        self.broken = () if norm.isfinite() else tuple(_not_finite(self.bare_student))
+        if not self.update_weights(norm).isfinite():
+            self.broken += ("the discriminator's heads",)
         if task_pull:
             now = float(adaptive_weight(math.sqrt(task_pull), math.sqrt(mca_pull)))
             self.balance = BALANCE_DECAY * self.balance + (1 - BALANCE_DECAY) * now
-        self.history.append(StepLosses(self.step, task, icd, mca, output, heads, norm))
+        self.history.append(StepLosses(self.step, task, icd, mca, output, heads, float(norm)))
 
-    def update_weights(self) -> Tensor:
-        """Take a step with the gradients that `backward` left; the norm of the student's, before clipping."""
+    def gradient_norm(self) -> Tensor:
+        """The norm of the gradients that `backward` left to the student."""
+        norm = nn.utils.get_total_norm(
+            [weight.grad for weight in self.bare_student.parameters() if weight.grad is not None]
+        )
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def update_weights(self, norm: Tensor) -> Tensor:
+        """Take a step with the gradients that `backward` left, the student's of this norm; the norm of the heads'."""
         self._set_learning_rate()
-        norm = nn.utils.clip_grad_norm_(self.bare_student.parameters(), self.settings.gradient_clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        nn.utils.clip_grads_with_norm_(self.bare_student.parameters(), self.settings.gradient_clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.settings.lambda_mca:
-            self.adversary.step()
+        heads_norm = self.adversary.step() if self.settings.lambda_mca else torch.zeros(())
         self.step += 1
         self.average.update(self.bare_student, min(self.settings.ema_decay, (1 + self.step) / (10 + self.step)))
-        return norm
+        return heads_norm
 
     def backward(self, batch: Batch, share: float) -> Tensor:
         """Add `share` of a micro-batch's gradients to both sides; its losses, and how hard two of them pull."""
@@ -207,6 +222,7 @@ class Training:
         The file does not depend on the number of processes; all of them must call this together.
         """
         state: dict[str, Any] = {
+            "configuration": self._configuration(),
             "student": get_model_state_dict(self.bare_student, options=WHOLE),
             "optimizer": get_optimizer_state_dict(self.bare_student, self.optimizer, options=WHOLE),
             "average": self.average.gather(keep=self.processes.index == 0),
@@ -221,11 +237,17 @@ class Training:
                 torch.save(state, partial)
         self.processes.wait()
 
+    def _configuration(self) -> dict[str, Any]:
+        """What a checkpoint must share with the training that goes on from it."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in WITHOUT_EFFECT}
+        return {**settings, "plan": self.plan.to_json(), "task": repr(self.task), "clips": len(self.clips)}
+
     def load(self, checkpoint: Path) -> None:
         """Continue from `checkpoint` where there is one, whatever number of processes wrote it.
 
         Raises:
             FileNotFoundError: only some of the processes see it.
+            ValueError: it is of another plan, task, settings or number of clips.
         """
         found = float(self.processes.mean(torch.tensor(float(checkpoint.exists()), device=self.processes.device)))
         if not found:
@@ -236,6 +258,13 @@ class Training:
             )
         # Mapped, the file is in memory once for all processes of a machine; alone, it is closed again at once.
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=self.processes.count > 1)
+        before, now = state.get("configuration", {}), self._configuration()
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise ValueError(
+                f"{checkpoint} is of a distillation with another {', '.join(changed)}: remove it to begin anew, or give"
+                " another place for checkpoints"
+            )
         set_model_state_dict(self.bare_student, state["student"], options=WHOLE)
         set_optimizer_state_dict(self.bare_student, self.optimizer, state["optimizer"], options=WHOLE)
         self.average.scatter(state["average"])
@@ -248,6 +277,16 @@ class Training:
 def _pull(loss: Tensor, prediction: Tensor) -> Tensor:
     """The squared norm of a loss's gradient at the student's output: how hard it pulls."""
     return torch.autograd.grad(loss, prediction, retain_graph=True)[0].double().square().sum()
+
+
+def _not_finite(network: nn.Module) -> list[str]:
+    """The weights whose gradients are not finite, in this process's shard of them."""
+    broken = []
+    for name, weight in network.named_parameters():
+        gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
+        if gradient is not None and not is_finite(gradient):
+            broken.append(name)
+    return broken
 
 
 def _optimizer(student: nn.Module, settings: DistillSettings) -> torch.optim.Optimizer:

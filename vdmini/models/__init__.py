@@ -123,7 +123,7 @@ def load_model(
     Weights come from safetensors or, in such files, from a reader that takes tensors only: no code that a source brings
     is run. With `random_weights` the published configuration is filled from torch's global generator. On the device
     "meta" a local folder's denoiser is built from its configuration alone, and there is no pipeline. `dtype` None means
-    float32. Raises ModelLoadError.
+    float32. Raises ModelLoadError, and NotFiniteError where a loaded weight is not finite.
     """
     from vdmini.models import sources
 
@@ -142,7 +142,7 @@ def load_model(
         )
     folder = EMBEDDED.get(name, Path(name))
     if folder.is_file():
-        return sources.original_checkpoint(name, family, device, dtype)
+        return _checked(sources.original_checkpoint(name, family, device, dtype))
     if str(device) == "meta":
         model = sources.weightless_model(name, folder, dtype)
     elif (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
@@ -153,6 +153,13 @@ def load_model(
         raise ModelLoadError(
             f"{name!r} is a model of family {model.family!r}, not {family!r}: pass family={model.family!r}"
         )
+    return _checked(model)
+
+
+def _checked(model: VideoModel) -> VideoModel:
+    from vdmini.finite import check_weights
+
+    check_weights(model.pipeline or model.denoiser)
     return model
 
 

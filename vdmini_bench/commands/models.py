@@ -91,8 +91,8 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
     requests, settings = conditions.requests(model), conditions.settings(model)
     loaded = load_for_use(model)
     warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
-    sample_into(loaded, requests, settings, output, conditions.batch_size)
-    click.echo(f"{len(requests)} clips in {output}")
+    made = sample_into(loaded, requests, settings, output, conditions.batch_size)
+    click.echo(f"{len(requests)} clips in {output}, {made} of them made now")
 
 
 @click.command()

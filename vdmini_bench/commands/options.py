@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from vdmini.finite import NotFiniteError
 from vdmini.plan import PlanError
 from vdmini_bench.errors import BenchError, ExitCode
 
@@ -115,6 +116,9 @@ def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
         except (BenchError, AssetError) as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
+        except NotFiniteError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(ExitCode.FAILED)
         except PlanError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(ExitCode.USAGE)

@@ -18,10 +18,10 @@ def generate_clips(
 ) -> CaptionedVideos:
     """The teacher's own clips with the prompts they are drawn from, as a source of training clips.
 
-    They are kept in `folder` without loss: what an interrupted call left is not drawn again.
+    They are kept in `folder` without loss, and not drawn again unless they were made from something else.
 
     Raises:
-        SuiteError: no requests, two of one name, or the folder holds samples of another model or other settings.
+        SuiteError: no requests, or two of one name.
         BenchError: the source holds no pipeline, or the pipeline cannot use the requests.
     """
     if not requests:

@@ -71,9 +71,9 @@ def choose_balanced(videos: Sequence[VideoFile], count: int, seed: int) -> list[
 
 
 def content_digest(videos: Sequence[VideoFile], index: Path, remember: bool = True) -> str:
-    """A digest of the videos' names and bytes; `index` remembers the hash of every file of unchanged size and time.
+    """A digest of the videos' names and bytes; `index` remembers the hash of every file of unchanged size and times.
 
-    Without `remember` nothing is written.
+    The time of the last change counts too, which no tool sets back. Without `remember` nothing is written.
     """
     try:
         known: dict[str, list[object]] = json.loads(index.read_text())
@@ -84,16 +84,17 @@ def content_digest(videos: Sequence[VideoFile], index: Path, remember: bool = Tr
         try:
             status = video.path.stat()
         except OSError:
-            fresh[video.relative] = [0, 0, "missing"]
+            fresh[video.relative] = [0, 0, 0, "missing"]
             continue
         remembered = known.get(video.relative)
-        if remembered is not None and remembered[:2] == [status.st_size, status.st_mtime_ns]:
+        state: list[object] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if remembered is not None and remembered[:-1] == state:
             fresh[video.relative] = remembered
         else:
-            fresh[video.relative] = [status.st_size, status.st_mtime_ns, sha256_of(video.path)]
+            fresh[video.relative] = [*state, sha256_of(video.path)]
     if remember and fresh != known:
         write_atomically(index, json.dumps(fresh, sort_keys=True))
-    names_and_bytes = [(name, entry[2]) for name, entry in sorted(fresh.items())]
+    names_and_bytes = [(name, entry[-1]) for name, entry in sorted(fresh.items())]
     return hashlib.sha256(json.dumps(names_and_bytes).encode()).hexdigest()
 
 

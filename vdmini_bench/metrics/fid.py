@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vdmini.finite import NotFiniteError, is_finite
 from vdmini_bench.asset_catalogue import ASSETS
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset
 
@@ -43,6 +44,7 @@ class FrameFid:
 
     Raises:
         ValueError: `features` has no `num_features`, a batch has another layout or dtype, or there are under 2 frames.
+        NotFiniteError: features of a batch, named by its number from 1, are not finite.
     """
 
     def __init__(self, real_frames: Iterable[Tensor], features: nn.Module) -> None:
@@ -64,6 +66,7 @@ class FrameFid:
 
         Raises:
             ValueError: a batch has another layout or dtype, or there are under 2 frames.
+            NotFiniteError: features of a batch, named by its number from 1, are not finite.
         """
         with torch.inference_mode():
             # Real frames are kept.
@@ -73,16 +76,20 @@ class FrameFid:
 
     def _update(self, batches: Iterable[Tensor], *, real: bool) -> None:
         frames = 0
+        kind = "real" if real else "generated"
         with torch.inference_mode():
-            for batch in batches:
+            for number, batch in enumerate(batches, start=1):
                 if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
                     raise ValueError(
                         f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W"
                     )
                 self._metric.update(batch.to(self.device), real=real)
                 frames += len(batch)
+                total = self._metric.real_features_sum if real else self._metric.fake_features_sum
+                if not is_finite(total):
+                    raise NotFiniteError(f"features by Inception of frames of {kind} clip {number} are not finite")
         if frames < 2:
-            raise ValueError(f"{frames} {'real' if real else 'generated'} frames: at least 2 are needed")
+            raise ValueError(f"{frames} {kind} frames: at least 2 are needed")
 
 
 def why_no_inception(cache: Path | None = None) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vdmini.finite import NotFiniteError, check_weights
 from vdmini_bench.datasets.captions import MOTIONS
 from vdmini_bench.datasets.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES, SIZE
 from vdmini_bench.metrics.semantic import Reading
@@ -79,13 +80,15 @@ def load_classifier(folder: Path = SHIPPED) -> ShippedClassifier:
     network = SceneClassifier()
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
+        # The answer of logits that are not finite would be the first one.
+        check_weights(network)
         accuracy = json.loads((folder / RECORD).read_text(encoding="utf-8"))["accuracy"]
     except FileNotFoundError as error:
         raise MissingClassifierError(
             f"the classifier of drawn clips is not part of this installation ({error.filename or folder} is missing):"
             " install a build that has it"
         ) from error
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, NotFiniteError) as error:
         raise MissingClassifierError(
             f"{folder} holds another classifier ({error}): install the package again"
         ) from error

@@ -33,6 +33,7 @@ class VideoFile:
     file: str
     size: int
     modified_ns: int
+    changed_ns: int
     sha256: str
     frames: int
     side: int
@@ -141,6 +142,14 @@ def write_record(file: Path, files: Mapping[str, VideoFile]) -> None:
     write_atomically(file, json.dumps({name: asdict(found) for name, found in files.items()}, indent=1))
 
 
+def sha256_of_video(folder: Path, video: VideoFile) -> str:
+    """A video's content as it is now, read again only where its file has changed; as it was, where it is gone."""
+    path = folder / video.file
+    if not path.is_file() or _state(path) == (video.file, video.size, video.modified_ns, video.changed_ns):
+        return video.sha256
+    return sha256_of(path)
+
+
 def measure_video(path: Path) -> tuple[int, int]:
     """Decode a whole video: its number of frames, 0 or more, and their shorter side in pixels.
 
@@ -172,16 +181,21 @@ def _read_all(
 
 def _read_one(path: Path, before: VideoFile | None, inside: Path) -> VideoFile:
     _require_file(path, inside)
-    status = path.stat()
-    as_now = (path.name, status.st_size, status.st_mtime_ns)
-    if before is not None and (before.file, before.size, before.modified_ns) == as_now:
+    as_now = _state(path)
+    if before is not None and (before.file, before.size, before.modified_ns, before.changed_ns) == as_now:
         return before
-    if status.st_size == 0:
+    if path.stat().st_size == 0:
         raise UnreadableVideoError(path, "the file is empty")
     frames, side = measure_video(path)
     if frames < FEWEST_FRAMES:
         raise UnreadableVideoError(path, f"{frames} frames where {FEWEST_FRAMES} are needed")
     return VideoFile(*as_now, sha256_of(path), frames, side, has_cover_picture(path))
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    """What tells whether a file has changed; no tool sets the last of the times back, as copying does the other."""
+    status = path.stat()
+    return path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _require_file(path: Path, inside: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -67,9 +67,22 @@ class Environment:
         """What its creation left, with every package's version; None where it is not complete or of another version."""
         try:
             found: dict[str, Any] = json.loads((self.folder / MARKER).read_text(encoding="utf-8"))
-            return found if found["vbench"] == VBENCH_VERSION and self.python.exists() else None
+            if found["vbench"] != VBENCH_VERSION or not self.python.exists():
+                return None
+            # What is installed since by other hands scores too.
+            found["versions"] |= self._installed(found["versions"])
+            return found
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _installed(self, names: Iterable[str]) -> dict[str, str]:
+        """The versions of packages as they are now, of those whose record pip left in the usual place."""
+        found = {}
+        for place in ("lib/python*", "Lib"):
+            for folder in self.folder.glob(f"{place}/site-packages/*.dist-info"):
+                package, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+                found[_normalised(package)] = version
+        return {name: found[_normalised(name)] for name in names if _normalised(name) in found}
 
     def require(self) -> dict[str, Any]:
         """The same.
@@ -210,6 +223,10 @@ def call_driver(command: Sequence[str], request: Mapping[str, Any], folder: Path
     if not isinstance(response, dict):
         raise DriverError(what, "its response is no object", log)
     return response
+
+
+def _normalised(package: str) -> str:
+    return re.sub("[-_.]+", "-", package).lower()
 
 
 def packages_digest(record: Mapping[str, Any]) -> str:

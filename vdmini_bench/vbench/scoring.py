@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdmini_bench.assets import sha256_of
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.progress import say
 from vdmini_bench.store import key_of, write_atomically
@@ -323,11 +324,17 @@ def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], co
         path = weights_folder() / weight.path
         if path.is_file():
             weights[weight.path] = [path.stat().st_size, path.stat().st_mtime_ns]
-    read = {"dimension": dimension, "entries": named, "contents": dict(contents)}
+    read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": _images(entries)}
     if scoring.is_native(dimension):
         return key_of({"version": RECORD_VERSION, **read, "native": NATIVE_VERSION, "weights": state_of(dimension)})
     settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages, "weights": weights}
     return key_of({"version": RECORD_VERSION, **read, **settings})
+
+
+def _images(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The sha256 of the images that entries name, by path: others may be there under the same names."""
+    paths = {str(entry["image_name"]) for entry in entries if "image_name" in entry}
+    return {path: sha256_of(Path(path)) for path in sorted(paths) if Path(path).is_file()}
 
 
 def _totals(scoring: Scoring, outcomes: Sequence[Outcome]) -> Totals | None:

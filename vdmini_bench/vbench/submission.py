@@ -10,7 +10,7 @@ from typing import Literal
 
 from vdmini.files import replacing
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
-from vdmini_bench.vbench.completeness import read_record
+from vdmini_bench.vbench.completeness import read_record, sha256_of_video
 from vdmini_bench.vbench.dimensions import OF_MODE
 from vdmini_bench.vbench.output import require_writable_file
 from vdmini_bench.vbench.results import kept_contents, kept_result, kept_versions, results_file
@@ -53,7 +53,8 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
 
 
 def _require_same_videos(output: Path, names: Sequence[str]) -> None:
-    now = {video.file: video.sha256 for video in read_record(output / VIDEOS).values()}
+    folder = Path(json.loads((output / SCORES).read_text(encoding="utf-8"))["folder"])
+    now = {video.file: sha256_of_video(folder, video) for video in read_record(output / VIDEOS).values()}
     of_others = [
         name for name in names if any(now.get(file) != sha256 for file, sha256 in kept_contents(output, name).items())
     ]

@@ -18,6 +18,7 @@ from vdmini_bench.vbench.environment import (
     constraint_lines,
     create_environment,
     default_environment,
+    packages_digest,
 )
 from vdmini_bench.vbench.requirements import examine_dimensions, missing_weights
 
@@ -83,6 +84,18 @@ def test_a_whole_environment_is_left_as_it_is(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "_run", refuse)
     create_environment(environment)
     assert environment.record() is not None
+
+
+def test_a_package_of_another_version_since_makes_other_scores(tmp_path: Path) -> None:
+    environment = pretend(tmp_path / "env")
+    marker = tmp_path / "env" / "vdmini-vbench.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "versions": {"opencv-python": "4.11.0.86"}}))
+    before = packages_digest(environment.require())
+    packages = tmp_path / "env" / "lib" / "python3.11" / "site-packages"
+    (packages / "opencv_python-4.11.0.86.dist-info").mkdir(parents=True)
+    assert packages_digest(environment.require()) == before
+    (packages / "opencv_python-4.11.0.86.dist-info").rename(packages / "opencv_python-4.12.0.88.dist-info")
+    assert packages_digest(environment.require()) != before
 
 
 def test_a_python_that_the_package_does_not_install_on_is_refused_at_once(

@@ -222,3 +222,9 @@ def test_image_to_video_needs_every_image_before_anything_runs(tmp_path: Path) -
     assert by_name(report) == {"i2v_subject": 3 / 32, "camera_motion": 3 / 32}
     assert report.protocol == "vbench-i2v-16-9"
     assert "i2v" in report.groups
+    bench.calls()
+    score_videos(bench.scoring("i2v", dimensions=names, prompts=prompts, ratio="16-9"))
+    assert bench.calls() == []
+    (tmp_path / "b.jpg").write_bytes(b"another picture under its name")
+    score_videos(bench.scoring("i2v", dimensions=names, prompts=prompts, ratio="16-9"))
+    assert "i2v_subject" in bench.calls()

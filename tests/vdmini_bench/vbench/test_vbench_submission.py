@@ -31,7 +31,7 @@ def keep_all(output: Path, videos: Path, mode: Mode, left_out: str = "") -> dict
             result.insert(1, {"pan_left": score})
         response = {"result": result, "device": "CPU", "versions": {}, "seconds": 1.0}
         keep_result(output, "key", contents, response, check_result(name, result, [path]))
-    (output / "scores.json").write_text(json.dumps({"mode": mode}), encoding="utf-8")
+    (output / "scores.json").write_text(json.dumps({"mode": mode, "folder": str(videos)}), encoding="utf-8")
     return scores
 
 
@@ -79,6 +79,8 @@ def test_a_missing_dimension_is_refused_since_it_would_count_as_0(tmp_path: Path
 def test_results_of_videos_that_have_changed_since_are_refused(tmp_path: Path) -> None:
     keep_all(tmp_path / "scores", tmp_path / "videos", "t2v")
     draw_video(tmp_path / "videos" / "a cat-0.mp4", 99)
+    with pytest.raises(IncompleteResultsError, match="videos have changed since subject_consistency"):
+        write_submission(tmp_path / "scores", tmp_path / "model.zip")
     write_record(tmp_path / "scores" / "videos.json", check_videos(tmp_path / "videos", None).files)
     with pytest.raises(IncompleteResultsError, match="videos have changed since subject_consistency"):
         write_submission(tmp_path / "scores", tmp_path / "model.zip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vdmini.finite import NotFiniteError
 from vdmini_bench.clips import IncompleteError
 from vdmini_bench.datasets.video import UnreadableVideoError
 from vdmini_bench.sharing import Share, share_device, share_out
@@ -161,7 +163,10 @@ def _judge_video(asked: Sequence[tuple[str, Question]], networks: Networks, mark
             continue
         started = time.monotonic()
         try:
-            found[key] = JUDGES[question.dimension](clip, question, networks)
+            mark = JUDGES[question.dimension](clip, question, networks)
+            if not math.isfinite(mark.value):
+                raise NotFiniteError(f"{question.video.name}: its score is {mark.value}")
+            found[key] = mark
         except Exception:
             # One dimension fails, the others go on.
             marks.failures[question.dimension] = traceback.format_exc()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vdmini.finite import NotFiniteError, check_weights
 from vdmini_bench.errors import MissingAssetsError
 
 # Channels of one head, in all of them.
@@ -189,6 +190,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
     Raises:
         MissingAssetsError: the file is of another network.
+        NotFiniteError: a weight is not finite: a threshold or a cut to whole numbers would hide that.
     """
     try:
         # In the place of its own: weights of gigabytes are neither drawn at random first nor there twice.
@@ -202,3 +204,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
             if tensor.is_floating_point():
                 tensor.data = tensor.data.float()
     network.eval().requires_grad_(False)
+    try:
+        check_weights(network)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{path}: {error}") from error
