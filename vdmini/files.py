@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Leaves room for what is put around a name: file systems allow 255 bytes, some 143.
+LONGEST = 100
+
+
+def short_name(name: str) -> str:
+    """A name for a file that goes with another one: that of the other, where it is long its start and a hash."""
+    whole = os.fsencode(name)
+    if len(whole) <= LONGEST:
+        return name
+    return f"{whole[: LONGEST - 17].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
 
 
 @contextmanager
@@ -15,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f".partial-{short_name(path.stem)}{path.suffix}")
     try:
         yield partial
         partial.replace(path)
