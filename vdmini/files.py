@@ -8,16 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Leaves room for what is put around a name: file systems allow 255 bytes, some 143.
-LONGEST = 100
+# Bytes of a name that file systems allow, and those of one that leaves room for what is put around it.
+LONGEST_NAME, SHORT_NAME = 255, 100
 
 
 def short_name(name: str) -> str:
     """A name for a file that goes with another one: that of the other, where it is long its start and a hash."""
     whole = os.fsencode(name)
-    if len(whole) <= LONGEST:
+    if len(whole) <= SHORT_NAME:
         return name
-    return f"{whole[: LONGEST - 17].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
+    return f"{whole[: SHORT_NAME - 17].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether file systems take a file of this name."""
+    try:
+        return 0 < len(os.fsencode(name)) <= LONGEST_NAME and not {*name} & {"/", "\0"}
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager

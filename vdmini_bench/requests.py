@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vdmini.files import LONGEST_NAME, is_file_name
 from vdmini.sample import ClipRequest, SampleSettings
 from vdmini_bench.datasets.captions import choose_scenes
 from vdmini_bench.datasets.synthetic import ACTIONS, TEST_GROUPS, draw_clip
@@ -88,6 +89,12 @@ def image_requests(folder: Path, seeds: Sequence[int]) -> list[ClipRequest]:
             raise SuiteError(f"{path} is no image that can be read ({error}): replace or remove it") from error
         requests += [ClipRequest(f"{path.stem}-{seed}", seed, image=image) for seed in seeds]
     names = [request.name for request in requests]
+    too_long = [name for name in names if not is_file_name(f"{name}.mp4")]
+    if too_long:
+        raise SuiteError(
+            f"{folder}: clips of {too_long[0]} could not be kept, a file's name has at most {LONGEST_NAME} bytes:"
+            " give that image a shorter one"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SuiteError(f"{folder}: images that share a name: {', '.join(twice)}: rename all but one of each")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -143,7 +144,8 @@ class Store:
     def open_run(self, suite: str, suite_sha: str) -> Path:
         """Make the folder of a new run."""
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        base = self.root / "runs" / f"{now}_{suite}_{suite_sha[:6]}"
+        name = short_name(re.sub(r"[/\\\0]", "-", suite))
+        base = self.root / "runs" / f"{now}_{name}_{suite_sha[:6]}"
         for attempt in range(1000):
             folder = base if attempt == 0 else base.with_name(f"{base.name}_{attempt}")
             try:

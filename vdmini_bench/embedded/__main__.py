@@ -82,7 +82,7 @@ def reference(work: Path) -> None:
             write_video(path, draw_clip(action, int(group), int(index)).frames, FRAMES_PER_SECOND)
             advance()
     SHIPPED.mkdir(parents=True, exist_ok=True)
-    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips")
+    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips", packaged=True)
     shutil.rmtree(folder)
     click.echo(f"wrote {SHIPPED}")
 
