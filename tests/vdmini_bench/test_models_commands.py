@@ -23,8 +23,8 @@ from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.generation import prune_denoiser, read_channel_rule
 from vdmini_bench.importance import parse_shard
-from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.inspection import inspect_model
+from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
 
 # diffusers' schedulers meet numpy 2 that way.
