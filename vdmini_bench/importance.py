@@ -105,7 +105,7 @@ class Study:
         """Everything that decides a number; a folder that was begun under another one is refused."""
         digest = hashlib.sha256()
         for request in self.requests:
-            digest.update(f"{request.name}\0{request.seed}\0{request.prompt}\0".encode())
+            digest.update(f"{request.name}\0{request.seed}\0{request.prompt}\0".encode(errors="surrogatepass"))
             digest.update(b"" if request.image is None else request.image.tobytes())
         return {
             "version": VERSION,

@@ -29,6 +29,11 @@ class Program(click.Group):
         try:
             # Not standalone: what click does not expect itself, it would end with 1.
             code = expected_failures(super().main)(*args, **{**extra, "standalone_mode": False})
+        except SystemExit as end:
+            # Ours end with codes of ours; what a library says may be anything.
+            code = end.code if isinstance(end.code, ExitCode) or not end.code else ExitCode.FAILED
+            if isinstance(end.code, str):
+                click.echo(end.code, err=True)
         except click.ClickException as error:
             error.show()
             code = ExitCode.USAGE

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from vdmini_bench.errors import NotComparableError
+from vdmini_bench.errors import ExitCode, NotComparableError
 from vdmini_bench.program import Program
 
 TALKER = """
@@ -51,8 +51,11 @@ def end_with(problem: BaseException) -> Result:
         (click.UsageError("wrong option"), 2, "wrong option"),
         (click.ClickException("wrong file"), 2, "wrong file"),
         (NotComparableError("unlike"), 5, "error: unlike"),
-        (SystemExit(1), 1, ""),
-        (SystemExit(3), 3, ""),
+        (SystemExit(ExitCode.REGRESSION), 1, ""),
+        (SystemExit(ExitCode.INCOMPLETE), 3, ""),
+        (SystemExit(), 0, ""),
+        (SystemExit(1), 4, ""),
+        (SystemExit("said by a library"), 4, "said by a library"),
     ],
 )
 def test_an_end_has_its_exit_code(problem: BaseException, code: int, said: str) -> None:
