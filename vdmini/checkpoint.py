@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vdmini.files import short_name
 from vdmini.plan import PruningPlan
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def save_student(
     check_weights(model)
     provenance_json = json.dumps(dict(provenance), indent=2, sort_keys=True, allow_nan=False) + "\n"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    partial = folder.with_name(f".{short_name(folder.name)}.{uuid.uuid4().hex}.partial")
     try:
         model.save_pretrained(partial, safe_serialization=True)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8", newline="\n")

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Bytes of a name that file systems allow, and those of one that leaves room for what is put around it.
+LONGEST_NAME, SHORT_NAME = 255, 100
+
+
+def short_name(name: str) -> str:
+    """A name for a file that goes with another one: that of the other, where it is long its start and a hash."""
+    whole = os.fsencode(name)
+    if len(whole) <= SHORT_NAME:
+        return name
+    return f"{whole[: SHORT_NAME - 17].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether file systems take a file of this name."""
+    try:
+        return 0 < len(os.fsencode(name)) <= LONGEST_NAME and not {*name} & {"/", "\0"}
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager
@@ -15,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f".partial-{short_name(path.stem)}{path.suffix}")
     try:
         yield partial
         partial.replace(path)

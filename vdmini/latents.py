@@ -27,6 +27,7 @@ from vdmini.latent_index import (
     shard_name,
 )
 from vdmini.latent_index import LatentCacheError as LatentCacheError
+from vdmini.locks import file_lock
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -212,11 +213,10 @@ def _conditioning_of(pipeline: DiffusionPipeline) -> tuple[str, Conditioning]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with file_lock(folder / ".lock").acquire(timeout=0):
             yield
     except Timeout:
         raise LatentCacheError(f"another process is encoding into {folder}: wait for it, or give another") from None

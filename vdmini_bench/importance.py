@@ -38,7 +38,7 @@ from vdmini_bench.generation import source_sha256
 from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.flow import flow_fields
 from vdmini_bench.metrics.frechet import frechet_distance
-from vdmini_bench.metrics.fvd import clips_to_features, load_i3d
+from vdmini_bench.metrics.fvd import FVD_VERSION, clips_to_features, load_i3d
 from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_statistics
 from vdmini_bench.plots import RATIO
 from vdmini_bench.progress import progress, say
@@ -107,7 +107,7 @@ class Study:
         """Everything that decides a number; a folder that was begun under another one is refused."""
         digest = hashlib.sha256()
         for request in self.requests:
-            digest.update(f"{request.name}\0{request.seed}\0{request.prompt}\0".encode())
+            digest.update(f"{request.name}\0{request.seed}\0{request.prompt}\0".encode(errors="surrogatepass"))
             digest.update(b"" if request.image is None else request.image.tobytes())
         return {
             "version": VERSION,
@@ -115,6 +115,7 @@ class Study:
             "requests_sha256": digest.hexdigest(),
             "clips": len(self.requests),
             "settings": asdict(self.settings),
+            "network": FVD_VERSION,
             "batch_size": self.batch_size,
             "dtype": str(next(self.model.denoiser.parameters()).dtype),
             "torch": torch.__version__,
@@ -136,7 +137,7 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
     number, of = shard
     waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
     if waiting:
-        network = load_i3d().to(next(study.model.denoiser.parameters()).device)
+        network = load_i3d(packaged=True).to(next(study.model.denoiser.parameters()).device)
         broken = []
         seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
         with progress("importance", len(waiting) + 1) as advance:

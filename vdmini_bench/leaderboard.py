@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from filelock import FileLock
-
+from vdmini.locks import file_lock
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.measurement import COLUMNS, Row, is_number
 from vdmini_bench.store import write_atomically
@@ -73,8 +72,7 @@ def rewrite_rows(path: Path, change: Callable[[list[Row]], Iterable[Row]]) -> No
         BenchError: the file cannot be read or written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with file_lock(path.with_name(f"{path.name}.lock")):
             rows = {_as_plain_cells(row) for row in change(read_leaderboard(path))}
             write_atomically(path, rows_to_csv(sorted(rows, key=_order)))
     except OSError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
+
+from vdmini_bench.errors import BenchError
 
 if TYPE_CHECKING:
     from vdmini_bench.suite import CommonSuite
@@ -84,8 +87,19 @@ class Row:
     run_id: str
     note: str
 
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it: numbers are numbers, of which an empty one is null, and `dirty` is a boolean.
+
+        Raises:
+            BenchError: what should be a number is none.
+        """
+        what = f"of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
+        numbers = {name: number_in(getattr(self, name), f"{name} {what}") for name in NUMBERS}
+        return {**asdict(self), **numbers, "dirty": {"true": True, "false": False}.get(self.dirty)}
+
 
 COLUMNS = tuple(field.name for field in fields(Row))
+NUMBERS = ("schema", "suite_version", "params_m", "value", "se", "n", "n_expected")
 # What a model is to a run; models of other names say it themselves.
 ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
 
@@ -134,6 +148,19 @@ def is_number(cell: str) -> bool:
         return abs(float(cell)) <= LARGEST
     except ValueError:
         return False
+
+
+def number_in(cell: str, what: str) -> float | None:
+    """The number that a cell holds, None for an empty one.
+
+    Raises:
+        BenchError: it is none; `what` says of what.
+    """
+    if cell == "":
+        return None
+    if not is_number(cell):
+        raise BenchError(f"{cell!r} is no number that was measured ({what}); mend that line")
+    return int(cell) if cell.isdecimal() else float(cell)
 
 
 def number_text(value: float | None) -> str:

@@ -145,8 +145,8 @@ def digest_inputs(
 
 def digest_videos(videos: tuple[VideoFile, ...], store: Store, root: Path, name: str, remember: bool = True) -> str:
     """Digest the order and the bytes of videos under `root`; the store remembers what each file's are."""
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    order = hashlib.sha256("\n".join(video.relative for video in videos).encode()).hexdigest()
+    place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
     content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
     return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
 
@@ -183,10 +183,13 @@ def missing_teacher(profile: CommonProfile) -> list[Missing]:
             return [Missing("teacher", str(error), "under 30 MB", "that of this package", "this package", next_step)]
         if "stable-video-diffusion" not in profile.teacher:
             next_step = "--set teacher=FOLDER   (a pipeline's folder or a downloaded hub model)"
-            return [Missing("teacher", str(error), "unknown", "its authors'", "its authors", next_step)]
+            name = Path(profile.teacher).name
+            card = f"its model card: https://huggingface.co/models?search={name}"
+            return [Missing("teacher", str(error), "see the card", f"see {card}", card, next_step)]
         return [
             Missing(
-                "teacher", str(error), "about 9 GB in float16", "Stability AI Community License", "huggingface.co",
+                "teacher", str(error), "about 9 GB in float16", "Stability AI Community License",
+                f"https://huggingface.co/{profile.teacher}",
                 f"hf download {profile.teacher}   (or --set teacher=FOLDER)",
             )
         ]  # fmt: skip

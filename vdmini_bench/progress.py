@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import time
@@ -12,10 +14,38 @@ from typing import Protocol
 PLAIN_LINE_SECONDS = 15.0
 
 
+# What stands for characters that a console's encoding lacks; others are shown by their number.
+READABLE = {"±": "+/-", "\N{MULTIPLICATION SIGN}": "x", "…": "...", "\N{EN DASH}": "-", "→": "->", "≤": "<=", "≥": ">="}
+
+
 class Advance(Protocol):
     """Counts one finished item; the note says something of it."""
 
     def __call__(self, note: str = "") -> None: ...
+
+
+def write_readable() -> None:
+    """From now on no character ends the program that the encoding of its output lacks: it is written in another way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="readable")
+
+
+def _in_other_characters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    written = [READABLE.get(each) or each.encode("ascii", "backslashreplace").decode() for each in lacking]
+    return "".join(written), error.end
+
+
+codecs.register_error("readable", _in_other_characters)
+
+
+def readable(text: str) -> str:
+    """The text as standard output will show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "readable").decode(encoding)
 
 
 def say(message: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vdmini.files import LONGEST_NAME, is_file_name
 from vdmini.prompts import cut_prompts
 from vdmini.sample import ClipRequest, SampleSettings
 from vdmini_bench.datasets.captions import choose_scenes
@@ -96,7 +97,14 @@ def image_requests(folder: Path, seeds: Sequence[int], skip_unreadable: bool = F
     if problems:
         named = few([f"{problem.path.name} ({problem.reason})" for problem in problems])
         say(f"warning: {len(problems)} images of {folder} cannot be read and are left out: {named}")
-    return [ClipRequest(f"{name}-{seed}", seed, image=image) for name, image in images.items() for seed in seeds]
+    requests = [ClipRequest(f"{name}-{seed}", seed, image=image) for name, image in images.items() for seed in seeds]
+    too_long = [request.name for request in requests if not is_file_name(f"{request.name}.mp4")]
+    if too_long:
+        raise SuiteError(
+            f"{folder}: clips of {too_long[0][:40]}... could not be kept: give that image a shorter name,"
+            f" a file's has at most {LONGEST_NAME} bytes"
+        )
+    return requests
 
 
 def prompt_requests(file: Path, seeds: Sequence[int]) -> list[ClipRequest]:

@@ -56,7 +56,7 @@ class RunResult:
             "run_dir": str(self.run_dir),
             "status": self.status,
             "profile": self.profile,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
             "seconds": self.seconds,
             "jobs": {"ran": self.ran, "cached": self.cached},
             "problems": list(self.problems),

@@ -21,7 +21,7 @@ from vdmini_bench.measurement import RESULTS_FILE, result_line, row_of
 from vdmini_bench.progress import Advance, progress
 from vdmini_bench.speed_models import attention_backend, load_models
 from vdmini_bench.speed_request import STEPS, TEACHER, Scope, SpeedRequest
-from vdmini_bench.speed_rows import SpeedRow, make_rows, origin_of, projected, scores_of
+from vdmini_bench.speed_rows import SpeedRow, latency_score, make_rows, origin_of, projected, protocol_of
 from vdmini_bench.speed_scopes import (
     STRETCHES,
     ClipSize,
@@ -34,7 +34,7 @@ from vdmini_bench.speed_scopes import (
     latent_size,
 )
 from vdmini_bench.store import write_atomically
-from vdmini_bench.timing import Timing, time_interleaved
+from vdmini_bench.timing import Timing, device_name, time_interleaved
 
 # A card or a core whose ceiling fell by more between start and end was held back, or had other work.
 STEADY = 0.95
@@ -58,11 +58,7 @@ class SpeedReport:
     @property
     def protocol(self) -> str:
         """What two reports must share before their latencies are compared."""
-        request = self.request
-        how = "compiled" if request.compiled else "eager"
-        how += "-optimized" if request.optimized else ""
-        how += "" if request.guidance is None else f"-guidance{request.guidance:g}"
-        return f"{self.size}/{self.size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{self.device}"
+        return protocol_of(self.request, self.size, self.device)
 
     @property
     def throttled(self) -> bool | None:
@@ -92,7 +88,7 @@ class SpeedReport:
     def write(self, folder: Path) -> None:
         """Leave `speed.json`, `results.jsonl` for `compare`, and the pictures in a folder."""
         origin = origin_of(take_fingerprint())
-        scores = scores_of(self.rows, self.protocol)
+        scores = [latency_score(row.timing, self.protocol) for row in self.rows]
         lines = [result_line(score, row_of(score, origin)) for score in scores]
         write_atomically(folder / RESULTS_FILE, "".join(lines))
         if self.blocks:
@@ -153,9 +149,17 @@ def time_models(
                     keep(rows)
     after = measure_ceiling(device, dtype)
     notes += _remarks(rows, ceiling, after, device)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return SpeedReport(
-        request, teacher.family, size, where, sizes, tuple(rows), tuple(blocks), ceiling, after, tuple(notes)
+        request,
+        teacher.family,
+        size,
+        device_name(device),
+        sizes,
+        tuple(rows),
+        tuple(blocks),
+        ceiling,
+        after,
+        tuple(notes),
     )
 
 

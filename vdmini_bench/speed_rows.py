@@ -13,6 +13,8 @@ from vdmini_bench.timing import Timing, speedup_interval
 
 if TYPE_CHECKING:
     from vdmini_bench.fingerprint import Fingerprint
+    from vdmini_bench.speed_request import SpeedRequest
+    from vdmini_bench.speed_scopes import ClipSize
 
 VERSION = "speed-1"
 PROJECTED = "steps_projected"
@@ -122,25 +124,30 @@ def projected(rows: Sequence[SpeedRow], steps: int) -> list[SpeedRow]:
     return made
 
 
-def scores_of(rows: Sequence[SpeedRow], protocol: str) -> list[Score]:
-    """The rows as scores, so that `compare` reads them: latencies with all their samples."""
-    return [
-        Score(
-            model=row.timing.model,
-            metric=f"latency_{row.timing.scope}",
-            metric_version=VERSION,
-            protocol=protocol,
-            value=row.timing.median_ms,
-            unit="ms",
-            better="lower",
-            standard_error=None,
-            n=len(row.timing.samples_ms),
-            n_expected=len(row.timing.samples_ms),
-            status="ok",
-            blocks=row.timing.samples_ms,
-        )
-        for row in rows
-    ]
+def protocol_of(request: SpeedRequest, size: ClipSize, device: str) -> str:
+    """What two timings must share before they are compared, whichever command took them."""
+    how = "compiled" if request.compiled else "eager"
+    how += "-optimized" if request.optimized else ""
+    how += "" if request.guidance is None else f"-guidance{request.guidance:g}"
+    return f"{size}/{size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{device}"
+
+
+def latency_score(timing: Timing, protocol: str) -> Score:
+    """A timing as a score, with all its samples, as `compare` reads it."""
+    return Score(
+        model=timing.model,
+        metric=f"latency_{timing.scope}",
+        metric_version=VERSION,
+        protocol=protocol,
+        value=timing.median_ms,
+        unit="ms",
+        better="lower",
+        standard_error=timing.median_error_ms,
+        n=len(timing.samples_ms),
+        n_expected=len(timing.samples_ms),
+        status="ok",
+        blocks=timing.samples_ms,
+    )
 
 
 def origin_of(fingerprint: Fingerprint) -> dict[str, str]:

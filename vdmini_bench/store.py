@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vdmini.files import short_name
+from vdmini.locks import file_lock
 from vdmini_bench.assets import sha256_of
 from vdmini_bench.errors import BenchError
 from vdmini_bench.progress import say
@@ -30,7 +33,7 @@ def key_of(value: Any) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step: a reader or a kill sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{short_name(path.name)}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -103,10 +106,9 @@ class Store:
         Raises:
             BenchError: another one works on it, and `wait` is False.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        lock = FileLock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock = file_lock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
         waited = False
         try:
             lock.acquire(timeout=0)
@@ -142,7 +144,8 @@ class Store:
     def open_run(self, suite: str, suite_sha: str) -> Path:
         """Make the folder of a new run."""
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        base = self.root / "runs" / f"{now}_{suite}_{suite_sha[:6]}"
+        name = short_name(re.sub(r"[/\\\0]", "-", suite))
+        base = self.root / "runs" / f"{now}_{name}_{suite_sha[:6]}"
         for attempt in range(1000):
             folder = base if attempt == 0 else base.with_name(f"{base.name}_{attempt}")
             try:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from vdmini_bench.measurement import Row
+from vdmini_bench.progress import readable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 COLUMNS = (
     ("params_m", "params (M)"),
@@ -22,6 +28,8 @@ TITLES = dict(COLUMNS)
 ORDER = ("real", "static", "teacher", "pruned", "student")
 # Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
 DIMENSION, DRAWN = "vbench_", "embedded-"
+# Cells of up to so many characters, all numbers among them, are never wrapped.
+WRAPPED = 24
 GROUPS = {"vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total"}
 
 
@@ -92,20 +100,59 @@ def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str
 
 
 def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Print a table to standard output, as wide as it needs to be when that is no terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Print a table to standard output, as wide as it needs to be; in a narrower terminal long cells wrap.
 
+    Where that is not enough, what all lines share is said once, and then each cell has a line of its own. None is cut.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # As they will be shown: columns stay straight where the console lacks a character.
+    columns = [[Text(readable(cell)) for cell in column] for column in zip(header, *lines, strict=True)]
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    table = Table(title=escape(title), title_justify="left")
-    for position, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if position else "left")
-    for line in lines:
-        table.add_row(*map(escape, line))
-    console.print(table)
+    # A program that sets colours without a terminal has no terminal's width.
+    room = console.width if sys.stdout.isatty() else sys.maxsize
+    console.print(Text(readable(title), "table.title"), soft_wrap=True)
+    widths = _widths(columns, room)
+    if widths is None and len(columns[0]) > 2:
+        shared = [column for column in columns[1:] if all(cell == column[1] for cell in column[1:])]
+        if told := "; ".join(f"{name}: {cell}" for name, cell, *_ in shared if cell):
+            console.print(Text(told), soft_wrap=True)
+        columns = [column for column in columns if column not in shared]
+        widths = _widths(columns, room)
+    names, *rows = zip(*columns, strict=True)
+    if widths is None:
+        for row in rows:
+            cells = [f"{name}: {cell}" for name, cell in zip(names, row, strict=True) if cell]
+            console.print(Text("\n  ".join(cells)), soft_wrap=True)
+        return
+    table = Table()
+    for position, (name, width) in enumerate(zip(names, widths, strict=True)):
+        table.add_column(name, justify="right" if position else "left", width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(console.width, _total(widths))).print(table)
+
+
+def _widths(columns: Sequence[Sequence[Text]], room: int) -> list[int] | None:
+    """The columns' widths within `room` characters, as near as can be to what each needs; None where they cannot be."""
+    from rich.cells import cell_len
+
+    whole = [max(cell.cell_len for cell in column) for column in columns]
+    longest_words = [max(map(cell_len, name.plain.split()), default=0) for name, *_ in columns]
+    widths = [max(word, min(WRAPPED, width)) for word, width in zip(longest_words, whole, strict=True)]
+    if _total(widths) > room:
+        return None
+    while _total(widths) < min(room, _total(whole)):
+        for column in [column for column, width in enumerate(widths) if width < whole[column]][: room - _total(widths)]:
+            widths[column] += 1
+    return widths
+
+
+def _total(widths: Sequence[int]) -> int:
+    """The characters that columns and the lines around them take."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def _cell(row: Row | None, shown: Callable[[float], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,11 @@ class Timing:
         """The median absolute deviation from the median."""
         middle = self.median_ms
         return statistics.median(abs(sample - middle) for sample in self.samples_ms)
+
+    @property
+    def median_error_ms(self) -> float:
+        """The standard error of a median of normal samples from their MAD: 1.2533 * 1.4826 * MAD / sqrt(n)."""
+        return 1.2533 * 1.4826 * self.mad_ms / math.sqrt(len(self.samples_ms))
 
     @property
     def p95_ms(self) -> float:
@@ -108,6 +114,11 @@ def speedup_interval(teacher: Timing, student: Timing, resamples: int = 2000) ->
     ratios = slow[chosen].quantile(0.5, dim=1) / fast[chosen].quantile(0.5, dim=1)
     low, high = ratios.quantile(torch.tensor([0.025, 0.975])).tolist()
     return teacher.median_ms / student.median_ms, low, high
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def time_once(call: Callable[[], object], device: torch.device) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vdmini_bench.assets import sha256_of
+from vdmini_bench.assets import own_folder, sha256_of
 from vdmini_bench.store import key_of
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED, VBENCH_VERSION, Mode
 from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest, weights_folder
@@ -144,4 +144,4 @@ def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
 def _first_fault(missing: list[tuple[str, str]], damaged: list[tuple[str, str]]) -> str | None:
     faults = [f"{path} is missing" for _, path in missing] + [fault for _, fault in damaged]
     # The reason goes with the published rows, which say nothing of whose machine it was.
-    return f"{faults[0].replace(str(Path.home()), '~')}: see vdmini-bench doctor" if faults else None
+    return f"{faults[0].replace(str(own_folder('HOME', Path('~'))), '~')}: see vdmini-bench doctor" if faults else None

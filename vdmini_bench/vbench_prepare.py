@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdmini.latents import ClipSource
+from vdmini_bench.asset_catalogue import ASSETS
 from vdmini_bench.assets import asset_path, sha256_of
 from vdmini_bench.fingerprint import Fingerprint
 from vdmini_bench.jobs import Job, PromptedInputs, TrainingInputs, plan_judging
@@ -22,7 +23,7 @@ from vdmini_bench.prepare import (
 )
 from vdmini_bench.store import Store, key_of
 from vdmini_bench.suite import DatasetSpec
-from vdmini_bench.vbench.dimensions import FILTERED
+from vdmini_bench.vbench.dimensions import FILTERED, PROJECTS
 from vdmini_bench.vbench.environment import COMMAND, Environment, default_environment
 from vdmini_bench.vbench.native.catalogue import examine_native
 from vdmini_bench.vbench.preparation import find_prompts
@@ -184,6 +185,15 @@ def _missing_official(vbench: VBenchSpec, environment: Environment) -> list[Miss
                     needed.setdefault(what, []).append(ready.dimension)
                     commands[what] = command
     return [
-        Missing(what, f"for {', '.join(names)}", "see docs/vbench.md", "of its authors", "its authors", commands[what])
+        Missing(what, f"for {', '.join(names)}", "see docs/vbench.md", *_licence_and_source(what), commands[what])
         for what, names in needed.items()
     ]
+
+
+def _licence_and_source(what: str) -> tuple[str, str]:
+    if "VBench-I2V" in what:
+        return ASSETS["vbench-i2v"].licence, ASSETS["vbench-i2v"].source
+    # What is no file of the cache is a package, or the environment of all of them.
+    packages = ("a package registry", "Apache-2.0 (vbench); of others see the package's page there")
+    source, licence = PROJECTS.get(what.partition("/")[0], packages)
+    return licence, source

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from vdmini_bench.errors import BenchError
+from vdmini_bench.errors import BenchError, ExitCode
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ def _end_with_parent() -> None:
 
     def wait() -> None:
         parent.join()
-        os._exit(1)
+        os._exit(ExitCode.FAILED)
 
     threading.Thread(target=wait, daemon=True).start()
 

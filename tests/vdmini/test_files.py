@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vdmini.files import replacing
+from vdmini.files import is_file_name, replacing
 
 
 def test_a_file_is_replaced_at_the_end_in_one_step(tmp_path: Path) -> None:
@@ -36,3 +36,25 @@ def test_what_is_broken_off_leaves_the_old_file_alone(tmp_path: Path) -> None:
             write(error)
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 125, "\N{CLAPPER BOARD}" * 62])
+def test_a_name_that_just_fits_can_be_written(stem: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{stem}.mkv"
+    assert is_file_name(path.name)
+    assert not is_file_name(f"xxxx{path.name}")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert len(partial.name.encode()) < 130
+        # Another one that is written beside it, as long and with the same start.
+        with replacing(tmp_path / f"{stem[:-1]}y.mkv") as other:
+            assert other != partial
+            other.write_text("other")
+    assert path.read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_that_no_file_has() -> None:
+    assert not any(map(is_file_name, ["", "a/b", "a\0b", "\ud800"]))
+    # A name that is no UTF-8, as Python reads it.
+    assert is_file_name("caf\udce9.png")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vdmini_bench.measurement import COLUMNS, Row, Score, result_line, row_of
 
@@ -48,3 +49,10 @@ def write_results(folder: Path, scores: Iterable[Score], status: str = "complete
 def scaled(score: Score, factor: float) -> Score:
     assert score.value is not None
     return replace(score, value=score.value * factor)
+
+
+def as_printed(cells: dict[str, str]) -> dict[str, Any]:
+    """A line of the leaderboard as `--json` has it: an empty number is null."""
+    whole = {name: int(cells[name]) for name in ("schema", "suite_version", "n", "n_expected")}
+    others = {name: float(cells[name]) if cells[name] else None for name in ("params_m", "value", "se")}
+    return {**cells, **whole, **others, "dirty": {"true": True, "false": False}[cells["dirty"]]}

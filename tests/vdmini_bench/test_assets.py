@@ -310,3 +310,28 @@ def test_unknown_names_list_the_known(tmp_path: Path) -> None:
     for function in (asset_path, fetch_asset, verify_asset):
         with pytest.raises(AssetError, match=r"i3d-kinetics400, .*ucf101"):
             function("../../etc/passwd", tmp_path)
+
+
+def test_without_a_home_directory_nothing_is_there_and_keeping_something_says_what_to_set(
+    small_i3d: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def expanduser(path: Path) -> Path:
+        if path.parts[0] == "~":
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    monkeypatch.delenv("VDMINI_CACHE", raising=False)
+    assert asset_path(I3D) is None
+    assert verify_asset(I3D) is not None
+    for keep in (lambda: fetch_asset(I3D), lambda: import_asset(I3D, small_i3d)):
+        with pytest.raises(AssetError, match="export VDMINI_CACHE="):
+            keep()
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+    assert fetch_asset(I3D).is_relative_to(tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_says_what_to_set(small_i3d: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AssetError, match=r"nothing can be kept in .*export VDMINI_CACHE="):
+        fetch_asset(I3D, tmp_path / "file" / "cache")

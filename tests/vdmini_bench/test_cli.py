@@ -143,6 +143,28 @@ def test_the_paper_profile_lists_all_that_is_missing_and_writes_nothing(nothing_
     assert not nothing_here.exists()
 
 
+@pytest.mark.parametrize("name", ["vbench_t2v", "vbench_i2v"])
+def test_what_is_missing_for_vbench_has_a_licence_and_a_source(
+    name: str, nothing_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(nothing_here / "weights"))
+    monkeypatch.setenv("VDMINI_VBENCH_ENV", str(nothing_here / "environment"))
+    result = invoke("run", SUITE.with_name(f"{name}.yaml"), "--profile", "paper", "--results", nothing_here)
+    assert result.exit_code == 2
+    licences, sources = (
+        [
+            line.removeprefix(f"    {what}").strip()
+            for line in result.stderr.splitlines()
+            if line.startswith(f"    {what} ")
+        ]
+        for what in ("licence", "from")
+    )
+    assert len(licences) == len(sources) > 5
+    # "Of its authors" would tell nobody anything: it has a name, or a page that has it.
+    assert not any("author" in told for told in (*licences, *sources))
+    assert {"MIT", "Apache-2.0"} <= set(licences)
+
+
 def test_the_paper_profile_can_be_planned_without_its_assets(nothing_here: Path) -> None:
     result = invoke("run", SUITE, "--profile", "paper", "--plan", "--json", "--results", nothing_here)
     assert result.exit_code == 0, result.output

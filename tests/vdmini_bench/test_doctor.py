@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,18 @@ def test_the_two_i3d_files_are_compared_where_both_are_here(monkeypatch: pytest.
     assert (found.state, found.fine) == ("it is another network", False)
     monkeypatch.setattr(doctor, "asset_path", lambda name: Path(name) if name == "i3d-torchscript" else None)
     assert doctor._i3d_agreement() == []
+
+
+def test_what_is_unusual_around_us_is_named_and_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert doctor._surroundings() == []
+    monkeypatch.setattr(doctor, "has_locks", lambda folder: False)
+    monkeypatch.setattr(doctor, "cache_folder", lambda: Path(os.devnull, "no home directory", ".cache", "vdmini"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    found = doctor._surroundings()
+    assert all(finding.fine for finding in found)
+    told = by_name(found)
+    assert "VDMINI_CACHE" in told["home directory"].next
+    assert "no file locks" in told[f"disk of {Path.cwd()}"].state
+    assert "latin-1" in told["console"].state

@@ -350,3 +350,4 @@ def test_names_on_the_command_line(tmp_path: Path, run: str, baseline: str) -> N
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code in (0, 2, 3, 4, 5), result.output
         assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "unexpected" not in result.stderr

@@ -123,6 +123,7 @@ def test_history_tells_the_step_and_draws_it(board: Path, tmp_path: Path) -> Non
     assert (blue - red > 60).sum() > 500
     assert picture_of_no_step(tmp_path) == 0
     output = json.loads(invoke("history", board, "--json").stdout)
+    assert {each["n"] for each in output["series"]} == {FVD.n}
     assert [(each["profile"], len(each["points"]), len(each["steps"])) for each in output["series"]] == [
         ("embedded", 12, 1), ("smoke", 2, 0),
     ]  # fmt: skip

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from results_of_runs import FVD, row
 
+from vdmini_bench.cli import main
 from vdmini_bench.errors import BenchError
-from vdmini_bench.leaderboard import add_rows, read_leaderboard
+from vdmini_bench.leaderboard import add_rows, read_leaderboard, rows_to_csv
 from vdmini_bench.measurement import COLUMNS, Row
 
 EMPTY = Row(*("" for _ in COLUMNS))
@@ -166,10 +170,19 @@ for turn in range(5):
 """
 
 
-def test_eight_processes_lose_no_row(board: Path) -> None:
+# The same on a disk that has no file locks, as network disks may say.
+WITHOUT_LOCKS = """
+import errno, fcntl
+def flock(file, operation): raise OSError(errno.ENOLCK, "no locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("disk", ["", WITHOUT_LOCKS], ids=["locks", "no locks"])
+def test_eight_processes_lose_no_row(board: Path, disk: str) -> None:
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(board), str(number)],
+            [sys.executable, "-c", disk + CHILD, str(board), str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -260,3 +273,26 @@ def test_two_branches_that_both_add_rows_merge_without_conflict(tmp_path: Path) 
     other = tmp_path / "other.csv"
     add_rows(other, expected)
     assert board.read_bytes() == other.read_bytes()
+
+
+def test_numbers_are_numbers_as_json_and_what_is_none_is_placed(board: Path) -> None:
+    add_rows(board, [row(replace(FVD, standard_error=None), dirty="true", params_m="7.5")])
+    (found,) = json.loads(CliRunner().invoke(main, ["leaderboard", "show", str(board), "--json"]).stdout)["rows"]
+    expected = {"schema": 1, "suite_version": 1, "params_m": 7.5, "se": None, "dirty": True}
+    assert {name: found[name] for name in expected} == expected
+    assert (found["value"], found["n"], found["n_expected"]) == (FVD.value, FVD.n, FVD.n_expected)
+    assert all(type(found[name]) is int for name in ("schema", "n", "n_expected"))
+    assert found["commit"] == read_leaderboard(board)[0].commit
+    for cell in ("1,5", "nan", "inf"):
+        damaged = rows_to_csv([replace(read_leaderboard(board)[0], value=cell)])
+        board.write_text(damaged)
+        result = CliRunner().invoke(main, ["leaderboard", "show", str(board), "--json"])
+        assert result.exit_code == 4
+        assert f"'{cell}' is no number" in result.stderr
+
+
+def test_the_longest_name_of_a_file_has_room(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".csv")
+    add_rows(path, [row(FVD)])
+    add_rows(path, [row(FVD, run_id="another")])
+    assert len(read_leaderboard(path)) == 2

@@ -28,6 +28,7 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.generation import prune_denoiser, read_channel_rule
 from vdmini_bench.importance import parse_shard
 from vdmini_bench.inspection import inspect_model
+from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
 
 # diffusers' schedulers meet numpy 2 that way.
@@ -251,6 +252,7 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert max(float(row["flicker"]) for row in measured) > 0
     assert {row["dynamic_degree"] for row in table if not row["content"]} == {""}
     assert (folder / "importance.png").stat().st_size > 10_000
+    assert json.loads((folder / "importance.json").read_text())["network"] == FVD_VERSION
     other = invoke(*command, "--steps", "2")
     assert other.exit_code == 2
     assert "another folder" in other.output
@@ -317,7 +319,9 @@ def test_a_weight_that_is_no_number_fails_by_its_name(command: str, broken: Path
     assert not [path for path in tmp_path.rglob("out/**/*") if path.is_file() and path.name != "importance.json"]
 
 
-def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
+def test_plans_are_scored_against_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An imported file, damaged at that, is not what the reference that ships was made with.
+    monkeypatch.setattr("vdmini_bench.metrics.fvd.asset_path", lambda name, cache=None: tmp_path / "imported.pt")
     result = invoke("score-plans", "embedded/svd", "--plan", "vdmini", "--clips", 6, *FAST, "-o", tmp_path / "plans")
     assert result.exit_code == 0, result.output
     with (tmp_path / "plans" / "plans.csv").open() as file:
@@ -331,6 +335,17 @@ def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
     refused = invoke("score-plans", "embedded/svd", "--plan", "keep:Dual=3", "-o", tmp_path / "other")
     assert refused.exit_code == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_an_image_whose_clip_could_have_no_name_is_refused_first(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    drawn_requests(1)[0].picture().save(images / f"{'x' * 249}.png")
+    assert [len(each.name) for each in image_requests(images, [5])] == [251]
+    refused = invoke("sample", "embedded/svd", "--images", images, "--seeds", "10", *FAST, "-o", tmp_path / "clips")
+    assert refused.exit_code == 2
+    assert "at most 255 bytes" in refused.output
+    assert not (tmp_path / "clips").exists()
 
 
 def test_requests_come_in_a_fixed_order(tmp_path: Path) -> None:

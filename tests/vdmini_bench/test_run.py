@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from results_of_runs import as_printed
 from safetensors.torch import load_file, save_file
 
 from vdmini.models import EMBEDDED
@@ -55,7 +56,7 @@ def run(results: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(results, *more), capture_output=True, text=True, timeout=500, check=False)
 
 
-def quality(rows: list[dict[str, str]]) -> dict[tuple[str, str], str]:
+def quality(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     """The values that must not depend on when or how often a run was interrupted; times do."""
     timed = ("latency", "speedup", "peak_memory")
     return {(row["model"], row["metric"]): row["value"] for row in rows if not row["metric"].startswith(timed)}
@@ -77,9 +78,10 @@ def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, 
     assert output["status"] == "complete"
     assert {row["model"] for row in output["rows"] if row["metric"] == "fvd"} == ROWS
     assert all("not comparable with published UCF101 numbers" in row["note"] for row in output["rows"])
-    assert all(row["status"] == "ok" and float(row["value"]) == float(row["value"]) for row in output["rows"])
+    assert all(row["status"] == "ok" and math.isfinite(row["value"]) for row in output["rows"])
     with (results / "leaderboard.csv").open(newline="") as file:
-        assert sorted(csv.DictReader(file), key=str) == sorted(output["rows"], key=str)
+        written = [as_printed(row) for row in csv.DictReader(file)]
+    assert sorted(written, key=str) == sorted(output["rows"], key=str)
     folder = Path(output["run_dir"])
     assert (folder / "contact_sheet.png").stat().st_size > 1000
     assert json.loads((folder / "run.json").read_text())["status"] == "complete"
@@ -211,7 +213,7 @@ def test_an_unreadable_clip_makes_the_run_incomplete_and_is_named(
     assert victim.name in done.stderr
     broken = [row for row in output["rows"] if row["status"] == "incomplete"]
     assert broken
-    assert all(row["value"] == "" for row in broken)
+    assert all(row["value"] is None for row in broken)
 
 
 def test_compare_pairs_teacher_and_student(unbroken: tuple[Path, dict[str, Any]]) -> None:
@@ -230,7 +232,7 @@ def test_compare_pairs_teacher_and_student(unbroken: tuple[Path, dict[str, Any]]
 
 def test_a_run_says_of_each_number_where_it_is_from(unbroken: tuple[Path, dict[str, Any]]) -> None:
     records = read_records(Path(unbroken[1]["run_dir"]))
-    assert [asdict(record.row) for record in records] == unbroken[1]["rows"]
+    assert [record.row.to_json() for record in records] == unbroken[1]["rows"]
     assert all(record.conditions for record in records)
 
 
@@ -283,3 +285,15 @@ def test_a_teacher_with_a_weight_that_is_no_number_fails_and_other_rows_are_kept
     assert all("NotFiniteError: unet.conv_in.weight: 1 of " in row["note"] for row in failed)
     assert not any(row["value"] for row in failed)
     assert not list(results.glob("work/sample-*/clips/*"))
+
+
+def test_a_latency_of_a_run_and_of_time_have_one_version_and_protocol(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    timed = ["time", "embedded/svd", "--steps", "2", "--scope", "denoiser", "--no-blocks", "--dtype", "float32"]
+    result = CliRunner().invoke(main, [*timed, "--device", "cpu", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = [record.row for folder in (Path(unbroken[1]["run_dir"]), tmp_path) for record in read_records(folder)]
+    found = [row for row in rows if (row.model, row.metric) == ("teacher", "latency_denoiser")]
+    assert len(found) == 2
+    assert len({(row.metric_version, row.protocol, row.unit) for row in found}) == 1

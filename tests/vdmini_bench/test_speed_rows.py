@@ -16,7 +16,7 @@ from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
 from vdmini_bench.gpu_sensor import SensorWatch
 from vdmini_bench.measurement import result_line, row_of
 from vdmini_bench.sides import Side, find_side
-from vdmini_bench.speed_rows import SpeedRow, make_rows, origin_of, projected, row_lines, scores_of
+from vdmini_bench.speed_rows import SpeedRow, latency_score, make_rows, origin_of, projected, row_lines
 from vdmini_bench.stats import median_ratio_interval
 from vdmini_bench.store import Store
 from vdmini_bench.timing import Timing
@@ -75,7 +75,7 @@ def test_energy_has_a_column_where_a_card_counts_it() -> None:
 
 def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(tmp_path: Path) -> None:
     same = Timing("same", "denoiser", (10.2, 10.8, 12.1, 10.4, 11.6), 500)
-    scores = scores_of(make_rows([TEACHER, STUDENT, same], FLOPS, SensorWatch(None), "teacher"), "14x576x1024")
+    scores = [latency_score(timing, "14x576x1024") for timing in (TEACHER, STUDENT, same)]
 
     def sides(fingerprint: Fingerprint, *models: str) -> list[Side]:
         folder = tmp_path / fingerprint.machine_id

@@ -176,3 +176,11 @@ def test_runs_get_folders_of_their_own(store: Store) -> None:
     for folder in folders[:2]:
         (folder / "run.json").write_text(json.dumps({}))
     assert set(store.runs()) == set(folders[:2])
+
+
+@pytest.mark.parametrize("suite", ["x" * 250, "\N{CLAPPER BOARD}" * 60, "mine/of today"])
+def test_a_run_has_a_folder_whatever_its_suite_is_called(suite: str, store: Store) -> None:
+    folder = store.open_run(suite, "abcdef0123")
+    (folder / "run.json").write_text("{}")
+    assert store.runs() == [folder]
+    assert folder.name.endswith("_abcdef")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -85,3 +87,52 @@ def test_dimensions_stand_in_lines_and_what_is_missing_has_no_number() -> None:
         ["Total", "unavailable", "-", "1 of 2 missing: color"],
         ["color", "unavailable", "-", "needs weights"],
     ]
+
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+WIDE = ["suite", "model", "FVD", "a long header of many words", "status"]
+LINES = [
+    ["ucf101", "teacher", "123.456 ± 12.3456", "1.23457e-06 (0.987654 to 1.23457)", "ok"],
+    ["ucf101", "student", "-1234.57 ± 0.12345", "a/path/that/is/longer/than/any/number.yaml", "ok"],
+]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 120])
+def test_a_terminal_of_any_width_shows_every_number_whole(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table("title", WIDE, LINES)
+    printed = COLOURS.sub("", capsys.readouterr().out)
+    assert "…" not in printed
+    for word in ("123.456 ± 12.3456", "-1234.57 ± 0.12345", "1.23457e-06", "0.987654", "teacher", "student"):
+        assert word in printed
+    # A path may go on in the next line of its cell.
+    assert "".join(re.findall(r"[\w/.]", printed)).count("a/path") == 1
+    framed = [line for line in printed.splitlines() if line.startswith(("│", "┃"))]
+    assert all(len(line) <= columns for line in framed)
+    assert bool(framed) == (columns >= 80)
+
+
+def test_what_all_lines_share_is_said_once_where_room_is_scarce(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = [[str(number), "a machine of some twenty", "2026-01-01T00:00:00Z", "0.5"] for number in range(3)]
+    print_table("title", ["run", "machine", "date", "value"], lines)
+    printed = capsys.readouterr().out
+    assert "machine: a machine of some twenty; date: 2026-01-01T00:00:00Z; value: 0.5" in printed
+    assert printed.count("2026-01-01T00:00:00Z") == 1
+
+
+def test_colours_without_a_terminal_cut_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table("title", WIDE, LINES)
+    printed = COLOURS.sub("", capsys.readouterr().out)
+    assert all(cell in printed for line in LINES for cell in line)
+    assert len({len(line) for line in printed.splitlines()[1:]}) == 1

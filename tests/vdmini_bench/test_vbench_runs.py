@@ -60,7 +60,7 @@ def run(suite: Path, results: Path, *more: str) -> tuple[int, dict[str, Any], st
     return done.exit_code, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
 
 
-def by_place(rows: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+def by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["model"], row["metric"]): row for row in rows}
 
 
@@ -73,11 +73,11 @@ def test_text_to_video_runs_to_a_table_without_a_total(tiny: Path, tmp_path: Pat
         assert {"vbench_temporal_flickering", *semantic.DIMENSIONS} <= measured
         assert {f"vbench_{name}" for name in T2V} <= {metric for of, metric in rows if of == model}
         for name in ("vbench_quality", "vbench_semantic", "vbench_total", "vbench_object_class"):
-            assert (rows[model, name]["status"], rows[model, name]["value"]) == ("unavailable", "")
+            assert (rows[model, name]["status"], rows[model, name]["value"]) == ("unavailable", None)
         assert "15 of 16 dimensions missing" in rows[model, "vbench_total"]["note"]
         assert "gets 0.970 of drawn clips right" in rows[model, "embedded-color"]["note"]
         assert rows[model, "vbench_temporal_flickering"]["metric_version"] == "native-1"
-        assert rows[model, "vbench_temporal_flickering"]["n"] == "4"
+        assert rows[model, "vbench_temporal_flickering"]["n"] == 4
     assert all("not comparable with published VBench" in row["note"] for row in rows.values())
     assert float(rows["student", "params_m"]["value"]) < float(rows["teacher", "params_m"]["value"])
     assert float(rows["student", "denoiser_gflops"]["value"]) < float(rows["teacher", "denoiser_gflops"]["value"])
@@ -114,17 +114,17 @@ def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
     rows = by_place(output["rows"])
     for model in ("real", "teacher", "pruned", "student"):
         extra = rows[model, "vbench_temporal_flickering"]
-        assert (extra["metric_version"], extra["value"]) == (f"vbench-{VBENCH_VERSION}", "0.5")
-        assert rows[model, "vbench_camera_motion"]["value"] == "0.5"
+        assert (extra["metric_version"], extra["value"]) == (f"vbench-{VBENCH_VERSION}", 0.5)
+        assert rows[model, "vbench_camera_motion"]["value"] == 0.5
         assert "no dreamsim" in rows[model, "vbench_i2v_background"]["note"]
         assert {rows[model, name]["status"] for name in image_faithfulness.DIMENSIONS} == {"ok"}
-        assert rows[model, "vbench_total"]["value"] == ""
+        assert rows[model, "vbench_total"]["value"] is None
         assert "temporal_flickering" not in rows[model, "vbench_total"]["note"]
     monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 1.1)
     monkeypatch.setattr(image_faithfulness, "FAITHFULNESS_VERSION", "another")
     code, output, errors = run(I2V_SUITE, tmp_path / "results", *more)
     poor = by_place(output["rows"])["teacher", "embedded-i2v_subject"]
-    assert (code, poor["status"], poor["value"]) == (0, "unavailable", "")
+    assert (code, poor["status"], poor["value"]) == (0, "unavailable", None)
     assert "too few" in poor["note"]
     assert output["jobs"]["ran"] == 4
 
@@ -149,7 +149,7 @@ def test_weights_alone_have_a_suite_scored_natively(
         assert len(values) > 1
         assert all(0 < value < 1 for value in values)
         row = rows["student", name]
-        assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-1", "2")
+        assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-1", 2)
         assert "native code on the official weights, on prompts of the drawn world" in row["note"]
     assert "our own code: " in rows["student", "vbench_i2v_background"]["note"]
 

@@ -50,8 +50,6 @@ def show(
     form: Format,
 ) -> None:  # fmt: skip
     """Show the newest measurements in FILE."""
-    from dataclasses import asdict
-
     from vdmini_bench.leaderboard import latest_rows, rows_to_csv
     from vdmini_bench.views import show_table
 
@@ -59,7 +57,7 @@ def show(
     rows = [row for row in _read(file) if wanted(row)]
     rows = rows if everything else sorted(latest_rows(rows), key=lambda row: (row.suite, row.profile, row.model))
     if form == "json":
-        click.echo(json.dumps({"rows": [asdict(row) for row in rows]}))
+        click.echo(json.dumps({"rows": [row.to_json() for row in rows]}))
     elif form == "csv":
         # Whole rows: what was shown can be read again.
         click.echo(rows_to_csv(rows), nl=False)

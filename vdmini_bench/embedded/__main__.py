@@ -13,6 +13,7 @@ from vdmini_bench.clips import ClipReader
 from vdmini_bench.datasets.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
 from vdmini_bench.datasets.video import read_frames, write_video
 from vdmini_bench.embedded.text_commands import score_t2v, train_t2v
+from vdmini_bench.program import Program
 from vdmini_bench.progress import prepare_torch, progress, quiet_libraries
 
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
@@ -21,7 +22,7 @@ VAE_SHARE = 0.4
 REFERENCE_INDICES = range(101, 131)
 
 
-@click.group()
+@click.group(cls=Program)
 def main() -> None:
     """Train the embedded teachers and compute reference statistics."""
     prepare_torch()
@@ -81,7 +82,7 @@ def reference(work: Path) -> None:
             write_video(path, draw_clip(action, int(group), int(index)).frames, FRAMES_PER_SECOND)
             advance()
     SHIPPED.mkdir(parents=True, exist_ok=True)
-    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips")
+    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips", packaged=True)
     shutil.rmtree(folder)
     click.echo(f"wrote {SHIPPED}")
 

@@ -74,9 +74,10 @@ def write_reference(
     ddof: int = 1,
     network: FeatureNetwork = "i3d-kinetics400",
     flow: bool = True,
+    packaged: bool = False,
 ) -> ClipFeatures:
     """Score every clip of `reader`, write their moments and (with `flow`) flows, and return their features."""
-    features = clip_features(reader, label, network_resize, network=network, flow=flow)
+    features = clip_features(reader, label, network_resize, packaged=packaged, network=network, flow=flow)
     # Once, over all features in the order of the clips: no sum depends on who computed which of them.
     Moments.of(features.embeddings, ddof).save(folder / MOMENTS)
     if features.flows is not None:

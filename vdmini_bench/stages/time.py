@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from vdmini.cost import count_flops, count_parameters
 from vdmini.models import VideoModel
-from vdmini.sample import ClipRequest, sample_clips
+from vdmini.sample import sample_clips
+from vdmini_bench.comparability import is_of_a_machine
 from vdmini_bench.measurement import Better, Score
 from vdmini_bench.progress import progress
-from vdmini_bench.speed_scopes import ClipSize, decode_call, denoiser_call, denoiser_inputs, latent_size
-from vdmini_bench.timing import Timing, speedup_interval, time_interleaved
+from vdmini_bench.speed_request import SpeedRequest
+from vdmini_bench.speed_rows import VERSION, latency_score, protocol_of
+from vdmini_bench.speed_scopes import (
+    IMAGE_FAMILIES,
+    ClipSize,
+    decode_call,
+    denoiser_call,
+    denoiser_inputs,
+    latent_size,
+    timed_request,
+)
+from vdmini_bench.timing import Timing, device_name, speedup_interval, time_interleaved
 from vdmini_bench.workbench import CommonBench, write_scores
 
 TIMINGS = "timings.jsonl"
 MODELS = ("teacher", "student")
-VERSION = "1"
+COUNTED_VERSION = "1"
 
 
 def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
@@ -43,12 +51,14 @@ def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     lines = [json.dumps(asdict(timing)) for timing in timings]
     (folder / TIMINGS).write_text("\n".join(lines) + "\n")
     scores = [score for name, model in models.items() for score in _size_scores(bench, name, model)]
-    write_scores(folder, bench, scores + _timing_scores(bench, timings))
+    protocol = _protocol(bench, models["teacher"].family)
+    write_scores(folder, bench, scores + _timing_scores(protocol, timings))
 
 
 def _size_scores(bench: CommonBench, name: str, model: VideoModel) -> list[Score]:
-    clip = _clip_protocol(bench)
-    inputs = denoiser_inputs(model.denoiser, latent_size(model, _clip_size(bench)), bench.device)
+    size = _clip_size(bench)
+    clip = f"{size}/{size.steps}steps/batch1/{bench.suite.profile.dtype}"
+    inputs = denoiser_inputs(model.denoiser, latent_size(model, size), bench.device)
     flops = count_flops(model.denoiser, inputs)
     return [
         _score(name, "params_m", "model", count_parameters(model.denoiser) / 1e6, "M", "lower"),
@@ -56,39 +66,35 @@ def _size_scores(bench: CommonBench, name: str, model: VideoModel) -> list[Score
     ]
 
 
-def _timing_scores(bench: CommonBench, timings: list[Timing]) -> list[Score]:
-    clip = _clip_protocol(bench)
+def _timing_scores(protocol: str, timings: list[Timing]) -> list[Score]:
     scores = []
     by_model = {(timing.model, timing.scope): timing for timing in timings}
     for timing in timings:
         runs = len(timing.samples_ms)
-        latency = _score(timing.model, f"latency_{timing.scope}", clip, timing.median_ms, "ms", "lower", runs)
-        scores.append(
-            Score(**{**asdict(latency), "standard_error": _median_error(timing), "blocks": timing.samples_ms})
-        )
+        scores.append(latency_score(timing, protocol))
         memory = f"peak_memory_{timing.scope}"
-        scores.append(_score(timing.model, memory, clip, timing.peak_bytes / 2**20, "MiB", "lower"))
+        scores.append(_score(timing.model, memory, protocol, timing.peak_bytes / 2**20, "MiB", "lower"))
         if timing.model == "student":
             ratio, low, high = speedup_interval(by_model["teacher", timing.scope], timing)
-            speedup = _score("student", f"speedup_{timing.scope}", clip, ratio, "x", "higher", runs)
+            speedup = _score("student", f"speedup_{timing.scope}", protocol, ratio, "x", "higher", runs)
             # A 95 % interval is 3.92 standard errors wide.
             scores.append(Score(**{**asdict(speedup), "standard_error": (high - low) / 3.92, "blocks": (low, high)}))
     return scores
 
 
-def _median_error(timing: Timing) -> float:
-    """The standard error of a median of normal samples from their MAD: 1.2533 * 1.4826 * MAD / sqrt(n)."""
-    return 1.2533 * 1.4826 * timing.mad_ms / math.sqrt(len(timing.samples_ms))
-
-
 def _score(model: str, metric: str, protocol: str, value: float, unit: str, better: Better, n: int = 1) -> Score:
-    return Score(model, metric, VERSION, protocol, value, unit, better, None, n, n, "ok")
+    version = VERSION if is_of_a_machine(metric) else COUNTED_VERSION
+    return Score(model, metric, version, protocol, value, unit, better, None, n, n, "ok")
 
 
-def _clip_protocol(bench: CommonBench) -> str:
-    settings = bench.sample_settings
-    size = f"{settings.frames}x{settings.height}x{settings.width}"
-    return f"{size}/{settings.steps}steps/batch1/{bench.suite.profile.dtype}"
+def _protocol(bench: CommonBench, family: str) -> str:
+    """The protocol that `vdmini-bench time` has for the same clip."""
+    settings, profile = bench.sample_settings, bench.suite.profile
+    guidance = settings.guidance
+    if family in IMAGE_FAMILIES:
+        guidance = None if settings.max_guidance == 1 else settings.max_guidance
+    asked = SpeedRequest(profile.teacher, dtype=profile.dtype, guidance=guidance)
+    return protocol_of(asked, _clip_size(bench), device_name(bench.device))
 
 
 def _clip_size(bench: CommonBench) -> ClipSize:
@@ -99,8 +105,7 @@ def _clip_size(bench: CommonBench) -> ClipSize:
 def _clip_call(bench: CommonBench, model: VideoModel) -> Callable[[], object]:
     """A whole clip as the profile samples it."""
     settings = bench.sample_settings
-    image = np.full((settings.height, settings.width, 3), 127, dtype=np.uint8)
-    request = [ClipRequest("timed", 0, image, "a grey wall")]
+    request = [timed_request(model.family, settings.height, settings.width)]
     pipeline = model.pipeline
     assert pipeline is not None
     return lambda: sample_clips(pipeline, request, settings)

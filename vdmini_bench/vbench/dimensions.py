@@ -62,6 +62,21 @@ class Dimension:
 
 _HUB = "https://huggingface.co"
 _CLIP = "https://openaipublic.azureedge.net/clip/models"
+# By the folder of the cache that a file lies in: whose it is, and under which licence.
+PROJECTS = {
+    "clip_model": ("github.com/openai/CLIP", "MIT"),
+    "aesthetic_model": ("github.com/LAION-AI/aesthetic-predictor", "MIT"),
+    "dino_model": ("github.com/facebookresearch/dino", "Apache-2.0"),
+    "amt_model": ("github.com/MCG-NKU/AMT", "CC BY-NC 4.0, not for commercial use"),
+    "raft_model": ("github.com/princeton-vl/RAFT", "BSD-3-Clause"),
+    "pyiqa_model": ("github.com/chaofengc/IQA-PyTorch", "see its LICENSE files"),
+    "umt_model": ("github.com/OpenGVLab/unmasked_teacher", "see its LICENSE"),
+    "grit_model": ("github.com/JialianW/GRiT", "MIT"),
+    "caption_model": ("github.com/xinyu1205/recognize-anything", "Apache-2.0"),
+    "ViCLIP": ("github.com/OpenGVLab/InternVideo", "Apache-2.0"),
+    "dreamsim_model": ("github.com/ssundaram21/dreamsim", "MIT"),
+}
+
 _CLIP_B = WeightFile(
     "clip_model/ViT-B-32.pt", f"{_CLIP}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"
 )

@@ -15,7 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdmini_bench.assets import LOCK_TIMEOUT_SECONDS, cache_folder
+from vdmini.locks import file_lock
+from vdmini_bench.assets import LOCK_TIMEOUT_SECONDS, cache_folder, own_folder
 from vdmini_bench.errors import BenchError, MissingAssetsError
 from vdmini_bench.store import key_of, write_atomically
 from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
@@ -118,14 +119,12 @@ class Environment:
 
 def default_environment() -> Environment:
     """The environment in `VDMINI_VBENCH_ENV`, or else in the asset cache."""
-    chosen = os.environ.get("VDMINI_VBENCH_ENV")
-    return Environment(Path(chosen).expanduser().absolute() if chosen else cache_folder().absolute() / "vbench-env")
+    return Environment(own_folder("VDMINI_VBENCH_ENV", cache_folder() / "vbench-env").absolute())
 
 
 def weights_folder() -> Path:
     """Where the official code looks for weights: `VBENCH_CACHE_DIR`, or else `~/.cache/vbench`."""
-    chosen = os.environ.get("VBENCH_CACHE_DIR")
-    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "vbench"
+    return own_folder("VBENCH_CACHE_DIR", Path("~/.cache/vbench")).absolute()
 
 
 def create_environment(environment: Environment, python: str = sys.executable, *, again: bool = False) -> None:
@@ -165,7 +164,7 @@ def constraint_lines(own: str | None) -> str:
         return ours
     try:
         theirs = Path(own).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise MissingAssetsError(f"VDMINI_CONSTRAINTS: cannot read {own} ({error})") from error
     kept = [line for line in ours.splitlines() if not _BUILD.match(line)]
     return "\n".join([*kept, *(line for line in theirs.splitlines() if _BUILD.match(line)), ""])
@@ -280,7 +279,9 @@ def _is_ours(folder: Path) -> bool:
 
 def _packages(environment: Environment) -> list[str]:
     command = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "freeze"]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - a list of words, no shell
+    done = subprocess.run(  # noqa: S603 - a list of words, no shell
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode != 0:
         raise BenchError(f"{environment.folder}: pip cannot list its packages; next: `{COMMAND} --again`")
     return done.stdout.splitlines()
@@ -293,15 +294,13 @@ def _last_line(log: Path) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = folder.with_name(folder.name + ".lock")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS)
-        held.acquire()
+        held = file_lock(folder.with_name(folder.name + ".lock"))
+        held.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
-        raise BenchError(f"another process holds {lock}: wait for it, then run `{COMMAND}` again") from error
+        raise BenchError(f"another process holds {error.lock_file}: wait for it, then run `{COMMAND}` again") from error
     except OSError as error:
         reason = error.strerror or error
         raise BenchError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vdmini.files import is_file_name
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.text_files import read_text
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED
@@ -55,7 +56,7 @@ def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
         raise SuiteError(f"{file} is no official VBench prompt file ({reason}): get it again") from error
     for prompt in prompts:
         name = f"{prompt.text}-{SAMPLES_TO_FILTER}.mp4"
-        if not prompt.text or "/" in name or "\0" in name or len(name.encode()) > 255:
+        if not prompt.text or not is_file_name(name):
             raise SuiteError(f"{file}: the prompt {prompt.text!r} cannot be a file's name, which the protocol wants")
     return prompts
 
