@@ -19,6 +19,7 @@ from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan
 from vdmini_bench.clips import choose_clips
 from vdmini_bench.datasets.ucf101 import VideoFile, read_split
+from vdmini_bench.devices import choose_dtype
 from vdmini_bench.distill_config import DistillConfig
 from vdmini_bench.distillation import SUMMARY, settings_of
 from vdmini_bench.errors import ExitCode, MissingAssetsError, SuiteError
@@ -40,7 +41,7 @@ from vdmini_bench.prepare import (
     pruning_text,
     teacher_digest,
 )
-from vdmini_bench.processes import is_main, leave, on_main
+from vdmini_bench.processes import is_main, leave, on_main, process_device
 from vdmini_bench.recipe import Recipe
 from vdmini_bench.stages.distill import distill_student
 from vdmini_bench.stages.encode import encode_clips
@@ -168,6 +169,7 @@ def _of_vbench(suite: VBenchSuite, store: Store, write: bool) -> Distillation:
 def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -> Distillation:
     clips, preview = configured_clips(configuration, store, remember=write), preview_of(configuration)
     teacher, clip = str(model_folder(configuration.teacher)), configuration.clip
+    dtype = str(choose_dtype(configuration.dtype, teacher, process_device())).removeprefix("torch.")
     model = _weightless(teacher)
     pruning = pruning_text(configuration.plan, configuration.channels, model.family)
     _checked_plan(model, pruning)
@@ -178,7 +180,7 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
         teacher=teacher,
         teacher_sha256=inputs.teacher,
         pruning=pruning,
-        dtype=configuration.dtype,
+        dtype=dtype,
         clips=clips.clips,
         count=clips.count,
         frames=clip.frames,
@@ -190,7 +192,7 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
         skip_unreadable=getattr(configuration.data, "skip_unreadable", False),
         preview=preview,
     )
-    return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, clips.count)))
+    return Distillation(recipe, store, tuple(plan_configured(configuration, dtype, inputs, clips.count)))
 
 
 def _check_share(asked: CommonSuite | DistillConfig, processes: int) -> None:

@@ -245,7 +245,8 @@ def test_a_page_and_a_pickled_object_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.safetensors").write_bytes(b"<html>")
     (tmp_path / "page.pt").write_bytes(b"<html>")
     write({"weight": Path("an object")}, tmp_path / "object.pt")
-    for name, reason in {"page.safetensors": "is a web page", "page.pt": "is a web page", "object.pt": "cannot be"}.items():
+    reasons = {"page.safetensors": "is a web page", "page.pt": "is a web page", "object.pt": "cannot be read"}
+    for name, reason in reasons.items():
         with pytest.raises(ModelLoadError, match=f"{name}' {reason}"):
             load_model(tmp_path / name, family="hunyuanvideo")
 

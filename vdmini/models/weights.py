@@ -45,7 +45,7 @@ def weights_fault(path: Path) -> str | None:
         return "a GGUF file, whose weights are quantised: give unquantised ones, as safetensors"
     # The length that a safetensors file begins with may hold these bytes too, and zeros.
     if text.startswith(b"<") and b"\0" not in head:
-        return "a web page, the answer of a server in place of the file: download it again"
+        return "a web page, not the file it should be: the server answered with an error or a login; download it again"
     return None
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vdmini.models.weights import weights_fault
 from vdmini_bench.assets import AssetError, asset_path, fetch_asset, verify_asset
 from vdmini_bench.metrics.growing import GrowingRows
 from vdmini_bench.metrics.i3d import CLASSES, FEWEST_FRAMES, SIZE, InceptionI3d
@@ -61,9 +62,8 @@ def load_script(name: str, path: Path) -> torch.jit.ScriptModule:
     Raises:
         AssetError: it is no TorchScript archive; a web page saved in its place is named as such.
     """
-    with path.open("rb") as file:
-        if file.read(64).lstrip().startswith(b"<"):
-            raise AssetError(name, f"{path} is a web page, not weights: download it again", _import_command(name))
+    if fault := weights_fault(path):
+        raise AssetError(name, f"{path} is {fault}", _import_command(name))
     try:
         script = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
