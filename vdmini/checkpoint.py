@@ -64,13 +64,13 @@ def checkpoint_sha256(folder: str | Path) -> str:
     files = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
-        if path.suffix in (".safetensors", ".json", ".txt", ".model")
+        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model")
         and path.is_file()
         and path.name not in (PLAN_FILE, PROVENANCE_FILE)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
-    if not any(name.endswith(".safetensors") for name in files):
-        raise FileNotFoundError(f"{folder} holds no safetensors weights: give a folder that save_student wrote")
+    if not any(name.endswith((".safetensors", ".bin")) for name in files):
+        raise FileNotFoundError(f"{folder} holds no weights: give a folder that save_student wrote")
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{_content_sha256(files[name])}\n".encode())

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vdmini.locks import file_lock
+from vdmini.models.weights import weights_fault
 from vdmini_bench.asset_catalogue import ASSETS, FOLDERS, SCRIPTS
 
 UCF101_CLIPS = 13_320
@@ -177,12 +178,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_web_page(path: Path) -> bool:
-    """Whether a file begins as a page does that a server sent in place of a download: an error, or a login."""
-    with path.open("rb") as file:
-        return file.read(512).lstrip().startswith(b"<")
-
-
 def _command(name: str) -> str:
     return "vdmini-bench assets fetch i3d-kinetics400" if name == "i3d-kinetics400" else _import_command(name)
 
@@ -269,9 +264,9 @@ def _check_published(name: str, path: Path, file_name: str) -> None:
 
 
 def _check_kind(name: str, path: Path) -> None:
-    """Refuse a web page saved in place of weights."""
-    if is_web_page(path):
-        raise AssetError(name, f"{path} is a web page, not weights: download it again", _command(name))
+    """Refuse what was saved in place of weights."""
+    if fault := weights_fault(path):
+        raise AssetError(name, f"{path} is {fault}", _command(name))
 
 
 def _install_i3d(weights: Path, stored: Path) -> None:

@@ -23,7 +23,7 @@ from vdmini_bench.commands import (
     time,
     vbench,
 )
-from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
+from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, WORKERS, expected_failures
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.program import Program
 from vdmini_bench.progress import prepare_torch
@@ -60,16 +60,17 @@ for module in (models, distill, ablate, score, time, vbench, compare, clips, gat
 @click.option("--plan", "only_plan", is_flag=True, help="Show jobs, cache, time and disk; run nothing.")
 @WORKERS
 @RESULTS
+@DOWNLOAD
 @JSON
 @expected_failures
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, workers: int | None, results: Path,
-    as_json: bool,
+    download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
     from vdmini_bench.sharing import lead
 
-    lead(lambda: _run(suite, profile, overrides, only_plan, workers, results, as_json))
+    lead(lambda: _run(suite, profile, overrides, only_plan, workers, results, download, as_json))
 
 
 @main.group()
@@ -171,7 +172,7 @@ def doctor(as_json: bool) -> None:
 
 def _run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, workers: int | None, results: Path,
-    as_json: bool,
+    download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from vdmini_bench.progress import quiet_libraries, say
     from vdmini_bench.vbench_suite import load_any_suite
@@ -180,6 +181,10 @@ def _run(
     banner = f"suite {chosen.name}, profile {chosen.profile_name}"
     (say if as_json else click.echo)(f"{banner}: {chosen.profile.stand_in}" if chosen.profile.stand_in else banner)
     quiet_libraries()
+    if download:
+        from vdmini_bench.generation import fetch_model
+
+        fetch_model(chosen.profile.teacher)
     if only_plan:
         from vdmini_bench.preview import preview_run, print_preview
 

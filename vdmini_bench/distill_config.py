@@ -90,14 +90,17 @@ class PreviewSpec(SamplingSpec):
 
 
 class DistillConfig(Specification):
-    """A distillation, complete; paths in it are absolute or relative to the working directory."""
+    """A distillation, complete; paths in it are absolute or relative to the working directory.
+
+    `dtype` None is that of the teacher's files, as `choose_dtype` says it.
+    """
 
     kind: Literal["distillation"]
     name: str
     version: Positive = 1
     teacher: str
     plan: str = "vdmini"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     clip: ClipSpec
     data: Annotated[FolderData | WebDatasetData | GeneratedData, Field(discriminator="kind")]
     distill: DistillSpec

@@ -21,6 +21,7 @@ from vdmini.prune import apply_plan
 from vdmini_bench.clips import choose_clips
 from vdmini_bench.datasets.captioned import CaptionedVideos
 from vdmini_bench.datasets.ucf101 import VideoFile, read_split
+from vdmini_bench.devices import choose_dtype
 from vdmini_bench.distill_config import DistillConfig
 from vdmini_bench.distillation import SUMMARY, settings_of
 from vdmini_bench.errors import ExitCode, MissingAssetsError, SuiteError
@@ -42,7 +43,7 @@ from vdmini_bench.prepare import (
     pruning_text,
     teacher_digest,
 )
-from vdmini_bench.processes import is_main, leave, on_main
+from vdmini_bench.processes import is_main, leave, on_main, process_device
 from vdmini_bench.recipe import Recipe
 from vdmini_bench.stages.distill import distill_student
 from vdmini_bench.stages.encode import encode_clips
@@ -171,6 +172,7 @@ def _of_vbench(suite: VBenchSuite, store: Store, write: bool) -> Distillation:
 def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -> Distillation:
     clips, preview = configured_clips(configuration, store, remember=write), preview_of(configuration)
     teacher, clip = str(model_folder(configuration.teacher)), configuration.clip
+    dtype = str(choose_dtype(configuration.dtype, teacher, process_device())).removeprefix("torch.")
     model = _weightless(teacher)
     pruning = pruning_text(configuration.plan, configuration.channels, model.family)
     _checked_plan(model, pruning)
@@ -181,7 +183,7 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
         teacher=teacher,
         teacher_sha256=inputs.teacher,
         pruning=pruning,
-        dtype=configuration.dtype,
+        dtype=dtype,
         clips=clips.clips,
         count=len(clips.prompts),
         frames=clip.frames,
@@ -194,7 +196,7 @@ def _of_configuration(configuration: DistillConfig, store: Store, write: bool) -
         preview=preview,
         prompts=(*clips.prompts, *(each.prompt or "" for each in (preview.requests if preview else ()))),
     )
-    return Distillation(recipe, store, tuple(plan_configured(configuration, inputs, len(clips.prompts))))
+    return Distillation(recipe, store, tuple(plan_configured(configuration, dtype, inputs, len(clips.prompts))))
 
 
 def _check_share(asked: CommonSuite | DistillConfig, processes: int) -> None:

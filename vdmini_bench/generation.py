@@ -11,40 +11,74 @@ from torch import nn
 
 from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
 from vdmini.checkpoint import checkpoint_sha256, save_student
-from vdmini.models import ModelLoadError, VideoModel, load_model, replace_denoiser
+from vdmini.models import ModelLoadError, VideoModel, is_published, load_model, replace_denoiser
+from vdmini.models.hub import source_folder
 from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.datasets.video import write_whole
+from vdmini_bench.devices import choose_device, choose_dtype
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import package_versions
 from vdmini_bench.jobs import STAGE_VERSIONS
-from vdmini_bench.prepare import deciding_versions, model_folder
+from vdmini_bench.prepare import deciding_versions
 from vdmini_bench.progress import progress
 from vdmini_bench.sample_record import SampleRecord
 
 
-def load_for_use(source: str, dtype: str = "float32") -> VideoModel:
-    """Load a model on the first GPU, or on the CPU where there is none.
+def load_for_use(source: str, dtype: str | None = None, device: str | None = None) -> VideoModel:
+    """Load a model to sample from, all of it in one number format; `choose_device` and `choose_dtype` say what None is.
 
     Raises:
         SuiteError: it cannot be loaded.
+        NoDeviceError: torch has no such device here.
+    """
+    chosen = choose_device(device)
+    try:
+        return load_model(source, device=chosen, dtype=choose_dtype(dtype, source, chosen))
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+
+
+def load_to_keep(source: str, dtype: str | None = None, device: str | None = None) -> VideoModel:
+    """Load a model to write its weights again, each network's in the number format of its files where `dtype` is None.
+
+    Raises:
+        SuiteError: it cannot be loaded.
+        NoDeviceError: torch has no such device here.
     """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return load_model(source, device=device, dtype=getattr(torch, dtype))
+        return load_model(
+            source, device=choose_device(device), dtype="auto" if dtype is None else getattr(torch, dtype)
+        )
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+
+
+def fetch_model(source: str, *, weights: bool = True) -> None:
+    """Fetch a hub model into the local cache, or its configurations alone; what is here already needs no network.
+
+    Raises:
+        SuiteError: it cannot be fetched.
+    """
+    if is_published(source) or Path(source).exists():
+        return
+    try:
+        source_folder(source, download=True, weights=weights)
     except ModelLoadError as error:
         raise SuiteError(str(error)) from error
 
 
 def source_sha256(source: str) -> str:
-    """The identity of a checkpoint by its content, a hub model's too: the same id may stand for another revision."""
+    """The identity of a checkpoint by its content, a hub model's too: the same id may stand for another revision.
+
+    A name that stands for nothing on the disk, such as a published configuration's, stands for itself.
+    """
     try:
-        return checkpoint_sha256(model_folder(source))
-    except SuiteError:
-        # Nothing on the disk: a published configuration with random weights.
+        return checkpoint_sha256(source_folder(source))
+    except (ModelLoadError, FileNotFoundError):
         return source
 
 

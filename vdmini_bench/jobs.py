@@ -131,15 +131,15 @@ def plan_training(profile: CommonProfile, inputs: TrainingInputs) -> list[Job]:
     return list(jobs.planned.values())
 
 
-def plan_configured(configuration: DistillConfig, inputs: TrainingInputs, count: int) -> list[Job]:
-    """The same jobs of a distillation's own configuration, on `count` clips."""
+def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingInputs, count: int) -> list[Job]:
+    """The same jobs of a distillation's own configuration, in that number format and on `count` clips."""
     jobs = _Jobs(inputs.versions)
     clip = {
         **configuration.clip.model_dump(),
-        "dtype": configuration.dtype,
+        "dtype": dtype,
         "clips_per_shard": configuration.data.clips_per_shard,
     }
-    jobs.add_training(inputs, clip, count, configuration.dtype, configuration.distill)
+    jobs.add_training(inputs, clip, count, dtype, configuration.distill)
     return list(jobs.planned.values())
 
 

@@ -182,7 +182,7 @@ def missing_teacher(profile: CommonProfile) -> list[Missing]:
             next_step = "install a build that has it   (or --set teacher=FOLDER)"
             return [Missing("teacher", str(error), "under 30 MB", "that of this package", "this package", next_step)]
         if "stable-video-diffusion" not in profile.teacher:
-            next_step = "--set teacher=FOLDER   (a pipeline's folder or a downloaded hub model)"
+            next_step = "--download, where it is a hub id   (or --set teacher=FOLDER, a pipeline's folder)"
             name = Path(profile.teacher).name
             card = f"its model card: https://huggingface.co/models?search={name}"
             return [Missing("teacher", str(error), "see the card", f"see {card}", card, next_step)]
@@ -190,7 +190,7 @@ def missing_teacher(profile: CommonProfile) -> list[Missing]:
             Missing(
                 "teacher", str(error), "about 9 GB in float16", "Stability AI Community License",
                 f"https://huggingface.co/{profile.teacher}",
-                f"hf download {profile.teacher}   (or --set teacher=FOLDER)",
+                f"--download, or first: hf download {profile.teacher}   (or --set teacher=FOLDER)",
             )
         ]  # fmt: skip
     return []
@@ -254,28 +254,21 @@ def check_writable(root: Path) -> None:
 
 
 def model_folder(source: str) -> Path:
-    """The local folder of a model source: an embedded name, a folder, or a hub id that was downloaded.
+    """The local folder of a model source: an embedded name, a folder, or a hub id in the local hub cache.
 
     Raises:
         SuiteError: there is none.
     """
-    from vdmini.models import EMBEDDED
-
-    folder = EMBEDDED.get(source, Path(source))
-    if folder.is_dir():
-        return folder
-    if source in EMBEDDED:
-        raise SuiteError(f"{source} is not part of this installation ({folder} is missing)")
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from vdmini.models import ModelLoadError
+    from vdmini.models.hub import source_folder
 
     try:
-        index = try_to_load_from_cache(source, "model_index.json")
-    except HFValidationError:
-        index = None
-    if not isinstance(index, str):
-        raise SuiteError(f"{source} is neither a folder nor a downloaded hub model")
-    return Path(index).parent
+        folder = source_folder(source)
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+    if not folder.is_dir():
+        raise SuiteError(f"{source} is not part of this installation ({folder} is missing)")
+    return folder
 
 
 def pruning_text(rule_or_file: str, channels: str | None, family: str = "svd") -> str:

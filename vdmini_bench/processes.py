@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -20,14 +21,20 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=30)
 
 
-def join_launch() -> int:
+def join_launch(device: torch.device | None = None) -> int:
     """Find the other processes of this launch, once and before anything else; returns how many there are.
 
+    A process that is alone computes on `device`, where one is given.
+
     Raises:
-        SuiteError: the launch is of a kind that cannot be used.
+        SuiteError: the launch is of a kind that cannot be used, or is of several processes, which have a device each.
     """
+    if device is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SuiteError("--device: each process of a launch has a device of its own: leave it out")
+    if device is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
-        return Launched(cpu=not torch.cuda.is_available()).count
+        return Launched(cpu=not torch.cuda.is_available() or (device is not None and device.type == "cpu")).count
     except ValueError as error:
         raise SuiteError(str(error)) from error
 

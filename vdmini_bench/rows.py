@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from functools import cache
 from pathlib import Path
 
 from vdmini_bench.errors import BenchError, ExitCode
@@ -91,12 +91,15 @@ def _checkpoint_sha(bench: CommonBench, model: str) -> str:
 
 
 def _params_m(bench: CommonBench, model: str) -> float:
-    """Parameters of a model's denoiser in millions, from the headers of its safetensors files."""
-    from safetensors import safe_open
+    """Parameters of a model's denoisers in millions: those of a second expert too."""
+    return denoiser_parameters(model_folder(bench.model_source(model))) / 1e6
 
-    total = 0
-    for path in sorted((model_folder(bench.model_source(model)) / "unet").glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                total += math.prod(file.get_slice(name).get_shape())
-    return total / 1e6
+
+@cache
+def denoiser_parameters(folder: Path) -> int:
+    """The number of weights of all denoisers in a folder, counted without reading any: as a job left it, or whole."""
+    from vdmini.cost import count_parameters
+    from vdmini.models import DENOISERS, load_model
+
+    parts = [part for part in DENOISERS if (folder / part).is_dir()] or ["."]
+    return sum(count_parameters(load_model(folder / part, device="meta").denoiser) for part in parts)

@@ -16,26 +16,14 @@ from torch.utils.hooks import RemovableHandle
 
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_flops
-from vdmini.models import VideoModel, family_of
+from vdmini.models import DENOISERS, OFFICIAL, VideoModel, family_named, family_of
 from vdmini.sample import ClipRequest, SampleSettings, sample_video, to_pixels
 from vdmini_bench.errors import SuiteError
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-# (frames, pixels) of a latent; None where the VAE says itself how many pixels.
-COMPRESSION: dict[str, tuple[int, int | None]] = {
-    "svd": (1, None),
-    "videocrafter2": (1, None),
-    "animatediff": (1, None),
-    "hunyuanvideo": (4, 8),
-    "wan": (4, 8),
-    "cogvideox": (4, 8),
-    "ltx": (8, 32),
-    "mochi": (6, 8),
-}
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
-DENOISERS = ("unet", "transformer", "transformer_2")
 IMAGE_FAMILIES = ("svd",)
 # Inside a clip, in their order.
 STRETCHES = ("encoders", "vae_encode", "steps")
@@ -55,12 +43,29 @@ class ClipSize:
 
 
 def compression(model: VideoModel) -> tuple[int, int]:
-    """How many frames, and how many pixels along a side, one latent of a model stands for."""
-    frames, pixels = COMPRESSION[model.family]
-    if pixels is None:
-        config: Any = None if model.vae is None else model.vae.config
-        pixels = 8 if config is None else 2 ** (len(config.block_out_channels) - 1)
-    return frames, pixels
+    """How many frames, and how many pixels along a side, one latent of a model stands for, as its VAE says.
+
+    A denoiser without a VAE has that of its family's first published model.
+
+    Raises:
+        SuiteError: neither is there, or the VAE does not say.
+    """
+    vae: Any = model.vae
+    published = next((name for name, family in OFFICIAL.items() if family == model.family), None)
+    if vae is None and published is not None:
+        with torch.device("meta"):
+            _, vae = family_named(model.family).build_official(published)
+    if vae is None:
+        raise SuiteError(f"{model.source}: no VAE says how large its latents are: give a pipeline's folder")
+    # Families differ in where they say it; a VAE of single frames has one scale for each step between its widths.
+    spatial = [vae.config.get("scale_factor_spatial"), getattr(vae, "spatial_compression_ratio", None)]
+    spatial.append(2 ** (len(vae.config.get("block_out_channels") or ()) - 1))
+    temporal = [vae.config.get(name) for name in ("temporal_compression_ratio", "scale_factor_temporal")]
+    temporal.append(getattr(vae, "temporal_compression_ratio", None) if not any(temporal) else None)
+    frames, pixels = next(filter(None, temporal), 1), next(filter(None, spatial))
+    if pixels < 1:
+        raise SuiteError(f"{model.source}: its {type(vae).__name__} does not say how many pixels a latent stands for")
+    return int(frames), int(pixels)
 
 
 def default_size(model: VideoModel, steps: int) -> ClipSize:
@@ -126,7 +131,7 @@ def decode_latents(model: VideoModel, size: ClipSize) -> Tensor:
     latents = latent_size(model, size)
     config: Any = model.vae.config if model.vae is not None else None
     channels = config.get("latent_channels") or config.get("z_dim")
-    if COMPRESSION[model.family][0] == 1:
+    if compression(model)[0] == 1:
         return torch.empty(latents.frames, channels, latents.height, latents.width, device="meta")
     return torch.empty(1, channels, latents.frames, latents.height, latents.width, device="meta")
 

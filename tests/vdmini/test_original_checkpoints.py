@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from vdmini.models import ModelLoadError, family_named, load_model
 from vdmini.models.svd_checkpoint import load_unet
+from vdmini.models.weights import read_weights
 
 Weights = dict[str, Tensor]
 
@@ -235,7 +237,7 @@ def test_more_blocks_than_the_model_has_are_not_dropped(tmp_path: Path, monkeypa
     denoiser, weights = stand_in("wan", monkeypatch)
     module = family_named("wan")
     monkeypatch.setitem(module.CONFIGS, "wan2.1-t2v-1.3b", {**module.architecture(denoiser), "num_layers": 4})
-    with pytest.raises(ModelLoadError, match=r"holds \d+ numbers, 'wan2\.1-t2v-1\.3b' has \d+: check the model's name"):
+    with pytest.raises(ModelLoadError, match=r"'wan2\.1-t2v-1\.3b'.* 27 unknown \(blocks\.4\..*, \.\.\.\): check"):
         load_model(write(weights, tmp_path / "original.pt"), family="wan")
 
 
@@ -243,8 +245,9 @@ def test_a_page_and_a_pickled_object_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.safetensors").write_bytes(b"<html>")
     (tmp_path / "page.pt").write_bytes(b"<html>")
     write({"weight": Path("an object")}, tmp_path / "object.pt")
-    for name in ("page.safetensors", "page.pt", "object.pt"):
-        with pytest.raises(ModelLoadError, match=f"{name}' is no original file of 'hunyuanvideo'"):
+    reasons = {"page.safetensors": "is a web page", "page.pt": "is a web page", "object.pt": "cannot be read"}
+    for name, reason in reasons.items():
+        with pytest.raises(ModelLoadError, match=f"{name}' {reason}"):
             load_model(tmp_path / name, family="hunyuanvideo")
 
 
@@ -275,15 +278,79 @@ def test_files_that_are_not_the_unet_of_svd_are_refused(
 ) -> None:
     weights = tiny_teacher.state_dict()
     wrong = {
-        "conv_out.bias": {name: tensor for name, tensor in weights.items() if name != "conv_out.bias"},
-        "model.diffusion_model.out.2.bias": {**weights, "model.diffusion_model.out.2.bias": torch.zeros(4)},
-        "conv_in.weight": {**weights, "conv_in.weight": torch.zeros(32, 4, 3, 3)},
+        r"1 missing \(conv_out\.bias\)": {name: weight for name, weight in weights.items() if name != "conv_out.bias"},
+        r"1 unknown \(out\.2\.bias\)": {**weights, "out.2.bias": torch.zeros(4)},
+        r"1 of another shape \(conv_in\.weight has 32x4x3x3 for 32x8x3x3\)": {
+            **weights,
+            "conv_in.weight": torch.zeros(32, 4, 3, 3),
+        },
     }
-    for name, tensors in wrong.items():
+    for problem, tensors in wrong.items():
         file = write(tensors, tmp_path / "unet.safetensors")
-        with pytest.raises(ModelLoadError, match=rf"1 weights are .*{name} first: .* give its diffusers version"):
+        with pytest.raises(ModelLoadError, match=rf"{problem}: .* give its diffusers version"):
             load_unet(file, tiny_teacher.config)
     (tmp_path / "page.safetensors").write_bytes(b"<html>")
-    for name in ("page.safetensors", "absent.safetensors"):
-        with pytest.raises(ModelLoadError, match=f"{name}' cannot be read .* give its diffusers version"):
-            load_unet(tmp_path / name, tiny_teacher.config)
+    for name, reason in {"page": "is a web page", "absent": "cannot be read"}.items():
+        with pytest.raises(ModelLoadError, match=rf"{name}\.safetensors' {reason}"):
+            load_unet(tmp_path / f"{name}.safetensors", tiny_teacher.config)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.diffusion_model.", "module._orig_mod.", "model."])
+def test_one_prefix_of_all_names_is_left_out_and_said(
+    prefix: str, tiny_teacher: UNetSpatioTemporalConditionModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tiny_teacher.state_dict()
+    file = write({f"{prefix}{name}": weight for name, weight in weights.items()}, tmp_path / "unet.pt")
+    loaded = load_unet(file, tiny_teacher.config).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+    assert f"without the prefix {prefix!r}" in caplog.text
+    assert f"{len(weights)} weights" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.diffusion_model."])
+def test_a_prefixed_original_of_a_transformer_is_the_same_model(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    denoiser, weights = stand_in("wan", monkeypatch)
+    beside = {"vae.decoder.weight": torch.ones(2)} if prefix.endswith("diffusion_model.") else {}
+    named = {f"{prefix}{name}": weight for name, weight in weights.items()}
+    loaded = load_model(write(named | beside, tmp_path / "wan.safetensors"), family="wan").denoiser.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in denoiser.state_dict().items())
+    assert ("1 others, of networks beside it, are not" in caplog.text) == bool(beside)
+
+
+def test_a_file_with_diffusers_names_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, _ = stand_in("ltx", monkeypatch)
+    weights = denoiser.state_dict()
+    loaded = load_model(write(weights, tmp_path / "ltx.safetensors"), family="ltx").denoiser.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+    weights.pop("proj_out.bias")
+    with pytest.raises(ModelLoadError, match=r"1 missing \(proj_out\.bias\): check"):
+        load_model(write(weights, tmp_path / "part.safetensors"), family="ltx")
+
+
+def test_files_of_other_kinds_are_called_what_they_are(
+    tiny_teacher: UNetSpatioTemporalConditionModel, tmp_path: Path
+) -> None:
+    contents = {
+        "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+        "a GGUF file": b"GGUF" + bytes(64),
+        "a web page": b"\xef\xbb\xbf\n<!DOCTYPE html>",
+        "empty": b"",
+    }
+    for kind, content in contents.items():
+        (tmp_path / "unet.safetensors").write_bytes(content)
+        with pytest.raises(ModelLoadError, match=rf"unet\.safetensors' is {kind}"):
+            load_unet(tmp_path / "unet.safetensors", tiny_teacher.config)
+    weights = tiny_teacher.state_dict()
+    torch.save({"generator": weights, "critic": weights}, tmp_path / "two.pt")
+    with pytest.raises(ModelLoadError, match=r"several sets of weights \(generator, critic\)"):
+        load_unet(tmp_path / "two.pt", tiny_teacher.config)
+
+
+def test_a_header_that_begins_like_a_page_is_none(tmp_path: Path) -> None:
+    # 0x3c20 = 15,392 bytes of header: a space and a "<" come first.
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(0x3C20).encode()
+    (tmp_path / "file.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert (tmp_path / "file.safetensors").read_bytes()[:2] == b" <"
+    assert read_weights(tmp_path / "file.safetensors")["weight"].tolist() == [0.0]

@@ -307,11 +307,11 @@ def test_files_that_do_not_fit_say_why(turbo: Original, tmp_path: Path, monkeypa
     key = "output_blocks.11.1.proj_in.weight"
     contents = {
         "no weights called 'input_blocks": {"conv.weight": torch.ones(1)},
-        "of which a VideoCrafter2 UNet has one": [torch.ones(1)],
-        "cannot read": {"state_dict": weights, "hook": Harmful()},
-        r"Missing key.*up_blocks\.3\.attentions\.2\.proj_in": {k: v for k, v in weights.items() if k != key},
-        "size mismatch": weights | {key: torch.ones(32, 31)},
-        r"'adapter\.weight', which VideoCrafter2's UNet lacks": weights | {"adapter.weight": torch.ones(1)},
+        "holds no weights": [torch.ones(1)],
+        "cannot be read": {"state_dict": weights, "hook": Harmful()},
+        r"1 missing \(up_blocks\.3\.attentions\.2\.proj_in": {k: v for k, v in weights.items() if k != key},
+        "1 of another shape": weights | {key: torch.ones(32, 31)},
+        r"1 unknown \(adapter\.weight\)": weights | {"adapter.weight": torch.ones(1)},
         "blocks are missing": {k: v for k, v in weights.items() if not k.startswith("output_blocks.4.")},
         r"lacks 'out\.2\.weight'": {k: v for k, v in weights.items() if k != "out.2.weight"},
     }
@@ -322,9 +322,9 @@ def test_files_that_do_not_fit_say_why(turbo: Original, tmp_path: Path, monkeypa
     assert not Path("harmed").exists()
     for name, content in {"empty.ckpt": b"", "page.pt": b"<html>", "page.safetensors": b"<html>"}.items():
         Path(name).write_bytes(content)
-        with pytest.raises(ModelLoadError, match=f"cannot read {name}"):
+        with pytest.raises(ModelLoadError, match=f"'{name}' is (empty|a web page)"):
             load_original(name)
-    with pytest.raises(ModelLoadError, match=r"cannot read absent\.ckpt"):
+    with pytest.raises(ModelLoadError, match=r"'absent\.ckpt' cannot be read"):
         load_original("absent.ckpt")
     for option in ({"num_head_channels": 64}, {"use_relative_position": True}, {"time_cond_proj_dim": None}):
         with pytest.raises(ModelLoadError, match=f"option {next(iter(option))} is"):

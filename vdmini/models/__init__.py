@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from vdmini.blocks import Block, BlockGraph, ModelInput, Unit
 from vdmini.plan import nearest
@@ -50,6 +50,8 @@ OFFICIAL = {
     "ltx-video-2b": "ltx",
     "mochi-1-preview": "mochi",
 }
+# What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
+DENOISERS = ("unet", "transformer", "transformer_2")
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
     "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
@@ -115,23 +117,26 @@ def load_model(
     family: str | None = None,
     random_weights: bool = False,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
+    download: bool = False,
 ) -> VideoModel:
     """Load a model: an embedded name, a diffusers folder, a hub id, or a published name with `random_weights`.
 
     A file is an original checkpoint, whose denoiser is read; `family` says which family's or published model's it is.
-    Weights come from safetensors or, in such files, from a reader that takes tensors only: no code that a source brings
-    is run. With `random_weights` the published configuration is filled from torch's global generator. On the device
-    "meta" a local folder's denoiser is built from its configuration alone, and there is no pipeline. `dtype` None means
-    float32. Raises ModelLoadError, and NotFiniteError where a loaded weight is not finite.
+    Nothing is asked of the network, so a hub id must be in the local hub cache, unless `download` says to fetch it.
+    Weights come from safetensors, or from readers that take tensors only: no code that a source brings is run. Those
+    of a variant such as fp16 are read where a folder holds no others. With `random_weights` the published configuration
+    is filled from torch's global generator. On the device "meta" a denoiser is built from its configuration alone, and
+    there is no pipeline. `dtype` None means float32, "auto" that of each network's files. Raises ModelLoadError, which
+    names weights that are missing, unknown or misshapen, and NotFiniteError where a loaded weight is not finite.
     """
-    from vdmini.models import sources
+    from vdmini.models import hub, sources
 
-    name = str(source)
+    name, chosen = str(source), None if dtype == "auto" else dtype
     if family is not None and not is_published(family):
         family_named(family)
     if random_weights:
-        return sources.random_model(name, family, device, dtype)
+        return sources.random_model(name, family, device, chosen)
     if is_published(name) and not Path(name).exists():
         raise ModelLoadError(
             f"{name!r} names a published model, not weights: give a folder or a hub id, or pass random_weights=True"
@@ -140,15 +145,20 @@ def load_model(
         raise ModelLoadError(
             f"{name!r} is not part of this installation ({EMBEDDED[name]} is missing): install a build that has it"
         )
-    folder = EMBEDDED.get(name, Path(name))
-    if folder.is_file():
-        return _checked(sources.original_checkpoint(name, family, device, dtype))
-    if str(device) == "meta":
-        model = sources.weightless_model(name, folder, dtype)
+    weightless = str(device) == "meta"
+    if dtype is None and not weightless:
+        import torch
+
+        chosen = torch.float32
+    if Path(name).is_file() and name not in EMBEDDED:
+        return _checked(sources.original_checkpoint(name, family, device, chosen))
+    folder = hub.source_folder(name, download=download, weights=not weightless)
+    if weightless:
+        model = sources.weightless_model(name, folder, chosen)
     elif (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
-        model = sources.bare_denoiser(name, folder, device, dtype)
+        model = sources.bare_denoiser(name, folder, device, chosen)
     else:
-        model = sources.pipeline_model(name, folder, device, dtype)
+        model = sources.pipeline_model(name, folder, device, chosen)
     if family not in (None, model.family):
         raise ModelLoadError(
             f"{name!r} is a model of family {model.family!r}, not {family!r}: pass family={model.family!r}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdmini.models import (
+    DENOISERS,
     EMBEDDED,
     FAMILIES,
     OFFICIAL,
@@ -18,6 +18,7 @@ from vdmini.models import (
     is_published,
     pipeline_denoiser,
 )
+from vdmini.models.folders import load_network, load_networks, read_json
 from vdmini.plan import nearest
 
 if TYPE_CHECKING:
@@ -43,23 +44,27 @@ def random_model(name: str, family: str | None, device: str | torch.device, dtyp
 def original_checkpoint(
     name: str, family: str | None, device: str | torch.device, dtype: torch.dtype | None
 ) -> VideoModel:
-    """The denoiser of an original checkpoint file."""
-    import torch
-
+    """The denoiser of an original checkpoint file; `dtype` None is that of the file."""
     if family is None:
         raise ModelLoadError(f"{name!r} is a file: say whose original checkpoint it is, such as family='t2v-turbo-v2'")
     published = _published(family)
     module = family_named(OFFICIAL[published])
-    denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype or torch.float32).eval()
+    denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype).eval()
     return VideoModel(source=name, family=module.NAME, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
-    """The denoiser of a folder or a hub id on the meta device, from its configuration alone."""
+    """The denoiser of a folder on the meta device, from its configuration alone."""
     import torch
     from torch import nn
 
-    config = _denoiser_config(name, folder)
+    found = [part for part in (*DENOISERS, ".") if (folder / part / "config.json").is_file()]
+    if not found:
+        raise ModelLoadError(
+            f"{name!r} has no configuration of a denoiser: give a folder that save_pretrained wrote, a hub id, or one"
+            f" of {known_names()}"
+        )
+    config = read_json(folder / found[0] / "config.json")
     try:
         with torch.device("meta"):
             denoiser = _denoiser_classes()[str(config["_class_name"])].from_config(config)
@@ -74,59 +79,36 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
     return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
 
 
-def _denoiser_config(name: str, folder: Path) -> dict[str, object]:
-    from diffusers.models.auto_model import AutoModel
-
-    problems = []
-    for part in ("unet", "transformer", None) if folder.is_dir() else ("unet", "transformer"):
-        try:
-            if folder.is_dir():
-                return dict(json.loads((folder / (part or ".") / "config.json").read_text(encoding="utf-8")))
-            return dict(AutoModel.load_config(name, subfolder=part))
-        except (OSError, ValueError) as error:  # this part is missing, unreachable or no JSON
-            problems.append(str(error))
-    raise ModelLoadError(
-        f"{name!r} has no configuration of a denoiser that can be read ({problems[0]}): give a folder that"
-        f" save_pretrained wrote, a hub id, or one of {known_names()}"
-    )
-
-
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
-    """A folder that holds a denoiser and no pipeline."""
-    import torch
-
+    """A folder that holds a denoiser and no pipeline; `dtype` None is that of its files."""
     classes = _denoiser_classes()
-    try:
-        class_name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
-        denoiser = classes[class_name].from_pretrained(folder, use_safetensors=True, dtype=dtype or torch.float32)
-    except Exception as error:  # whatever the file made diffusers, safetensors or json raise, the source is at fault
+    native = classes.get(str(read_json(folder / "config.json").get("_class_name")))
+    if native is None:
         raise ModelLoadError(
-            f"{name!r} holds no denoiser of {', '.join(classes)} ({type(error).__name__}: {error}):"
-            " give a folder that save_pretrained wrote"
-        ) from error
-    denoiser = denoiser.to(device)
+            f"{name!r} holds no denoiser of {', '.join(classes)}: give a folder that save_pretrained wrote"
+        )
+    denoiser = load_network(native, folder, dtype).to(device)
     return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
-    """A pipeline, from a folder or the hub."""
-    import torch
+    """A pipeline in a folder; `dtype` None is, for each of its networks, that of the network's files."""
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    if folder.exists() and not (folder / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file():
         raise ModelLoadError(f"{name!r} has no model_index.json: give the folder that a pipeline was saved to")
     # diffusers looks for pipelines among its own, where this module adds ours.
     importlib.import_module("vdmini.models.videocrafter_pipeline")
-    location = str(folder) if folder.exists() else name
     try:
+        networks = load_networks(folder, dtype)
         pipeline = DiffusionPipeline.from_pretrained(
-            location, use_safetensors=True, trust_remote_code=False, dtype=dtype or torch.float32
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **networks
         )
-    except Exception as error:  # files, network and hub raise unrelated types; each means that the source did not load
+    except ModelLoadError as error:
+        raise ModelLoadError(f"cannot load {name!r}: {error}") from error
+    except Exception as error:  # files and libraries raise unrelated types; each means that the source did not load
         raise ModelLoadError(
-            f"cannot load {name!r} ({type(error).__name__}: {error}): check that it is an existing folder or a hub"
-            f" id with safetensors weights; offline, download it first with `hf download {name}`;"
-            f" known names: {known_names()}"
+            f"cannot load {name!r} ({type(error).__name__}: {error}): check that it is a whole pipeline folder"
         ) from error
     denoiser = pipeline_denoiser(pipeline)
     family = family_of(denoiser)

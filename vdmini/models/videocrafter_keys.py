@@ -142,13 +142,13 @@ def module_names(layout: OriginalLayout) -> dict[str, str]:
 
 
 def renamed(key: str, names: Mapping[str, str]) -> str:
-    """A weight's key with the name of its module replaced; raises ModelLoadError for an unknown module."""
+    """A weight's key with the name of its module replaced; that of an unknown module stays as it is."""
     parts = key.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])
         if module in names:
             return ".".join([names[module], *parts[end:]])
-    raise ModelLoadError(f"the checkpoint has {key!r}, which VideoCrafter2's UNet lacks: give its own state dict")
+    return key
 
 
 def network_config(shapes: Mapping[str, Sequence[int]], options: Mapping[str, Any]) -> dict[str, Any]:

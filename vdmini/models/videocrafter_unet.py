@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,11 +10,10 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel, UNet3DConditionOutput
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vdmini.models import ModelLoadError, videocrafter_keys
+from vdmini.models.weights import names_that_do_not_fit, read_weights
 
 MID_BLOCK_TYPE = "UNetMidBlock3DCrossAttn"
 # What a pair is made of, in the order they run; a stage without attention has the first two alone.
@@ -111,12 +109,15 @@ class VideoCrafterUNet(UNet3DConditionModel):
             )
             for key, tensor in state_dict.items()
         }
-        try:
-            network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
+        expected, found = (
+            {key: tensor.shape for key, tensor in each.items()} for each in (network.state_dict(), weights)
+        )
+        if wrong := names_that_do_not_fit(expected, found):
             raise ModelLoadError(
-                f"the state dict does not fit VideoCrafter2's UNet: {error}; give all of its weights, unchanged"
-            ) from error
+                f"the state dict does not fit VideoCrafter2's UNet: by our names, {wrong}: give all of its weights,"
+                " unchanged"
+            )
+        network.load_state_dict(weights, assign=True)
         return network
 
     def to_original(self) -> dict[str, Tensor]:
@@ -249,21 +250,9 @@ def load_original(path: str | Path) -> VideoCrafterUNet:
     Takes VideoCrafter2's `model.ckpt`, T2V-Turbo-v2's `unet_mg.pt` or a safetensors file of the same names. Raises
     ModelLoadError.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ModelLoadError(
-            f"cannot read {path} as a checkpoint of weights ({type(error).__name__}: {error}):"
-            " download it again, or give another file"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    content = read_weights(path)
     first = "input_blocks.0.0.weight"
-    found = [key for key in content if str(key).endswith(first)] if isinstance(content, Mapping) else []
+    found = [key for key in content if key.endswith(first)]
     if len(found) != 1:
         raise ModelLoadError(
             f"{path} holds {len(found) or 'no'} weights called {first!r}, of which a VideoCrafter2 UNet has one: give"

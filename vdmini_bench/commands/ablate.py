@@ -8,16 +8,17 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
+from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, expected_failures
 
 
 @click.command()
 @click.argument("ablation", type=click.Path(path_type=Path))
 @click.option("--profile", help="A profile of the ablation; its default one when not given.")
 @RESULTS
+@DOWNLOAD
 @JSON
 @expected_failures
-def ablate(ablation: Path, profile: str | None, results: Path, as_json: bool) -> None:
+def ablate(ablation: Path, profile: str | None, results: Path, download: bool, as_json: bool) -> None:
     """Train and score every arm of ABLATION with each training seed; what is done already is not done again."""
     from vdmini_bench.ablation import (
         load_ablation,
@@ -26,6 +27,7 @@ def ablate(ablation: Path, profile: str | None, results: Path, as_json: bool) ->
         summary_lines,
         write_scores,
     )
+    from vdmini_bench.generation import fetch_model
     from vdmini_bench.plots import plot_ablation
     from vdmini_bench.progress import quiet_libraries
     from vdmini_bench.store import write_atomically
@@ -33,6 +35,8 @@ def ablate(ablation: Path, profile: str | None, results: Path, as_json: bool) ->
 
     quiet_libraries()
     chosen = load_ablation(ablation, profile)
+    if download:
+        fetch_model(chosen.suite_of(chosen.profile.reference, 0).profile.teacher)
     folder = results / chosen.name / chosen.profile_name
     reference, note = chosen.profile.reference, chosen.stand_in
     summaries = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, RESULTS, expected_failures
+from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS, expected_failures
 from vdmini_bench.errors import BenchError, ExitCode
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--timing/--no-timing", default=True, show_default=True, help="With --plan, time two real steps.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the whole machine, to print costs.")
 @RESULTS
+@DEVICE
+@DTYPE
+@DOWNLOAD
 @JSON
 @expected_failures
 def distill(
@@ -37,6 +40,9 @@ def distill(
     timing: bool,
     price_per_hour: float | None,
     results: Path,
+    device: str | None,
+    dtype: str | None,
+    download: bool,
     as_json: bool,
 ) -> None:
     """Encode, prune and distil what FILE asks for: a suite, or a configuration of its own, for any family.
@@ -47,12 +53,17 @@ def distill(
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.distill_config import load_distillation
-    from vdmini_bench.processes import is_main, join_launch, leave
+    from vdmini_bench.devices import choose_device
+    from vdmini_bench.distill_config import DistillConfig, load_distillation
+    from vdmini_bench.generation import fetch_model
+    from vdmini_bench.processes import is_main, join_launch, leave, on_main
 
-    processes = join_launch()
+    processes = join_launch(None if device is None else choose_device(device))
     try:
-        asked = load_distillation(file, profile, overrides)
+        asked = load_distillation(file, profile, overrides if dtype is None else (*overrides, f"dtype={dtype}"))
+        if download:
+            teacher = asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher
+            on_main(lambda: fetch_model(teacher))
         _distill(asked, results, processes, only_plan, timing, price_per_hour, as_json)
     except BenchError as error:
         if not is_main():

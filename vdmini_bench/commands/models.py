@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import CHANNELS, JSON, Conditions, expected_failures, with_conditions
+from vdmini_bench.commands.options import (
+    CHANNELS,
+    DEVICE,
+    DTYPE,
+    JSON,
+    Conditions,
+    expected_failures,
+    with_conditions,
+    with_download,
+)
 from vdmini_bench.store import check_can_write
 
 if TYPE_CHECKING:
@@ -24,8 +33,9 @@ if TYPE_CHECKING:
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the blocks into this PNG or SVG.")
 @JSON
 @expected_failures
+@with_download(weights=False)
 def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
-    """Show the blocks of MODEL (a published or embedded name, or a folder) and what they cost; reads no weights."""
+    """Show the blocks of MODEL (a published or embedded name, a folder, a hub id) and their costs; reads no weights."""
     from vdmini_bench.inspection import block_lines, inspect_model
     from vdmini_bench.progress import quiet_libraries
     from vdmini_bench.table import print_table
@@ -52,11 +62,16 @@ def inspect(model: str, rule_or_file: str | None, channels: str | None, picture:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet."
 )
+@DEVICE
+@DTYPE
 @expected_failures
-def prune(model: str, rule_or_file: str, channels: str | None, output: Path) -> None:
+@with_download()
+def prune(
+    model: str, rule_or_file: str, channels: str | None, output: Path, device: str | None, dtype: str | None
+) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
     from vdmini.models import block_graph
-    from vdmini_bench.generation import load_for_use, prune_into, read_channel_rule
+    from vdmini_bench.generation import load_to_keep, prune_into, read_channel_rule
     from vdmini_bench.inspection import inspect_model
     from vdmini_bench.progress import quiet_libraries
 
@@ -69,18 +84,22 @@ def prune(model: str, rule_or_file: str, channels: str | None, output: Path) -> 
     assert inspection.plan is not None
     before = inspection.teacher
     rule = None if channels is None else read_channel_rule(channels, before.family)
-    after = block_graph(prune_into(load_for_use(model), inspection.plan, output, rule), before.input)
+    student = prune_into(load_to_keep(model, dtype, device), inspection.plan, output, rule)
+    after = block_graph(student, before.input)
     click.echo(f"{before.params / 1e6:,.3f} M to {after.params / 1e6:,.3f} M weights")
     click.echo(f"FLOPs x{after.flops / before.flops:.3f} at {before.input}")
-    click.echo(f"wrote {output}")
+    click.echo(f"wrote {output}, its denoiser in {str(next(student.parameters()).dtype).removeprefix('torch.')}")
 
 
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the clips go.")
 @with_conditions(clips=8)
+@DEVICE
+@DTYPE
 @expected_failures
-def sample(model: str, output: Path, conditions: Conditions) -> None:
+@with_download()
+def sample(model: str, output: Path, conditions: Conditions, device: str | None, dtype: str | None) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
     from vdmini_bench.generation import load_for_use, sample_into
     from vdmini_bench.progress import quiet_libraries
@@ -89,7 +108,7 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
     quiet_libraries()
     check_can_write(output)
     requests, settings = conditions.requests(model), conditions.settings(model)
-    loaded = load_for_use(model)
+    loaded = load_for_use(model, dtype, device)
     warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
     made = sample_into(loaded, requests, settings, output, conditions.batch_size)
     click.echo(f"{len(requests)} clips in {output}, {made} of them made now")
@@ -100,9 +119,20 @@ def sample(model: str, output: Path, conditions: Conditions) -> None:
 @click.option("--shard", default="1/1", show_default=True, help="2/4 measures the second of four parts.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where rows, table and plot go.")
 @with_conditions(clips=16, fewest=2)
+@DEVICE
+@DTYPE
 @JSON
 @expected_failures
-def importance(model: str, shard: str, output: Path, conditions: Conditions, as_json: bool) -> None:
+@with_download()
+def importance(
+    model: str,
+    shard: str,
+    output: Path,
+    conditions: Conditions,
+    device: str | None,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
     """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
     from vdmini_bench.importance import measure_importance, parse_shard, write_importance
     from vdmini_bench.plots import plot_importance
@@ -111,7 +141,7 @@ def importance(model: str, shard: str, output: Path, conditions: Conditions, as_
     quiet_libraries()
     check_can_write(output)
     part = parse_shard(shard)
-    rows = measure_importance(_study(model, conditions), output, part)
+    rows = measure_importance(_study(model, conditions, dtype, device), output, part)
     correlations = write_importance(output, rows)
     plot_importance(rows, correlations, output / "importance.png")
     if as_json:
@@ -143,6 +173,7 @@ def importance(model: str, shard: str, output: Path, conditions: Conditions, as_
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan's .json file.")
 @JSON
 @expected_failures
+@with_download(weights=False)
 def plan(
     model: str,
     scores: Path,
@@ -174,8 +205,18 @@ def plan(
 @click.option("--plan", "plans", multiple=True, required=True, metavar="RULE_OR_FILE", help="Once for each plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the table goes.")
 @with_conditions(clips=72, fewest=6)
+@DEVICE
+@DTYPE
 @expected_failures
-def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Conditions) -> None:
+@with_download()
+def score_plans(
+    model: str,
+    plans: tuple[str, ...],
+    output: Path,
+    conditions: Conditions,
+    device: str | None,
+    dtype: str | None,
+) -> None:
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
     from vdmini_bench import plan_scores
     from vdmini_bench.progress import quiet_libraries
@@ -184,19 +225,19 @@ def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Co
 
     quiet_libraries()
     check_can_write(output)
-    study = _study(model, conditions)
+    study = _study(model, conditions, dtype, device)
     rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
     print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))
 
 
-def _study(model: str, conditions: Conditions) -> Study:
+def _study(model: str, conditions: Conditions, dtype: str | None, device: str | None) -> Study:
     from vdmini_bench.generation import load_for_use, source_sha256
     from vdmini_bench.importance import Study
     from vdmini_bench.requests import warn_of_cut_prompts
 
     # Conditions first: what is wrong with them is said before gigabytes are read.
     requests, settings = conditions.requests(model), conditions.settings(model)
-    loaded = load_for_use(model)
+    loaded = load_for_use(model, dtype, device)
     warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
     return Study(loaded, requests, settings, conditions.batch_size, source_sha256(model))
 

@@ -15,6 +15,7 @@ import click
 from vdmini.finite import NotFiniteError
 from vdmini.plan import PlanError
 from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.speed_request import DTYPES
 
 if TYPE_CHECKING:
     from vdmini.sample import ClipRequest, SampleSettings
@@ -32,8 +33,15 @@ WORKERS = click.option(
     help="Processes that decode videos; no result depends on how many. One without a GPU, else up to 8.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-
-
+DEVICE = click.option("--device", help="cuda, cuda:1 or cpu; the first GPU where there is one.")
+DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="That of the model's files when not given; to compute on a CPU, float32 for float16.",
+)
+DOWNLOAD = click.option(
+    "--download", is_flag=True, help="Fetch a hub model that is not in the local hub cache; nothing is otherwise."
+)
 CHANNELS = click.option(
     "--channels",
     metavar="RULE",
@@ -100,6 +108,23 @@ def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]],
         for option in reversed(options):
             with_one_argument = option(with_one_argument)
         return with_one_argument
+
+    return decorate
+
+
+def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """`--download`, which fetches the command's `model` before it begins, or its configurations alone."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def after_fetching(*, download: bool, **given: Any) -> R:
+            if download:
+                from vdmini_bench.generation import fetch_model
+
+                fetch_model(given["model"], weights=weights)
+            return command(**given)
+
+        return DOWNLOAD(after_fetching)
 
     return decorate
 

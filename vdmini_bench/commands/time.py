@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vdmini_bench.commands.options import JSON, expected_failures
+from vdmini_bench.commands.options import DEVICE, JSON, expected_failures, with_download
 from vdmini_bench.speed_request import ATTENTION, DTYPES, FEWEST_RUNS, SCOPES, SpeedRequest
 
 
@@ -49,24 +49,24 @@ def _widths(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--channels", type=click.IntRange(1), help="With --random-weights, a narrower model of that topology.")
 @click.option("--project-steps", "projected_steps", type=click.IntRange(1), help="Multiply one pass by so many steps.")
 @click.option("--blocks/--no-blocks", "attributed", default=True, show_default=True, help="Time each block too.")
-@click.option("--device", help="cuda, cuda:1 or cpu; the first GPU where there is one.")
+@DEVICE
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also leave records and pictures in this folder.")
 @JSON
 @expected_failures
+@with_download()
 def time(output: Path | None, device: str | None, dtype: str | None, as_json: bool, **asked: Any) -> None:
     """Time MODEL and a student for each plan in turn: one pass, the VAE decode, and a whole clip with its parts."""
     from vdmini_bench.progress import quiet_libraries
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    import torch
-
     from vdmini_bench.attribution import stage_lines
+    from vdmini_bench.devices import choose_device
     from vdmini_bench.speed import time_models
     from vdmini_bench.speed_rows import row_lines
     from vdmini_bench.table import print_table
 
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device)
     if dtype is None:
         dtype = "bfloat16" if chosen.type == "cuda" else "float32"
     asked["scopes"] = asked["scopes"] or SCOPES

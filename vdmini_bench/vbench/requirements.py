@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from vdmini_bench.assets import asset_path, is_web_page
+from vdmini.models.weights import weights_fault
+from vdmini_bench.assets import asset_path
 from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_WEIGHTS, FILTERED, WeightFile
 from vdmini_bench.vbench.environment import COMMAND, Environment, weights_folder
 
@@ -48,14 +49,10 @@ def damaged_weights(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[
 
 def weight_fault(file: Path) -> str | None:
     """Why a file cannot be the weights that its name says, from its first and last bytes; None where it may be them."""
-    if is_web_page(file):
-        return "is a web page: its address was answered by an error or a login"
+    if fault := weights_fault(file):
+        return f"is {fault}"
     with file.open("rb") as opened:
-        head = opened.read(512).lstrip()
-    if not head:
-        return "is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer to the weights: `git lfs pull` gets them"
+        head = opened.read(2)
     if file.suffix in (".pt", ".pth", ".tar", ".bin"):
         # PyTorch writes zip archives, and before 1.6 pickles.
         if head.startswith(b"PK"):
