@@ -248,6 +248,7 @@ def packed(source: Path) -> Path:
     target = source.with_stem("packed")
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
+        stream.time_base = Fraction(1, 25)
         for number, frame in enumerate(frames):
             packet = av.Packet(frame)
             packet.stream, packet.time_base = stream, Fraction(1, 25)

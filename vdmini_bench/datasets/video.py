@@ -258,14 +258,16 @@ def _timeline(container: av.container.InputContainer, path: Path) -> Timeline:
         for packet in container.demux(stream)
         if packet.size and not packet.is_discard
     ]
-    # Some files have no times, or one for all frames: those of decoding stand in, or else the rate that the head says.
     shown = [pts for pts, _, _ in packets if pts is not None]
     decoded = [dts for _, dts, _ in packets if dts is not None]
+    # AVI has no times beside its frames. FFmpeg makes some up, right for the first only where frames change places.
+    made_up = container.format.name == "avi" and len(shown) == len(decoded) == len(packets) > 0
+    counted = [dts - decoded[0] + shown[0] for dts in decoded] if made_up else []
+    # Other files have no times, or one for all frames: those of decoding stand in, or else the rate that the head says.
     places = [place * step for place in range(len(packets))]
     fewest = min(2, len(packets))
-    whole = [each for each in (shown, decoded) if len(each) == len(packets) and len(set(each)) >= fewest]
-    times = whole[0] if whole else places
-    # To AVI's frames FFmpeg gives times in the order of decoding, also where they are shown in another.
+    candidates = (each for each in (counted, shown, decoded) if len(each) == len(packets) and len(set(each)) >= fewest)
+    times = next(candidates, places)
     by_place = times is not shown or (stream.codec_context.has_b_frames and shown == sorted(shown))
     last, duration = max(zip(times, (duration or step for _, _, duration in packets), strict=True), default=(0, 0))
     return Timeline(tuple(sorted(times)), last + duration, tick, rate, bool(by_place))
