@@ -282,10 +282,10 @@ def test_numbers_are_numbers_as_json_and_what_is_none_is_placed(board: Path) -> 
     assert {name: found[name] for name in expected} == expected
     assert (found["value"], found["n"], found["n_expected"]) == (FVD.value, FVD.n, FVD.n_expected)
     assert all(type(found[name]) is int for name in ("schema", "n", "n_expected"))
-    assert found["commit"] == read_leaderboard(board)[0].commit
+    (whole,) = read_leaderboard(board)
+    assert found["commit"] == whole.commit
     for cell in ("1,5", "nan", "inf"):
-        damaged = rows_to_csv([replace(read_leaderboard(board)[0], value=cell)])
-        board.write_text(damaged)
+        board.write_text(rows_to_csv([replace(whole, value=cell)]))
         result = CliRunner().invoke(main, ["leaderboard", "show", str(board), "--json"])
         assert result.exit_code == 4
         assert f"'{cell}' is no number" in result.stderr
