@@ -133,8 +133,8 @@ def warn_of_cut_prompts(pipeline: DiffusionPipeline | None, prompts: Iterable[st
         by_encoder.setdefault((cut.encoder, cut.tokens), []).append(loss)
     for (encoder, tokens), losses in by_encoder.items():
         say(
-            f"warning: {encoder} reads {tokens} tokens of a prompt, and {len(losses)} prompts are longer: the model"
-            f" does not see {few(losses)}"
+            f"warning: prompts longer than the {tokens} tokens that {encoder} reads: {len(losses)}; the model does not"
+            f" see {few(losses)}"
         )
 
 
