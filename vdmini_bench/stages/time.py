@@ -12,7 +12,7 @@ import numpy as np
 
 from vdmini.cost import count_flops, count_parameters
 from vdmini.models import VideoModel
-from vdmini.sample import ClipRequest, sample_clips
+from vdmini.sample import ClipRequest, sample_video, to_pixels
 from vdmini_bench.measurement import Better, Score
 from vdmini_bench.progress import progress
 from vdmini_bench.speed_scopes import ClipSize, decode_call, denoiser_call, denoiser_inputs, latent_size
@@ -103,4 +103,5 @@ def _clip_call(bench: CommonBench, model: VideoModel) -> Callable[[], object]:
     request = [ClipRequest("timed", 0, image, "a grey wall")]
     pipeline = model.pipeline
     assert pipeline is not None
-    return lambda: sample_clips(pipeline, request, settings)
+    # The clip itself is looked at where it is sampled to be scored.
+    return lambda: to_pixels(sample_video(pipeline, request, settings))
