@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,20 @@ def _entry_seconds(name: str) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """How a task ended; `tail` is the end of what it printed, all of which is in its `.log`."""
+    """How a task ended; `tail` is the end of what it printed, all of which is in its `.log`; `torch` its version."""
 
     task: str
     status: str
     seconds: float
     exit_code: int | None
     tail: str
+    torch: str
 
 
 def run_tasks(
     chosen: Sequence[Task], folder: Path, budget: float, clock: Callable[[], float] = time.monotonic
 ) -> tuple[list[Result], list[str]]:
-    """Run what has no good result yet within a budget of seconds: (results, names of what is left).
+    """Run what has no good result of this torch yet within a budget of seconds: (results, names of what is left).
 
     What was never tried comes first, in order, and what failed before after it. A task that takes longer than what is
     left is passed over for a shorter one after it, and stopped when it takes three times as long as it should.
@@ -143,7 +145,7 @@ def _run(task: Task, limit: float, log: Path) -> Result:
                 process.wait()
         printed.seek(0)
         output = printed.read().decode(errors="replace")
-    return Result(task.name, status, round(time.monotonic() - started, 1), code, output[-TAIL:])
+    return Result(task.name, status, round(time.monotonic() - started, 1), code, output[-TAIL:], version("torch"))
 
 
 def _good_result(path: Path) -> Result | None:
@@ -151,7 +153,8 @@ def _good_result(path: Path) -> Result | None:
         result = Result(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return result if result.status == "ok" else None
+    # Another torch has other kernels: what it took is another number.
+    return result if result.status == "ok" and result.torch == version("torch") else None
 
 
 def _has_failed(path: Path) -> bool:

@@ -34,6 +34,13 @@ def test_tasks_run_in_order_and_what_succeeded_is_not_run_again(tmp_path: Path) 
     assert (tmp_path / "order").read_text() == "acb", "only what failed runs again"
 
 
+def test_what_another_torch_did_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for torch, order in (("2.13.0", "a"), ("2.13.0", "a"), ("2.14.1", "aa")):
+        monkeypatch.setattr("vdmini_bench.gpu.version", lambda package, torch=torch: torch)
+        run_tasks([noting(tmp_path, "a")], tmp_path, 60)
+        assert (tmp_path / "order").read_text() == order
+
+
 def test_what_failed_waits_for_what_was_never_tried(tmp_path: Path) -> None:
     broken = python("broken", "print('x' * 9000); raise SystemExit(1)")
     run_tasks([broken], tmp_path, 60)

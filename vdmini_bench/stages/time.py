@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vdmini.cost import count_flops, count_parameters
 from vdmini.models import VideoModel
-from vdmini.sample import sample_clips
+from vdmini.sample import sample_video, to_pixels
 from vdmini_bench.comparability import is_of_a_machine
 from vdmini_bench.measurement import Better, Score
 from vdmini_bench.progress import progress
@@ -108,4 +108,5 @@ def _clip_call(bench: CommonBench, model: VideoModel) -> Callable[[], object]:
     request = [timed_request(model.family, settings.height, settings.width)]
     pipeline = model.pipeline
     assert pipeline is not None
-    return lambda: sample_clips(pipeline, request, settings)
+    # The clip itself is looked at where it is sampled to be scored.
+    return lambda: to_pixels(sample_video(pipeline, request, settings))
