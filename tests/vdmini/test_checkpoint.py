@@ -154,5 +154,5 @@ def test_the_hash_is_of_weights_and_configurations(student_pipeline: Saved, tmp_
 
 
 def test_a_folder_without_weights_has_no_hash(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no safetensors weights"):
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
         checkpoint_sha256(tmp_path)

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vdmini.finite import NotFiniteError
@@ -25,7 +26,7 @@ from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
 from vdmini_bench.datasets.video import read_frames
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.generation import prune_denoiser, read_channel_rule
+from vdmini_bench.generation import load_for_use, prune_denoiser, read_channel_rule
 from vdmini_bench.importance import parse_shard
 from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.fvd import FVD_VERSION
@@ -364,3 +365,86 @@ def test_requests_come_in_a_fixed_order(tmp_path: Path) -> None:
         image_requests(tmp_path, [0])
     many = drawn_requests(75)
     assert len({request.picture().tobytes() for request in many}) == 75
+
+
+@pytest.fixture
+def half_folder(tmp_path: Path) -> Path:
+    """The embedded teacher, whose weights are float16, as the variant fp16 alone."""
+    folder = tmp_path / "half"
+    shutil.copytree(EMBEDDED["embedded/svd"], folder)
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    return folder
+
+
+def formats_in(folder: Path) -> set[str]:
+    """The formats of all weights in a folder, from the headers of its files."""
+    found = set()
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    return found
+
+
+def test_prune_keeps_the_number_format_of_the_files_unless_told_another(half_folder: Path, tmp_path: Path) -> None:
+    done = invoke("prune", half_folder, "-o", tmp_path / "kept")
+    assert done.exit_code == 0, done.output
+    assert "its denoiser in float16" in done.stdout
+    assert formats_in(tmp_path / "kept") == {"F16"}
+    assert invoke("prune", half_folder, "--dtype", "bfloat16", "-o", tmp_path / "other").exit_code == 0
+    assert formats_in(tmp_path / "other") == {"BF16"}
+
+
+def test_what_computes_on_a_cpu_takes_float32_for_float16(half_folder: Path) -> None:
+    assert str(load_for_use(str(half_folder), device="cpu").denoiser.dtype) == "torch.float32"
+    assert str(load_for_use(str(half_folder), "bfloat16", "cpu").denoiser.dtype) == "torch.bfloat16"
+    for file in half_folder.rglob("*.safetensors"):
+        save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file, {"format": "pt"})
+    assert str(load_for_use(str(half_folder), device="cpu").denoiser.dtype) == "torch.bfloat16"
+
+
+@pytest.mark.parametrize("command", ["prune", "sample", "importance", "time"])
+@pytest.mark.parametrize(("device", "code"), [("cuda:99", 6), ("gpu", 2), ("meta", 2)])
+def test_a_device_that_is_not_there_is_refused(command: str, device: str, code: int, tmp_path: Path) -> None:
+    done = invoke(command, "embedded/svd", "--device", device, "-o", tmp_path / "out")
+    assert done.exit_code == code, done.output
+    assert done.stderr.startswith(f"error: --device {device}: ")
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect",),
+        ("prune", "-o", "out"),
+        ("sample", "--prompts", "prompts.txt", "--steps", "1", "--frames", "5", "--size", "32x32", "-o", "out"),
+        ("importance", "--prompts", "prompts.txt", "--steps", "1", "--frames", "5", "--size", "32x32", "-o", "out"),
+        ("time",),
+    ],
+)
+def test_nothing_is_fetched_unless_download_says_so(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    Path("prompts.txt").write_text("a\nb\n")
+    name, *options = command
+    done = invoke(name, "owner/model", *options)
+    assert done.exit_code == 2, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert "'owner/model' is neither a folder nor in the local hub cache" in line
+    assert "--download" in line
+
+    def listed(self: object, repository: str) -> list[str]:
+        raise OSError(f"{repository} was asked for")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", listed)
+    done = invoke(name, "owner/model", *options, "--download")
+    assert done.exit_code == 2, done.output
+    assert "owner/model was asked for" in done.stderr
+    # What needs no network is not looked for there.
+    assert invoke("inspect", "embedded/svd", "--download").exit_code == 0

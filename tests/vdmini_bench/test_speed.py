@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import nn
 
@@ -22,7 +23,7 @@ from vdmini_bench.attribution import OUTSIDE, BlockTime, block_costs, stage_line
 from vdmini_bench.ceilings import Ceiling, measure_ceiling
 from vdmini_bench.cli import main
 from vdmini_bench.compare import compare_sides
-from vdmini_bench.errors import BenchError
+from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.gpu_sensor import SensorWatch
 from vdmini_bench.sides import find_side
 from vdmini_bench.speed import SpeedReport, time_models
@@ -35,6 +36,7 @@ from vdmini_bench.speed_scopes import (
     StretchClock,
     TimedClip,
     clip_call,
+    compression,
     decode_flops,
     default_size,
     denoiser_call,
@@ -225,6 +227,19 @@ def test_traffic_of_attention_leaves_its_scores_out() -> None:
     assert found == {"all": 4 * 2 * 1000 * 4}
 
 
+# (frames, pixels) of a latent, as the families' papers have them.
+COMPRESSION = {
+    "svd": (1, 8),
+    "videocrafter2": (1, 8),
+    "animatediff": (1, 8),
+    "hunyuanvideo": (4, 8),
+    "wan": (4, 8),
+    "cogvideox": (4, 8),
+    "ltx": (8, 32),
+    "mochi": (6, 8),
+}
+
+
 @pytest.mark.parametrize("family", sorted({*OFFICIAL.values()}))
 def test_a_published_models_own_clip_gives_its_default_input(family: str) -> None:
     name = next(name for name, its_family in OFFICIAL.items() if its_family == family)
@@ -232,6 +247,16 @@ def test_a_published_models_own_clip_gives_its_default_input(family: str) -> Non
         denoiser, vae = family_named(family).build_official(name)
     model = VideoModel(name, family, denoiser, vae, None)
     assert latent_size(model, default_size(model, 1)) == family_named(family).default_input(denoiser)
+    # Without a VAE beside it, a denoiser has that of its family.
+    alone = VideoModel("folder", family, denoiser, None, None)
+    assert compression(alone) == compression(model) == COMPRESSION[family]
+
+
+def test_a_family_in_no_table_is_timed_by_what_its_vae_says() -> None:
+    vae = AutoencoderKLWan(base_dim=4, num_res_blocks=1, scale_factor_spatial=16, scale_factor_temporal=2)
+    assert compression(VideoModel("folder", "new", nn.Identity(), vae, None)) == (2, 16)
+    with pytest.raises(SuiteError, match="folder: no VAE says how large its latents are"):
+        compression(VideoModel("folder", "new", nn.Identity(), None, None))
 
 
 def test_the_decoders_flops_are_the_known_ones() -> None:

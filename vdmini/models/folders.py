@@ -48,10 +48,10 @@ def weights_entry(names: Iterable[str], folder: str | Path) -> Entry | None:
     """
     entries, shards = [], []
     for name in sorted(names):
-        if match := _ENTRY.fullmatch(name):
-            entries.append(Entry(name, match["kind"], match["late"] or match["early"], match["index"] is not None))
-        elif _SHARD.fullmatch(name):
+        if _SHARD.fullmatch(name):
             shards.append(name)
+        elif match := _ENTRY.fullmatch(name):
+            entries.append(Entry(name, match["kind"], match["late"] or match["early"], match["index"] is not None))
     if not entries:
         if shards:
             raise ModelLoadError(f"{folder} lacks the index of {shards[0]}, a .json file: download the folder again")
