@@ -312,6 +312,9 @@ def sample_study(study: Study, denoiser: nn.Module) -> Clips:
     try:
         groups = batches(study.requests, study.batch_size)
         return np.concatenate([sample_clips(pipeline, group, study.settings) for group in groups])
+    except CannotBypassError:
+        # Of a candidate, not of the settings: the caller passes over it.
+        raise
     except ValueError as error:
         raise BenchError(f"{study.model.source} cannot sample: {error}") from error
     finally:

@@ -33,11 +33,15 @@ def read_leaderboard(path: Path) -> list[Row]:
     try:
         lines = read_csv(path) if path.exists() else [(1, [*COLUMNS])]
     except (OSError, SuiteError) as error:
-        raise BenchError(f"{error}; or move {path} away") from error
+        raise BenchError(str(error)) from error
     if not lines or tuple(lines[0][1]) != COLUMNS:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
-    rows = [_row_of(f"{path}:{number}", line) for number, line in lines if tuple(line) != COLUMNS]
-    return list({_measurement(row): row for row in reversed(rows)}.values())[::-1]
+    found: dict[Row, Row] = {}
+    for number, line in lines:
+        if tuple(line) != COLUMNS:
+            row = _row_of(f"{path}:{number}", line)
+            found.setdefault(_measurement(row), row)
+    return list(found.values())
 
 
 def _row_of(place: str, cells: Sequence[str]) -> Row:

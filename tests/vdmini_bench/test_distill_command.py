@@ -62,9 +62,9 @@ def configuration(tmp_path: Path) -> Path:
     ("settings", "said"),
     [
         (("data.path=absent",), "absent: no such folder"),
-        (("data.captions=absent.csv",), "absent.csv cannot be read"),
+        (("data.captions=absent.csv",), "absent.csv: cannot be read"),
         (("data={kind: webdataset, shards: 'no-*.tar'}",), "no such shard"),
-        (("data={kind: generated, prompts: absent.txt, steps: 1}",), "cannot read the prompts"),
+        (("data={kind: generated, prompts: absent.txt, steps: 1}",), "absent.txt: cannot be read"),
         (("data={kind: generated, images: videos, steps: 1}",), "holds no images"),
         (("data={kind: generated, images: a, prompts: b, steps: 1}",), "give one"),
         (("distill.task=edn",), "did you mean 'edm'"),

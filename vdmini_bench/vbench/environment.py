@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from vdmini.locks import file_lock
 from vdmini_bench.assets import LOCK_TIMEOUT_SECONDS, cache_folder, own_folder
-from vdmini_bench.errors import BenchError, MissingAssetsError
+from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
 from vdmini_bench.store import key_of, write_atomically
+from vdmini_bench.text_files import read_text
 from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
 
 if TYPE_CHECKING:
@@ -163,11 +164,11 @@ def constraint_lines(own: str | None) -> str:
     if own is None:
         return ours
     try:
-        theirs = Path(own).expanduser().read_text(encoding="utf-8")
-    except (OSError, RuntimeError) as error:
+        theirs = read_text(Path(own).expanduser())
+    except (SuiteError, RuntimeError) as error:
         raise MissingAssetsError(f"VDMINI_CONSTRAINTS: cannot read {own} ({error})") from error
     kept = [line for line in ours.splitlines() if not _BUILD.match(line)]
-    return "\n".join([*kept, *(line for line in theirs.splitlines() if _BUILD.match(line)), ""])
+    return "\n".join([*kept, *(line for line in theirs.split("\n") if _BUILD.match(line)), ""])
 
 
 def check_environment(environment: Environment) -> dict[str, Any]:
