@@ -18,7 +18,7 @@ from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.datasets.video import write_whole
-from vdmini_bench.devices import choose_device, choose_dtype
+from vdmini_bench.devices import choose_device, choose_dtype, dtype_name
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import package_versions
 from vdmini_bench.progress import progress
@@ -196,6 +196,7 @@ def _write_record(
     identity = {
         "model": model.source,
         "checkpoint_sha256": source_sha256(model.source),
+        "dtype": dtype_name(model.denoiser),
         "settings": asdict(settings),
         "batch_size": batch_size,
         "versions": package_versions(),
