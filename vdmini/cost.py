@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -38,14 +39,14 @@ def flops_by_block(
     shapes_only = on_meta(module)
     blocks = block_modules(shapes_only)
     flops = dict.fromkeys(blocks, 0)
-    counter = FlopCounterMode(display=False)
+    counter = _FlopCounter()
     for name, submodules in blocks.items():
         for submodule in submodules:
             _count_inside(submodule, name, counter, flops)
     meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
     with torch.no_grad(), counter, without_values():
         shapes_only(**meta_inputs)
-    outside = counter.get_total_flops() - sum(flops.values())
+    outside = counter.total - sum(flops.values())
     if outside:
         raise ValueError(
             f"{outside} FLOPs of {type(module).__name__} belong to no block: its list of blocks is incomplete"
@@ -63,15 +64,35 @@ def on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, replaced)
 
 
-def _count_inside(submodule: nn.Module, name: str, counter: FlopCounterMode, flops: dict[str, int]) -> None:
+class _FlopCounter(TorchDispatchMode):
+    """Sums what torch's own formulas give for each operation; its `FlopCounterMode` also keeps them by module.
+
+    That takes half as long again as the pass. Operations made of others come here as those others, without gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _count_inside(submodule: nn.Module, name: str, counter: _FlopCounter, flops: dict[str, int]) -> None:
     before = 0
 
     def enter(*_: Any) -> None:
         nonlocal before
-        before = counter.get_total_flops()
+        before = counter.total
 
     def leave(*_: Any) -> None:
-        flops[name] += counter.get_total_flops() - before
+        flops[name] += counter.total - before
 
     submodule.register_forward_pre_hook(enter)
     submodule.register_forward_hook(leave)

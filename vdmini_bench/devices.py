@@ -8,6 +8,7 @@ from vdmini_bench.errors import NoDeviceError, SuiteError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def choose_device(asked: str | None) -> torch.device:
@@ -59,3 +60,8 @@ def choose_dtype(asked: str | None, source: str, device: torch.device) -> torch.
     except ModelLoadError as error:
         raise SuiteError(str(error)) from error
     return torch.float32 if device.type == "cpu" and found == torch.float16 else found
+
+
+def dtype_name(network: nn.Module) -> str:
+    """The number format of a network's weights as options and records call it."""
+    return str(next(network.parameters()).dtype).removeprefix("torch.")

@@ -17,7 +17,7 @@ from vdmini.plan import PlanError, PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.datasets.video import write_whole
-from vdmini_bench.devices import choose_device, choose_dtype
+from vdmini_bench.devices import choose_device, choose_dtype, dtype_name
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.fingerprint import package_versions
 from vdmini_bench.jobs import STAGE_VERSIONS
@@ -198,12 +198,11 @@ def sample_into(
 
 def _origin(model: VideoModel, settings: SampleSettings) -> dict[str, object]:
     """All that decides a clip beside its request and its batch."""
-    weight = next(model.denoiser.parameters())
     return {
         "model": model.source,
         "checkpoint_sha256": source_sha256(model.source),
-        "dtype": str(weight.dtype).removeprefix("torch."),
-        "device": weight.device.type,
+        "dtype": dtype_name(model.denoiser),
+        "device": next(model.denoiser.parameters()).device.type,
         "settings": asdict(settings),
         "versions": {**deciding_versions(package_versions()), "sample": STAGE_VERSIONS["sample"]},
     }

@@ -33,6 +33,7 @@ from vdmini.planner import Target, plan_for_target
 from vdmini.prune import apply_plan
 from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
 from vdmini_bench.clip_pairs import ClipView, pair_values, view_clip
+from vdmini_bench.devices import dtype_name
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.generation import source_sha256
 from vdmini_bench.inspection import inspect_model
@@ -112,6 +113,7 @@ class Study:
         return {
             "version": VERSION,
             "checkpoint_sha256": self.checkpoint,
+            "dtype": dtype_name(self.model.denoiser),
             "requests_sha256": digest.hexdigest(),
             "clips": len(self.requests),
             "settings": asdict(self.settings),

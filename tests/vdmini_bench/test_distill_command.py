@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from vdmini.distill import DistillSettings
 from vdmini.distill.estimate import Estimate
@@ -17,7 +20,10 @@ from vdmini_bench.clips import choose_clips
 from vdmini_bench.datasets.synthetic import draw_clip
 from vdmini_bench.datasets.ucf101 import read_split
 from vdmini_bench.datasets.video import write_video
+from vdmini_bench.distill_config import load_distillation
 from vdmini_bench.distill_plan import DistillPlan, print_plan
+from vdmini_bench.distill_run import prepare_distillation
+from vdmini_bench.errors import BenchError
 from vdmini_bench.fingerprint import take_fingerprint
 from vdmini_bench.jobs import plan_jobs
 from vdmini_bench.prepare import dataset_root, digest_inputs
@@ -85,6 +91,61 @@ def test_what_is_wrong_ends_with_code_2_and_says_what_to_do(
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert not list(results.glob("work/*")), "nothing was run"
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "expected"),
+    [
+        # CPUs are slow in the float16 of the embedded teacher.
+        (torch.float16, (), "float32"),
+        (torch.bfloat16, (), "bfloat16"),
+        (torch.bfloat16, ("dtype=float32",), "float32"),
+    ],
+)
+def test_the_number_format_is_that_of_the_teachers_files_unless_told(
+    configuration: Path, files: torch.dtype, asked: tuple[str, ...], expected: str
+) -> None:
+    teacher = configuration.parent / "teacher"
+    shutil.copytree(EMBEDDED["embedded/svd"], teacher)
+    for file in teacher.rglob("*.safetensors"):
+        save_file({name: value.to(files) for name, value in load_file(file).items()}, file, {"format": "pt"})
+    chosen = load_distillation(configuration, overrides=("teacher=teacher", *asked))
+    prepared = prepare_distillation(chosen, configuration.parent / "results", 1, write=False)
+    assert prepared.recipe.dtype == expected
+
+
+def test_device_dtype_and_download_reach_a_distillation(configuration: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = configuration.parent / "results"
+    done = invoke("distill", configuration, "--results", results, "--device", "cuda:99")
+    assert done.exit_code == 6, done.output
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(configuration.parent / "hub"))
+    asked: list[str] = []
+
+    def listed(self: object, name: str) -> list[str]:
+        asked.append(name)
+        raise OSError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", listed)
+    for command in (("distill", configuration), ("distill", SUITE), ("run", SUITE)):
+        away = (*command, "--results", results, "--set", "teacher=owner/model")
+        done = invoke(*away)
+        assert done.exit_code == 2, done.output
+        assert "--download" in done.output
+        assert not asked
+        done = invoke(*away, "--download")
+        assert done.exit_code == 2, done.output
+        assert "cannot fetch 'owner/model' (OSError: no connection)" in done.output
+        assert asked.pop() == "owner/model"
+    told = invoke("distill", configuration, "--results", results, "--dtype", "bfloat15")
+    assert told.exit_code == 2, told.output
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "vdmini_bench.distill_plan.plan_distillation",
+        lambda distillation, processes, timing: (_ for _ in ()).throw(BenchError(distillation.recipe.dtype)),
+    )
+    for dtype in ("bfloat16", "float16"):
+        seen.append(invoke("distill", configuration, "--results", results, "--plan", "--dtype", dtype).stderr)
+    assert seen == ["error: bfloat16\n", "error: float16\n"]
 
 
 def test_a_results_folder_that_cannot_be_is_refused_before_any_work(configuration: Path, tmp_path: Path) -> None:

@@ -149,10 +149,11 @@ def test_prune_then_sample_and_sample_again(tmp_path: Path) -> None:
     assert {name: (clips / name).stat().st_mtime_ns for name in files} != before, (
         "the batch with the gap is whole again"
     )
-    other = invoke(*sampling[:-1], clips, "--guidance", "2")
-    assert other.exit_code == 0
-    assert "holds clips of another settings" in other.output
-    assert "4 of them made now" in other.output
+    for change, name in ((("--guidance", "2"), "settings"), (("--dtype", "bfloat16"), "dtype")):
+        other = invoke(*sampling[:-1], clips, *change)
+        assert other.exit_code == 0
+        assert f"holds clips of another {name}" in other.output
+        assert "4 of them made now" in other.output
 
 
 def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp_path: Path) -> None:

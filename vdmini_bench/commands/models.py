@@ -71,6 +71,7 @@ def prune(
 ) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
     from vdmini.models import block_graph
+    from vdmini_bench.devices import dtype_name
     from vdmini_bench.generation import load_to_keep, prune_into, read_channel_rule
     from vdmini_bench.inspection import inspect_model
     from vdmini_bench.progress import quiet_libraries
@@ -88,7 +89,7 @@ def prune(
     after = block_graph(student, before.input)
     click.echo(f"{before.params / 1e6:,.3f} M to {after.params / 1e6:,.3f} M weights")
     click.echo(f"FLOPs x{after.flops / before.flops:.3f} at {before.input}")
-    click.echo(f"wrote {output}, its denoiser in {str(next(student.parameters()).dtype).removeprefix('torch.')}")
+    click.echo(f"wrote {output}, its denoiser in {dtype_name(student)}")
 
 
 @click.command()
