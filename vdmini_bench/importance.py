@@ -119,7 +119,6 @@ class Study:
             "settings": asdict(self.settings),
             "network": FVD_VERSION,
             "batch_size": self.batch_size,
-            "dtype": str(next(self.model.denoiser.parameters()).dtype),
             "torch": torch.__version__,
         }
 

@@ -76,7 +76,7 @@ def test_text_to_video_runs_to_a_table_without_a_total(tiny: Path, tmp_path: Pat
             assert (rows[model, name]["status"], rows[model, name]["value"]) == ("unavailable", None)
         assert "15 of 16 dimensions missing" in rows[model, "vbench_total"]["note"]
         assert "gets 0.970 of drawn clips right" in rows[model, "embedded-color"]["note"]
-        assert rows[model, "vbench_temporal_flickering"]["metric_version"] == "native-1"
+        assert rows[model, "vbench_temporal_flickering"]["metric_version"] == "native-2"
         assert rows[model, "vbench_temporal_flickering"]["n"] == 4
     assert all("not comparable with published VBench" in row["note"] for row in rows.values())
     assert float(rows["student", "params_m"]["value"]) < float(rows["teacher", "params_m"]["value"])
@@ -149,7 +149,7 @@ def test_weights_alone_have_a_suite_scored_natively(
         assert len(values) > 1
         assert all(0 < value < 1 for value in values)
         row = rows["student", name]
-        assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-1", 2)
+        assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-2", 2)
         assert "native code on the official weights, on prompts of the drawn world" in row["note"]
     assert "our own code: " in rows["student", "vbench_i2v_background"]["note"]
 

@@ -255,10 +255,10 @@ def test_native_scores_need_no_environment_and_are_marked(bench: NativeBench) ->
     done = bench.score()
     expect(done, ExitCode.OK)
     report = json.loads(done.stdout)
-    assert {entry["code"] for entry in report["dimensions"].values()} == {"native-1"}
+    assert {entry["code"] for entry in report["dimensions"].values()} == {"native-2"}
     for dimension in report["dimensions"]:
         record = bench.record(dimension)
-        assert record["versions"]["native"] == "native-1"
+        assert record["versions"]["native"] == "native-2"
         found = kept_result(bench.output, dimension)
         assert found is not None
         weights = [2, 3, 4] if dimension == "subject_consistency" else [1, 1, 1]

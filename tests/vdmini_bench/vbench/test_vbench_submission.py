@@ -40,7 +40,7 @@ def test_native_scores_are_not_for_the_leaderboard(tmp_path: Path) -> None:
     keep_all(output, tmp_path / "videos", "t2v")
     record = output / "records" / "imaging_quality.json"
     content = json.loads(record.read_text(encoding="utf-8"))
-    record.write_text(json.dumps({**content, "versions": {"native": "native-1"}}), encoding="utf-8")
+    record.write_text(json.dumps({**content, "versions": {"native": "native-2"}}), encoding="utf-8")
     with pytest.raises(IncompleteResultsError, match="imaging_quality scored by our own code"):
         write_submission(output, tmp_path / "scores.zip")
 
