@@ -147,13 +147,16 @@ def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: Cha
 def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
     if channels is None:
         return student
-    return prune_channels(
-        student,
+    # Channels are ranked in float32, whatever the weights are kept in: rounding would choose among them.
+    dtype = next(student.parameters()).dtype
+    narrowed = prune_channels(
+        student.float(),
         importance=channels.importance,
         ratio=channels.ratio,
         pair_gates=channels.pair_gates,
         tolerance=channels.tolerance,
     )
+    return nn.Module.to(narrowed, dtype=dtype)
 
 
 def sample_into(

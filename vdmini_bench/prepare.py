@@ -259,12 +259,9 @@ def model_folder(source: str) -> Path:
     from vdmini.models.hub import source_folder
 
     try:
-        folder = source_folder(source)
+        return source_folder(source)
     except ModelLoadError as error:
         raise SuiteError(str(error)) from error
-    if not folder.is_dir():
-        raise SuiteError(f"{source} is not part of this installation ({folder} is missing)")
-    return folder
 
 
 def pruning_text(rule_or_file: str, channels: str | None, family: str = "svd") -> str:

@@ -141,10 +141,6 @@ def load_model(
         raise ModelLoadError(
             f"{name!r} names a published model, not weights: give a folder or a hub id, or pass random_weights=True"
         )
-    if name in EMBEDDED and not EMBEDDED[name].is_dir():
-        raise ModelLoadError(
-            f"{name!r} is not part of this installation ({EMBEDDED[name]} is missing): install a build that has it"
-        )
     weightless = str(device) == "meta"
     if dtype is None and not weightless:
         import torch

@@ -22,8 +22,12 @@ def source_folder(source: str | Path, *, download: bool = False, weights: bool =
     """
     name = str(source)
     folder = EMBEDDED.get(name, Path(name))
-    if folder.is_dir() or name in EMBEDDED:
+    if folder.is_dir():
         return folder
+    if name in EMBEDDED:
+        raise ModelLoadError(
+            f"{name!r} is not part of this installation ({folder} is missing): install a build that has it"
+        )
     # Any other name is a path of this machine.
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) or name.startswith("."):
         raise ModelLoadError(
