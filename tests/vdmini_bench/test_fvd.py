@@ -276,7 +276,7 @@ def test_a_script_of_another_network_is_refused(tmp_path: Path, module: nn.Modul
     [
         (b"\n<!DOCTYPE html><html>", "is a web page"),
         (b"PK\x03\x04", "is no TorchScript file"),
-        (b"", "is no TorchScript"),
+        (b"", "is empty"),
     ],
 )
 def test_what_is_no_script_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
