@@ -197,6 +197,8 @@ def test_videos_of_one_content_are_warned_of(videos: Path) -> None:
     [
         ("i3d-torchscript", HTML.encode(), "is a web page"),
         ("i3d-torchscript", b"", "is empty"),
+        ("c3d-ucf101", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a Git LFS pointer"),
+        ("videomae-ssv2", b"GGUF" + bytes(60), "is a GGUF file"),
         ("c3d-ucf101", HTML.encode(), "download.pt is a web page"),
         ("c3d-ucf101", b"PK", "is no TorchScript file"),
         ("i3d-kinetics400", HTML.encode(), "is a web page"),

@@ -161,7 +161,7 @@ def test_what_is_not_installed_is_listed_and_nothing_runs(
     monkeypatch.setattr(scene_classifier, "SHIPPED", tmp_path / "absent")
     code, output, errors = run(T2V_SUITE, tmp_path / "results")
     assert (code, output) == (2, {})
-    assert "embedded/t2v is not part of this installation" in errors
+    assert "'embedded/t2v' is not part of this installation" in errors
     assert "scene classifier" in errors
     assert not (tmp_path / "results").exists()
 

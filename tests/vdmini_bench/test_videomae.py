@@ -188,7 +188,7 @@ def test_another_file_is_refused(
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"<!DOCTYPE html>", "a web page"), (b"PK\x03\x04 cut", "cannot be read"), (b"", "cannot be")]
+    ("content", "said"), [(b"<!DOCTYPE html>", "a web page"), (b"PK\x03\x04 cut", "cannot be read"), (b"", "is empty")]
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "other.pth").write_bytes(content)
