@@ -138,8 +138,6 @@ def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingIn
         **configuration.clip.model_dump(),
         "dtype": dtype,
         "clips_per_shard": configuration.data.clips_per_shard,
-        # Which clips are there at the end depends on it.
-        "skip_unreadable": configuration.data.skip_unreadable,
     }
     jobs.add_training(inputs, clip, count, dtype, configuration.distill)
     return list(jobs.planned.values())

@@ -108,7 +108,8 @@ def test_leaderboards(tmp_path: Path, text: str) -> None:
     def use() -> None:
         rows = read_leaderboard(path)
         add_rows(path, [row(FVD)])
-        assert {*read_leaderboard(path)} >= {row(FVD)}
+        # What a spreadsheet rewrites, the commit and whether code was changed, makes no other measurement.
+        assert row(FVD, commit="", dirty="") in [replace(each, commit="", dirty="") for each in read_leaderboard(path)]
         for series in collect_series(rows, lambda each: True):
             find_steps(series)
         judge([row(FVD, run_id="new")], read_baseline(path), load_thresholds())

@@ -69,6 +69,7 @@ class Bench:
     clip_names: tuple
     sample_settings: object
     suite: object
+    prompts: tuple = ()
 
     def clip_path(self, subject, name):
         return self.folder / f"{name}.mkv"
