@@ -102,10 +102,13 @@ def _plain(label: str, total: int) -> Iterator[Advance]:
 def prepare_torch() -> None:
     """Set what torch looks for while it loads, where the user has not: to be called before.
 
-    Its profiler prints nothing of its starts and ends. Its threads sleep while they wait: awake, those of two processes
-    that share cores make each other some ten times slower.
+    Its profiler prints nothing of its starts and ends. Its threads sleep while they wait for each other: awake, those
+    of two processes that share cores make each other some ten times slower.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        # Under GNU's OpenMP only after some microseconds, in which most waits end: to wake a thread takes longer.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
