@@ -6,10 +6,12 @@ import errno
 import logging
 import tempfile
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from typing import TYPE_CHECKING
 
 from vdmini.files import short_name
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 # What disks say that have no locks: network disks mostly, or ones whose lock service is down.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -22,6 +24,8 @@ def file_lock(path: Path) -> BaseFileLock:
     Where the disk has no locks, a file `.held` with the holder's process and machine stands for it, which a process of
     the same machine takes over from one that is gone.
     """
+    from filelock import FileLock, SoftFileLock
+
     path.parent.mkdir(parents=True, exist_ok=True)
     name = short_name(path.name)
     if has_locks(path.parent):
