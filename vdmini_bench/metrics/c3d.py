@@ -51,10 +51,6 @@ class C3dUcf101(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Classify clips."""
-        return self.logits(video).softmax(dim=1)
-
-    def logits(self, video: Tensor) -> Tensor:
-        """What the probabilities are the softmax of."""
         frames = video.flip(1).transpose(1, 2).flatten(0, 1).float()
         frames = functional.interpolate(frames, (SIZE, SIZE), mode="bilinear", align_corners=bool(self.aligned))
         values = frames.unflatten(0, (len(video), FRAMES)).transpose(1, 2) * self.gain + self.offset
@@ -67,7 +63,7 @@ class C3dUcf101(nn.Module):
         for name in LINEAR[:-1]:
             values = functional.relu(self.get_submodule(name)(values))
         logits: Tensor = self.get_submodule(LINEAR[-1])(values)
-        return logits
+        return logits.softmax(dim=1)
 
 
 def load_c3d(cache: Path | None = None) -> C3dUcf101 | None:
