@@ -23,8 +23,9 @@ PROTOCOLS = {
     "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](evidence.md).",
 }
 HARNESS = (
-    "suite", "thresholds", "measurement", "records", "sides", "compare", "gate", "history", "leaderboard", "stats",
-    "metrics.frechet", "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
+    "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
+    "results.stats", "compare.sides", "compare.deltas", "compare.gate", "compare.history", "metrics.frechet",
+    "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
 )  # fmt: skip
 OUTSIDE_DOCS = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 

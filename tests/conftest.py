@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vdmini_bench.assets import fetch_asset
-from vdmini_bench.progress import prepare_torch
+from vdmini_bench.assets.cache import fetch_asset
+from vdmini_bench.system.progress import prepare_torch
 
 prepare_torch()
 # One thread in each process: what is equal to the last bit is so for equal numbers of threads.

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from vdmini.blocks import ModelInput as ModelInput
     from vdmini.checkpoint import checkpoint_sha256 as checkpoint_sha256
     from vdmini.checkpoint import save_student as save_student
+    from vdmini.errors import ModelLoadError as ModelLoadError
+    from vdmini.errors import PlanError as PlanError
     from vdmini.features import FeatureTap as FeatureTap
     from vdmini.features import feature_pairs as feature_pairs
-    from vdmini.models import ModelLoadError as ModelLoadError
-    from vdmini.models import VideoModel as VideoModel
-    from vdmini.models import load_model as load_model
     from vdmini.models.animatediff import VDMiniUNetMotionModel as VDMiniUNetMotionModel
-    from vdmini.models.svd import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
+    from vdmini.models.loading import load_model as load_model
+    from vdmini.models.registry import VideoModel as VideoModel
     from vdmini.models.svd_channels import (
         VDMiniChannelPrunedUNetSpatioTemporal as VDMiniChannelPrunedUNetSpatioTemporal,
     )
+    from vdmini.models.svd_unet import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
     from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
     from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
     from vdmini.optimization import Optimization as Optimization
     from vdmini.optimization import optimize as optimize
-    from vdmini.plan import PlanError as PlanError
     from vdmini.plan import PruningPlan as PruningPlan
     from vdmini.prune import apply_plan as apply_plan
     from vdmini.rules import make_plan as make_plan
@@ -43,22 +43,22 @@ _EXPORTS = {
     "BlockGraph": "vdmini.blocks",
     "FeatureTap": "vdmini.features",
     "ModelInput": "vdmini.blocks",
-    "ModelLoadError": "vdmini.models",
+    "ModelLoadError": "vdmini.errors",
     "ModelMixin": "diffusers",
     "Optimization": "vdmini.optimization",
-    "PlanError": "vdmini.plan",
+    "PlanError": "vdmini.errors",
     "PruningPlan": "vdmini.plan",
     "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
     "VDMiniChannelPrunedUNetSpatioTemporal": "vdmini.models.svd_channels",
     "VDMiniUNetMotionModel": "vdmini.models.animatediff",
-    "VDMiniUNetSpatioTemporal": "vdmini.models.svd",
+    "VDMiniUNetSpatioTemporal": "vdmini.models.svd_unet",
     "VideoCrafterPipeline": "vdmini.models.videocrafter_pipeline",
     "VideoCrafterUNet": "vdmini.models.videocrafter",
-    "VideoModel": "vdmini.models",
+    "VideoModel": "vdmini.models.registry",
     "apply_plan": "vdmini.prune",
     "checkpoint_sha256": "vdmini.checkpoint",
     "feature_pairs": "vdmini.features",
-    "load_model": "vdmini.models",
+    "load_model": "vdmini.models.loading",
     "make_plan": "vdmini.rules",
     "optimize": "vdmini.optimization",
     "save_student": "vdmini.checkpoint",

@@ -21,9 +21,10 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
+from vdmini.errors import PlanError, nearest
 from vdmini.models import svd
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
-from vdmini.plan import PlanError, nearest
+from vdmini.models.svd_unet import MID_BLOCK_TYPE
 
 IMPORTANCES = ("depgraph-l2", "depgraph-taylor", "magnitude")
 # Heads and normalisation groups lose whole channels each, so the share that goes is near the one asked for, not equal.
@@ -253,7 +254,7 @@ def _native(denoiser: nn.Module, network: nn.Module) -> VDMiniChannelPrunedUNetS
     config = {name: value for name, value in settings.items() if not name.startswith("_")}
     # Of a network that was narrowed before, layers that stay as they are keep the widths they have.
     layer_channels = (config.get("layer_channels") or {}) | layer_channels
-    config = {"mid_block_type": svd.MID_BLOCK_TYPE} | config | {"layer_channels": layer_channels}
+    config = {"mid_block_type": MID_BLOCK_TYPE} | config | {"layer_channels": layer_channels}
     with torch.device("meta"):
         student = VDMiniChannelPrunedUNetSpatioTemporal(**config)
     student.load_state_dict(weights, assign=True)

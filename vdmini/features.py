@@ -10,7 +10,7 @@ from typing import Self
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vdmini.models import family_named, family_of
+from vdmini.models.registry import family_named, family_of
 from vdmini.plan import PruningPlan
 
 

@@ -59,7 +59,7 @@ def bypassed(denoiser: nn.Module, block: str) -> Iterator[None]:
     Where a block reads a skip connection beside its input, the skip is dropped. Raises ValueError for an unknown block,
     and CannotBypassError in the forward pass when the block's output has another shape than its input.
     """
-    from vdmini.models import family_of
+    from vdmini.models.registry import family_of
 
     modules = family_of(denoiser).block_modules(denoiser)
     if block not in modules:
@@ -109,7 +109,7 @@ def block_seconds(denoiser: nn.Module, inputs: Mapping[str, Tensor], runs: int =
 
     On a GPU every block is waited for, so that the sum may exceed an unwatched pass.
     """
-    from vdmini.models import family_of
+    from vdmini.models.registry import family_of
 
     watch = _Stopwatch(next(denoiser.parameters()).device)
     modules = family_of(denoiser).block_modules(denoiser)

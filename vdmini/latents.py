@@ -32,7 +32,8 @@ from vdmini.locks import file_lock
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from vdmini.conditioning import Conditioning, EncodeSettings, TrainingClip
+    from vdmini.conditioning import Conditioning
+    from vdmini.conditioning.base import EncodeSettings, TrainingClip
 
 
 class UnreadableClipError(Exception):
@@ -205,7 +206,7 @@ def encode_to_cache(
 
 def _conditioning_of(pipeline: DiffusionPipeline) -> tuple[str, Conditioning]:
     from vdmini.conditioning import conditioning_of
-    from vdmini.models import family_of, pipeline_denoiser
+    from vdmini.models.registry import family_of, pipeline_denoiser
 
     denoiser = pipeline_denoiser(pipeline)
     return family_of(denoiser).NAME, conditioning_of(denoiser)

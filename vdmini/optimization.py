@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vdmini.attention_kernels import fastest_first, preferring
-from vdmini.models import family_of, pipeline_denoiser
+from vdmini.models.registry import family_of, pipeline_denoiser
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from vdmini.errors import PlanError, nearest
 
-    from vdmini.models import VideoModel
+if TYPE_CHECKING:
+    pass
 
 SCHEMA = 1
-
-
-class PlanError(ValueError):
-    """A plan that cannot be made, read or applied; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +75,6 @@ class PruningPlan:
         )
 
 
-def plan_removing(model: VideoModel | nn.Module, removed: Collection[str], rule: str) -> PruningPlan:
-    """The plan that removes the named blocks of a loaded model or a bare denoiser; `rule` says how they were chosen.
-
-    Raises PlanError when a block is unknown or what is left cannot be wired.
-    """
-    from vdmini.models import VideoModel, block_graph, family_named
-
-    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
-    denoiser = model.denoiser if isinstance(model, VideoModel) else model
-    unknown = sorted({*removed} - {*graph.prunable})
-    if unknown:
-        raise PlanError(f"no block {', '.join(unknown)} to remove: the blocks are {', '.join(graph.prunable)}")
-    family = family_named(graph.family)
-    kept = tuple(name for name in graph.prunable if name not in removed)
-    gone = tuple(name for name in graph.prunable if name in removed)
-    family.student_names(kept, gone)
-    return PruningPlan(
-        family=graph.family,
-        teacher=architecture_sha256(family.architecture(denoiser)),
-        rule=rule,
-        kept=kept,
-        removed=gone,
-        skips=family.skip_wiring(kept),
-    )
-
-
 def architecture_sha256(architecture: Mapping[str, object]) -> str:
     """Identity of an architecture: SHA-256 of its configuration as JSON with sorted keys and no spaces."""
     canonical = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
@@ -161,9 +130,3 @@ def _names(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _shown(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like a wrong one, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

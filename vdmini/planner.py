@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vdmini.blocks import BlockGraph, Unit
-from vdmini.plan import PlanError, PruningPlan, plan_removing
+from vdmini.errors import PlanError
+from vdmini.plan import PruningPlan
+from vdmini.rules import plan_removing
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vdmini.models import VideoModel
+    from vdmini.models.registry import VideoModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def plan_for_target(
     `unit_seconds` and `total_seconds` are measured times of the units and of the whole denoiser, for a time target.
     Raises PlanError when scores are missing or the target cannot be met.
     """
-    from vdmini.models import VideoModel, block_graph
+    from vdmini.models.registry import VideoModel, block_graph
 
     graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
     removed = graph.blocks_of(cheapest_units(graph, target, scores, unit_seconds, total_seconds))

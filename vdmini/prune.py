@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from vdmini.blocks import prunable_names
-from vdmini.models import Family, ModelLoadError, family_of, pipeline_denoiser, replace_denoiser
-from vdmini.plan import PlanError, PruningPlan, architecture_sha256
+from vdmini.errors import ModelLoadError, PlanError
+from vdmini.models.family import Family
+from vdmini.models.registry import family_of, pipeline_denoiser, replace_denoiser
+from vdmini.plan import PruningPlan, architecture_sha256
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

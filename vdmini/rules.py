@@ -5,6 +5,17 @@ A rule is written `name` or `name:option=value,...`, for instance `random:flops=
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from vdmini.errors import PlanError
+from vdmini.plan import PruningPlan, architecture_sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vdmini.models.registry import VideoModel
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,12 +23,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vdmini.blocks import Block, BlockGraph
-from vdmini.plan import PlanError, PruningPlan, nearest, plan_removing
+from vdmini.errors import nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vdmini.models import VideoModel
+    from vdmini.models.registry import VideoModel
 
 Options = Mapping[str, float]
 
@@ -40,7 +51,8 @@ def make_plan(model: VideoModel | nn.Module | str, rule: str = "vdmini") -> Prun
 
     Raises PlanError for an unknown rule or option, and when the rule does not fit the model's topology.
     """
-    from vdmini.models import VideoModel, block_graph, load_model
+    from vdmini.models.loading import load_model
+    from vdmini.models.registry import VideoModel, block_graph
 
     chosen, options = parse_rule(rule)
     if isinstance(model, str):
@@ -223,3 +235,29 @@ def _prunable(graph: BlockGraph, stage: str) -> tuple[Block, ...]:
 def _must_be_transformer(graph: BlockGraph, rule: str) -> None:
     if "D.0" in graph.stages:
         raise PlanError(f"rule {rule!r} is for transformers, this model is a UNet: use 'vdmini' or 'uniform'")
+
+
+def plan_removing(model: VideoModel | nn.Module, removed: Collection[str], rule: str) -> PruningPlan:
+    """The plan that removes the named blocks of a loaded model or a bare denoiser; `rule` says how they were chosen.
+
+    Raises PlanError when a block is unknown or what is left cannot be wired.
+    """
+    from vdmini.models.registry import VideoModel, block_graph, family_named
+
+    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
+    denoiser = model.denoiser if isinstance(model, VideoModel) else model
+    unknown = sorted({*removed} - {*graph.prunable})
+    if unknown:
+        raise PlanError(f"no block {', '.join(unknown)} to remove: the blocks are {', '.join(graph.prunable)}")
+    family = family_named(graph.family)
+    kept = tuple(name for name in graph.prunable if name not in removed)
+    gone = tuple(name for name in graph.prunable if name in removed)
+    family.student_names(kept, gone)
+    return PruningPlan(
+        family=graph.family,
+        teacher=architecture_sha256(family.architecture(denoiser)),
+        rule=rule,
+        kept=kept,
+        removed=gone,
+        skips=family.skip_wiring(kept),
+    )

@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlo
 from torch import Tensor, nn
 
 from vdmini.cost import count_flops, count_parameters
-from vdmini.models.svd import NoMidBlock
+from vdmini.models.svd_unet import NoMidBlock
 
 # Every normalisation of the decoder has this many groups, so this is also the step between widths.
 GROUPS = 32

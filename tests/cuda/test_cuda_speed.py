@@ -12,15 +12,15 @@ import torch
 import vdmini
 from vdmini.attention_kernels import fastest_first
 from vdmini.blocks import ModelInput
-from vdmini_bench.ceilings import measure_ceiling
-from vdmini_bench.distill_step import distill_step, is_finite
-from vdmini_bench.gpu_sensor import open_sensor
-from vdmini_bench.random_models import build_random
-from vdmini_bench.speed import time_models
-from vdmini_bench.speed_models import attention_backend
-from vdmini_bench.speed_request import Attention, SpeedRequest
-from vdmini_bench.speed_scopes import ClipSize, StretchClock, denoiser_call, denoiser_inputs, latent_size
-from vdmini_bench.timing import peak_memory, time_once
+from vdmini_bench.config.timing import Attention, SpeedRequest
+from vdmini_bench.distill.step_benchmark import distill_step, is_finite
+from vdmini_bench.models.random_models import build_random
+from vdmini_bench.speed.benchmark import time_models
+from vdmini_bench.speed.gpu_sensor import open_sensor
+from vdmini_bench.speed.models import attention_backend
+from vdmini_bench.speed.roofline import measure_ceiling
+from vdmini_bench.speed.scopes import ClipSize, StretchClock, denoiser_call, denoiser_inputs, latent_size
+from vdmini_bench.speed.timing import peak_memory, time_once
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vdmini.blocks import BlockGraph
-from vdmini.models import VideoModel, block_graph, load_model
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, block_graph
 from vdmini.models.svd import SVD_UNET_CONFIG, SVD_VAE_CONFIG
 from vdmini.plan import PruningPlan
 from vdmini.rules import make_plan

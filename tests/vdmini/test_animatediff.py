@@ -27,9 +27,12 @@ from torch import Tensor, nn
 import vdmini
 from vdmini import FeatureTap, PlanError, apply_plan, feature_pairs, load_model, make_plan, save_student
 from vdmini.cost import count_parameters
-from vdmini.models import VideoModel, animatediff, block_graph
-from vdmini.plan import PruningPlan, architecture_sha256, plan_removing
-from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini.models import animatediff
+from vdmini.models.registry import VideoModel, block_graph
+from vdmini.plan import PruningPlan, architecture_sha256
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.rules import plan_removing
+from vdmini.sample import sample_clips
 
 # Every setting that may differ from stage to stage or from pair to pair does; those that reach Mid agree where a stage
 # can be dropped.

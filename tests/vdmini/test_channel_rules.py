@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdmini.channels import IMPORTANCES, ChannelRule, parse_channel_rule
-from vdmini.plan import PlanError
+from vdmini.errors import PlanError
 
 
 @given(

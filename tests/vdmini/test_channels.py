@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.channels import RatioError, prune_channels
 from vdmini.cost import count_flops, count_parameters
-from vdmini.models import block_graph, load_model, svd
-from vdmini.models.svd import SVD_UNET_CONFIG, VDMiniUNetSpatioTemporal
+from vdmini.errors import PlanError
+from vdmini.models import svd
+from vdmini.models.loading import load_model
+from vdmini.models.registry import block_graph
+from vdmini.models.svd import SVD_UNET_CONFIG
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
-from vdmini.plan import PlanError, plan_removing
+from vdmini.models.svd_unet import VDMiniUNetSpatioTemporal
 from vdmini.prune import apply_plan
-from vdmini.rules import make_plan
+from vdmini.rules import make_plan, plan_removing
 
 torch_pruning = pytest.importorskip("torch_pruning")
 

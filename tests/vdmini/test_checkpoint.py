@@ -14,7 +14,7 @@ from diffusers import StableVideoDiffusionPipeline
 from torch import Tensor
 
 from vdmini.checkpoint import checkpoint_sha256, read_plan, save_student
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
 

@@ -18,8 +18,10 @@ from tiny_transformers import TINY
 from tiny_unets import videocrafter_pipeline
 from torch import Tensor, nn
 
-from vdmini.conditioning import CONDITIONING, Conditioning, EncodeSettings, TrainingClip, conditioning_of
-from vdmini.models import FAMILIES, ModelLoadError, pipeline_denoiser
+from vdmini.conditioning import CONDITIONING, Conditioning, conditioning_of
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
+from vdmini.errors import ModelLoadError
+from vdmini.models.registry import FAMILIES, pipeline_denoiser
 
 # Mochi asks for autocast to float32, which CPUs have no use for.
 pytestmark = [

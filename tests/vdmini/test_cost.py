@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vdmini.cost import count_flops, count_parameters, flops_by_block
-from vdmini.models import VideoModel
+from vdmini.models.registry import VideoModel
 
 # Millions of weights and TFLOP of each stage of SVD's UNet at 14x72x128 latents.
 SVD_STAGES = {

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from vdmini.distill import Distilled, DistillSettings, DivergedError, StepLosses, distill
 from vdmini.distill.batch import TrainingClips
 from vdmini.latents import LatentCache
-from vdmini.plan import PruningPlan, plan_removing
+from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
-from vdmini.rules import make_plan
+from vdmini.rules import make_plan, plan_removing
 from vdmini.tasks import make_task
 
 # diffusers' image processor meets numpy 2 that way.

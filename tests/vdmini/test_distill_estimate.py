@@ -21,11 +21,11 @@ from vdmini.distill.batch import draw_share
 from vdmini.distill.estimate import Estimate, estimate_step
 from vdmini.distill.processes import Alone
 from vdmini.distill.training import Training
-from vdmini.models import family_of
+from vdmini.models.registry import family_of
 from vdmini.models.videocrafter import VideoCrafterUNet
-from vdmini.plan import PruningPlan, plan_removing
+from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
-from vdmini.rules import make_plan
+from vdmini.rules import make_plan, plan_removing
 from vdmini.tasks.schedule import cumulative_alphas
 
 # Mochi asks for autocast to float32, which CPUs have no use for.

@@ -20,11 +20,12 @@ from vdmini.distill.processes import Alone
 from vdmini.distill.training import Training
 from vdmini.features import FeatureTap
 from vdmini.latents import LatentCache
-from vdmini.models import family_of, pipeline_denoiser
+from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
-from vdmini.tasks import ConsistencyTask, EdmTask, EpsilonTask, FlowTask, Task, make_task
+from vdmini.tasks import ConsistencyTask, EdmTask, EpsilonTask, FlowTask, make_task
+from vdmini.tasks.base import Task
 
 # diffusers' image processor meets numpy 2 that way; Mochi asks for autocast to float32, which CPUs have no use for.
 pytestmark = [

@@ -27,7 +27,7 @@ from diffusers import (
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import vdmini
-from vdmini.conditioning import EncodeSettings, TrainingClip
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.distill import DistillSettings
 from vdmini.distill.processes import Launched
 from vdmini.latents import encode_to_cache

@@ -21,8 +21,9 @@ from vdmini.distill.processes import Alone
 from vdmini.distill.settings import WON_LOSS, WON_STEPS, check_health
 from vdmini.distill.training import Training
 from vdmini.latents import LatentCache
-from vdmini.plan import PruningPlan, plan_removing
+from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
+from vdmini.rules import plan_removing
 from vdmini.tasks import make_task
 
 # diffusers' image processor meets numpy 2 that way.

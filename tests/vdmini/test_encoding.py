@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_clips import NoiseClips, svd_pipeline
 from torch import Tensor, nn
 
-from vdmini.conditioning import EncodeSettings, TrainingClip
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.latents import LatentCache, encode_to_cache
 
 # diffusers' image processor meets numpy 2 that way.

@@ -14,11 +14,11 @@ from diffusers import DiffusionPipeline
 from tiny_transformers import TINY
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
-from vdmini.models import FAMILIES, VideoModel, family_named, pipeline_denoiser, replace_denoiser
-from vdmini.plan import PlanError
+from vdmini.errors import PlanError
+from vdmini.models.registry import FAMILIES, VideoModel, family_named, pipeline_denoiser, replace_denoiser
 from vdmini.prune import apply_plan
+from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.rules import RULES, make_plan
-from vdmini.sample import ClipRequest, SampleSettings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),

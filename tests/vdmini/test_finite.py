@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from vdmini.checkpoint import save_student
 from vdmini.finite import NotFiniteError, check_rows, is_finite
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.plan import PruningPlan
-from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import sample_clips
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

@@ -20,7 +20,7 @@ from vdmini.importance import (
     marginal_scores,
     motion_distance,
 )
-from vdmini.models import family_of
+from vdmini.models.registry import family_of
 
 
 def moving_square(speed: int, brightness: int = 200, start: int = 4) -> np.ndarray:
@@ -75,8 +75,8 @@ def test_bypass_hands_on_the_input_of_a_pair(
 def test_bypassed_middle_equals_a_teacher_without_it(
     tiny_teacher: UNetSpatioTemporalConditionModel, tiny_inputs: dict[str, Tensor]
 ) -> None:
-    from vdmini.plan import plan_removing
     from vdmini.prune import apply_plan
+    from vdmini.rules import plan_removing
 
     pruned = apply_plan(tiny_teacher, plan_removing(tiny_teacher, {"Mid"}, "without Mid"))
     with bypassed(tiny_teacher, "Mid"):

@@ -21,7 +21,9 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vdmini.conditioning import EncodeSettings, TrainingClip, svd
+from vdmini.conditioning import svd
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
+from vdmini.errors import ModelLoadError
 from vdmini.latents import (
     LatentCache,
     LatentCacheError,
@@ -29,7 +31,6 @@ from vdmini.latents import (
     UnreadableClipsError,
     encode_to_cache,
 )
-from vdmini.models import ModelLoadError
 
 SETTINGS = EncodeSettings(frames_per_second=7)
 

@@ -15,8 +15,9 @@ from torch import Tensor
 import vdmini
 from vdmini import ModelLoadError, VDMiniUNetSpatioTemporal, apply_plan, load_model
 from vdmini.blocks import BlockGraph
-from vdmini.models import EMBEDDED, VideoModel, block_graph, family_named
-from vdmini.models.svd import NoMidBlock, encoder_features
+from vdmini.models.registry import EMBEDDED, VideoModel, block_graph, family_named
+from vdmini.models.svd import encoder_features
+from vdmini.models.svd_unet import NoMidBlock
 from vdmini.plan import PruningPlan
 
 

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vdmini
 from vdmini.attention_kernels import fastest_first, preferring
 from vdmini.blocks import ModelInput
-from vdmini.models import ModelLoadError, family_of, pipeline_denoiser
+from vdmini.errors import ModelLoadError
+from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.optimization import TOLERANCES, arrange
 
 # Mochi asks for autocast to float32, which CPUs have no use for.

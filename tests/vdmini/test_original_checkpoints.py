@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from tiny_transformers import TINY, Tiny, mochi, real_inputs
 from torch import Tensor, nn
 
-from vdmini.models import ModelLoadError, family_named, load_model
+from vdmini.errors import ModelLoadError
+from vdmini.models.loading import load_model
+from vdmini.models.registry import family_named
 from vdmini.models.svd_checkpoint import load_unet
 from vdmini.models.weights import read_weights
 

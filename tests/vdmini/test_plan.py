@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini.models import VideoModel, unet
-from vdmini.plan import PlanError, PruningPlan
+from vdmini.errors import PlanError
+from vdmini.models import unet
+from vdmini.models.registry import VideoModel
+from vdmini.plan import PruningPlan
 from vdmini.rules import make_plan
 
 REMOVED = [

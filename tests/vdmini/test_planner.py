@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdmini.blocks import Block, BlockGraph, ModelInput, Unit
-from vdmini.models import VideoModel
-from vdmini.plan import PlanError
+from vdmini.errors import PlanError
+from vdmini.models.registry import VideoModel
 from vdmini.planner import Target, cheapest_units, plan_for_target
 from vdmini.rules import RULES, make_plan
 

@@ -8,7 +8,8 @@ from tiny_transformers import TINY
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.prompts import CutPrompt, cut_prompts
-from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import sample_clips
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),

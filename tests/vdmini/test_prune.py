@@ -16,11 +16,14 @@ from torch import Tensor
 
 from vdmini.blocks import BlockGraph
 from vdmini.cost import count_parameters
-from vdmini.models import VideoModel, block_graph, load_model
-from vdmini.plan import PlanError, PruningPlan
+from vdmini.errors import PlanError
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, block_graph
+from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
+from vdmini.requests import ClipRequest
 from vdmini.rules import make_plan
-from vdmini.sample import ClipRequest, sample_clips
+from vdmini.sample import sample_clips
 
 
 def edited_teacher(teacher: UNetSpatioTemporalConditionModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdmini.blocks import BlockGraph
-from vdmini.models import VideoModel, load_model
-from vdmini.plan import PlanError
+from vdmini.errors import PlanError
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel
 from vdmini.rules import RULES, make_plan, parse_rule
 
 UNET_RULES = [name for name in RULES if name not in ("every-nth", "keep")]

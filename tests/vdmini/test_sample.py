@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tiny_transformers import TINY
 from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
-from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import batches, sample_clips
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vdmini.tasks import TASKS, Networks, Noised, Task, make_task
+from vdmini.tasks import TASKS, make_task
+from vdmini.tasks.base import Networks, Noised, Task
 from vdmini.tasks.consistency import ConsistencyTask
 from vdmini.tasks.edm import EdmTask
 from vdmini.tasks.epsilon import EpsilonTask

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 
 from vdmini.models.videocrafter_pipeline import consistency_scheduler, consistency_timesteps
-from vdmini.tasks import Networks, Noised, Predict
+from vdmini.tasks.base import Networks, Noised, Predict
 from vdmini.tasks.consistency import ConsistencyTask, boundary_scalings, ddim_step, guided, huber_loss
 
 TASK = ConsistencyTask()

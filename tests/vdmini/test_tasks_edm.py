@@ -9,7 +9,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
-from vdmini.tasks import Networks, Noised
+from vdmini.tasks.base import Networks, Noised
 from vdmini.tasks.edm import EdmTask, denoised_from_prediction, edm_loss, noisy_at_sigma, preconditioned
 
 SIGMAS = torch.tensor([0.002, 0.5, 1.0, 700.0])

@@ -8,7 +8,7 @@ from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from vdmini.models.videocrafter_pipeline import latent_scale
-from vdmini.tasks import Networks, Noised
+from vdmini.tasks.base import Networks, Noised
 from vdmini.tasks.epsilon import EpsilonTask
 from vdmini.tasks.schedule import timesteps_of
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vdmini.tasks import Networks, Noised
+from vdmini.tasks.base import Networks, Noised
 from vdmini.tasks.flow import FlowTask, flow_loss, interpolated, shifted
 
 SHAPE = (1, 2, 4, 3, 3)

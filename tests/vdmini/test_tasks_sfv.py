@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from vdmini.tasks import Networks, Noised
+from vdmini.tasks.base import Networks, Noised
 from vdmini.tasks.edm import EdmTask
 from vdmini.tasks.sfv import SfvTask, discretised_log_normal, karras_sigmas, reconstruction_loss
 

@@ -20,11 +20,14 @@ from torch import nn
 from vdmini import models
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_parameters
+from vdmini.errors import PlanError
 from vdmini.features import FeatureTap, feature_pairs
-from vdmini.models import Family, VideoModel, block_graph, family_named, load_model
-from vdmini.plan import PlanError, PruningPlan, architecture_sha256
+from vdmini.models.family import Family
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, block_graph, family_named
+from vdmini.plan import PruningPlan, architecture_sha256
 from vdmini.prune import apply_plan
-from vdmini.sample import ClipRequest
+from vdmini.requests import ClipRequest
 
 PUBLISHED = {
     "hunyuanvideo": ("hunyuanvideo", "12.821"),

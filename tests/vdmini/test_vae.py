@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
 from torch import Tensor, nn
 
 from vdmini.cost import count_flops, count_parameters
-from vdmini.models import VideoModel
+from vdmini.models.registry import VideoModel
 from vdmini.models.svd import SVD_VAE_CONFIG
 from vdmini.vae import (
     VDMiniAutoencoderKLTemporalDecoder,

@@ -14,13 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vdmini.cost import count_parameters
+from vdmini.errors import ModelLoadError
 from vdmini.features import FeatureTap, feature_pairs
-from vdmini.models import ModelLoadError, block_graph, load_model
+from vdmini.models.loading import load_model
+from vdmini.models.registry import block_graph
 from vdmini.models.videocrafter import VideoCrafterUNet, architecture, encoder_features
 from vdmini.models.videocrafter_unet import load_original
-from vdmini.plan import PruningPlan, architecture_sha256, plan_removing
+from vdmini.plan import PruningPlan, architecture_sha256
 from vdmini.prune import apply_plan
-from vdmini.rules import make_plan
+from vdmini.rules import make_plan, plan_removing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ("videocrafter2", "t2v_turbo_v2")

@@ -15,11 +15,12 @@ import torch
 from tiny_unets import videocrafter_pipeline
 from torch import Tensor
 
-from vdmini.models import family_of
+from vdmini.models.registry import family_of
 from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline, consistency_timesteps
 from vdmini.prune import apply_plan
+from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.rules import make_plan
-from vdmini.sample import ClipRequest, SampleSettings, sample_clips
+from vdmini.sample import sample_clips
 
 SETTINGS = SampleSettings(steps=2, frames=3, height=16, width=24)
 SAMPLERS = ("consistency", "ddim")

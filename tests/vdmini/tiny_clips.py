@@ -20,7 +20,7 @@ from tiny_unets import videocrafter_pipeline
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from vdmini.conditioning import EncodeSettings, TrainingClip
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.latents import LatentCache, encode_to_cache
 
 

@@ -44,8 +44,8 @@ from transformers import (
 )
 
 from vdmini.blocks import ModelInput
-from vdmini.models import family_named
-from vdmini.sample import SampleSettings
+from vdmini.models.registry import family_named
+from vdmini.requests import SampleSettings
 
 WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "cat", "dog", "red", "runs", "sleeps"]
 WIDTH = 32

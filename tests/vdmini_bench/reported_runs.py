@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from results_of_runs import FVD, PARAMS, SPEEDUP, write_results
 
-from vdmini_bench.measurement import Score
+from vdmini_bench.results.score import Score
 
 FRAMES, SIDE, COLUMNS = 5, 16, 3
 MODELS = ("real", "teacher", "pruned", "student")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vdmini_bench.measurement import COLUMNS, Row, Score, result_line, row_of
+from vdmini_bench.results.score import COLUMNS, Row, Score, result_line, row_of
 
 ORIGIN = {
     "schema": "1",

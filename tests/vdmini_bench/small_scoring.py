@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.video import write_video
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEW = ("--set", "protocol.clips_per_block=3", "--set", "protocol.blocks=2")

@@ -11,12 +11,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.embedded.assemble import save_text_pipeline
 from vdmini_bench.embedded.text_to_video import build_text_encoder
 from vdmini_bench.embedded.text_training import TextToVideo
 from vdmini_bench.metrics import semantic
 from vdmini_bench.metrics.scene_classifier import RECORD, WEIGHTS, SceneClassifier
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.vbench.environment import MARKER, Environment
 
 # Answers every request with 0.5 and, per video, the number at the end of its name over 8.

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vdmini_bench.ablation import ArmScore, load_ablation, pruning_label, summarise, summary_lines
 from vdmini_bench.cli import main
+from vdmini_bench.config.ablation import load_ablation
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.stats import paired_interval
+from vdmini_bench.results.stats import paired_interval
+from vdmini_bench.studies.ablation import ArmScore, pruning_label, summarise, summary_lines
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

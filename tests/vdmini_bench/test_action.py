@@ -14,8 +14,8 @@ import pytest
 import yaml
 from results_of_runs import FVD, PARAMS, SPEEDUP, USUAL, row, scaled, write_results
 
-from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.thresholds import load_thresholds
+from vdmini_bench.config.thresholds import load_thresholds
+from vdmini_bench.results.leaderboard import add_rows
 
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())

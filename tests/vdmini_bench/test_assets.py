@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 from small_scripts import C3dCall, save_script
 
-from vdmini_bench import assets
-from vdmini_bench.asset_catalogue import ASSETS
-from vdmini_bench.assets import AssetError, asset_path, cache_folder, fetch_asset, import_asset, verify_asset
+from vdmini_bench.assets import cache as assets
+from vdmini_bench.assets.cache import asset_path, cache_folder, fetch_asset, import_asset, verify_asset
+from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.errors import AssetError
+from vdmini_bench.metrics.converters import CONVERTERS
 
 I3D = "i3d-kinetics400"
 WEIGHTS = pickle.dumps({"made": "up"})
@@ -42,7 +44,7 @@ def small_i3d(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setitem(ASSETS, I3D, entry)
     archive = write_archive(tmp_path / "made_up.tar.gz", {"../../evil": b"evil", assets._I3D_MEMBER: WEIGHTS})
     monkeypatch.setattr(assets, "_download_archive", lambda name, work: archive)
-    monkeypatch.setattr("vdmini_bench.metrics.i3d.read_original_weights", lambda path: {"a": torch.ones(3)})
+    monkeypatch.setattr("vdmini_bench.assets.i3d_checkpoint.read_original_weights", lambda path: {"a": torch.ones(3)})
     return archive
 
 
@@ -55,7 +57,7 @@ def test_every_asset_is_described() -> None:
 
 
 def test_import_is_light() -> None:
-    script = "import sys, vdmini_bench.assets; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    script = "import sys, vdmini_bench.assets.cache; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -231,18 +233,18 @@ def test_imported_file_is_copied_and_checked(tmp_path: Path, monkeypatch: pytest
 
 def test_a_torchscript_file_is_kept_as_weights_alone(tmp_path: Path) -> None:
     source, cache = save_script(C3dCall(), tmp_path / "c3d.pt"), tmp_path / "cache"
-    path = import_asset("c3d-ucf101", source, cache)
+    path = import_asset("c3d-ucf101", source, cache, convert=CONVERTERS)
     good, script = path.read_bytes(), source.read_bytes()
     assert {"conv1a.weight", "fc8.bias", "offset"} <= {*load_file(path)}
     page = b"\n <!DOCTYPE html><html>Sign in</html>"
     for content, said in ((page, "is a web page"), (b"weights", "is no TorchScript"), (script[:-30], "a part of one")):
         source.write_bytes(content)
         with pytest.raises(AssetError, match=f"{source}.*{said}"):
-            import_asset("c3d-ucf101", source, cache)
+            import_asset("c3d-ucf101", source, cache, convert=CONVERTERS)
     # Weights without code.
     torch.save({"weight": torch.zeros(1)}, source)
     with pytest.raises(AssetError, match="no TorchScript"):
-        import_asset("c3d-ucf101", source, cache)
+        import_asset("c3d-ucf101", source, cache, convert=CONVERTERS)
     assert path.read_bytes() == good
     assert verify_asset("c3d-ucf101", cache) is None
 
@@ -303,7 +305,7 @@ def test_refuses_what_is_not_the_asset(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="holds no UCF-101"):
         import_asset("ucf101", tmp_path, tmp_path)
     with pytest.raises(AssetError, match="is not a file"):
-        import_asset("c3d-ucf101", tmp_path, tmp_path)
+        import_asset("c3d-ucf101", tmp_path, tmp_path, convert=CONVERTERS)
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from small_scoring import clip, fill, score
 
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.video import UnreadableVideoError, read_frames, write_video
+from vdmini_bench.data.video import read_frames, write_video
+from vdmini_bench.errors import UnreadableVideoError
 
 HTML = "<!DOCTYPE html><html><body>Sign in to download</body></html>"
 pytestmark = pytest.mark.usefixtures("small_network")

@@ -8,16 +8,19 @@ import torch
 from small_scripts import C3dCall, save_script
 from torch import Tensor, nn
 
-from vdmini_bench.assets import AssetError, import_asset
-from vdmini_bench.features import ClipFeatures
-from vdmini_bench.measurement import Score
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.config.protocol import ProtocolSpec
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.converters import CONVERTERS
+from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.metrics.fvd import FVD_VERSION
 from vdmini_bench.metrics.inception import inception_score_stylegan_v, inception_score_tgan_v2
-from vdmini_bench.scores import Scorer, why_no_c3d
-from vdmini_bench.stages.reference import Reference
-from vdmini_bench.suite import ProtocolSpec, load_suite
+from vdmini_bench.metrics.reference import Reference
+from vdmini_bench.metrics.scorer import Scorer, why_no_c3d
+from vdmini_bench.results.score import Score
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 
@@ -54,7 +57,7 @@ class Backwards(nn.Module):
 
 
 def stored(folder: Path, module: nn.Module) -> Path:
-    import_asset("c3d-ucf101", save_script(module, folder / "c3d.pt"), folder / "cache")
+    import_asset("c3d-ucf101", save_script(module, folder / "c3d.pt"), folder / "cache", convert=CONVERTERS)
     return folder / "cache"
 
 
@@ -105,7 +108,7 @@ def test_another_network_is_refused(tmp_path: Path, module: nn.Module, said: str
 def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "c3d.pt").write_bytes(content)
     with pytest.raises(AssetError, match=said):
-        import_asset("c3d-ucf101", tmp_path / "c3d.pt", tmp_path / "cache")
+        import_asset("c3d-ucf101", tmp_path / "c3d.pt", tmp_path / "cache", convert=CONVERTERS)
     assert load_c3d(tmp_path / "cache") is None
 
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from vdmini.latents import UnreadableClipError
-from vdmini_bench.clips import IncompleteError, resize_clip
-from vdmini_bench.datasets.captioned import CaptionedVideos, ClipFormat, read_captioned
-from vdmini_bench.datasets.synthetic import draw_clip, write_dataset
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.data.captioned import CaptionedVideos, ClipFormat, read_captioned
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.synthetic import draw_clip, write_dataset
+from vdmini_bench.data.video import write_video
+from vdmini_bench.errors import IncompleteError, SuiteError
 
 FORMAT = ClipFormat(frames=10, frames_per_second=7, width=32, height=32)
 ROWS = [("a.mkv", "a red disc"), ("b.mkv", 'a "blue", large\nsquare'), ("below/c d.mkv", "ein grüner Ring 环")]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdmini_bench.datasets.captions import (
+from vdmini_bench.data.captions import (
     HELD_OUT_SETTINGS,
     HELD_OUT_THINGS,
     MOTIONS,
@@ -18,7 +18,7 @@ from vdmini_bench.datasets.captions import (
     draw_scenes,
     parse_caption,
 )
-from vdmini_bench.datasets.synthetic import BACKGROUNDS, COLOURS, SHAPES
+from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, SHAPES
 
 INDICES = st.integers(0, 100_000)
 

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-from vdmini_bench.asset_catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import write_dataset
-from vdmini_bench.measurement import Score
-from vdmini_bench.prepare import DRAWN, dataset_root
-from vdmini_bench.store import Store
-from vdmini_bench.suite import load_suite
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.data.synthetic import write_dataset
+from vdmini_bench.results.score import Score
+from vdmini_bench.results.store import Store
+from vdmini_bench.suites.datasets import DRAWN, dataset_root
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 

@@ -8,18 +8,17 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from vdmini_bench import clip_pairs
 from vdmini_bench.cli import main
-from vdmini_bench.clip_pairs import ClipComparison, PairRow, clips_of_run, compare_clips, pair_videos
-from vdmini_bench.clips import IncompleteError
 from vdmini_bench.commands.clips import folder_of_clips
-from vdmini_bench.corruptions import at_speed, corrupt
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import read_every_frame, write_video
-from vdmini_bench.errors import NotComparableError, NothingMeasuredError, SuiteError
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.video import read_every_frame, write_video
+from vdmini_bench.errors import IncompleteError, NotComparableError, NothingMeasuredError, SuiteError
 from vdmini_bench.metrics.content import content_distance
-from vdmini_bench.stats import mean_interval
-from vdmini_bench.store import Store
+from vdmini_bench.results.stats import mean_interval
+from vdmini_bench.results.store import Store
+from vdmini_bench.studies import clip_pairs
+from vdmini_bench.studies.clip_pairs import ClipComparison, PairRow, clips_of_run, compare_clips, pair_videos
+from vdmini_bench.studies.corruptions import at_speed, corrupt
 
 COUNT = 8
 

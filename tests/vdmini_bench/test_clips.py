@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmini_bench.clips import ChosenClips, ClipReader, IncompleteError, choose_clips, resize_clip
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.ucf101 import UcfSplit, VideoFile
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.errors import SuiteError
-from vdmini_bench.suite import Profile, load_suite
+from vdmini_bench.config.suite import Profile, load_suite
+from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.ucf101 import UcfSplit, VideoFile
+from vdmini_bench.data.video import write_video
+from vdmini_bench.errors import IncompleteError, SuiteError
+from vdmini_bench.suites.clip_selection import ChosenClips, choose_clips
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 

@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from vdmini_bench.compare import Delta, compare_sides
+from vdmini_bench.compare.deltas import Delta, compare_sides
+from vdmini_bench.compare.sides import find_side
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
-from vdmini_bench.measurement import Score
-from vdmini_bench.records import latest_run, read_records
-from vdmini_bench.sides import find_side
-from vdmini_bench.stats import median_difference_interval, median_ratio_interval, paired_interval, welch_interval
-from vdmini_bench.store import Store
+from vdmini_bench.results.records import latest_run, read_records
+from vdmini_bench.results.score import Score
+from vdmini_bench.results.stats import (
+    median_difference_interval,
+    median_ratio_interval,
+    paired_interval,
+    welch_interval,
+)
+from vdmini_bench.results.store import Store
 
 TEACHER = Score("teacher", "fvd", "1", "p@1", 10.0, "", "lower", 0.1, 30, 30, "ok", (9.0, 10.0, 11.0))
 STUDENT = replace(TEACHER, model="student", value=13.0, blocks=(12.1, 12.9, 14.0))

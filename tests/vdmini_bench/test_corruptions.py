@@ -4,8 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from vdmini_bench.corruptions import KINDS, OVERSAMPLING, Clip, at_speed, blur, corrupt, footage_frames, freeze
-from vdmini_bench.datasets.synthetic import draw_clip
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.studies.corruptions import (
+    KINDS,
+    OVERSAMPLING,
+    Clip,
+    at_speed,
+    blur,
+    corrupt,
+    footage_frames,
+    freeze,
+)
 
 FRAMES = 10
 GRADES = [(kind.name, grade) for kind in KINDS for grade in kind.grades]

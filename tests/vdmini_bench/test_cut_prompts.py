@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vdmini.models import load_model
-from vdmini_bench import generation
+from vdmini.models.loading import load_model
 from vdmini_bench.cli import main
-from vdmini_bench.distill_config import load_distillation
-from vdmini_bench.distill_run import prepare_distillation
-from vdmini_bench.stages import encode
+from vdmini_bench.config.distillation import load_distillation
+from vdmini_bench.models import sampling as generation
+from vdmini_bench.runs.distillation import prepare_distillation
+from vdmini_bench.runs.stages import encode
 
 LONG = "a red disc rises over a moss background and it goes on and on"
 DISTILLATION = """

@@ -13,22 +13,24 @@ from safetensors.torch import load_file, save_file
 
 from vdmini.distill import DistillSettings
 from vdmini.distill.estimate import Estimate
-from vdmini.models import EMBEDDED
-from vdmini_bench import distill_plan, estimation
+from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
-from vdmini_bench.clips import choose_clips
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.ucf101 import read_split
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.distill_config import load_distillation
-from vdmini_bench.distill_plan import DistillPlan, print_plan
-from vdmini_bench.distill_run import prepare_distillation
+from vdmini_bench.config.distillation import load_distillation
+from vdmini_bench.config.suite import DistillSpec, load_suite
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.ucf101 import read_split
+from vdmini_bench.data.video import write_video
+from vdmini_bench.distill import estimate as estimation
 from vdmini_bench.errors import BenchError
-from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.jobs import plan_jobs
-from vdmini_bench.prepare import dataset_root, digest_inputs
-from vdmini_bench.store import Store
-from vdmini_bench.suite import DistillSpec, load_suite
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs import distillation_dry_run as distill_plan
+from vdmini_bench.runs.distillation import prepare_distillation
+from vdmini_bench.runs.distillation_dry_run import DistillPlan, print_plan
+from vdmini_bench.suites.clip_selection import choose_clips
+from vdmini_bench.suites.datasets import dataset_root
+from vdmini_bench.suites.distributions import digest_inputs
+from vdmini_bench.suites.jobs import plan_jobs
+from vdmini_bench.system.fingerprint import take_fingerprint
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\
@@ -140,7 +142,7 @@ def test_device_dtype_and_download_reach_a_distillation(configuration: Path, mon
     assert told.exit_code == 2, told.output
     seen: list[str] = []
     monkeypatch.setattr(
-        "vdmini_bench.distill_plan.plan_distillation",
+        "vdmini_bench.runs.distillation_dry_run.plan_distillation",
         lambda distillation, processes, timing: (_ for _ in ()).throw(BenchError(distillation.recipe.dtype)),
     )
     for dtype in ("bfloat16", "float16"):

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vdmini_bench.distill_config import DistillConfig, FolderData, GeneratedData, WebDatasetData, load_distillation
+from vdmini_bench.config.distillation import (
+    DistillConfig,
+    FolderData,
+    GeneratedData,
+    WebDatasetData,
+    load_distillation,
+)
+from vdmini_bench.config.suite import Suite
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.suite import Suite
 
 ROOT = Path(__file__).parents[2]
 TEXT = """\

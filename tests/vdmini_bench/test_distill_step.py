@@ -7,8 +7,8 @@ import torch
 
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import CONDITIONING, conditioning_of
-from vdmini.models import OFFICIAL, family_named
-from vdmini_bench.distill_step import distill_step, is_finite, random_clip
+from vdmini.models.registry import OFFICIAL, family_named
+from vdmini_bench.distill.step_benchmark import distill_step, is_finite, random_clip
 
 
 def test_two_steps_of_a_narrow_svd_are_finite() -> None:

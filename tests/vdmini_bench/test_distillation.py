@@ -18,15 +18,15 @@ from click.testing import CliRunner, Result
 
 from vdmini.distill import StepLosses
 from vdmini.latents import LatentCache
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.rules import make_plan
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.video import read_frames, write_video
-from vdmini_bench.distill_config import load_distillation
-from vdmini_bench.distill_run import prepare_distillation
-from vdmini_bench.loss_log import LossLog
-from vdmini_bench.requests import drawn_requests
+from vdmini_bench.config.distillation import load_distillation
+from vdmini_bench.data.requests import drawn_requests
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.video import read_frames, write_video
+from vdmini_bench.distill.loss_log import LossLog
+from vdmini_bench.runs.distillation import prepare_distillation
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(

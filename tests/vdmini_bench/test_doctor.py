@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vdmini.models import EMBEDDED
-from vdmini_bench import doctor
-from vdmini_bench.assets import AssetError
-from vdmini_bench.datasets.video import UnreadableVideoError
+from vdmini.models.registry import EMBEDDED
+from vdmini_bench.commands import doctor
+from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.metrics.agreement import Agreement
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vdmini.finite import NotFiniteError
-from vdmini_bench import assets
-from vdmini_bench.assets import AssetError
+from vdmini_bench.assets import cache as assets
+from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics.fid import FidInception, FrameFid, load_inception_features
 from vdmini_bench.metrics.frechet import frechet_distance
 

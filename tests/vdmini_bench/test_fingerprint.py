@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vdmini_bench import fingerprint
+from vdmini_bench.system import fingerprint
 
 
 def git(folder: Path, *arguments: str) -> str:

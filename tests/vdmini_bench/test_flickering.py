@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.captions import choose_scenes, draw_scenes
-from vdmini_bench.datasets.video import read_frames, write_video
-from vdmini_bench.metrics.flickering import temporal_flickering
+from vdmini_bench.data.captions import choose_scenes, draw_scenes
+from vdmini_bench.data.video import read_frames, write_video
+from vdmini_bench.vbench.native.flickering import temporal_flickering
 
 
 def official(frames: NDArray[np.uint8]) -> float:

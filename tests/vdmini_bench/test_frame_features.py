@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from vdmini import importance
-from vdmini_bench.corruptions import at_speed, blur, noise, recolour
-from vdmini_bench.datasets.synthetic import draw_clip
+from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.metrics.content import content_distance, spectrum_distance
 from vdmini_bench.metrics.frame_features import (
     LAYERS,
@@ -20,6 +19,7 @@ from vdmini_bench.metrics.frame_features import (
     load_frame_network,
 )
 from vdmini_bench.metrics.i3d import InceptionI3d
+from vdmini_bench.studies.corruptions import at_speed, blur, noise, recolour
 
 
 @pytest.fixture(scope="module")

@@ -21,32 +21,27 @@ from hypothesis import strategies as st
 from reported_runs import write_run
 from results_of_runs import FVD, USUAL, row, write_results
 
-from vdmini.plan import PlanError, PruningPlan
-from vdmini_bench.baseline import read_baseline
+from vdmini.errors import PlanError
+from vdmini.plan import PruningPlan
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.ucf101 import LIST_FOLDER, read_split
-from vdmini_bench.datasets.video import (
-    UnreadableVideoError,
-    read_every_frame,
-    read_frames,
-    read_timeline,
-    video_facts,
-)
-from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.folder import SUFFIXES, list_videos
-from vdmini_bench.gate import judge
-from vdmini_bench.history import collect_series, find_steps
-from vdmini_bench.leaderboard import add_rows, read_leaderboard, rows_to_csv
-from vdmini_bench.measurement import COLUMNS, Row
-from vdmini_bench.records import read_records
+from vdmini_bench.compare.baseline import read_baseline
+from vdmini_bench.compare.gate import judge
+from vdmini_bench.compare.history import collect_series, find_steps
+from vdmini_bench.compare.sides import find_side
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.config.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.data.ucf101 import LIST_FOLDER, read_split
+from vdmini_bench.data.video import read_every_frame, read_frames, read_timeline, video_facts
+from vdmini_bench.data.video_folder import SUFFIXES, list_videos
+from vdmini_bench.errors import BenchError, SuiteError, UnreadableVideoError
 from vdmini_bench.report.page import write_report
-from vdmini_bench.sides import find_side
-from vdmini_bench.store import Store
-from vdmini_bench.suite import load_suite
-from vdmini_bench.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.results.leaderboard import add_rows, read_leaderboard, rows_to_csv
+from vdmini_bench.results.records import read_records
+from vdmini_bench.results.score import COLUMNS, Row
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.tables import csv_table, safe_markdown_table
 from vdmini_bench.vbench.completeness import measure_video
 from vdmini_bench.vbench.native.frames import read_clip
-from vdmini_bench.views import csv_table, safe_markdown_table
 
 ROOT = Path(__file__).parents[2]
 PLAN = PruningPlan("svd", "0" * 64, "vdmini", ("a", "b"), ("c",), (("a", "b"),)).to_json()

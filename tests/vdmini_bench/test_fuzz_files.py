@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from results_of_runs import FVD, row
 
-from vdmini_bench.baseline import read_baseline
-from vdmini_bench.datasets.captioned import ClipFormat, read_captioned
-from vdmini_bench.datasets.picture import read_picture
-from vdmini_bench.datasets.ucf101 import LIST_FOLDER, read_split
-from vdmini_bench.datasets.webdataset import read_webdataset
+from vdmini_bench.compare.baseline import read_baseline
+from vdmini_bench.config.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.data.captioned import ClipFormat, read_captioned
+from vdmini_bench.data.picture import read_picture
+from vdmini_bench.data.requests import image_requests, prompt_requests
+from vdmini_bench.data.ucf101 import LIST_FOLDER, read_split
+from vdmini_bench.data.webdataset import read_webdataset
 from vdmini_bench.errors import BenchError
-from vdmini_bench.leaderboard import rows_to_csv
-from vdmini_bench.records import read_records
-from vdmini_bench.requests import image_requests, prompt_requests
-from vdmini_bench.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.results.leaderboard import rows_to_csv
+from vdmini_bench.results.records import read_records
 
 FAST = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 FORMAT = ClipFormat(2, 7, 32, 32)

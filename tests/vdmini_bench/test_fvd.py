@@ -13,8 +13,10 @@ from scipy.linalg import sqrtm
 from small_scripts import I3dCall, save_script
 from torch import Tensor, nn
 
-from vdmini_bench.assets import AssetError, import_asset
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics.agreement import measure_agreement, probe_clips
+from vdmini_bench.metrics.converters import CONVERTERS
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import (
     FVD_VERSION,
@@ -174,7 +176,7 @@ def test_weights_that_changed_are_fetched_again(
     def refuse(name: str, work: Path) -> Path:
         raise AssetError(name, "fetching", "")
 
-    monkeypatch.setattr("vdmini_bench.assets._download_archive", refuse)
+    monkeypatch.setattr("vdmini_bench.assets.cache._download_archive", refuse)
     with pytest.raises(AssetError, match="fetching"):
         load_i3d(tmp_path)
 
@@ -206,7 +208,9 @@ def test_an_imported_script_is_preferred_and_its_weights_answer_as_it_does(
 ) -> None:
     original = ported(i3d_weights, epsilon)
     cache = tmp_path / "cache"
-    stored = import_asset("i3d-torchscript", save_script(I3dCall(original), tmp_path / "from_the_user.pt"), cache)
+    stored = import_asset(
+        "i3d-torchscript", save_script(I3dCall(original), tmp_path / "from_the_user.pt"), cache, convert=CONVERTERS
+    )
     network = load_i3d(cache)
     assert fvd_version(network) == SCRIPT_VERSION != FVD_VERSION
     video = torch.rand(1, 3, 9, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1

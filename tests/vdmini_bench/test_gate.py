@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 from results_of_runs import FVD, PARAMS, SPEEDUP, USUAL, row, scaled, write_results
 
 from vdmini_bench.cli import main
-from vdmini_bench.gate import Verdict, exit_code, judge
-from vdmini_bench.leaderboard import add_rows, read_leaderboard
-from vdmini_bench.measurement import Row, Score
-from vdmini_bench.thresholds import Thresholds, load_thresholds
+from vdmini_bench.compare.gate import Verdict, exit_code, judge
+from vdmini_bench.config.thresholds import Thresholds, load_thresholds
+from vdmini_bench.results.leaderboard import add_rows, read_leaderboard
+from vdmini_bench.results.score import Row, Score
 
 
 def limits(tmp_path: Path, metrics: str, models: str = "[student]") -> Thresholds:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from vdmini.conditioning import EncodeSettings
+from vdmini.conditioning.base import EncodeSettings
 from vdmini.latents import LatentCache, UnreadableClipError, encode_to_cache
-from vdmini.models import VideoModel
-from vdmini.sample import SampleSettings, sample_clips
-from vdmini_bench.datasets.generated import generate_clips
+from vdmini.models.registry import VideoModel
+from vdmini.requests import SampleSettings
+from vdmini.sample import sample_clips
+from vdmini_bench.data.requests import drawn_requests
+from vdmini_bench.distill.teacher_clips import generate_clips
 from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.generation import load_for_use
-from vdmini_bench.requests import drawn_requests
+from vdmini_bench.models.source import load_for_use
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vdmini_bench.gpu_sensor import GpuSensor, SensorWatch, open_sensor
+from vdmini_bench.speed.gpu_sensor import GpuSensor, SensorWatch, open_sensor
 
 
 class NVMLError(Exception):

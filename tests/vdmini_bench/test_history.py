@@ -12,9 +12,9 @@ from PIL import Image
 from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
-from vdmini_bench.history import LEVEL, Series, collect_series, find_steps
-from vdmini_bench.leaderboard import add_rows, latest_rows, read_leaderboard
-from vdmini_bench.measurement import Row
+from vdmini_bench.compare.history import LEVEL, Series, collect_series, find_steps
+from vdmini_bench.results.leaderboard import add_rows, latest_rows, read_leaderboard
+from vdmini_bench.results.score import Row
 
 
 def rows(values: list[float], **origin: str) -> list[Row]:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from vdmini_bench.assets.i3d_checkpoint import read_original_weights
 from vdmini_bench.metrics.fvd import load_i3d
-from vdmini_bench.metrics.i3d import ConvolutionUnit, InceptionI3d, MaxPoolSame, Triple, pad_same, read_original_weights
+from vdmini_bench.metrics.i3d import ConvolutionUnit, InceptionI3d, MaxPoolSame, Triple, pad_same
 
 
 @pytest.fixture(scope="module")

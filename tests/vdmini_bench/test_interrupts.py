@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 from results_of_runs import FVD, row
 
-from vdmini_bench.commands.options import expected_failures
-from vdmini_bench.leaderboard import add_rows
+from vdmini_bench.results.leaderboard import add_rows
+from vdmini_bench.system.program import expected_failures
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="looks at processes as Linux shows them"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench import jobs
-from vdmini_bench.jobs import GENERATED, ROWS, Inputs, Job, plan_jobs
-from vdmini_bench.suite import Profile, load_suite
+from vdmini_bench.config.suite import Profile, load_suite
+from vdmini_bench.suites import jobs
+from vdmini_bench.suites.jobs import GENERATED, ROWS, Inputs, Job, plan_jobs
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 INPUTS = Inputs(

@@ -15,8 +15,8 @@ from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
 from vdmini_bench.errors import BenchError
-from vdmini_bench.leaderboard import add_rows, read_leaderboard, rows_to_csv
-from vdmini_bench.measurement import COLUMNS, Row
+from vdmini_bench.results.leaderboard import add_rows, read_leaderboard, rows_to_csv
+from vdmini_bench.results.score import COLUMNS, Row
 
 EMPTY = Row(*("" for _ in COLUMNS))
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from vdmini.distill import StepLosses
-from vdmini_bench.loss_log import HEADER, LOSSES, logged, write_losses
+from vdmini_bench.distill.loss_log import HEADER, LOSSES, logged, write_losses
 
 
 def losses(step: int, task: float = 0.5) -> StepLosses:

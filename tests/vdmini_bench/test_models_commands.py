@@ -20,17 +20,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vdmini.finite import NotFiniteError
-from vdmini.models import EMBEDDED, load_model
-from vdmini.plan import plan_removing
+from vdmini.models.loading import load_model
+from vdmini.models.registry import EMBEDDED
+from vdmini.rules import plan_removing
 from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.video import read_frames
+from vdmini_bench.data.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
+from vdmini_bench.data.video import read_frames
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.generation import load_for_use, prune_denoiser, read_channel_rule
-from vdmini_bench.importance import parse_shard
-from vdmini_bench.inspection import inspect_model
 from vdmini_bench.metrics.fvd import FVD_VERSION
-from vdmini_bench.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
+from vdmini_bench.models.inspect import inspect_model
+from vdmini_bench.models.pruning import prune_denoiser, read_channel_rule
+from vdmini_bench.models.source import load_for_use
+from vdmini_bench.studies.importance import parse_shard
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(
@@ -286,7 +288,7 @@ def test_importance_goes_on_where_one_candidate_gives_no_numbers(
 
     command = ("importance", "embedded/svd", "--clips", 2, *FAST, "--shard", "1/16", "-o", folder)
     with monkeypatch.context() as patched:
-        patched.setattr("vdmini_bench.importance.sample_clips", sample)
+        patched.setattr("vdmini_bench.studies.importance.sample_clips", sample)
         failed = invoke(*command)
     assert failed.exit_code == 4
     first = load_model("embedded/svd", device="meta").blocks.prunable[0]

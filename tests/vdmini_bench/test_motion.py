@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vdmini_bench.corruptions import at_speed, freeze, jitter, recolour, shuffle
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
 from vdmini_bench.metrics.flow import end_point_distance, flow_fields
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.motion import dynamic_degree, flicker, magnitude_distance, speed_difference
 from vdmini_bench.metrics.motion_statistics import STATISTICS, fields_to_statistics, motion_statistics
+from vdmini_bench.studies.corruptions import at_speed, freeze, jitter, recolour, shuffle
 
 Fields = NDArray[np.float32]
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vdmini_bench.datasets.picture import UnreadablePictureError, list_pictures, read_picture
+from vdmini_bench.data.picture import UnreadablePictureError, list_pictures, read_picture
+from vdmini_bench.data.requests import image_requests
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.requests import image_requests
 
 Pixels = NDArray[np.uint8]
 # The turn that each EXIF orientation undoes: what a camera stores of an upright picture.

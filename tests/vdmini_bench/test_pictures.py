@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vdmini_bench.pictures import LABEL_WIDTH, contact_sheet
+from vdmini_bench.report.contact_sheet import LABEL_WIDTH, contact_sheet
 
 
 def flat_clip(level: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from vdmini_bench.preprocessing import CHAINS, centre_crop, preprocess_clip
+from vdmini_bench.data.preprocessing import CHAINS, centre_crop, preprocess_clip
 
 
 def noise(height: int, width: int, frames: int = 2) -> NDArray[np.uint8]:

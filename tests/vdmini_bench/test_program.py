@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vdmini_bench.errors import ExitCode, NotComparableError
-from vdmini_bench.program import Program
+from vdmini_bench.system.program import Program
 
 TALKER = """
 import click

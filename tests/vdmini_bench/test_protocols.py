@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from vdmini_bench.config.protocol import ProtocolSpec
+from vdmini_bench.config.protocols import PRESETS
+from vdmini_bench.config.suite import load_suite
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.protocols import PRESETS
-from vdmini_bench.suite import ProtocolSpec, load_suite
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from vdmini.models import family_of, load_model
+from vdmini.models.loading import load_model
+from vdmini.models.registry import family_of
 from vdmini.rules import make_plan
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.random_models import build_random, materialise
-from vdmini_bench.random_pipelines import PIPELINES, build_pipeline
+from vdmini_bench.models.random_models import build_random, materialise
+from vdmini_bench.models.random_pipelines import PIPELINES, build_pipeline
 
 CPU = torch.device("cpu")
 

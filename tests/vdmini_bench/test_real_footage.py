@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmini_bench.assets import import_asset
-from vdmini_bench.clips import resize_clip
-from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.video import read_frames, write_video
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 # name: frames in the file

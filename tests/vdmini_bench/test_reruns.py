@@ -19,16 +19,16 @@ from click.testing import CliRunner
 from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
-from vdmini_bench.clips import ChosenClips
-from vdmini_bench.datasets.ucf101 import VideoFile
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.compare.gate import judge
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.config.thresholds import load_thresholds
+from vdmini_bench.data.ucf101 import VideoFile
+from vdmini_bench.data.video import write_video
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.gate import judge
-from vdmini_bench.measurement import Row
-from vdmini_bench.store import Store
-from vdmini_bench.suite import load_suite
-from vdmini_bench.thresholds import load_thresholds
-from vdmini_bench.workbench import Workbench
+from vdmini_bench.results.score import Row
+from vdmini_bench.results.store import Store
+from vdmini_bench.suites.clip_selection import ChosenClips
+from vdmini_bench.suites.distributions import Workbench
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "ucf101.yaml"

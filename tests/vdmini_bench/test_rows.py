@@ -11,7 +11,7 @@ from diffusers import UNetSpatioTemporalConditionModel, WanTransformer3DModel
 from safetensors import safe_open
 from torch import nn
 
-from vdmini_bench.rows import denoiser_parameters
+from vdmini_bench.runs.rows import denoiser_parameters
 
 
 def numbers_in(file: Path) -> int:

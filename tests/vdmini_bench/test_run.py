@@ -23,12 +23,12 @@ from PIL import Image
 from results_of_runs import as_printed
 from safetensors.torch import load_file, save_file
 
-from vdmini.models import EMBEDDED
+from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.video import read_frames
-from vdmini_bench.leaderboard import read_leaderboard
-from vdmini_bench.records import read_records
+from vdmini_bench.data.video import read_frames
 from vdmini_bench.report.examples import read_examples
+from vdmini_bench.results.leaderboard import read_leaderboard
+from vdmini_bench.results.records import read_records
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 FEWER = (

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vdmini.models import VideoModel
-from vdmini.sample import ClipRequest, SampleSettings
-from vdmini_bench import generation
-from vdmini_bench.generation import load_for_use, sample_into
-from vdmini_bench.requests import drawn_requests
+from vdmini.models.registry import VideoModel
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini_bench.data.requests import drawn_requests
+from vdmini_bench.models import sampling as generation
+from vdmini_bench.models.sampling import sample_into
+from vdmini_bench.models.source import load_for_use
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scenes
+from vdmini_bench.data.captions import Scene, choose_scenes, draw_scenes
 from vdmini_bench.embedded import budget
 from vdmini_bench.embedded.classifier import save_classifier, train_classifier
 from vdmini_bench.metrics.scene_classifier import (

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from vdmini_bench.cli import main
+from vdmini_bench.config.fields import Specification
+from vdmini_bench.config.json_schema import schema_of, suite_schema
+from vdmini_bench.config.suite import Profile, load_suite
+from vdmini_bench.config.thresholds import DEFAULT, load_thresholds
+from vdmini_bench.config.vbench import load_any_suite
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.schema import schema_of, suite_schema
-from vdmini_bench.suite import Profile, Specification, load_suite
-from vdmini_bench.thresholds import DEFAULT, load_thresholds
-from vdmini_bench.vbench_suite import load_any_suite
 
 ROOT = Path(__file__).parents[2]
 # Without its task, whose options are checked by code that imports torch.

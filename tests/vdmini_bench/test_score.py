@@ -20,18 +20,19 @@ from small_scoring import FEW, SUITE, SmallI3d, clip, fill, score
 from torch import Tensor, nn
 
 from vdmini_bench.cli import main
-from vdmini_bench.clips import ChosenClips
-from vdmini_bench.datasets.video import read_frames, read_timeline, write_video
-from vdmini_bench.fingerprint import take_fingerprint
-from vdmini_bench.folder import choose_videos, list_videos
-from vdmini_bench.jobs import Job
-from vdmini_bench.measurement import number_text
+from vdmini_bench.config.protocols import PRESETS
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.data.video import read_frames, read_timeline, write_video
+from vdmini_bench.data.video_folder import list_videos
 from vdmini_bench.metrics.frechet import frechet_distance
-from vdmini_bench.protocols import PRESETS
-from vdmini_bench.stages import measure, reference
-from vdmini_bench.store import Store
-from vdmini_bench.suite import load_suite
-from vdmini_bench.workbench import SCORES, Workbench
+from vdmini_bench.results.score import SCORES, number_text
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs.score_folder import choose_videos
+from vdmini_bench.runs.stages import measure, reference
+from vdmini_bench.suites.clip_selection import ChosenClips
+from vdmini_bench.suites.distributions import Workbench
+from vdmini_bench.suites.jobs import Job
+from vdmini_bench.system.fingerprint import take_fingerprint
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -276,8 +277,8 @@ def test_frame_fid_is_scored_against_frames_where_its_network_is(
     assert (without["status"], without["value"], without["n"]) == ("unavailable", None, 0)
     assert "pip install pytorch-fid" in without["note"]
     assert "fid is unavailable: " in score(videos, *against).stdout
-    monkeypatch.setattr("vdmini_bench.scores.why_no_inception", lambda: None)
-    monkeypatch.setattr("vdmini_bench.scores.load_inception_features", ChannelMeans)
+    monkeypatch.setattr("vdmini_bench.metrics.scorer.why_no_inception", lambda: None)
+    monkeypatch.setattr("vdmini_bench.metrics.scorer.load_inception_features", ChannelMeans)
     # Now that it is there, what was scored without it is scored again.
     row = shown(score(videos, *against, "--json"))["fid"]
     assert (row["status"], row["n"], row["metric_version"]) == ("ok", 6, "torchmetrics-2")
@@ -297,8 +298,8 @@ def test_frame_fid_is_scored_against_frames_where_its_network_is(
 
 
 def test_a_run_has_the_frame_fid_that_score_has(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vdmini_bench.scores.why_no_inception", lambda: None)
-    monkeypatch.setattr("vdmini_bench.scores.load_inception_features", ChannelMeans)
+    monkeypatch.setattr("vdmini_bench.metrics.scorer.why_no_inception", lambda: None)
+    monkeypatch.setattr("vdmini_bench.metrics.scorer.load_inception_features", ChannelMeans)
     against = fill(tmp_path / "real", 4, start=50)
     whole = ("protocol.clips_per_block=6", "protocol.blocks=1", "protocol.reference=computed")
     options = [part for setting in whole for part in ("--set", setting)]
@@ -329,7 +330,7 @@ def test_features_that_are_not_finite_fail_by_the_name_of_their_clip(
         def forward(self, video: Tensor) -> Tensor:
             return super().forward(video) / (video.mean() > -0.99)
 
-    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged=False: Broken())
+    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged=False: Broken())
     real = fill(tmp_path / "real", 6, start=50)
     black = videos / "01.mkv" if side == "videos" else real / "51.mkv"
     write_video(black, np.zeros((10, 32, 32, 3), np.uint8), 7)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.datasets.captions import Scene, Thing, choose_scenes
+from vdmini_bench.data.captions import Scene, Thing, choose_scenes
 from vdmini_bench.metrics.semantic import DIMENSIONS, Reading, clip_marks, mean_shares, semantic_scores
 
 ACCURACY = dict.fromkeys(DIMENSIONS, 0.9)

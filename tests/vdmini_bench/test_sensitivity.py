@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from vdmini_bench import sensitivity
 from vdmini_bench.cli import main
-from vdmini_bench.corruptions import KINDS, Kind
-from vdmini_bench.datasets.synthetic import ACTIONS
+from vdmini_bench.data.synthetic import ACTIONS
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.sensitivity import Study, cell, measure_study, ordering, series
-from vdmini_bench.sensitivity_table import answer_lines, ordering_lines, orderings
+from vdmini_bench.studies import sensitivity
+from vdmini_bench.studies.corruptions import KINDS, Kind
+from vdmini_bench.studies.sensitivity import Study, cell, measure_study, ordering, series
+from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings
 
 KIND = Kind("blur", "content", "px", (1.0, 2.0))
 STUDY = Study(clips_per_block=10, blocks=2, reference_clips=20)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import vdmini_bench
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import read_frames, write_video
-from vdmini_bench.sharing import Share, in_order_again, lead, share_out
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.video import read_frames, write_video
+from vdmini_bench.system.sharing import Share, in_order_again, lead, share_out
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 LAUNCH = (
@@ -37,8 +37,8 @@ class SmallI3d(nn.Module):
             raise ValueError("out of memory, say")
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
-vdmini_bench.features.load_i3d = lambda packaged: SmallI3d()
-vdmini_bench.scoring.fetch_networks = lambda protocol: "small"
+vdmini_bench.metrics.features.load_i3d = lambda packaged: SmallI3d()
+vdmini_bench.runs.score_folder.fetch_networks = lambda protocol: "small"
 sys.modules["pytorch_fid"] = None
 
 if __name__ == "__main__":
@@ -54,7 +54,7 @@ from types import SimpleNamespace
 import torch
 import vdmini_bench.stages.sample as stage
 from vdmini.sample import ClipRequest
-from vdmini_bench.sharing import lead
+from vdmini_bench.system.sharing import lead
 
 def noise(pipeline, requests, settings):
     assert len(requests) <= 2

@@ -10,11 +10,11 @@ from results_of_runs import FVD, SPEEDUP, row, scaled, write_results
 
 from vdmini import checkpoint_sha256
 from vdmini_bench.cli import main
-from vdmini_bench.compare import compare_sides, notable_differences
+from vdmini_bench.compare.deltas import compare_sides, notable_differences
+from vdmini_bench.compare.sides import find_side
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError
-from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.sides import find_side
-from vdmini_bench.store import Store
+from vdmini_bench.results.leaderboard import add_rows
+from vdmini_bench.results.store import Store
 
 TEACHER = replace(FVD, model="teacher", value=336.0, blocks=(326.0, 336.0, 346.0))
 

@@ -16,21 +16,24 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import nn
 
-from vdmini.models import OFFICIAL, VideoModel, family_named, load_model
+from vdmini.models.loading import load_model
+from vdmini.models.registry import OFFICIAL, VideoModel, family_named
 from vdmini.optimization import compile_denoiser
 from vdmini.vae import prune_decoder
-from vdmini_bench.attribution import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
-from vdmini_bench.ceilings import Ceiling, measure_ceiling
 from vdmini_bench.cli import main
-from vdmini_bench.compare import compare_sides
+from vdmini_bench.compare.deltas import compare_sides
+from vdmini_bench.compare.sides import find_side
+from vdmini_bench.config.timing import SpeedRequest
 from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.gpu_sensor import SensorWatch
-from vdmini_bench.sides import find_side
-from vdmini_bench.speed import SpeedReport, time_models
-from vdmini_bench.speed_models import attention_backend, load_models
-from vdmini_bench.speed_request import SpeedRequest
-from vdmini_bench.speed_rows import make_rows, verdict
-from vdmini_bench.speed_scopes import (
+from vdmini_bench.results.store import Store
+from vdmini_bench.speed.benchmark import SpeedReport, time_models
+from vdmini_bench.speed.blocks import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
+from vdmini_bench.speed.gpu_sensor import SensorWatch
+from vdmini_bench.speed.memory_traffic import elements_by_block
+from vdmini_bench.speed.models import attention_backend, load_models
+from vdmini_bench.speed.roofline import Ceiling, measure_ceiling
+from vdmini_bench.speed.rows import make_rows, verdict
+from vdmini_bench.speed.scopes import (
     STRETCHES,
     ClipSize,
     StretchClock,
@@ -43,9 +46,7 @@ from vdmini_bench.speed_scopes import (
     latent_size,
     stretches,
 )
-from vdmini_bench.store import Store
-from vdmini_bench.timing import time_interleaved
-from vdmini_bench.traffic import elements_by_block
+from vdmini_bench.speed.timing import time_interleaved
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -319,7 +320,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_compiling_is_for_all_models_and_is_said(compiled: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vdmini_bench.speed.measure_ceiling", lambda *_: Ceiling("float32", 1e11, 1e10, 1024))
+    monkeypatch.setattr("vdmini_bench.speed.benchmark.measure_ceiling", lambda *_: Ceiling("float32", 1e11, 1e10, 1024))
     asked = SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=2, scopes=("denoiser",), compiled=True)
     report = time_models(replace(asked, runs=2, warmup=1), CPU)
     assert len(compiled) == 2, "the teacher too"

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from vdmini.models import VideoModel, block_graph, load_model
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, block_graph
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
-from vdmini_bench.random_models import build_random
-from vdmini_bench.speed_scopes import ClipSize, clip_call, denoiser_call, latent_size
-from vdmini_bench.timing import time_once
+from vdmini_bench.models.random_models import build_random
+from vdmini_bench.speed.scopes import ClipSize, clip_call, denoiser_call, latent_size
+from vdmini_bench.speed.timing import time_once
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.compare import compare_sides
+from vdmini_bench.compare.deltas import compare_sides
+from vdmini_bench.compare.sides import Side, find_side
 from vdmini_bench.errors import NotComparableError
-from vdmini_bench.fingerprint import Fingerprint, take_fingerprint
-from vdmini_bench.gpu_sensor import SensorWatch
-from vdmini_bench.measurement import result_line, row_of
-from vdmini_bench.sides import Side, find_side
-from vdmini_bench.speed_rows import SpeedRow, latency_score, make_rows, origin_of, projected, row_lines
-from vdmini_bench.stats import median_ratio_interval
-from vdmini_bench.store import Store
-from vdmini_bench.timing import Timing
+from vdmini_bench.results.score import result_line, row_of
+from vdmini_bench.results.stats import median_ratio_interval
+from vdmini_bench.results.store import Store
+from vdmini_bench.speed.gpu_sensor import SensorWatch
+from vdmini_bench.speed.rows import SpeedRow, latency_score, make_rows, origin_of, projected, row_lines
+from vdmini_bench.speed.timing import Timing
+from vdmini_bench.system.fingerprint import Fingerprint, take_fingerprint
 
 TEACHER = Timing("teacher", "denoiser", (10.0, 11.0, 12.0, 10.5, 11.5), 500, 90.0)
 STUDENT = Timing("vdmini", "denoiser", (5.0, 5.5, 6.0, 5.25, 5.75), 400, 30.0)

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.rules import make_plan
 from vdmini.vae import prune_decoder
+from vdmini_bench.config.speed import SpeedSuite, load_speed_suite
+from vdmini_bench.config.timing import SpeedRequest
 from vdmini_bench.errors import NoDeviceError, SuiteError
-from vdmini_bench.inspection import read_or_make_plan
-from vdmini_bench.speed_request import SpeedRequest
-from vdmini_bench.speed_rows import SpeedRow
-from vdmini_bench.speed_run import run_speed_suite
-from vdmini_bench.speed_scopes import ClipSize, latent_size
-from vdmini_bench.speed_suite import SpeedSuite, load_speed_suite, speed_lines, with_paper
-from vdmini_bench.timing import Timing
+from vdmini_bench.models.inspect import read_or_make_plan
+from vdmini_bench.speed.paper import speed_lines, with_paper
+from vdmini_bench.speed.rows import SpeedRow
+from vdmini_bench.speed.scopes import ClipSize, latent_size
+from vdmini_bench.speed.suite import run_speed_suite
+from vdmini_bench.speed.timing import Timing
 
 SUITE = Path(__file__).parents[2] / "suites" / "speed.yaml"
 
@@ -122,7 +123,7 @@ def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
         asked.append(f"{request.model} {request.dtype} {device}")
         return Timed()
 
-    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    monkeypatch.setattr("vdmini_bench.speed.suite.time_models", time_models)
     suite = load_speed_suite(SUITE, "cpu")
     assert len(run_speed_suite(suite, tmp_path, ["svd"])) == 1
     assert len(run_speed_suite(suite, tmp_path)) == 3
@@ -139,7 +140,7 @@ def test_a_plan_file_that_says_something_else_is_timed_again(tmp_path: Path, mon
         asked.append(request.plans)
         return Timed()
 
-    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    monkeypatch.setattr("vdmini_bench.speed.suite.time_models", time_models)
     suite, plan = load_speed_suite(SUITE, "cpu"), tmp_path / "mine.json"
     entry = suite.entry("svd").model_copy(update={"plans": [str(plan)]})
     suite = replace(suite, entries={"svd": entry})
@@ -160,7 +161,7 @@ def test_what_an_entry_had_timed_before_it_failed_is_kept(tmp_path: Path, monkey
             raise RuntimeError("no memory for the decoder")
         return Timed()
 
-    monkeypatch.setattr("vdmini_bench.speed_run.time_models", time_models)
+    monkeypatch.setattr("vdmini_bench.speed.suite.time_models", time_models)
     suite = load_speed_suite(SUITE, "cpu")
     with pytest.raises(RuntimeError, match="decoder"):
         run_speed_suite(suite, tmp_path, ["svd"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from vdmini_bench.stats import median_difference_interval, paired_interval
+from vdmini_bench.results.stats import median_difference_interval, paired_interval
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.sampled_from([0.5, 0.9, 0.95, 0.99]))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdmini_bench.errors import BenchError
-from vdmini_bench.store import DONE, Store, _content, check_can_write, key_of, write_atomically
+from vdmini_bench.results.store import DONE, Store, _content
+from vdmini_bench.system.files import check_can_write, key_of, write_atomically
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

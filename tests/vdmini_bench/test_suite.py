@@ -11,15 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vdmini.cost import count_parameters
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.rules import make_plan
-from vdmini_bench.clips import ChosenClips
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.distill.recipe import STUDENT
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.prepare import model_folder, pruning_text, split_pruning_text
-from vdmini_bench.stages.prune import run_stage
-from vdmini_bench.store import Store
-from vdmini_bench.suite import load_suite
-from vdmini_bench.workbench import STUDENT, Workbench
+from vdmini_bench.models.pruning import pruning_text, split_pruning_text
+from vdmini_bench.models.source import model_folder
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs.stages.prune import run_stage
+from vdmini_bench.suites.clip_selection import ChosenClips
+from vdmini_bench.suites.distributions import Workbench
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\

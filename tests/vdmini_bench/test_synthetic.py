@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdmini_bench.datasets.synthetic import (
-    ACTIONS,
-    COLOURS,
-    FRAMES,
-    GROUPS,
-    SHAPES,
-    clip_count,
-    draw_clip,
-    write_dataset,
-)
-from vdmini_bench.datasets.ucf101 import read_split
-from vdmini_bench.datasets.video import read_frames
+from vdmini_bench.data.synthetic import ACTIONS, COLOURS, FRAMES, GROUPS, SHAPES, clip_count, draw_clip, write_dataset
+from vdmini_bench.data.ucf101 import read_split
+from vdmini_bench.data.video import read_frames
 
 
 @given(st.sampled_from(sorted(ACTIONS)), st.integers(1, GROUPS), st.integers(1, 99))

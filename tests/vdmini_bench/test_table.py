@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from vdmini_bench.measurement import COLUMNS, Row, number_text
-from vdmini_bench.table import markdown_table, print_table, wide_table
+from vdmini_bench.results.score import COLUMNS, Row, number_text
+from vdmini_bench.results.table import wide_table
+from vdmini_bench.system.tables import markdown_table, print_table
 
 EMPTY = replace(Row(*("" for _ in COLUMNS)), status="ok")
 

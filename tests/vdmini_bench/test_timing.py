@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdmini_bench.timing import Timing, peak_memory, speedup_interval, time_interleaved
+from vdmini_bench.speed.timing import Timing, peak_memory, speedup_interval, time_interleaved
 
 CPU = torch.device("cpu")
 MILLISECONDS = st.floats(0.1, 1000)

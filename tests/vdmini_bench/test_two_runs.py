@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from vdmini_bench.errors import BenchError
-from vdmini_bench.execution import perform_job
-from vdmini_bench.jobs import Job
-from vdmini_bench.store import Store
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs.execution import perform_job
+from vdmini_bench.suites.jobs import Job
 
 JOB = Job("sample", "teacher", "k", (), 1.0)
 # Works until it is told to stop.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.datasets import ucf101
-from vdmini_bench.datasets.ucf101 import VideoFile, choose_balanced, content_digest, read_split
+from vdmini_bench.data import ucf101
+from vdmini_bench.data.ucf101 import VideoFile, choose_balanced, content_digest, read_split
 from vdmini_bench.errors import SuiteError
 
 

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from small_videos import fake_environment, write_classifier, write_teacher
 
 from vdmini.distill.estimate import Estimate
-from vdmini.models import EMBEDDED
-from vdmini_bench import estimation
+from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
+from vdmini_bench.config.vbench_dimensions import T2V, VBENCH_VERSION
+from vdmini_bench.distill import estimate as estimation
 from vdmini_bench.metrics import image_faithfulness, scene_classifier, semantic
-from vdmini_bench.vbench.dimensions import T2V, VBENCH_VERSION
 from vdmini_bench.vbench.native.catalogue import DINO
 from vdmini_bench.vbench.native.dino import Dino
 

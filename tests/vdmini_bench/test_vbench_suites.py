@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from small_videos import fake_environment, write_classifier
 
-from vdmini_bench.datasets.captions import parse_caption
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.config.vbench import VBenchProfile, VBenchSpec, VBenchSuite, load_any_suite
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V, OF_MODE, T2V
+from vdmini_bench.data.captions import parse_caption
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.jobs import Job, PromptedInputs, TrainingInputs, plan_training
 from vdmini_bench.metrics import image_faithfulness, scene_classifier
 from vdmini_bench.metrics.semantic import Reading
-from vdmini_bench.stages.judge import score_of_marks
-from vdmini_bench.suite import load_suite
-from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V, OF_MODE, T2V
+from vdmini_bench.runs.stages.judge import score_of_marks
+from vdmini_bench.suites.jobs import Job, PromptedInputs, TrainingInputs, plan_training
+from vdmini_bench.suites.vbench import jobs_of_videos
+from vdmini_bench.suites.vbench_scorers import DRAWN_WORLD, choose_judges
+from vdmini_bench.suites.vbench_videos import clip_requests, drawn_frames, embedded_videos, real_videos, write_images
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.native import catalogue
-from vdmini_bench.vbench_judges import DRAWN_WORLD, choose_judges
-from vdmini_bench.vbench_prepare import jobs_of_videos
-from vdmini_bench.vbench_suite import VBenchProfile, VBenchSpec, VBenchSuite, load_any_suite
-from vdmini_bench.vbench_videos import clip_requests, drawn_frames, embedded_videos, real_videos, write_images
 
 SUITES = Path(__file__).parents[2] / "suites"
 T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from mp4_boxes import with_cover
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.video import (
-    ENCODINGS,
-    UnreadableVideoError,
-    read_every_frame,
-    read_frames,
-    read_timeline,
-    video_facts,
-    write_video,
-)
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.video import ENCODINGS, read_every_frame, read_frames, read_timeline, video_facts, write_video
+from vdmini_bench.errors import UnreadableVideoError
 from vdmini_bench.vbench.completeness import measure_video
 
 

@@ -20,18 +20,20 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vdmini_bench import doctor
-from vdmini_bench.assets import AssetError, import_asset
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.assets.videomae_checkpoint import GIANT, VIDEOMAE, Size
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.commands import doctor
+from vdmini_bench.config.protocol import ProtocolSpec
+from vdmini_bench.data.preprocessing import short_side_256_crop_square
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.video import write_video
+from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics import videomae
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, prepare_clips
-from vdmini_bench.metrics.videomae import GIANT, VIDEOMAE, Size, VideoMae, convert_weights, load_videomae
-from vdmini_bench.prepare import fetch_networks
-from vdmini_bench.preprocessing import short_side_256_crop_square
-from vdmini_bench.suite import ProtocolSpec
+from vdmini_bench.metrics.videomae import VideoMae, convert_weights, load_videomae
+from vdmini_bench.suites.distributions import fetch_networks
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 SMALL = Size(width=44, hidden=192, depth=3, heads=4)
@@ -210,8 +212,8 @@ def small_i3d(protocol: ProtocolSpec) -> str:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders of videos as long as a clip and no longer, so that no offset is drawn."""
-    monkeypatch.setattr("vdmini_bench.features.load_i3d", lambda packaged: SmallI3d())
-    monkeypatch.setattr("vdmini_bench.scoring.fetch_networks", small_i3d)
+    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged: SmallI3d())
+    monkeypatch.setattr("vdmini_bench.runs.score_folder.fetch_networks", small_i3d)
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     for name, start in (("made", 0), ("real", 30)):
         for number in range(start, start + 4):

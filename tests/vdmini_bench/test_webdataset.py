@@ -16,12 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vdmini.latents import UnreadableClipError
-from vdmini_bench.clips import IncompleteError
-from vdmini_bench.datasets.captioned import ClipFormat
-from vdmini_bench.datasets.synthetic import draw_clip
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.datasets.webdataset import read_webdataset
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.data.captioned import ClipFormat
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.data.video import write_video
+from vdmini_bench.data.webdataset import read_webdataset
+from vdmini_bench.errors import IncompleteError, SuiteError
 
 FORMAT = ClipFormat(frames=10, frames_per_second=7, width=32, height=32)
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vdmini_bench.clips import ClipReader, IncompleteError
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
-from vdmini_bench.datasets.video import write_video
-from vdmini_bench.errors import BenchError
-from vdmini_bench.workers import choose_workers, in_order
+from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.video import write_video
+from vdmini_bench.errors import BenchError, IncompleteError
+from vdmini_bench.metrics.flow import flow_magnitudes
+from vdmini_bench.system.workers import choose_workers, in_order
 
 
 def slow_first(number: int) -> tuple[int, str | None]:
@@ -90,7 +91,7 @@ def read(paths: list[Path], workers: int) -> tuple[list[NDArray[np.uint8]], list
     reader = ClipReader(
         paths, 9, 7, preprocessing="short-side-256-crop-square", offset_seed=3, workers=workers, trusted=False
     )
-    clips, flows = zip(*reader.with_flows(), strict=True)
+    clips, flows = zip(*reader.with_measure(flow_magnitudes), strict=True)
     with pytest.raises(IncompleteError, match="2 unreadable clips"):
         reader.check()
     return list(clips), list(flows), [problem.path for problem in reader.problems]

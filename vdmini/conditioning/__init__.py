@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from vdmini.models import ModelLoadError, family_of
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
+from vdmini.errors import ModelLoadError
+from vdmini.models.registry import family_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 # One module a family that can be distilled; each implements `Conditioning`.
@@ -27,25 +26,6 @@ CONDITIONING = {
     "cogvideox": "vdmini.conditioning.cogvideox",
     "mochi": "vdmini.conditioning.mochi",
 }
-
-
-@dataclass(frozen=True)
-class TrainingClip:
-    """One clip to train on: `frames` T H W C uint8 RGB, what they show, and the seed of noise that encoding may add."""
-
-    name: str
-    frames: NDArray[np.uint8]
-    prompt: str = ""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class EncodeSettings:
-    """What all clips of a run share; the motion bucket and the noise strength are Stable Video Diffusion's."""
-
-    frames_per_second: float
-    motion_bucket: int = 127
-    noise_strength: float = 0.0
 
 
 class Conditioning(Protocol):
@@ -89,13 +69,6 @@ class Conditioning(Protocol):
 
     def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Maps (B T) C H W from the first half of the network, given `denoiser_inputs`; no later block runs."""
-
-
-if TYPE_CHECKING:
-    from vdmini.conditioning import cogvideox, hunyuanvideo, mochi, svd, videocrafter, wan
-
-    # The type checker holds each family's module to the protocol.
-    _CONDITIONING_MODULES: tuple[Conditioning, ...] = (svd, videocrafter, hunyuanvideo, wan, cogvideox, mochi)
 
 
 def conditioning_of(denoiser: nn.Module) -> Conditioning:

@@ -11,9 +11,10 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from vdmini.conditioning import EncodeSettings, TrainingClip, transformer
+from vdmini.conditioning import transformer
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encode_video
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError
 from vdmini.models.cogvideox import FAMILY
 
 

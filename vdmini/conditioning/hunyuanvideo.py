@@ -9,7 +9,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from vdmini.conditioning import EncodeSettings, TrainingClip, transformer
+from vdmini.conditioning import transformer
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encode_video
 from vdmini.models.hunyuanvideo import FAMILY
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vdmini.conditioning import TrainingClip
+from vdmini.conditioning.base import TrainingClip
 
 
 def clip_pixels(clip: TrainingClip, *, multiple: int, frame_stride: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from vdmini.conditioning import EncodeSettings, TrainingClip
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encoding_precision
 from vdmini.models import videocrafter
 from vdmini.models.videocrafter_pipeline import TURBO_GUIDANCE, guidance_embedding

@@ -12,7 +12,7 @@ from vdmini.distill.batch import Batch
 from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings
 from vdmini.losses import mca_discriminator_loss, mca_generator_loss, r1_penalty
-from vdmini.tasks import Task
+from vdmini.tasks.base import Task
 
 
 class Adversary:

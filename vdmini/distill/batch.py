@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vdmini.distill.settings import DistillSettings
-from vdmini.tasks import Noised, Task
+from vdmini.tasks.base import Noised, Task
 
 
 class TrainingClips(Protocol):

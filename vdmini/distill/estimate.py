@@ -23,7 +23,7 @@ from vdmini.distill.settings import DistillSettings
 from vdmini.distill.training import Training
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
-from vdmini.tasks import Noised, Task
+from vdmini.tasks.base import Noised, Task
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from vdmini.distill.processes import Launched
 from vdmini.distill.settings import Distilled, DistillSettings, StepLosses, check_health
 from vdmini.distill.training import Training
 from vdmini.plan import PruningPlan
-from vdmini.tasks import Task
+from vdmini.tasks.base import Task
 
 
 def distill(

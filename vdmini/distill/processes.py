@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from vdmini.blocks import prunable_names
-from vdmini.models import family_of
+from vdmini.models.registry import family_of
 
 # NCCL gives up after ten minutes, and the others wait while the main process samples previews or writes a checkpoint.
 PATIENCE = timedelta(hours=1)

@@ -35,7 +35,7 @@ from vdmini.files import replacing
 from vdmini.finite import is_finite
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
-from vdmini.tasks import Networks, Predict, Task
+from vdmini.tasks.base import Networks, Predict, Task
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 BALANCE_DECAY = 0.9

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit, prunable_names
-from vdmini.models import ModelLoadError, unet
-from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings, require_sides
-from vdmini.tasks import Task
+from vdmini.errors import ModelLoadError, PlanError
+from vdmini.models import unet
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import require_sides
+from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
 NAME = "animatediff"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
-from vdmini.sample import ClipRequest, SampleSettings
-from vdmini.tasks import Task
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
 NAME = "cogvideox"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdmini.models import DENOISERS, ModelLoadError
+from vdmini.errors import ModelLoadError
+from vdmini.models.registry import DENOISERS
 from vdmini.models.weights import check_file, names_that_do_not_fit
 
 if TYPE_CHECKING:

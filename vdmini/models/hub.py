@@ -7,8 +7,9 @@ import re
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from vdmini.models import EMBEDDED, ModelLoadError
+from vdmini.errors import ModelLoadError
 from vdmini.models.folders import is_part, weights_entry
+from vdmini.models.registry import EMBEDDED
 
 CONFIGURATIONS = (".json", ".txt", ".model", ".jinja")
 ROOTS = ("model_index.json", "config.json")

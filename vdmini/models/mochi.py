@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
-from vdmini.sample import ClipRequest, SampleSettings
-from vdmini.tasks import Task
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 NAME = "mochi"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -17,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit, prunable_names
+from vdmini.errors import PlanError
 from vdmini.models import unet
 from vdmini.models.svd_checkpoint import load_unet
-from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings, require_sides
-from vdmini.tasks import Task
+from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal, layer_channels
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import require_sides
+from vdmini.tasks.base import Task
 from vdmini.tasks.edm import EdmTask
 
 NAME = "svd"
@@ -54,72 +55,7 @@ SVD_VAE_CONFIG: dict[str, Any] = {
     "force_upcast": True,
 }
 
-MID_BLOCK_TYPE = "UNetMidBlockSpatioTemporal"
 PAIR_PARTS = ("resnets", "attentions")
-
-
-class NoMidBlock(nn.Module):
-    """Stands where a pruned UNet had its middle block and passes the hidden states on."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        temb: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        image_only_indicator: Tensor | None = None,
-    ) -> Tensor:
-        """Return `hidden_states`, (B T) C H W, untouched."""
-        return hidden_states
-
-
-class VDMiniUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
-    """SVD's UNet with any number of stages, as many layers in each as given, and a middle block only if asked for.
-
-    The defaults are VDMini's student of SVD. `layers_per_block` counts the pairs of each down stage; the up stage of
-    the same resolution has one more. `mid_block_type` is None or "UNetMidBlockSpatioTemporal". Inputs and outputs are
-    those of the parent: B T C H W latents, height and width best divisible by 2 ** (stages - 1).
-    """
-
-    # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
-    __module__ = "vdmini"
-
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(
-        self,
-        sample_size: int | None = None,
-        in_channels: int = 8,
-        out_channels: int = 4,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlockSpatioTemporal",) * 3,
-        up_block_types: tuple[str, ...] = ("CrossAttnUpBlockSpatioTemporal",) * 3,
-        block_out_channels: tuple[int, ...] = (320, 640, 1280),
-        addition_time_embed_dim: int = 256,
-        projection_class_embeddings_input_dim: int = 768,
-        layers_per_block: int | tuple[int, ...] = (1, 1, 2),
-        cross_attention_dim: int | tuple[int, ...] = 1024,
-        transformer_layers_per_block: int | tuple[int, ...] = 1,
-        num_attention_heads: int | tuple[int, ...] = (5, 10, 20),
-        num_frames: int = 25,
-        mid_block_type: str | None = None,
-    ) -> None:
-        if mid_block_type not in (None, MID_BLOCK_TYPE):
-            raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            layers_per_block=layers_per_block,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            num_attention_heads=num_attention_heads,
-            num_frames=num_frames,
-        )
-        if mid_block_type is None:
-            self.mid_block = NoMidBlock()
 
 
 def matches(denoiser: nn.Module) -> bool:
@@ -187,12 +123,6 @@ def architecture(denoiser: nn.Module) -> dict[str, object]:
     decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
     # Left out where every layer has its usual width: such a network is the same whichever class it has.
     return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
-
-
-def layer_channels(denoiser: nn.Module) -> dict[str, list[int]]:
-    """The widths that a channel-pruned denoiser's layers have of their own; nothing for any other."""
-    config: Any = denoiser.config
-    return dict(config.get("layer_channels") or {})
 
 
 def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:

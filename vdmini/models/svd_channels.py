@@ -11,7 +11,7 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from vdmini.models.svd import MID_BLOCK_TYPE, VDMiniUNetSpatioTemporal
+from vdmini.models.svd_unet import MID_BLOCK_TYPE, VDMiniUNetSpatioTemporal
 
 
 class VDMiniChannelPrunedUNetSpatioTemporal(VDMiniUNetSpatioTemporal):

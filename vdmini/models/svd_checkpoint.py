@@ -10,7 +10,7 @@ import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import nn
 
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 
 

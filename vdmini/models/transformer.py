@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import Unit
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.weights import names_that_do_not_fit, read_weights
-from vdmini.plan import PlanError
-from vdmini.sample import ClipRequest, SampleSettings, require_sides
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import require_sides
 
 PAIRS_PER_STACK = 4
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vdmini.blocks import Unit
-from vdmini.plan import PlanError
+from vdmini.errors import PlanError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,8 +24,9 @@ from vdmini.models.videocrafter_unet import (
 from vdmini.models.videocrafter_unet import (
     VideoCrafterUNet as VideoCrafterUNet,
 )
-from vdmini.sample import ClipRequest, SampleSettings, require_sides
-from vdmini.tasks import Task
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import require_sides
+from vdmini.tasks.base import Task
 from vdmini.tasks.consistency import ConsistencyTask
 from vdmini.tasks.epsilon import EpsilonTask
 

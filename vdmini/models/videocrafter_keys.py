@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError
 
 # What `VideoCrafterUNet` builds; a checkpoint made with other options is another network.
 REQUIRED_OPTIONS: dict[str, Any] = {

@@ -12,7 +12,8 @@ from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel, UNet3DConditionOutput
 from torch import Tensor, nn
 
-from vdmini.models import ModelLoadError, videocrafter_keys
+from vdmini.errors import ModelLoadError
+from vdmini.models import videocrafter_keys
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 
 MID_BLOCK_TYPE = "UNetMidBlock3DCrossAttn"

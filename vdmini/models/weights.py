@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdmini.models import ModelLoadError
+from vdmini.errors import ModelLoadError
 
 if TYPE_CHECKING:
     from torch import Tensor

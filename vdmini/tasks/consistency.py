@@ -23,7 +23,7 @@ from vdmini.tasks.schedule import (
 )
 
 if TYPE_CHECKING:
-    from vdmini.tasks import Networks, Noised
+    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)

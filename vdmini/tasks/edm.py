@@ -15,7 +15,7 @@ from torch import Tensor
 from vdmini.tasks.schedule import log_normal, per_clip, require_positive
 
 if TYPE_CHECKING:
-    from vdmini.tasks import Networks, Noised
+    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)

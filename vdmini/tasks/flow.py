@@ -12,7 +12,7 @@ from torch import Tensor
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS, per_clip, require_positive
 
 if TYPE_CHECKING:
-    from vdmini.tasks import Networks, Noised
+    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)

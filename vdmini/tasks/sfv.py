@@ -13,7 +13,7 @@ from vdmini.tasks.edm import denoised_from_prediction, noisy_at_sigma, precondit
 from vdmini.tasks.schedule import require_positive
 
 if TYPE_CHECKING:
-    from vdmini.tasks import Networks, Noised
+    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, expected_failures
+from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS
+from vdmini_bench.system.program import expected_failures
 
 
 @click.command()
@@ -20,18 +21,13 @@ from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, expected_fail
 @expected_failures
 def ablate(ablation: Path, profile: str | None, results: Path, download: bool, as_json: bool) -> None:
     """Train and score every arm of ABLATION with each training seed; what is done already is not done again."""
-    from vdmini_bench.ablation import (
-        load_ablation,
-        run_ablation,
-        summarise,
-        summary_lines,
-        write_scores,
-    )
-    from vdmini_bench.generation import fetch_model
-    from vdmini_bench.plots import plot_ablation
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.store import write_atomically
-    from vdmini_bench.table import markdown_table, print_table
+    from vdmini_bench.config.ablation import load_ablation
+    from vdmini_bench.models.sampling import fetch_model
+    from vdmini_bench.studies.ablation import run_ablation, summarise, summary_lines, write_scores
+    from vdmini_bench.studies.plots import plot_ablation
+    from vdmini_bench.system.files import write_atomically
+    from vdmini_bench.system.progress import quiet_libraries
+    from vdmini_bench.system.tables import markdown_table, print_table
 
     quiet_libraries()
     chosen = load_ablation(ablation, profile)

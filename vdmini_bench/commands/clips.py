@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, expected_failures
+from vdmini_bench.commands.options import JSON
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.clip_pairs import ClipComparison
     from vdmini_bench.metrics.content import FrameFeatures
-    from vdmini_bench.sensitivity import Networks
-    from vdmini_bench.store import Store
-    from vdmini_bench.views import Format
+    from vdmini_bench.results.store import Store
+    from vdmini_bench.studies.clip_pairs import ClipComparison
+    from vdmini_bench.studies.sensitivity import Networks
+    from vdmini_bench.system.tables import Format
 
 
 def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None) -> Path:
@@ -27,10 +28,10 @@ def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None
         NothingMeasuredError: it is no folder, and there is no such run, or it sampled no clips of such a model.
         BenchError: the record of a run cannot be read.
     """
-    from vdmini_bench.clip_pairs import clips_of_run
+    from vdmini_bench.compare.sides import named_folder
     from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.records import latest_run
-    from vdmini_bench.sides import named_folder
+    from vdmini_bench.results.records import latest_run
+    from vdmini_bench.studies.clip_pairs import clips_of_run
 
     head, separator, model = name.rpartition(":")
     named = named_folder(head, store, suite) if separator else None
@@ -58,8 +59,8 @@ def show_comparison(
     names: tuple[str, str], folders: tuple[Path, Path], network: str, workers: int | None, form: Format
 ) -> None:
     """Compare two folders of clips that pair by name and print what came of it."""
-    from vdmini_bench.clip_pairs import compare_clips
-    from vdmini_bench.workers import choose_workers
+    from vdmini_bench.studies.clip_pairs import compare_clips
+    from vdmini_bench.system.workers import choose_workers
 
     found = compare_clips(*folders, frame_features(network), choose_workers(workers))
     if form == "json":
@@ -69,7 +70,7 @@ def show_comparison(
 
 
 def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> None:
-    from vdmini_bench.views import interval_cell, number_cell, show_table
+    from vdmini_bench.system.tables import interval_cell, number_cell, show_table
 
     lines = []
     for row in found.rows:
@@ -94,9 +95,9 @@ def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> No
 @expected_failures
 def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Path, as_json: bool) -> None:
     """Harm drawn clips in known ways and grades, and show what FVD and each measure make of it; a stand-in."""
-    from vdmini_bench.sensitivity import Study, measure_study, series
-    from vdmini_bench.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
-    from vdmini_bench.table import print_table
+    from vdmini_bench.studies.sensitivity import Study, measure_study, series
+    from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
+    from vdmini_bench.system.tables import print_table
 
     study = Study(clips_per_block, blocks, reference_clips=240)
     networks = None if no_networks else _networks()
@@ -116,7 +117,7 @@ def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Pa
 def _networks() -> Networks:
     from vdmini_bench.metrics.frame_features import NetworkFeatures, load_frame_network
     from vdmini_bench.metrics.fvd import load_i3d
-    from vdmini_bench.sensitivity import Networks
+    from vdmini_bench.studies.sensitivity import Networks
 
     # FVD's reference was made with the package's weights.
     return Networks(load_i3d(packaged=True), NetworkFeatures(load_frame_network()))

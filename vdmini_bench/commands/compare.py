@@ -11,11 +11,12 @@ import click
 
 from vdmini_bench.commands import clips
 from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS, WORKERS, expected_failures
+from vdmini_bench.commands.options import RESULTS, WORKERS
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.compare import Delta
-    from vdmini_bench.views import Format
+    from vdmini_bench.compare.deltas import Delta
+    from vdmini_bench.system.tables import Format
 
 
 @click.command()
@@ -54,10 +55,10 @@ def compare(
     for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
     scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
-    from vdmini_bench.compare import compare_sides, notable_differences
+    from vdmini_bench.compare.deltas import compare_sides, notable_differences
+    from vdmini_bench.compare.sides import find_side, results_folder
     from vdmini_bench.errors import SuiteError
-    from vdmini_bench.sides import find_side, results_folder
-    from vdmini_bench.store import Store
+    from vdmini_bench.results.store import Store
 
     store = Store(results)
     run = None
@@ -85,11 +86,11 @@ def compare(
 
 
 def _suite_name(suite: str | None) -> str | None:
-    from vdmini_bench.records import is_file
+    from vdmini_bench.results.records import is_file
 
     if suite is None or not is_file(Path(suite)):
         return suite
-    from vdmini_bench.yaml_document import Document
+    from vdmini_bench.config.yaml_file import Document
 
     name = Document.read(Path(suite)).data.get("name")
     return str(name)
@@ -113,7 +114,7 @@ def _to_json(
 
 
 def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str], deltas: Sequence[Delta]) -> None:
-    from vdmini_bench.views import interval_cell, number_cell, show_table
+    from vdmini_bench.system.tables import interval_cell, number_cell, show_table
 
     several = len({delta.model for delta in deltas}) > 1
     unlike = any(delta.unlike for delta in deltas)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS, expected_failures
+from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS
 from vdmini_bench.errors import BenchError, ExitCode
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.distill_config import DistillConfig
-    from vdmini_bench.distill_run import Distillation, Outcome
-    from vdmini_bench.suite import Suite
-    from vdmini_bench.vbench_suite import VBenchSuite
+    from vdmini_bench.config.distillation import DistillConfig
+    from vdmini_bench.config.suite import Suite
+    from vdmini_bench.config.vbench import VBenchSuite
+    from vdmini_bench.runs.distillation import Distillation, Outcome
 
 
 @click.command()
@@ -49,14 +50,14 @@ def distill(
 
     Goes on where it stopped. On several GPUs: accelerate launch -m vdmini_bench distill FILE
     """
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.system.progress import quiet_libraries
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.devices import choose_device
-    from vdmini_bench.distill_config import DistillConfig, load_distillation
-    from vdmini_bench.generation import fetch_model
-    from vdmini_bench.processes import is_main, join_launch, leave, on_main
+    from vdmini_bench.config.distillation import DistillConfig, load_distillation
+    from vdmini_bench.models.devices import choose_device
+    from vdmini_bench.models.sampling import fetch_model
+    from vdmini_bench.system.launch import is_main, join_launch, leave, on_main
 
     processes = join_launch(None if device is None else choose_device(device))
     try:
@@ -84,9 +85,9 @@ def _distill(
     price_per_hour: float | None,
     as_json: bool,
 ) -> None:
-    from vdmini_bench.distill_plan import plan_distillation, print_plan
-    from vdmini_bench.distill_run import prepare_distillation, run_distillation
-    from vdmini_bench.processes import is_main, on_main
+    from vdmini_bench.runs.distillation import prepare_distillation, run_distillation
+    from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
+    from vdmini_bench.system.launch import is_main, on_main
 
     prepared: list[Distillation] = []
     on_main(lambda: prepared.append(prepare_distillation(asked, results, processes, write=not only_plan)))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from vdmini_bench.views import Format
+from vdmini_bench.system.tables import Format
 
 R = TypeVar("R")
 HELP = {

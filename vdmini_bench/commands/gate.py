@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS, expected_failures
+from vdmini_bench.commands.options import RESULTS
 from vdmini_bench.errors import ExitCode
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.gate import Verdict
-    from vdmini_bench.measurement import Row
-    from vdmini_bench.views import Format
+    from vdmini_bench.compare.gate import Verdict
+    from vdmini_bench.results.score import Row
+    from vdmini_bench.system.tables import Format
 
 HEADLINES = {
     ExitCode.OK: "passed",
@@ -57,12 +58,12 @@ def gate(
     Exit codes: 0 passed, or no baseline yet; 1 a regression; 2 a wrong file or option; 3 a gated metric is missing from
     the run or from the baseline; 5 another machine, protocol, version or number of samples.
     """
-    from vdmini_bench.baseline import read_baseline, update_baseline
+    from vdmini_bench.compare.baseline import read_baseline, update_baseline
+    from vdmini_bench.compare.gate import exit_code, has_baseline, judge
+    from vdmini_bench.compare.sides import whole_run
+    from vdmini_bench.config.thresholds import load_thresholds
     from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.gate import exit_code, has_baseline, judge
-    from vdmini_bench.sides import whole_run
-    from vdmini_bench.store import Store
-    from vdmini_bench.thresholds import load_thresholds
+    from vdmini_bench.results.store import Store
 
     limits = load_thresholds(thresholds)
     folder, records = whole_run(run, Store(results))
@@ -95,7 +96,7 @@ def gate(
 def _show(
     form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict]
 ) -> None:
-    from vdmini_bench.views import markdown_text, show_table
+    from vdmini_bench.system.tables import markdown_text, show_table
 
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
     messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
@@ -122,7 +123,7 @@ def _reason(verdict: Verdict) -> str:
 
 
 def _line(verdict: Verdict) -> list[str]:
-    from vdmini_bench.views import number_cell
+    from vdmini_bench.system.tables import number_cell
 
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
     mark = " (unlike)" if verdict.unlike and verdict.verdict != "unlike" else ""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import expected_failures
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.history import Series
-    from vdmini_bench.measurement import Row
-    from vdmini_bench.views import Format
+    from vdmini_bench.compare.history import Series
+    from vdmini_bench.results.score import Row
+    from vdmini_bench.system.tables import Format
 
 R = TypeVar("R")
 FILE = click.argument("file", type=click.Path(path_type=Path), default=Path("results/leaderboard.csv"))
@@ -50,8 +50,8 @@ def show(
     form: Format,
 ) -> None:  # fmt: skip
     """Show the newest measurements in FILE."""
-    from vdmini_bench.leaderboard import latest_rows, rows_to_csv
-    from vdmini_bench.views import show_table
+    from vdmini_bench.results.leaderboard import latest_rows, rows_to_csv
+    from vdmini_bench.system.tables import show_table
 
     wanted = _wanted(suite, profile, model, metric)
     rows = [row for row in _read(file) if wanted(row)]
@@ -72,7 +72,7 @@ def show(
 @expected_failures
 def merge(files: tuple[Path, ...], output: Path) -> None:
     """Write the rows of FILES to one file: sorted, each once, beside those that it has."""
-    from vdmini_bench.leaderboard import add_rows, read_leaderboard
+    from vdmini_bench.results.leaderboard import add_rows, read_leaderboard
 
     rows = [row for file in files for row in _read(file)]
     add_rows(output, rows)
@@ -90,9 +90,9 @@ def history(
     form: Format,
 ) -> None:  # fmt: skip
     """Show measurements of FILE over time, and the steps in them."""
+    from vdmini_bench.compare.history import METHOD, collect_series, describe_step, find_steps
     from vdmini_bench.errors import NothingMeasuredError, SuiteError
-    from vdmini_bench.history import METHOD, collect_series, describe_step, find_steps
-    from vdmini_bench.views import number_cell, show_table
+    from vdmini_bench.system.tables import number_cell, show_table
 
     if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
         raise SuiteError(f"{output}: give a picture's name that ends with .png, .svg or .pdf")
@@ -127,7 +127,7 @@ def history(
 
 def _draw(series: list[Series], output: Path) -> None:
     from vdmini_bench.errors import BenchError, SuiteError
-    from vdmini_bench.trend import plot_trend
+    from vdmini_bench.report.trend import plot_trend
 
     if len(series) > MOST_PANELS:
         raise SuiteError(f"{len(series)} series are too many for one picture: choose with --metric, --model or --suite")
@@ -139,8 +139,8 @@ def _draw(series: list[Series], output: Path) -> None:
 
 def _read(file: Path) -> list[Row]:
     from vdmini_bench.errors import SuiteError
-    from vdmini_bench.leaderboard import read_leaderboard
-    from vdmini_bench.records import is_file
+    from vdmini_bench.results.leaderboard import read_leaderboard
+    from vdmini_bench.results.records import is_file
 
     if not is_file(file):
         raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")

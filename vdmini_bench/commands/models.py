@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import (
-    CHANNELS,
-    DEVICE,
-    DTYPE,
-    JSON,
-    Conditions,
-    expected_failures,
-    with_conditions,
-    with_download,
-)
-from vdmini_bench.store import check_can_write
+from vdmini_bench.commands.options import CHANNELS, DEVICE, DTYPE, JSON, Conditions, with_conditions, with_download
+from vdmini_bench.system.files import check_can_write
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.importance import Study
+    from vdmini_bench.studies.importance import Study
 
 
 @click.command()
@@ -36,14 +28,14 @@ if TYPE_CHECKING:
 @with_download(weights=False)
 def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
     """Show the blocks of MODEL (a published or embedded name, a folder, a hub id) and their costs; reads no weights."""
-    from vdmini_bench.inspection import block_lines, inspect_model
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.table import print_table
+    from vdmini_bench.models.inspect import block_lines, inspect_model
+    from vdmini_bench.system.progress import quiet_libraries
+    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     inspection = inspect_model(model, rule_or_file, channels)
     if picture is not None:
-        from vdmini_bench.plots import plot_blocks
+        from vdmini_bench.models.plots import plot_blocks
 
         plot_blocks(inspection, picture)
     if as_json:
@@ -70,11 +62,12 @@ def prune(
     model: str, rule_or_file: str, channels: str | None, output: Path, device: str | None, dtype: str | None
 ) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
-    from vdmini.models import block_graph
-    from vdmini_bench.devices import dtype_name
-    from vdmini_bench.generation import load_to_keep, prune_into, read_channel_rule
-    from vdmini_bench.inspection import inspect_model
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini.models.registry import block_graph
+    from vdmini_bench.models.devices import dtype_name
+    from vdmini_bench.models.inspect import inspect_model
+    from vdmini_bench.models.pruning import prune_into, read_channel_rule
+    from vdmini_bench.models.sampling import load_to_keep
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     if output.exists():
@@ -102,9 +95,10 @@ def prune(
 @with_download()
 def sample(model: str, output: Path, conditions: Conditions, device: str | None, dtype: str | None) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
-    from vdmini_bench.generation import load_for_use, sample_into
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.requests import warn_of_cut_prompts
+    from vdmini_bench.data.requests import warn_of_cut_prompts
+    from vdmini_bench.models.sampling import sample_into
+    from vdmini_bench.models.source import load_for_use
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -135,9 +129,9 @@ def importance(
     as_json: bool,
 ) -> None:
     """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
-    from vdmini_bench.importance import measure_importance, parse_shard, write_importance
-    from vdmini_bench.plots import plot_importance
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.studies.importance import measure_importance, parse_shard, write_importance
+    from vdmini_bench.studies.plots import plot_importance
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -186,8 +180,8 @@ def plan(
     as_json: bool,
 ) -> None:
     """Find the units of MODEL whose loss matters least for a wanted cost, and write the plan that removes them."""
-    from vdmini_bench.importance import plan_from_importance
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.studies.importance_plan import plan_from_importance
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -219,10 +213,10 @@ def score_plans(
     dtype: str | None,
 ) -> None:
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
-    from vdmini_bench import plan_scores
-    from vdmini_bench.progress import quiet_libraries
-    from vdmini_bench.stages.reference import shipped_moments
-    from vdmini_bench.table import print_table
+    from vdmini_bench.metrics.reference import shipped_moments
+    from vdmini_bench.studies import plan_scores
+    from vdmini_bench.system.progress import quiet_libraries
+    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     check_can_write(output)
@@ -232,9 +226,9 @@ def score_plans(
 
 
 def _study(model: str, conditions: Conditions, dtype: str | None, device: str | None) -> Study:
-    from vdmini_bench.generation import load_for_use, source_sha256
-    from vdmini_bench.importance import Study
-    from vdmini_bench.requests import warn_of_cut_prompts
+    from vdmini_bench.data.requests import warn_of_cut_prompts
+    from vdmini_bench.models.source import load_for_use, source_sha256
+    from vdmini_bench.studies.importance import Study
 
     # Conditions first: what is wrong with them is said before gigabytes are read.
     requests, settings = conditions.requests(model), conditions.settings(model)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vdmini.finite import NotFiniteError
-from vdmini.plan import PlanError
-from vdmini_bench.errors import BenchError, ExitCode
-from vdmini_bench.speed_request import DTYPES
+from vdmini_bench.config.timing import DTYPES
+from vdmini_bench.system.program import R
 
 if TYPE_CHECKING:
-    from vdmini.sample import ClipRequest, SampleSettings
+    from vdmini.requests import ClipRequest, SampleSettings
 
-DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
@@ -66,13 +59,13 @@ class Conditions:
 
     def requests(self, model: str) -> list[ClipRequest]:
         """The clips to sample from a model; raises SuiteError for conditions that do not fit it."""
-        from vdmini_bench.requests import choose_requests
+        from vdmini_bench.data.requests import choose_requests
 
         return choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
 
     def settings(self, model: str) -> SampleSettings:
         """How to sample from a model; raises SuiteError where it must be told more."""
-        from vdmini_bench.requests import choose_settings
+        from vdmini_bench.data.requests import choose_settings
 
         return choose_settings(model, self.steps, self.frames, self.size, self.guidance)
 
@@ -119,7 +112,7 @@ def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Calla
         @wraps(command)
         def after_fetching(*, download: bool, **given: Any) -> R:
             if download:
-                from vdmini_bench.generation import fetch_model
+                from vdmini_bench.models.sampling import fetch_model
 
                 fetch_model(given["model"], weights=weights)
             return command(**given)
@@ -127,34 +120,3 @@ def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Calla
         return DOWNLOAD(after_fetching)
 
     return decorate
-
-
-def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn expected errors into one message and their exit code; an interrupt says how to go on."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from vdmini_bench.assets import AssetError
-
-        try:
-            return command(*args, **kwargs)
-        except (BenchError, AssetError) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
-        except NotFiniteError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(ExitCode.FAILED)
-        except PlanError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(ExitCode.USAGE)
-        except OSError as error:
-            # What else cannot be read or written is a mistake of ours, which needs its traceback.
-            if error.errno not in DISK_FAILURES:
-                raise
-            click.echo(f"error: {error}: free some of the disk or mend it; the same command continues", err=True)
-            sys.exit(ExitCode.FAILED)
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command continues where it stopped", err=True)
-            sys.exit(ExitCode.INTERRUPTED)
-
-    return wrapper

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import RESULTS, expected_failures
+from vdmini_bench.commands.options import RESULTS
+from vdmini_bench.system.program import expected_failures
 
 
 @click.command()
@@ -26,10 +27,10 @@ def report(run: str, output: Path | None, importance: Path | None, results: Path
 
     RUN is a run's folder or name, the folder of records that `score` names, or latest.
     """
+    from vdmini_bench.compare.sides import whole_run
     from vdmini_bench.errors import BenchError
     from vdmini_bench.report.page import write_report
-    from vdmini_bench.sides import whole_run
-    from vdmini_bench.store import Store
+    from vdmini_bench.results.store import Store
 
     folder, _ = whole_run(run, Store(results))
     try:

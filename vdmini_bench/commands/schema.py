@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import expected_failures
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.schema import Kind
+    from vdmini_bench.config.json_schema import Kind
 
 
 KINDS = ("suite", "thresholds", "ablation", "distillation", "speed")
@@ -21,7 +21,7 @@ KINDS = ("suite", "thresholds", "ablation", "distillation", "speed")
 @expected_failures
 def schema(kind: Kind) -> None:
     """Print the JSON schema of a kind of file, by which editors complete and check it."""
-    from vdmini_bench.schema import schema_of
+    from vdmini_bench.config.json_schema import schema_of
 
     click.echo(json.dumps(schema_of(kind), indent=2))
 

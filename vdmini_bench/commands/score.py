@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, RESULTS, WORKERS, expected_failures
+from vdmini_bench.commands.options import JSON, RESULTS, WORKERS
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.folder import Rates
-    from vdmini_bench.scoring import ScoreRequest
+    from vdmini_bench.runs.score_folder import Rates, ScoreRequest
 
 
 @click.command()
@@ -39,12 +39,12 @@ def score(
     rates: Rates, flow: bool, name: str | None, workers: int | None, results: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
-    from vdmini_bench.sharing import lead
+    from vdmini_bench.system.sharing import lead
 
     def scored() -> None:
-        from vdmini_bench.progress import quiet_libraries
-        from vdmini_bench.scoring import ScoreRequest
-        from vdmini_bench.suite import load_suite
+        from vdmini_bench.config.suite import load_suite
+        from vdmini_bench.runs.score_folder import ScoreRequest
+        from vdmini_bench.system.progress import quiet_libraries
 
         suite = load_suite(suite_file, profile, overrides)
         quiet_libraries()
@@ -54,14 +54,14 @@ def score(
 
 
 def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: bool) -> None:
-    from vdmini_bench.scoring import score_folder
-    from vdmini_bench.workers import choose_workers
+    from vdmini_bench.runs.score_folder import score_folder
+    from vdmini_bench.system.workers import choose_workers
 
     found = score_folder(request, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
-    from vdmini_bench.table import print_table
+    from vdmini_bench.system.tables import print_table
 
     lines = [
         [each.metric, _number(each.value, 6), _number(each.standard_error, 3), str(each.n), each.status]

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, JSON, expected_failures, with_download
-from vdmini_bench.speed_request import ATTENTION, DTYPES, FEWEST_RUNS, SCOPES, SpeedRequest
+from vdmini_bench.commands.options import DEVICE, JSON, with_download
+from vdmini_bench.config.timing import ATTENTION, DTYPES, FEWEST_RUNS, SCOPES, SpeedRequest
+from vdmini_bench.system.program import expected_failures
 
 
 def _pixels(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -56,15 +57,15 @@ def _widths(context: click.Context, parameter: click.Parameter, text: str | None
 @with_download()
 def time(output: Path | None, device: str | None, dtype: str | None, as_json: bool, **asked: Any) -> None:
     """Time MODEL and a student for each plan in turn: one pass, the VAE decode, and a whole clip with its parts."""
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.system.progress import quiet_libraries
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.attribution import stage_lines
-    from vdmini_bench.devices import choose_device
-    from vdmini_bench.speed import time_models
-    from vdmini_bench.speed_rows import row_lines
-    from vdmini_bench.table import print_table
+    from vdmini_bench.models.devices import choose_device
+    from vdmini_bench.speed.benchmark import time_models
+    from vdmini_bench.speed.blocks import stage_lines
+    from vdmini_bench.speed.rows import row_lines
+    from vdmini_bench.system.tables import print_table
 
     chosen = choose_device(device)
     if dtype is None:
@@ -99,12 +100,13 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
 @expected_failures
 def speed(suite: Path, profile: str | None, entries: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Time what SUITE asks for with random weights; entries that the output folder holds are not timed again."""
-    from vdmini_bench.progress import quiet_libraries
+    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
-    from vdmini_bench.speed_run import run_speed_suite
-    from vdmini_bench.speed_suite import load_speed_suite, speed_lines
-    from vdmini_bench.table import print_table
+    from vdmini_bench.config.speed import load_speed_suite
+    from vdmini_bench.speed.paper import speed_lines
+    from vdmini_bench.speed.suite import run_speed_suite
+    from vdmini_bench.system.tables import print_table
 
     chosen = load_speed_suite(suite, profile)
     reports = run_speed_suite(chosen, output, entries)

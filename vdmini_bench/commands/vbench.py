@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, expected_failures
+from vdmini_bench.commands.options import JSON
+from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.vbench.report import Report
@@ -104,8 +105,8 @@ def score(
     as_json: bool,
 ) -> None:
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
-    from vdmini_bench.sharing import lead
-    from vdmini_bench.vbench.dimensions import choose_dimensions, mode_named
+    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+    from vdmini_bench.system.sharing import lead
     from vdmini_bench.vbench.preparation import prepare_scoring
     from vdmini_bench.vbench.scoring import score_videos
 
@@ -123,8 +124,8 @@ def score(
 
 
 def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
-    from vdmini_bench.store import write_atomically
-    from vdmini_bench.table import markdown_table, print_table
+    from vdmini_bench.system.files import write_atomically
+    from vdmini_bench.system.tables import markdown_table, print_table
 
     header, lines = report.lines()
     write_atomically(output / "table.md", f"{markdown_table(header, lines)}\n\n{report.protocol}\n")
@@ -175,8 +176,8 @@ def prompts(
     filtered: bool,
 ) -> None:
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
-    from vdmini_bench.store import write_atomically
-    from vdmini_bench.vbench.dimensions import choose_dimensions, mode_named
+    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+    from vdmini_bench.system.files import write_atomically
     from vdmini_bench.vbench.environment import default_environment
     from vdmini_bench.vbench.output import require_writable_file
     from vdmini_bench.vbench.preparation import find_prompts

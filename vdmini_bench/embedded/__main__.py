@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from vdmini_bench.clips import ClipReader
-from vdmini_bench.datasets.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
-from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.data.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
+from vdmini_bench.data.video import read_frames, write_video
 from vdmini_bench.embedded.text_commands import score_t2v, train_t2v
-from vdmini_bench.program import Program
-from vdmini_bench.progress import prepare_torch, progress, quiet_libraries
+from vdmini_bench.system.program import Program
+from vdmini_bench.system.progress import prepare_torch, progress, quiet_libraries
 
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
 VAE_SHARE = 0.4
@@ -38,7 +38,8 @@ def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: 
     """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
     import torch
 
-    from vdmini.models import EMBEDDED, load_model
+    from vdmini.models.loading import load_model
+    from vdmini.models.registry import EMBEDDED
     from vdmini_bench.embedded.assemble import save_pipeline
     from vdmini_bench.embedded.denoiser import ImageToVideo, train_denoiser
     from vdmini_bench.embedded.vae import train_vae
@@ -66,7 +67,7 @@ def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: 
 @WORK
 def reference(work: Path) -> None:
     """Score 2,100 held-out drawn clips and install their statistics as the shipped reference."""
-    from vdmini_bench.stages.reference import SHIPPED, write_reference
+    from vdmini_bench.metrics.reference import SHIPPED, write_reference
 
     quiet_libraries()
     folder = work / "reference"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
-from vdmini_bench.datasets.captions import Scene, choose_scenes, draw_scenes
+from vdmini_bench.data.captions import Scene, choose_scenes, draw_scenes
 from vdmini_bench.embedded.budget import train_for_minutes
 from vdmini_bench.metrics.scene_classifier import (
     RECORD,

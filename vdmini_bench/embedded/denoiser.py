@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from vdmini.tasks.edm import EdmTask, edm_loss
-from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
+from vdmini_bench.data.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
 from vdmini_bench.embedded.budget import train_for_minutes, update_average
 

@@ -12,8 +12,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini_bench.datasets.captions import Scene, choose_scenes, covered_places, draw_scene
-from vdmini_bench.progress import progress, quiet_libraries
+from vdmini_bench.data.captions import Scene, choose_scenes, covered_places, draw_scene
+from vdmini_bench.system.progress import progress, quiet_libraries
 
 if TYPE_CHECKING:
     from vdmini_bench.embedded.text_training import CaptionedClips
@@ -35,7 +35,8 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     """Train VAE, classifier, text encoder and denoiser, and install the pipeline as `embedded/t2v`."""
     import torch
 
-    from vdmini.models import EMBEDDED, load_model
+    from vdmini.models.loading import load_model
+    from vdmini.models.registry import EMBEDDED
     from vdmini_bench.embedded.assemble import save_text_pipeline
     from vdmini_bench.embedded.classifier import save_classifier, train_classifier
     from vdmini_bench.embedded.text_training import TextToVideo, train_frame_vae, train_text_denoiser
@@ -89,10 +90,10 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
 @click.option("--guidance", type=float, help="Instead of the embedded teacher's own.")
 def score_t2v(model: str, clips: int, held_out: bool, steps: int | None, guidance: float | None) -> None:
     """Sample captions from MODEL, the embedded teacher or a student of it, and print its semantic scores as JSON."""
+    from vdmini_bench.data.requests import EMBEDDED_SETTINGS
     from vdmini_bench.embedded.text_scores import score_captions, scoring_scenes
-    from vdmini_bench.generation import load_for_use
     from vdmini_bench.metrics.scene_classifier import load_classifier
-    from vdmini_bench.requests import EMBEDDED_SETTINGS
+    from vdmini_bench.models.source import load_for_use
 
     quiet_libraries()
     settings = EMBEDDED_SETTINGS["embedded/t2v"]

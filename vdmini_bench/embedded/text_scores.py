@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from vdmini.sample import ClipRequest, SampleSettings, batches, sample_clips
-from vdmini_bench.datasets.captions import Scene, Split, choose_scenes
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import batches, sample_clips
+from vdmini_bench.data.captions import Scene, Split, choose_scenes
 from vdmini_bench.metrics.scene_classifier import ShippedClassifier, read_clips
 from vdmini_bench.metrics.semantic import SemanticScore, semantic_scores
-from vdmini_bench.progress import progress
+from vdmini_bench.system.progress import progress
 
 # Beyond the scenes that training and its validation draw.
 FIRST_SCENE = 3_000_000

@@ -11,8 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from vdmini.models.videocrafter_pipeline import ddim_scheduler
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
-from vdmini_bench.datasets.captions import MOTIONS, PAIR_MOTIONS, RADII
-from vdmini_bench.datasets.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES
+from vdmini_bench.data.captions import MOTIONS, PAIR_MOTIONS, RADII
+from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = 8

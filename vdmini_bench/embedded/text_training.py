@@ -19,7 +19,7 @@ from vdmini.models.videocrafter import default_task
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini.tasks.epsilon import EpsilonTask
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS
-from vdmini_bench.datasets.synthetic import FRAMES_PER_SECOND
+from vdmini_bench.data.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.budget import train_for_minutes, update_average
 from vdmini_bench.embedded.denoiser import encoded_once
 from vdmini_bench.embedded.text_to_video import (

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vdmini_bench.datasets.synthetic import ACTIONS, draw_clip
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.synthetic import ACTIONS, draw_clip
 from vdmini_bench.metrics.fvd import load_i3d, load_packaged_i3d, prepare_clips
-from vdmini_bench.preprocessing import resize_clip
 
 # Float32 in another order of summing; beyond it the weights, the padding or the batch-norm epsilon are others.
 ROUNDING = 1e-2

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdmini_bench.assets import asset_path, fetch_asset
+from vdmini_bench.assets.cache import asset_path, fetch_asset
 
 C3D = "c3d-ucf101"
 FRAMES = 16

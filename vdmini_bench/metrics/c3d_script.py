@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vdmini_bench.assets.torchscript import ask_script, open_script
 from vdmini_bench.metrics.agreement import ROUNDING, largest_difference, probe_clips
 from vdmini_bench.metrics.c3d import CLASSES, CONVOLUTIONS, FRAMES, LINEAR, SIZE, C3dUcf101
-from vdmini_bench.torchscript import ask_script, open_script
 
 # TGANv2 maps frames to [-1, 1] by x / 128 - 1 or x / 127.5 - 1, and its network multiplies by 128.
 GAINS = (1.0, 128 / 127.5)

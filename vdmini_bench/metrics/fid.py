@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vdmini.finite import NotFiniteError, is_finite
-from vdmini_bench.asset_catalogue import ASSETS
-from vdmini_bench.assets import AssetError, asset_path, fetch_asset
+from vdmini_bench.assets.cache import asset_path, fetch_asset
+from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.errors import AssetError
 
 # 2: the real side is the reference clips in runs too; 1 had the clips there that gave the first frames.
 FID_VERSION = "torchmetrics-2"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdmini_bench.assets import asset_path, fetch_asset
+from vdmini_bench.assets.cache import asset_path, fetch_asset
 from vdmini_bench.metrics.growing import GrowingRows
 from vdmini_bench.metrics.i3d import FEWEST_FRAMES, SIZE, InceptionI3d
 from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION, VideoMae

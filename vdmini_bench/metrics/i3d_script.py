@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vdmini_bench.assets.torchscript import ask_script, open_script
 from vdmini_bench.metrics.agreement import ROUNDING, largest_difference, probe_clips
 from vdmini_bench.metrics.fvd import prepare_clips
 from vdmini_bench.metrics.i3d import CLASSES, ConvolutionUnit, InceptionI3d
-from vdmini_bench.torchscript import ask_script, open_script
 
 # The original's batch norms have the first, ports to PyTorch often the second; no file says which.
 EPSILONS = (1e-3, 1e-5)

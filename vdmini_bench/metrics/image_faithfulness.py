@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from vdmini_bench.datasets.captions import Scene
+from vdmini_bench.data.captions import Scene
 from vdmini_bench.metrics.semantic import Reading
 
 FAITHFULNESS_VERSION = "drawn-classifier-i2v-1"

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vdmini.finite import NotFiniteError, check_weights
-from vdmini_bench.datasets.captions import MOTIONS
-from vdmini_bench.datasets.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES, SIZE
+from vdmini_bench.data.captions import MOTIONS
+from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES, SIZE
 from vdmini_bench.metrics.semantic import Reading
 
 SHIPPED = Path(__file__).parents[1] / "embedded" / "scene_classifier"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vdmini_bench.datasets.captions import Scene
+from vdmini_bench.data.captions import Scene
 
 SEMANTIC_VERSION = "drawn-classifier-1"
 LABEL = "stand-in: drawn world, judged by a classifier trained on it"

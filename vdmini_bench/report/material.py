@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.measurement import Row
-from vdmini_bench.records import RUN_FILE, Record, read_run
 from vdmini_bench.report.charts import BlockLoss
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.text_files import read_text
+from vdmini_bench.results.records import RUN_FILE, Record, read_run
+from vdmini_bench.results.score import Row
+from vdmini_bench.system.text_files import read_text
 
 LOSSES = "losses.csv"
 STUDY, STUDY_TABLE = "importance.json", "importance.csv"
@@ -52,7 +52,7 @@ class Material:
     @property
     def models(self) -> list[str]:
         """All models in the order of the table."""
-        from vdmini_bench.table import ORDER
+        from vdmini_bench.results.table import ORDER
 
         known = {record.score.model: None for record in self.records}
         return sorted(known, key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))

@@ -6,12 +6,12 @@ import base64
 import hashlib
 from pathlib import Path
 
-from vdmini_bench.records import read_records
 from vdmini_bench.report import sections
 from vdmini_bench.report.markup import NONE, Markup, element, join
 from vdmini_bench.report.material import Material, gather_material
 from vdmini_bench.report.player import player
-from vdmini_bench.store import write_atomically
+from vdmini_bench.results.records import read_records
+from vdmini_bench.system.files import write_atomically
 
 REPORT = "report.html"
 HERE = Path(__file__).parent

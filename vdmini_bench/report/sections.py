@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vdmini_bench.compare import compare_sides
+from vdmini_bench.compare.deltas import compare_sides
+from vdmini_bench.compare.sides import Side
 from vdmini_bench.errors import NothingMeasuredError
-from vdmini_bench.records import Record
 from vdmini_bench.report.charts import Bar, Point, bars, importance_chart, loss_curve, pareto
 from vdmini_bench.report.markup import NONE, Markup, element, join
 from vdmini_bench.report.material import Material
-from vdmini_bench.sides import Side
-from vdmini_bench.table import DRAWN, TITLES, wide_table
-from vdmini_bench.views import interval_cell, number_cell
+from vdmini_bench.results.records import Record
+from vdmini_bench.results.table import DRAWN, TITLES, wide_table
+from vdmini_bench.system.tables import interval_cell, number_cell
 
 # What stands for quality in the picture of quality against latency: the first of these that was measured.
 QUALITIES = ("fvd", "vbench_total", "vbench_quality")

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vdmini_bench.assets import sha256_of
-from vdmini_bench.datasets.video import UnreadableVideoError, frame_sizes, has_cover_picture
-from vdmini_bench.errors import BenchError, ExitCode, SuiteError
-from vdmini_bench.progress import progress
-from vdmini_bench.store import write_atomically
+from vdmini_bench.data.video import frame_sizes, has_cover_picture
+from vdmini_bench.errors import BenchError, ExitCode, SuiteError, UnreadableVideoError
+from vdmini_bench.system.files import sha256_of, write_atomically
+from vdmini_bench.system.progress import progress
 
 SUFFIXES = (".mp4", ".gif")
 # Videos that the official code does not read, nor those with a suffix in capitals; other files are of no concern.

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdmini.locks import file_lock
-from vdmini_bench.assets import LOCK_TIMEOUT_SECONDS, cache_folder, own_folder
+from vdmini_bench.assets.cache import LOCK_TIMEOUT_SECONDS, cache_folder, own_folder
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import BenchError, MissingAssetsError, SuiteError
-from vdmini_bench.store import key_of, write_atomically
-from vdmini_bench.text_files import read_text
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.system.files import key_of, write_atomically
+from vdmini_bench.system.text_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

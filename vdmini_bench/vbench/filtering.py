@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vdmini_bench.progress import say
-from vdmini_bench.store import key_of, write_atomically
+from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.system.files import key_of, write_atomically
+from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import Completeness
-from vdmini_bench.vbench.dimensions import FILTERED
 from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
 from vdmini_bench.vbench.prompts import SAMPLES, SAMPLES_TO_FILTER, Prompt
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.assets import asset_path
-from vdmini_bench.datasets.picture import list_pictures
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.config.vbench_dimensions import Mode
+from vdmini_bench.data.picture import list_pictures
 from vdmini_bench.errors import MissingAssetsError, SuiteError
-from vdmini_bench.vbench.dimensions import Mode
 from vdmini_bench.vbench.environment import Environment, default_environment, packages_digest
 from vdmini_bench.vbench.native.catalogue import is_native
 from vdmini_bench.vbench.prompts import Prompt, read_prompts

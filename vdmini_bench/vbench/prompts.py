@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.files import is_file_name
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.text_files import read_text
-from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTERED
+from vdmini_bench.system.text_files import read_text
 
 SAMPLES = 5
 # Of these the first five without motion are scored: see `filtering`.

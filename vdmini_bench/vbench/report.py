@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.measurement import Score, Status
+from vdmini_bench.results.score import Score, Status
 from vdmini_bench.vbench.completeness import Completeness
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.vbench.results import DimensionResult
 from vdmini_bench.vbench.totals import Totals
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from shlex import quote
 
 from vdmini.models.weights import weights_fault
-from vdmini_bench.assets import asset_path
-from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_WEIGHTS, FILTERED, WeightFile
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTER_WEIGHTS, FILTERED, WeightFile
 from vdmini_bench.vbench.environment import COMMAND, Environment, weights_folder
 
 ENVIRONMENT = "the vbench environment"

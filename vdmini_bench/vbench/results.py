@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdmini_bench.store import write_atomically
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.system.files import write_atomically
 
 # Raise it when what is kept of a dimension changes: kept results of older code are then made again.
 RECORD_VERSION = 1

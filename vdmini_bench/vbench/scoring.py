@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdmini_bench.assets import sha256_of
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.errors import MissingAssetsError, SuiteError
-from vdmini_bench.progress import say
-from vdmini_bench.store import key_of, write_atomically
+from vdmini_bench.system.files import key_of, sha256_of, write_atomically
+from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import (
     SHOWN,
     Completeness,
@@ -20,7 +20,6 @@ from vdmini_bench.vbench.completeness import (
     read_record,
     write_record,
 )
-from vdmini_bench.vbench.dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
 from vdmini_bench.vbench.native.catalogue import (

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from vdmini.files import replacing
+from vdmini_bench.config.vbench_dimensions import OF_MODE
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.vbench.completeness import read_record, sha256_of_video
-from vdmini_bench.vbench.dimensions import OF_MODE
 from vdmini_bench.vbench.output import require_writable_file
 from vdmini_bench.vbench.results import kept_contents, kept_result, kept_versions, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V_QUALITY
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V_QUALITY
 
 # Total = (4 Quality + Semantic) / 5 for text to video, (Quality + I2V) / 2 for image to video.
 QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4.0, 1.0

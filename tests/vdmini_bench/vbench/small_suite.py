@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vdmini_bench.cli import main
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION, Mode
+from vdmini_bench.data.video import write_video
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION, Mode
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.prompts import read_prompts, request_videos
 from vdmini_bench.vbench.scoring import Scoring

@@ -22,7 +22,7 @@ from small_suite import (
     write_weights,
 )
 
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.data.video import write_video
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.requirements import examine_dimensions, weight_fault

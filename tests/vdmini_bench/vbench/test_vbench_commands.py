@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from small_suite import Bench, invoke, leave_the_users_folders, write_prompts
 
-from vdmini_bench.assets import import_asset
-from vdmini_bench.vbench.dimensions import T2V
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.config.vbench_dimensions import T2V
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from small_suite import write_weights
 
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import BenchError, ExitCode, MissingAssetsError
 from vdmini_bench.vbench import environment as module
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.vbench.environment import (
     Environment,
     call_driver,

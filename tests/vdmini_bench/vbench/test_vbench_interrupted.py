@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from small_suite import Bench, draw_video, expect, invoke, leave_the_users_folders, score_custom, score_official
 
+from vdmini_bench.config.vbench_dimensions import VBENCH_VERSION
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.vbench import environment
-from vdmini_bench.vbench.dimensions import VBENCH_VERSION
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.results import kept_result
 

@@ -27,7 +27,7 @@ from small_networks import write_small_cache
 from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders
 
 import vdmini_bench
-from vdmini_bench import doctor
+from vdmini_bench.commands import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC

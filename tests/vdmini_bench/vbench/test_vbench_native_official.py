@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vdmini_bench.datasets.video import write_video
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS
+from vdmini_bench.data.video import write_video
 from vdmini_bench.vbench import environment as module
-from vdmini_bench.vbench.dimensions import DIMENSIONS
 from vdmini_bench.vbench.environment import Environment, call_driver, default_environment
 from vdmini_bench.vbench.native.catalogue import ADAPTER_SETTINGS, FILES, STATIC
 from vdmini_bench.vbench.native.frames import read_clip

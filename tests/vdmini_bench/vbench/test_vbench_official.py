@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from small_suite import draw_video
 
-from vdmini_bench.datasets.video import read_frames, write_video
+from vdmini_bench.config.vbench_dimensions import OF_MODE
+from vdmini_bench.data.video import read_frames, write_video
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.metrics.flickering import temporal_flickering
 from vdmini_bench.vbench import environment as module
 from vdmini_bench.vbench.completeness import measure_video
-from vdmini_bench.vbench.dimensions import OF_MODE
 from vdmini_bench.vbench.environment import Environment, create_environment, default_environment, packages_digest
+from vdmini_bench.vbench.native.flickering import temporal_flickering
 from vdmini_bench.vbench.prompts import read_prompts, request_videos
 from vdmini_bench.vbench.report import Report
 from vdmini_bench.vbench.results import kept_result

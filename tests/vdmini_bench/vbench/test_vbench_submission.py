@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from small_suite import draw_video
 
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, OF_MODE, Mode
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.vbench.completeness import check_videos, write_record
-from vdmini_bench.vbench.dimensions import DIMENSIONS, OF_MODE, Mode
 from vdmini_bench.vbench.results import check_result, keep_result
 from vdmini_bench.vbench.submission import IncompleteResultsError, write_submission
 

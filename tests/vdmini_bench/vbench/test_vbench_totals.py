@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V, OF_MODE, T2V, Mode, choose_dimensions
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.vbench.dimensions import DIMENSIONS, I2V, OF_MODE, T2V, Mode, choose_dimensions
 from vdmini_bench.vbench.totals import compute_totals, normalise
 
 

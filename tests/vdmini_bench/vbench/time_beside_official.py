@@ -148,7 +148,7 @@ def write_clips(folder: Path, frames: int, height: int, width: int) -> list[str]
     import numpy as np
     from PIL import Image
 
-    from vdmini_bench.datasets.video import write_video
+    from vdmini_bench.data.video import write_video
 
     paths = []
     for seed, speed in enumerate(SPEEDS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from vdmini_bench.vbench.dimensions import DIMENSIONS, DREAMSIM_WEIGHTS, FILTERED
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, DREAMSIM_WEIGHTS, FILTERED
 from vdmini_bench.vbench.environment import weights_folder
 from vdmini_bench.vbench.requirements import Readiness, how_to_fetch, weight_fault
 

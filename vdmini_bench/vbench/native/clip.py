@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vdmini_bench.assets.torchscript import open_script
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.torchscript import open_script
 from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
     HEAD,

@@ -14,7 +14,8 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdmini_bench.datasets.video import UnreadableVideoError, read_every_frame, video_facts
+from vdmini_bench.data.video import read_every_frame, video_facts
+from vdmini_bench.errors import UnreadableVideoError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

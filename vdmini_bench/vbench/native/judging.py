@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdmini_bench.datasets.picture import read_picture
-from vdmini_bench.metrics.flickering import temporal_flickering
-from vdmini_bench.vbench.dimensions import FILTERED
+from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.data.picture import read_picture
 from vdmini_bench.vbench.native import frames as at
 from vdmini_bench.vbench.native.amt import smoothness
 from vdmini_bench.vbench.native.catalogue import STATIC
+from vdmini_bench.vbench.native.flickering import temporal_flickering
 from vdmini_bench.vbench.native.frames import Clip, embed_frames
 from vdmini_bench.vbench.native.musiq import fit_frames
 from vdmini_bench.vbench.native.networks import Networks

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.vbench.dimensions import DIMENSIONS
 from vdmini_bench.vbench.native.judging import Question
 
 TEXTS = ("temporal_style", "overall_consistency")

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.finite import NotFiniteError
-from vdmini_bench.clips import IncompleteError
-from vdmini_bench.datasets.video import UnreadableVideoError
-from vdmini_bench.sharing import Share, share_device, share_out
-from vdmini_bench.store import key_of
-from vdmini_bench.vbench.dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
+from vdmini_bench.errors import IncompleteError, UnreadableVideoError
+from vdmini_bench.system.files import key_of
+from vdmini_bench.system.sharing import Share, share_device, share_out
 from vdmini_bench.vbench.environment import DriverError
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
 from vdmini_bench.vbench.native.frames import read_clip
@@ -99,7 +98,7 @@ class NativeScores:
 
 def key_of_question(question: Question) -> str:
     """The hash of all that an answer follows from; weights by size and time, an image by its bytes."""
-    from vdmini_bench.assets import sha256_of
+    from vdmini_bench.system.files import sha256_of
 
     image = sha256_of(question.image) if question.image is not None else ""
     of = [question.sha256, question.text, image, state_of(question.dimension)]

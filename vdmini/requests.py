@@ -1,0 +1,64 @@
+"""What a model is asked for: a clip with its seed and condition, and the settings of sampling."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip to sample: its name, its seed, and its condition: an image H W C uint8 RGB or a prompt."""
+
+    name: str
+    seed: int
+    image: NDArray[np.uint8] | None = None
+    prompt: str | None = None
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator of the clip's own: the device and the batch it travels in do not choose its noise."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def picture(self) -> Image.Image:
+        """The condition image; raises ValueError where there is none."""
+        if self.image is None:
+            raise ValueError(f"clip {self.name!r} has no image, which this model animates: give one")
+        return Image.fromarray(self.image)
+
+    @property
+    def image_sha256(self) -> str | None:
+        """The identity of the condition image, by its pixels."""
+        if self.image is None:
+            return None
+        return hashlib.sha256(f"{self.image.shape}".encode() + self.image.tobytes()).hexdigest()
+
+    def text(self) -> str:
+        """The prompt; raises ValueError where there is none."""
+        if self.prompt is None:
+            raise ValueError(f"clip {self.name!r} has no prompt, which this model draws from: give one")
+        return self.prompt
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How a pipeline samples: `frames` of `height` x `width` pixels in `steps` steps.
+
+    `guidance` is for text, None for the model's own default; the settings after it are those of Stable Video
+    Diffusion's pipeline.
+    """
+
+    steps: int
+    frames: int
+    height: int
+    width: int
+    frames_per_second: float = 7
+    guidance: float | None = None
+    motion_bucket: int = 127
+    noise_strength: float = 0.02
+    min_guidance: float = 1.0
+    max_guidance: float = 3.0

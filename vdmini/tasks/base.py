@@ -1,0 +1,69 @@
+"""The protocol of a task, and the values that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# (network input B T C H W, timesteps B) -> prediction B T C H W, with the conditions already bound.
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch of clean latents and noise, B T C H W each, at its noise levels, B float32.
+
+    Levels are sigmas (edm, sfv), timesteps (consistency, epsilon) or the noise's share in [0, 1] (flow).
+    """
+
+    clean: Tensor
+    noise: Tensor
+    levels: Tensor
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks, for tasks that need more predictions than one; a task keeps no gradient of theirs.
+
+    `unconditional_teacher` predicts without the condition; it is None where the data has no empty condition.
+    """
+
+    student: Predict
+    teacher: Predict
+    unconditional_teacher: Predict | None
+
+
+class Task(Protocol):
+    """One kind of teacher's way of training; latents and predictions are B T C H W, levels B float32."""
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise levels to train at."""
+
+    def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise levels for the discriminator to see clips at."""
+
+    def draw_guidance(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draw the guidance scales B to embed, as a pipeline takes them; None where none are embedded."""
+
+    def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """Noise clean latents to their levels."""
+
+    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is given for noisy latents: the latents as it takes them, and timesteps B."""
+
+    def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
+        """The clean latents that a prediction implies; `noisy` is that of `noisy`, not the network's input."""
+
+    def loss(
+        self,
+        sample: Noised,
+        student_prediction: Tensor,
+        teacher_prediction: Tensor,
+        guidance: Tensor | None,
+        networks: Networks,
+    ) -> Tensor:
+        """The student's loss, a scalar; only `student_prediction` gets a gradient."""

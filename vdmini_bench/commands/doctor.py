@@ -1,0 +1,180 @@
+"""What works on this machine, item by item, and what to do about what does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vdmini.locks import has_locks
+from vdmini_bench.assets.cache import asset_path, cache_folder
+from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
+from vdmini_bench.errors import AssetError, UnreadableVideoError
+from vdmini_bench.system.fingerprint import package_versions
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `fine` is False only where a run of the default suite would fail."""
+
+    what: str
+    state: str
+    next: str = ""
+    fine: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at versions, devices, video codecs, what is embedded, assets, VBench and disk."""
+    return [
+        _python(),
+        *_packages(),
+        _device(),
+        *_codecs(),
+        *_embedded(),
+        *_assets(),
+        *_i3d_agreement(),
+        *_vbench(),
+        _disk(),
+        *_surroundings(),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("python", ".".join(map(str, sys.version_info[:3])))
+
+
+def _packages() -> list[Finding]:
+    return [
+        Finding(name, version, f"pip install {name}" if version == "missing" else "", version != "missing")
+        for name, version in package_versions().items()
+    ]
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", torch.cuda.get_device_name(0))
+    return Finding("device", f"CPU, {torch.get_num_threads()} threads", "for a GPU, install the CUDA build of torch")
+
+
+def _codecs() -> list[Finding]:
+    frames = np.zeros((10, 32, 32, 3), dtype=np.uint8)
+    findings = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, (codec, _, _) in ENCODINGS.items():
+            path = Path(folder) / f"clip{suffix}"
+            try:
+                write_video(path, frames, 7)
+                read_frames(path, 10)
+                findings.append(Finding(f"codec {codec}", "writes and reads"))
+            except (OSError, ValueError, UnreadableVideoError) as error:
+                findings.append(Finding(f"codec {codec}", str(error), "reinstall av", False))
+    return findings
+
+
+def _embedded() -> list[Finding]:
+    from vdmini.models.registry import EMBEDDED
+    from vdmini_bench.metrics.scene_classifier import SHIPPED, WEIGHTS
+
+    files = {f"teacher {name}": folder / "model_index.json" for name, folder in EMBEDDED.items()}
+    files["classifier of drawn clips"] = SHIPPED / WEIGHTS
+    return [
+        Finding(what, "here") if file.is_file() else Finding(what, "missing", "reinstall the package", False)
+        for what, file in files.items()
+    ]
+
+
+def _assets() -> list[Finding]:
+    findings = []
+    for name, asset in ASSETS.items():
+        here = asset_path(name) is not None
+        fetch = name == "i3d-kinetics400"
+        command = (
+            f"vdmini-bench assets fetch {name} (a run does it)" if fetch else f"vdmini-bench assets import {name} PATH"
+        )
+        findings.append(
+            Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
+        )
+    return findings
+
+
+def _i3d_agreement() -> list[Finding]:
+    """How far the logits of the two I3D files are apart, where both are here."""
+    if asset_path("i3d-torchscript") is None or asset_path("i3d-kinetics400") is None:
+        return []
+    from vdmini_bench.metrics.agreement import imported_agreement
+
+    try:
+        return [Finding("two I3D files", str(imported_agreement()))]
+    except AssetError as error:
+        # One that was imported takes the place of the packaged weights, so that a score would fail.
+        return [Finding("two I3D files", error.reason, error.command, False)]
+
+
+def _vbench() -> list[Finding]:
+    from vdmini_bench.vbench.environment import default_environment
+    from vdmini_bench.vbench.requirements import examine_dimensions
+
+    return [
+        Finding(
+            f"vbench {found.dimension}",
+            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
+            "; ".join(found.next),
+        )
+        for found in examine_dimensions(default_environment())
+    ] + native_findings()
+
+
+def native_findings() -> list[Finding]:
+    """Which dimensions of VBench our own code can score with the weights that are here, and what the others lack."""
+    from vdmini_bench.vbench.native.catalogue import examine_native
+
+    return [
+        Finding(
+            f"vbench --native {found.dimension}",
+            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
+            # One archive may hold several files.
+            "; ".join(dict.fromkeys(found.next)),
+        )
+        for found in examine_native()
+    ]
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return Finding("disk", f"{free:.1f} GiB free", "" if free > 1 else "free 1 GiB", free > 1)
+
+
+def _surroundings() -> list[Finding]:
+    """What is unusual around us and has a way round: each only where it is so."""
+    found = []
+    cache = cache_folder()
+    if cache.is_relative_to(os.devnull):
+        said = "none is known: HOME is not set, and this user has no entry"
+        found.append(Finding("home directory", said, "export VDMINI_CACHE=/a/folder/of/yours"))
+    for folder in (Path.cwd(), next((each for each in (cache, *cache.parents) if each.is_dir()), Path.cwd())):
+        try:
+            locks = has_locks(folder)
+        except OSError as error:
+            found.append(
+                Finding(
+                    f"disk of {folder}",
+                    f"nothing can be written ({error.strerror})",
+                    "choose --results and VDMINI_CACHE elsewhere",
+                )
+            )
+            continue
+        if not locks:
+            found.append(Finding(f"disk of {folder}", "has no file locks: files named .held stand for them"))
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    if not encoding.startswith("utf"):
+        said = f"{encoding}: characters that it lacks are written in another way"
+        found.append(Finding("console", said, "export PYTHONIOENCODING=utf-8, where the console can show it"))
+    return found

@@ -1,0 +1,1 @@
+"""Two sets of results: differences, what may be compared, and the gate."""

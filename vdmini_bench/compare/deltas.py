@@ -1,0 +1,213 @@
+"""Compare two sides metric by metric: paired where their samples pair, and refused where they are unlike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
+from vdmini_bench.compare.sides import Side
+from vdmini_bench.errors import NotComparableError, NothingMeasuredError
+from vdmini_bench.results.records import Record
+from vdmini_bench.results.score import Score
+from vdmini_bench.results.stats import (
+    median_difference_interval,
+    median_ratio_interval,
+    paired_interval,
+    welch_interval,
+)
+
+TIME, SPEEDUP = "latency", "speedup"
+NORMAL_95 = 1.96
+
+Basis = Literal["paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "standard errors", "none"]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One metric of two models: values, the difference b - a and the ratio b / a, each with its 95 % interval.
+
+    `basis` says what the intervals come from, `unlike` how the two differ that should not, `verdict` what follows.
+    Values are None where they were not measured. Times have the ratio of their medians, with `ratio_interval`.
+    """
+
+    model: str
+    metric: str
+    protocol: str
+    a: float | None
+    b: float | None
+    interval: tuple[float, float] | None
+    ratio_interval: tuple[float, float] | None
+    basis: Basis
+    unlike: tuple[str, ...]
+    verdict: str
+
+    @property
+    def delta(self) -> float | None:
+        """The difference b - a."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    @property
+    def ratio(self) -> float | None:
+        """The ratio b / a; None where a is zero."""
+        return self.b / self.a if self.a and self.b is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `compare --json` prints for a metric."""
+        return {
+            "model": self.model,
+            "metric": self.metric,
+            "protocol": self.protocol,
+            "a": self.a,
+            "b": self.b,
+            "delta": self.delta,
+            "ratio": self.ratio,
+            "ci": None if self.interval is None else list(self.interval),
+            "ratio_ci": None if self.ratio_interval is None else list(self.ratio_interval),
+            "basis": self.basis,
+            "unlike": list(self.unlike),
+            "verdict": self.verdict,
+        }
+
+
+def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
+    """Compare all metrics that both sides have; of two whole runs, those of every model that both have.
+
+    A whole run beside one model stands for that run's model of the same name.
+
+    Raises:
+        NotComparableError: a metric's protocol, version, sample count or machine differs, or one side has no value,
+            and `allow_unlike`, which compares such metrics all the same and marks them, is not given.
+        NothingMeasuredError: the two share no model or no metric.
+    """
+    if a.whole and b.whole:
+        models = [model for model in a.models if model in b.models]
+        if not models:
+            raise NothingMeasuredError(f"{a.source} and {b.source} share no model")
+        pairs = [(a.of(model), b.of(model)) for model in models]
+    else:
+        pairs = [(a.of(b.models[0]) if a.whole else a, b.of(a.models[0]) if b.whole else b)]
+    deltas = [delta for first, second in pairs for delta in _compare_models(first, second, allow_unlike)]
+    if not deltas:
+        raise NothingMeasuredError(f"{a.name} and {b.name} share no metric")
+    return deltas
+
+
+def notable_differences(a: Side, b: Side) -> list[str]:
+    """What differs between two sides without making them unlike, in words: software, and settings of the suite."""
+    told = []
+    for what, column in (("torch", "torch"), ("code", "commit"), ("suite settings", "suite_sha")):
+        left, right = ({getattr(record.row, column) for record in side.records} - {""} for side in (a, b))
+        if left and right and left != right:
+            told.append(f"{what} differs: {', '.join(sorted(left))} and {', '.join(sorted(right))}")
+    return told
+
+
+def _compare_models(a: Side, b: Side, allow_unlike: bool) -> Iterator[Delta]:
+    first = {record.score.metric: record for record in a.records}
+    second = {record.score.metric: record for record in b.records}
+    for metric, left in first.items():
+        right = second.get(metric)
+        # What neither side could measure says nothing about either.
+        if right is None or left.score.status == right.score.status == "unavailable":
+            continue
+        yield _compare(left, right, allow_unlike)
+
+
+def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
+    left, right = a.score, b.score
+    reasons = _missing(left, right) or _unlike(a, b)
+    if reasons and not allow_unlike:
+        advice = "mend and run again" if left.value is None or right.value is None else "--allow-unlike compares anyway"
+        raise NotComparableError(f"{left.metric}: {'; '.join(reasons)}; {advice}")
+    if left.value is None or right.value is None:
+        return Delta(
+            right.model, left.metric, left.protocol, left.value, right.value, None, None, "none", tuple(reasons),
+            "not compared",
+        )  # fmt: skip
+    basis = _basis(a, b)
+    interval, ratio_interval = _intervals(left, right, basis)
+    return Delta(
+        right.model, left.metric, left.protocol, left.value, right.value, interval, ratio_interval, basis,
+        tuple(reasons), _verdict(left, right, interval),
+    )  # fmt: skip
+
+
+def _missing(a: Score, b: Score) -> list[str]:
+    if a.value is None or b.value is None:
+        return [f"{a.model} is {a.status}, {b.model} is {b.status}"]
+    return []
+
+
+def _unlike(a: Record, b: Record) -> list[str]:
+    left, right = a.score, b.score
+    count = count_that_matters(left.metric)
+    checks = [
+        ("protocol", left.protocol, right.protocol),
+        ("metric version", left.metric_version, right.metric_version),
+        ("number of samples", getattr(a.row, count), getattr(b.row, count)),
+    ]
+    if is_of_a_machine(left.metric):
+        checks.append(("machine", a.row.machine_id or "unknown", b.row.machine_id or "unknown"))
+    return [
+        f"the {what} differs ({left.model} {one}, {right.model} {other})" for what, one, other in checks if one != other
+    ]
+
+
+def _basis(a: Record, b: Record) -> Basis:
+    """What an interval can be computed from: samples that pair before those that do not, those before errors."""
+    one, other = a.score, b.score
+    enough = min(len(one.blocks), len(other.blocks)) >= 2
+    # The blocks of a speed-up are the ends of its interval.
+    if enough and not one.metric.startswith(SPEEDUP):
+        equal = len(one.blocks) == len(other.blocks)
+        if one.metric.startswith(TIME):
+            # Timed in turn, round by round, or at another time.
+            together = equal and (a.run, a.row.date) == (b.run, b.row.date)
+            return "paired rounds" if together else "unpaired rounds"
+        return "paired blocks" if equal and _same_samples(a, b) else "unpaired blocks"
+    return "none" if one.standard_error is None or other.standard_error is None else "standard errors"
+
+
+def _same_samples(a: Record, b: Record) -> bool:
+    """Whether the samples were made from the same seeds and conditions; the second set of real clips never was."""
+    if "reference" in (a.row.role, b.row.role):
+        return a.row.role == b.row.role and a.run == b.run
+    return a.run == b.run or (a.conditions is not None and a.conditions == b.conditions)
+
+
+def _intervals(
+    a: Score, b: Score, basis: Basis
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:  # fmt: skip
+    """The 95 % intervals of the difference and, of times, of the ratio."""
+    assert a.value is not None
+    assert b.value is not None
+    if basis in ("paired rounds", "unpaired rounds"):
+        paired = basis == "paired rounds"
+        positive = min(*a.blocks, *b.blocks) > 0
+        ratio = median_ratio_interval(a.blocks, b.blocks, paired=paired) if positive else None
+        return median_difference_interval(a.blocks, b.blocks, paired=paired), ratio
+    if basis == "paired blocks":
+        return paired_interval(a.blocks, b.blocks)[1:], None
+    if basis == "unpaired blocks":
+        return welch_interval(a.blocks, b.blocks), None
+    if basis == "standard errors":
+        half = NORMAL_95 * math.hypot(a.standard_error or 0.0, b.standard_error or 0.0)
+        return (b.value - a.value - half, b.value - a.value + half), None
+    return None, None
+
+
+def _verdict(a: Score, b: Score, interval: tuple[float, float] | None) -> str:
+    assert a.value is not None
+    assert b.value is not None
+    if a.value == b.value:
+        return "equal"
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return "no difference shown"
+    name = b.model if b.model != a.model else "the second"
+    if a.better == "neither":
+        return f"{name} differs"
+    improved = (b.value < a.value) == (a.better == "lower")
+    return f"{name} is better" if improved else f"{name} is worse"

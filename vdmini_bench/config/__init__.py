@@ -1,0 +1,1 @@
+"""What a user writes: suites, protocols, thresholds; YAML in, checked values out."""

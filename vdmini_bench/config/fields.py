@@ -1,0 +1,59 @@
+"""The kinds of value that files have in common, and the base of their sections."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+HIGHEST_RATE = 1000
+
+
+RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,18})?$"
+
+
+def _rate(given: object) -> int | float:
+    """A rate as written, a whole one as such."""
+    try:
+        if isinstance(given, bool) or not isinstance(given, int | float | str):
+            raise ValueError
+        if isinstance(given, str) and not re.fullmatch(RATE_TEXT, given):
+            raise ValueError
+        rate = Fraction(given)
+        if not Fraction(1, HIGHEST_RATE) <= rate <= HIGHEST_RATE:
+            raise ValueError
+    except (ValueError, ArithmeticError) as error:
+        raise PydanticCustomError(
+            "rate",
+            "frames a second are a whole number, a decimal such as 23.976 or a fraction such as 30000/1001, from 0.001"
+            " to {highest}",
+            {"highest": HIGHEST_RATE},
+        ) from error
+    return rate.numerator if rate.denominator == 1 else float(rate)
+
+
+Rate = Annotated[
+    float,
+    PlainValidator(_rate),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 1 / HIGHEST_RATE, "maximum": HIGHEST_RATE},
+                {"type": "string", "pattern": RATE_TEXT},
+            ],
+            "description": "A whole number, a decimal or a fraction such as 30000/1001.",
+        }
+    ),
+]
+
+
+class Specification(BaseModel):
+    """A section of a file: every key is known, every value of exactly its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -1,0 +1,81 @@
+"""The protocol of a suite: how clips are read, and what they are scored with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from vdmini_bench.config.fields import Positive, Rate, Specification
+from vdmini_bench.config.protocols import FeatureNetwork, Offset, check_network, fill_from_preset
+from vdmini_bench.data.preprocessing import Preprocessing
+
+
+class ProtocolSpec(Specification):
+    """What a clip is and how it reaches the network of FVD; two scores compare only under the same name and version.
+
+    `preset` is one of `vdmini_bench.config.protocols`, which then fills the fields. Without `resample` frames are
+    consecutive, whatever the rate of the file.
+    """
+
+    preset: str | None = None
+    name: str
+    version: Positive = 1
+    frames: Annotated[int, Field(ge=9)]
+    frames_per_second: Rate
+    resize_width: Positive | None = None
+    resize_height: Positive | None = None
+    resample: bool = True
+    preprocessing: Preprocessing = "resize"
+    network: FeatureNetwork = "i3d-kinetics400"
+    network_resize: Literal["antialiased", "plain"] = "antialiased"
+    reference_offset: Offset = "start"
+    generated_offset: Offset = "start"
+    offset_seed: int = 0
+    covariance: Literal["n-1", "n"] = "n-1"
+    short_videos: Literal["refuse", "leave-out"] = "refuse"
+    sampling: Literal["balanced", "first"] = "balanced"
+    condition_split: Literal["train", "test", "all"] = "test"
+    reference_split: Literal["train", "test", "all"] = "train"
+    clips_per_block: Annotated[int, Field(ge=2)]
+    blocks: Positive
+    reference: Literal["shipped", "computed"]
+    reference_clips: Annotated[int, Field(ge=2)]
+    inception: Literal["i3d-kinetics400", "c3d-ucf101"]
+    frame_fid: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        return fill_from_preset(data)
+
+    @model_validator(mode="after")
+    def _must_suit_the_network(self) -> ProtocolSpec:
+        check_network(self.network, self.reference, self.inception, self.frames)
+        return self
+
+    @property
+    def clips(self) -> int:
+        """How many clips a row is scored on."""
+        return self.clips_per_block * self.blocks
+
+    @property
+    def rate(self) -> float | None:
+        """The rate a file's frames are resampled to; None: they are taken as they are."""
+        return self.frames_per_second if self.resample else None
+
+    @property
+    def ddof(self) -> int:
+        """What the covariance is divided by, as N - ddof."""
+        return 1 if self.covariance == "n-1" else 0
+
+    def identity(self, reference: str) -> str:
+        """What two scores must share to be compared: the protocol, its counts and splits, and what they were scored on.
+
+        `reference` names the real side, such as `ref2048`.
+        """
+        base = f"{self.name}@{self.version}/n{self.clips_per_block}x{self.blocks}/{reference}"
+        splits = (self.sampling, self.condition_split, self.reference_split)
+        usual = self.preset is None and splits == ("balanced", "test", "train")
+        frames = f"/t{self.frames}" if self.preset is not None else ""
+        return base if usual else f"{base}{frames}/{'-'.join(splits)}"

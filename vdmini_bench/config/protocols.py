@@ -1,0 +1,205 @@
+"""Published ways of scoring videos on UCF101, each under a name and a version: a preset fills a protocol's fields.
+
+What a preset fixes decides the number; what it suggests (how many clips, of which split) is written into the identity
+of every score instead, so a smaller run is possible and never mistaken for the published one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic_core import PydanticCustomError
+
+from vdmini_bench.config.yaml_file import nearest_key
+
+UCF101_VIDEOS = 13_320
+Offset = Literal["start", "random"]
+# What FVD and KVD compare features of; the names are those of the assets.
+FeatureNetwork = Literal["i3d-kinetics400", "videomae-ssv2"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One published protocol: the fields it fixes, those it suggests, the frame counts it allows, and its source.
+
+    `silent` names what the source does not say and was chosen here.
+    """
+
+    version: int
+    fixed: Mapping[str, Any]
+    suggested: Mapping[str, Any]
+    frames: tuple[int, ...]
+    source: str
+    silent: str
+
+
+CD_FVD = Preset(
+    version=1,
+    fixed={
+        "frames_per_second": 25,
+        "resample": False,
+        "preprocessing": "short-side-256-crop-square",
+        "network": "i3d-kinetics400",
+        "network_resize": "plain",
+        "reference_offset": "random",
+        "generated_offset": "random",
+        "covariance": "n",
+        "short_videos": "leave-out",
+    },
+    suggested={
+        "clips_per_block": 2048,
+        "blocks": 1,
+        "reference_clips": UCF101_VIDEOS,
+        "condition_split": "all",
+        "reference_split": "all",
+        "sampling": "balanced",
+    },
+    frames=(16, 128),
+    source="cd-fvd (github.com/songweige/content-debiased-fvd), model i3d, resolution 256",
+    silent="nothing; its own I3D has batch-norm epsilon 1e-5 where the original has 1e-3, which is kept here",
+)
+PRESETS = {
+    "sf-v": Preset(
+        # 2: frames are those of FFmpeg's filter `fps`.
+        version=2,
+        fixed={
+            "frames_per_second": 7,
+            "resample": True,
+            "preprocessing": "resize",
+            "resize_width": 320,
+            "resize_height": 240,
+            "network": "i3d-kinetics400",
+            "network_resize": "antialiased",
+            "reference_offset": "start",
+            "generated_offset": "start",
+            "covariance": "n-1",
+            "short_videos": "leave-out",
+        },
+        suggested={
+            "clips_per_block": UCF101_VIDEOS,
+            "blocks": 1,
+            "reference_clips": UCF101_VIDEOS,
+            "condition_split": "all",
+            "reference_split": "all",
+            "sampling": "balanced",
+        },
+        frames=(14,),
+        source="SF-V (arXiv 2406.04324): the first frame of each UCF101 clip is animated, 14 frames at 7 fps, 320x240",
+        silent="resizing (bicubic, antialiased), covariance (N - 1), clips of under 2 s (left out), the part of a clip",
+    ),
+    "stylegan-v": Preset(
+        version=1,
+        fixed={
+            "frames_per_second": 25,
+            "resample": False,
+            "preprocessing": "square-256-lanczos",
+            "network": "i3d-kinetics400",
+            "network_resize": "plain",
+            "reference_offset": "random",
+            "generated_offset": "start",
+            "covariance": "n",
+            "short_videos": "leave-out",
+            # The first of the sorted list: about 15 of the 101 classes, as published.
+            "sampling": "first",
+        },
+        suggested={
+            "clips_per_block": 2048,
+            "blocks": 1,
+            "reference_clips": 2048,
+            "condition_split": "all",
+            "reference_split": "all",
+        },
+        frames=(16,),
+        source="StyleGAN-V (github.com/universome/stylegan-v), fvd2048_16f",
+        silent="nothing; its data preparation also stores frames as JPEG, which is left out here",
+    ),
+    "svd": Preset(
+        version=1,
+        fixed={
+            "frames_per_second": 25,
+            "resample": False,
+            "preprocessing": "short-side-240-crop-320x240",
+            "network": "i3d-kinetics400",
+            "network_resize": "antialiased",
+            "reference_offset": "start",
+            "generated_offset": "start",
+            "covariance": "n-1",
+            "short_videos": "refuse",
+        },
+        suggested={
+            "clips_per_block": UCF101_VIDEOS,
+            "blocks": 1,
+            "reference_clips": UCF101_VIDEOS,
+            "condition_split": "all",
+            "reference_split": "all",
+            "sampling": "balanced",
+        },
+        frames=(16,),
+        source="Stable Video Diffusion (arXiv 2311.15127): 13,320 videos prompted by class name, in the real histogram",
+        silent="the part of a real clip (its start), covariance (N - 1), resizing to 224 (bilinear, antialiased)",
+    ),
+    "cd-fvd": CD_FVD,
+    "cd-fvd-videomae": replace(
+        CD_FVD,
+        fixed={**CD_FVD.fixed, "network": "videomae-ssv2"},
+        source="cd-fvd (arXiv 2404.12391, github.com/songweige/content-debiased-fvd), model videomae, resolution 256",
+        silent="nothing; the paper has no KVD, which is the kernel distance of the same features",
+    ),
+}
+
+
+def fill_from_preset(data: Any) -> Any:
+    """A protocol's fields as written, with those of the preset they name; other data is returned as it is.
+
+    Raises:
+        PydanticCustomError: no preset has that name, or a field says something else than the preset.
+    """
+    if not isinstance(data, dict) or data.get("preset") is None:
+        return data
+    name = data["preset"]
+    if name not in PRESETS:
+        raise PydanticCustomError("preset", "no preset {name}; {near}", _words(name, PRESETS))
+    preset = PRESETS[name]
+    fixed = {"name": name, "version": preset.version, "reference": "computed", **preset.fixed}
+    for key, value in fixed.items():
+        if key in data and data[key] != value:
+            raise PydanticCustomError(
+                "preset",
+                "the preset {name} has {key}: {value}, and here is {given}: leave {key} out, or leave preset out and"
+                " give the protocol a name of its own",
+                {"name": name, "key": key, "value": str(value), "given": str(data[key])},
+            )
+    if data.get("frames", preset.frames[0]) not in preset.frames:
+        allowed = " or ".join(map(str, preset.frames))
+        raise PydanticCustomError(
+            "preset",
+            "the preset {name} has clips of {allowed} frames, and here is {given}",
+            {"name": name, "allowed": allowed, "given": str(data["frames"])},
+        )
+    return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
+
+
+def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
+    """Refuse what goes with I3D alone in a protocol of another network.
+
+    Raises:
+        PydanticCustomError: the reference or the Inception Score needs I3D, or a clip has an odd number of frames.
+    """
+    if network == "i3d-kinetics400":
+        return
+    if reference == "shipped":
+        reason = "reference: shipped, which holds features of I3D: set reference: computed"
+    elif inception == "i3d-kinetics400":
+        reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
+    elif frames % 2:
+        reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
+    else:
+        return
+    words = {"network": network, "reason": reason}
+    raise PydanticCustomError("network", "network: {network} does not go with {reason}", words)
+
+
+def _words(name: object, known: Mapping[str, Preset]) -> dict[str, str]:
+    return {"name": repr(name), "near": nearest_key(name, known)}

@@ -1,0 +1,170 @@
+"""A suite that is scored dimension by dimension, as VBench has them: what its profiles say, read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from vdmini_bench.config.fields import Positive, Rate, Specification
+from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, SampleSpec, Suite, SuiteFile
+from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
+from vdmini_bench.data.synthetic import FRAMES, SIZE
+from vdmini_bench.errors import SuiteError
+
+PROTOCOL_VERSION = 1
+
+
+class DrawnCaptionsSpec(Specification):
+    """Drawn clips with the sentences that describe them, written to disk."""
+
+    kind: Literal["drawn-captions"]
+    train_clips: Positive
+
+
+class CaptionedFolderSpec(Specification):
+    """A folder of videos and the file that says what each shows; the first `train_clips` of that list are read."""
+
+    kind: Literal["folder"]
+    path: str
+    captions: str | None = None
+    train_clips: Positive
+
+
+class LengthSpec(Specification):
+    """How long a clip is."""
+
+    frames: Annotated[int, Field(ge=2)]
+    frames_per_second: Rate
+
+
+class PromptedSampleSpec(SampleSpec):
+    """How the pipeline samples; `guidance` is for text, the model's own default when None."""
+
+    guidance: float | None = None
+
+
+class VBenchSpec(Specification):
+    """What videos are asked for, and which dimensions they are scored in: all of the mode where none is named.
+
+    `embedded` prompts are those of the drawn world: `prompt_count` of them, each sampled `samples_per_prompt` times;
+    for `i2v` each has a first frame. `official` ones come with their own counts, and with `static_filter` and `ratio`,
+    which they alone read. A video's seed is a hash of its prompt, its number and `seed`. `code` is what scores: with
+    `native` our own code where it has a dimension whose weights are here, else and otherwise the official package.
+    """
+
+    mode: Literal["t2v", "i2v"]
+    prompts: Literal["embedded", "official"]
+    prompt_count: Annotated[int | None, Field(ge=2, le=500, validate_default=True)] = None
+    samples_per_prompt: Annotated[int | None, Field(ge=1, validate_default=True)] = None
+    seed: int = 0
+    dimensions: list[str] = Field(default_factory=list)
+    code: Literal["official", "native"] = "official"
+    static_filter: bool = True
+    ratio: Literal["1-1", "8-5", "7-4", "16-9"] = "16-9"
+
+    @field_validator("prompt_count", "samples_per_prompt")
+    @classmethod
+    def _counts_are_of_embedded_prompts(cls, count: int | None, info: ValidationInfo) -> int | None:
+        prompts = info.data.get("prompts")
+        if prompts == "embedded" and count is None:
+            raise PydanticCustomError("counts", "embedded prompts need a number: write one")
+        if prompts == "official" and count is not None:
+            raise PydanticCustomError("counts", "the official prompts have numbers of their own: leave this out")
+        return count
+
+    @field_validator("dimensions")
+    @classmethod
+    def _dimensions_are_the_modes(cls, dimensions: list[str], info: ValidationInfo) -> list[str]:
+        mode = info.data.get("mode")
+        # In i2v flickering is an extra row, which the mode does not count.
+        counted = [name for name in dimensions if mode != "i2v" or name != FILTERED]
+        if mode is None or not counted:
+            return dimensions
+        try:
+            choose_dimensions(mode, counted)
+        except SuiteError as error:
+            raise PydanticCustomError("dimensions", "{reason}", {"reason": str(error)}) from error
+        return dimensions
+
+    @property
+    def all_dimensions(self) -> tuple[str, ...]:
+        """Every dimension that has a row: the mode's official ones, and flickering where it is none of them."""
+        return T2V if self.mode == "t2v" else (FILTERED, *I2V)
+
+    @property
+    def asked_dimensions(self) -> tuple[str, ...]:
+        """Those of them to be scored."""
+        return tuple(name for name in self.all_dimensions if name in self.dimensions or not self.dimensions)
+
+    @property
+    def identity(self) -> str:
+        """What scores on embedded prompts must share to be compared."""
+        counts = f"p{self.prompt_count}x{self.samples_per_prompt}"
+        return f"vbench-embedded-{self.mode}@{PROTOCOL_VERSION}/{counts}/seed{self.seed}"
+
+
+class VBenchProfile(CommonProfile):
+    """One setting of a suite that is scored in VBench's dimensions, complete."""
+
+    sample: PromptedSampleSpec
+    clip: LengthSpec
+    dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
+    vbench: VBenchSpec
+
+    @field_validator("vbench")
+    @classmethod
+    def _everything_fits(cls, vbench: VBenchSpec, info: ValidationInfo) -> VBenchSpec:
+        clip, sample, dataset = (info.data.get(name) for name in ("clip", "sample", "dataset"))
+        if clip is None or sample is None or dataset is None:
+            return vbench
+        if vbench.mode == "t2v" and isinstance(dataset, DatasetSpec):
+            raise PydanticCustomError(
+                "dataset",
+                "a text-to-video student learns from clips with captions: set dataset.kind to drawn-captions or folder",
+            )
+        size = (clip.frames, sample.height, sample.width)
+        if vbench.prompts == "embedded" and size != (FRAMES, SIZE, SIZE):
+            raise PydanticCustomError(
+                "size",
+                "embedded prompts are of the drawn world, whose clips are {frames} frames of {size}x{size}: set"
+                " clip.frames, sample.height and sample.width so",
+                {"frames": FRAMES, "size": SIZE},
+            )
+        return vbench
+
+    @property
+    def frames(self) -> int:
+        """How many frames a clip has."""
+        return self.clip.frames
+
+    @property
+    def frames_per_second(self) -> float:
+        """At what rate."""
+        return self.clip.frames_per_second
+
+    @property
+    def train_clips(self) -> int:
+        """How many clips the student is distilled on."""
+        return self.dataset.train_clips
+
+
+class VBenchSuite(CommonSuite):
+    """A suite that is scored in VBench's dimensions."""
+
+    profile: VBenchProfile
+
+
+def load_any_suite(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> Suite | VBenchSuite:
+    """Read a suite of either kind, choose its profile and apply `key.path=value` overrides.
+
+    Raises:
+        SuiteError: with file:line:column, what is wrong and the nearest valid key.
+    """
+    file = SuiteFile.read(path, profile, overrides)
+    if file.kind == "distributions":
+        return file.suite()
+    chosen = file.validate(VBenchProfile)
+    return VBenchSuite(name=file.name, version=file.version, profile_name=file.profile_name, profile=chosen)

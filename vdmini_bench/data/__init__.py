@@ -1,0 +1,1 @@
+"""Videos, pictures, captions and data sets: found, chosen and read."""

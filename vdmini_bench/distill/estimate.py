@@ -1,0 +1,158 @@
+"""What a distillation will need: memory by a step on tensors without values, time by two real steps."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdmini.distill.batch import TrainingClips
+from vdmini.distill.estimate import Estimate, estimate_step
+from vdmini.distill.processes import Launched
+from vdmini.distill.training import Training
+from vdmini.models.loading import load_model
+from vdmini.plan import PruningPlan
+from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.distill.trainer import settings_of, task_of
+from vdmini_bench.models.pruning import plan_of
+from vdmini_bench.system.launch import process_device
+
+# What kernels and allocators take for themselves is not in the estimate.
+USABLE = 0.9
+TIMED_STEPS = 2
+# Each saves more memory at the cost of time than the one before, all are tried together from the left.
+SAVINGS: tuple[tuple[str, Any], ...] = (
+    ("micro_batch_size", 1),
+    ("gradient_checkpointing", True),
+    ("mixed_precision", "bf16"),
+)
+
+
+@dataclass(frozen=True)
+class EstimateRequest:
+    """What an estimate is of: `shapes` are a latent cache's, `limit_bytes` the memory that there is."""
+
+    teacher: str
+    pruning: str
+    dtype: str
+    distill: DistillSpec
+    shapes: Mapping[str, tuple[int, ...]]
+    processes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a step takes with some settings changed to save memory, and whether that fits."""
+
+    changes: dict[str, Any]
+    estimate: Estimate
+    fits: bool
+
+
+@dataclass(frozen=True)
+class ClipShapes:
+    """One encoded clip that stands for all of them: their shapes and speed are its own."""
+
+    values: Mapping[str, Tensor]
+    unconditional: Mapping[str, Tensor] | None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in self.values.items()}
+
+    def __len__(self) -> int:
+        return 1
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The clip as often as there are indices."""
+        return {name: value.expand(len(indices), *value.shape).clone() for name, value in self.values.items()}
+
+
+def estimate_memory(request: EstimateRequest) -> list[MemoryEstimate]:
+    """The memory of a step as asked for and, where that does not fit, of ever more frugal ones until one does.
+
+    Raises:
+        PlanError: the plan does not fit the teacher.
+    """
+    teacher = load_model(request.teacher, device="meta")
+    plan = plan_of(teacher, request.pruning)
+    task, dtype = task_of(request.distill, teacher.denoiser), getattr(torch, request.dtype)
+    found: list[MemoryEstimate] = []
+    for changes in _ever_more_frugal(request.distill):
+        # The 8-bit optimiser's own kernels take no tensors without values; its state is smaller.
+        changed = request.distill.model_copy(update={**changes, "optimizer": "adamw"})
+        estimate = estimate_step(
+            teacher.denoiser,
+            plan,
+            request.shapes,
+            task,
+            settings_of(changed),
+            teacher_dtype=torch.float32 if changed.mixed_precision == "no" else dtype,
+            processes=request.processes,
+        )
+        found.append(MemoryEstimate(changes, estimate, estimate.peak_bytes <= USABLE * request.limit_bytes))
+        if found[-1].fits:
+            break
+    return found
+
+
+def _ever_more_frugal(distill: DistillSpec) -> list[dict[str, Any]]:
+    changes: list[dict[str, Any]] = [{}]
+    for name, value in SAVINGS:
+        if getattr(distill, name) != value:
+            changes.append({**changes[-1], name: value})
+    return changes
+
+
+def time_steps(
+    teacher: nn.Module, student: nn.Module, plan: PruningPlan, clips: TrainingClips, distill: DistillSpec
+) -> float:
+    """Seconds a step, by two real ones after one that is not timed; changes `student`, and keeps nothing else."""
+    device = process_device()
+    if distill.mixed_precision == "no":
+        teacher = teacher.float()
+    processes, task = Launched(cpu=device.type == "cpu"), task_of(distill, teacher)
+    with Training(processes, teacher, student.float(), plan, clips, task, settings_of(distill)) as training:
+        # Past the warm-up, where a step does all that it ever does.
+        training.step = distill.discriminator_warmup
+        started = 0.0
+        for step in range(1 + TIMED_STEPS):
+            if step == 1:
+                started = _now(device)
+            training.train_step()
+        return (_now(device) - started) / TIMED_STEPS
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
+def available_bytes(device: torch.device) -> int:
+    """The memory of a device that is free now; of the CPU's, no more than the process's group may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            # Unlike free pages, these include what the system would give up.
+            free = int(line.split()[1]) * 1024
+    for line in _lines(Path("/sys/fs/cgroup/memory.max")):
+        if line.isdecimal():
+            free = min(free, int(line))
+    return free
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

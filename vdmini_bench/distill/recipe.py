@@ -1,0 +1,54 @@
+"""What the three steps of a distillation work from, whoever asked for it: encode, prune, distil."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vdmini.conditioning.base import EncodeSettings
+from vdmini.latents import ClipSource
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel
+from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.distill.trainer import Preview
+from vdmini_bench.system.launch import process_device
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a student, and how much memory and time it takes.
+
+    `teacher` is where the teacher loads from, `pruning` what `pruning_text` gives, `dtype` the number format it is
+    loaded in. `clips` gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them
+    with the teacher into the folder it is given; `prompts` are what they show, where that is somebody's own words.
+    """
+
+    teacher: str
+    teacher_sha256: str
+    pruning: str
+    dtype: str
+    clips: Callable[[VideoModel, Path], ClipSource]
+    count: int
+    frames: int
+    height: int
+    width: int
+    encoding: EncodeSettings
+    distill: DistillSpec
+    clips_per_shard: int = 64
+    skip_unreadable: bool = False
+    preview: Preview | None = None
+    prompts: Sequence[str] = ()
+
+    def load(self, source: str, device: torch.device | None = None) -> VideoModel:
+        """Load the teacher or its student in the recipe's number format, on the process's device when None."""
+        return load_model(source, device=device or process_device(), dtype=getattr(torch, self.dtype))
+
+
+STUDENT = "student"

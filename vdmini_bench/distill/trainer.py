@@ -1,0 +1,175 @@
+"""Distil a pruned model into a folder: losses as they come, previews, the student, and what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from vdmini.checkpoint import save_student
+from vdmini.distill import DistillSettings, StepLosses, distill
+from vdmini.finite import NotFiniteError
+from vdmini.latents import LatentCache
+from vdmini.models.registry import VideoModel, family_of, replace_denoiser
+from vdmini.plan import PruningPlan
+from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.sample import sample_clips
+from vdmini.tasks import make_task
+from vdmini.tasks.base import Task
+from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.data.video import write_video
+from vdmini_bench.distill.loss_log import logged, write_losses
+from vdmini_bench.system.files import write_atomically
+
+CHECKPOINT = "checkpoint.pt"
+SUMMARY = "summary.json"
+STUDENT = "student"
+PREVIEWS = "previews"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What to sample while training, for people to look at."""
+
+    requests: Sequence[ClipRequest]
+    settings: SampleSettings
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a distillation took; `seconds` and `peak_memory_bytes`, of one process, are of the `timed_steps` run now."""
+
+    steps: int
+    clips_seen: int
+    timed_steps: int
+    seconds: float
+    processes: int
+    device: str
+    peak_memory_bytes: int
+
+    @property
+    def hours_per_1000_steps(self) -> float:
+        """Wall-clock hours that a thousand steps take; 0 when none was run now."""
+        return self.seconds / 3.6 / self.timed_steps if self.timed_steps else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {**asdict(self), "hours_per_1000_steps": self.hours_per_1000_steps}
+
+
+def settings_of(specification: DistillSpec) -> DistillSettings:
+    """The library's settings for what a suite or a configuration asks for."""
+    return DistillSettings(**specification.model_dump(exclude={"task", "task_options", "preview_every"}))
+
+
+def task_of(specification: DistillSpec, denoiser: nn.Module) -> Task:
+    """The task that is asked for, or the family's own."""
+    if specification.task is None:
+        return family_of(denoiser).default_task(denoiser)
+    return make_task(specification.task, specification.task_options)
+
+
+def distill_into(
+    folder: Path,
+    teacher: nn.Module,
+    pruned: VideoModel,
+    plan: PruningPlan,
+    clips: LatentCache,
+    specification: DistillSpec,
+    provenance: Mapping[str, object],
+    preview: Preview | None = None,
+) -> Summary:
+    """Distil `pruned` from `teacher`; leaves the student's folder, the losses and a summary, and goes on after a kill.
+
+    The teacher is on the process's device; the pruned model's pipeline stays on the CPU but for the previews.
+    Under `accelerate launch` all processes call this together, and the first one writes.
+    """
+    state, settings = PartialState(), settings_of(specification)
+    if state.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(state.device)
+    dtype: Any = pruned.denoiser.dtype
+    # Weights train in float32: steps of 1e-5 vanish in bfloat16. `mixed_precision` is what makes it fast.
+    student, started, timed = pruned.denoiser.float(), time.monotonic(), 0
+    with logged(folder, settings.steps) if state.is_main_process else contextlib.nullcontext() as log:
+
+        def on_step(losses: StepLosses) -> None:
+            nonlocal timed
+            timed += 1
+            if log is not None:
+                log.add(losses)
+
+        distilled = distill(
+            teacher,
+            student,
+            plan,
+            clips,
+            task_of(specification, teacher),
+            settings,
+            folder / CHECKPOINT,
+            on_step,
+            None if preview is None else lambda step, average: _show(folder, pruned, preview, step, average.to(dtype)),
+            specification.preview_every or settings.steps + 1,
+        )
+    seconds = time.monotonic() - started
+    summary = Summary(
+        steps=settings.steps,
+        clips_seen=settings.steps * settings.batch_size,
+        timed_steps=timed,
+        seconds=seconds,
+        processes=state.num_processes,
+        device=torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu",
+        peak_memory_bytes=_peak_memory(state.device),
+    )
+    if state.is_main_process:
+        write_losses(folder, distilled.losses)
+        write_atomically(folder / SUMMARY, json.dumps(summary.to_json(), indent=1) + "\n")
+        _save(folder / STUDENT, distilled.student.to(dtype), pruned, plan, provenance)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    state.wait_for_everyone()
+    return summary
+
+
+def _save(folder: Path, student: Any, pruned: VideoModel, plan: PruningPlan, provenance: Mapping[str, object]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    whole = student
+    if pruned.pipeline is not None:
+        replace_denoiser(pruned.pipeline, student)
+        whole = pruned.pipeline
+    save_student(folder, whole, plan, provenance)
+
+
+def _show(folder: Path, pruned: VideoModel, preview: Preview, step: int, average: nn.Module) -> None:
+    """Sample the preview's clips with the average so far, an .mp4 each; the rest of the pipeline joins it for that."""
+    pipeline: Any = pruned.pipeline
+    if pipeline is None:
+        return
+    replace_denoiser(pipeline, average)
+    try:
+        pipeline.to(next(average.parameters()).device)
+        for request in preview.requests:
+            try:
+                clip = sample_clips(pipeline, [request], preview.settings)[0]
+            except NotFiniteError as error:
+                raise NotFiniteError(f"preview at step {step}: {error}") from error
+            path = folder / PREVIEWS / f"step-{step:06d}" / f"{request.name}.mp4"
+            write_video(path, clip, preview.settings.frames_per_second)
+    finally:
+        pipeline.to("cpu")
+        replace_denoiser(pipeline, pruned.denoiser)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: what CUDA allocated at most, or the whole process's resident memory on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,83 @@
+"""The real clips' statistics: computed once, or those that ship with the package."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdmini_bench.config.protocols import FeatureNetwork
+from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.metrics.features import ClipFeatures, clip_features, load_embeddings
+from vdmini_bench.metrics.frechet import Moments
+from vdmini_bench.metrics.fvd import NetworkResize
+from vdmini_bench.system.files import sha256_of
+
+
+def shipped_digest() -> str:
+    """The identity of the reference that ships with the package; raises SuiteError where it does not."""
+
+    try:
+        return "".join(sha256_of(SHIPPED / name) for name in (MOMENTS, FLOWS))
+    except OSError as error:
+        raise SuiteError(
+            f"the shipped reference is not part of this installation ({error}); use --set protocol.reference=computed"
+        ) from error
+
+
+MOMENTS = "moments.npz"
+
+
+FLOWS = "flows.npy"
+
+
+SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real side as scores need it: moments; P x 2 flows and N x D embeddings where computed here."""
+
+    moments: Moments
+    flows: NDArray[np.float64] | None
+    embeddings: NDArray[np.float32] | None
+
+
+def load_reference(folder: Path) -> Reference:
+    """Read what the job left in its folder."""
+    flows = np.load(folder / FLOWS, allow_pickle=False) if (folder / FLOWS).exists() else None
+    return Reference(Moments.load(folder / MOMENTS), flows, load_embeddings(folder))
+
+
+def copy_shipped(folder: Path) -> None:
+    """Copy the reference of the drawn world, which ships with the package."""
+    for name in (MOMENTS, FLOWS):
+        shutil.copyfile(SHIPPED / name, folder / name)
+
+
+def shipped_moments() -> Moments:
+    """The moments of the drawn world's reference clips, which ship with the package."""
+    return Moments.load(SHIPPED / MOMENTS)
+
+
+def write_reference(
+    folder: Path,
+    reader: ClipReader,
+    label: str,
+    network_resize: NetworkResize = "antialiased",
+    ddof: int = 1,
+    network: FeatureNetwork = "i3d-kinetics400",
+    flow: bool = True,
+    packaged: bool = False,
+) -> ClipFeatures:
+    """Score every clip of `reader`, write their moments and (with `flow`) flows, and return their features."""
+    features = clip_features(reader, label, network_resize, packaged=packaged, network=network, flow=flow)
+    # Once, over all features in the order of the clips: no sum depends on who computed which of them.
+    Moments.of(features.embeddings, ddof).save(folder / MOMENTS)
+    if features.flows is not None:
+        np.save(folder / FLOWS, features.flows.reshape(-1, 2), allow_pickle=False)
+    return features

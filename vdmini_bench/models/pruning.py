@@ -1,0 +1,144 @@
+"""Prune a model's denoiser by a plan and a rule for channels."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from torch import nn
+
+from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
+from vdmini.checkpoint import save_student
+from vdmini.errors import PlanError
+from vdmini.models.registry import VideoModel, replace_denoiser
+from vdmini.plan import PruningPlan
+from vdmini.prune import apply_plan, prune_pipeline
+from vdmini.rules import make_plan
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.models.source import source_sha256
+from vdmini_bench.system.fingerprint import package_versions
+from vdmini_bench.system.text_files import read_text
+
+
+def read_channel_rule(text: str, family: str) -> ChannelRule:
+    """The channel rule that a text names, for a model of a family.
+
+    Raises:
+        SuiteError: the rule is unknown or needs data, the family is another than SVD's, or Torch-Pruning is missing.
+    """
+    try:
+        rule = parse_channel_rule(text)
+    except PlanError as error:
+        raise SuiteError(f"channels: {error}") from error
+    if family != "svd":
+        raise SuiteError(
+            f"channels: {text}: channel pruning knows family 'svd', this model is of family {family!r}: prune its"
+            " blocks alone, without channels"
+        )
+    if rule.importance == "depgraph-taylor":
+        raise SuiteError(
+            f"channels: {text}: 'depgraph-taylor' ranks channels by a loss on data, which cannot be given here: call"
+            " vdmini.channels.prune_channels(..., loss=...), or use depgraph-l2 or magnitude"
+        )
+    if importlib.util.find_spec("torch_pruning") is None:
+        raise SuiteError(f"channels: {text}: Torch-Pruning is not installed: pip install 'vdmini[channels]'")
+    return rule
+
+
+def prune_denoiser(denoiser: nn.Module, plan: PruningPlan, channels: ChannelRule | None) -> nn.Module:
+    """The student that a plan leaves of a denoiser, then narrowed by a channel rule where there is one.
+
+    Raises:
+        SuiteError: the plan does not fit the denoiser, or the channels cannot go in that share.
+    """
+    try:
+        return _narrowed(apply_plan(denoiser, plan), channels)
+    except (PlanError, RatioError) as error:
+        raise SuiteError(str(error)) from error
+
+
+def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: ChannelRule | None = None) -> nn.Module:
+    """Write the pruned model, the whole pipeline where there is one, with its plan and where it came from.
+
+    Returns the student's denoiser.
+
+    Raises:
+        SuiteError: the folder exists, the plan does not fit the model, or the channels cannot go in that share.
+    """
+    provenance = {
+        "teacher": model.source,
+        "teacher_sha256": source_sha256(model.source),
+        "channels": None if channels is None else str(channels),
+        "versions": package_versions(),
+    }
+    try:
+        if model.pipeline is None:
+            whole = student = prune_denoiser(model.denoiser, plan, channels)
+        else:
+            whole = model.pipeline
+            student = _narrowed(prune_pipeline(whole, plan), channels)
+            replace_denoiser(whole, student)
+        save_student(folder, whole, plan, provenance)
+    except (PlanError, RatioError, FileExistsError) as error:
+        raise SuiteError(str(error)) from error
+    return student
+
+
+def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
+    if channels is None:
+        return student
+    # Channels are ranked in float32, whatever the weights are kept in: rounding would choose among them.
+    dtype = next(student.parameters()).dtype
+    narrowed = prune_channels(
+        student.float(),
+        importance=channels.importance,
+        ratio=channels.ratio,
+        pair_gates=channels.pair_gates,
+        tolerance=channels.tolerance,
+    )
+    return nn.Module.to(narrowed, dtype=dtype)
+
+
+# Neither a rule nor the JSON of a plan holds an empty line.
+CHANNELS_MARK = "\n\nchannels "
+
+
+def pruning_text(rule_or_file: str, channels: str | None, family: str = "svd") -> str:
+    """All that decides what the pruned student is: a rule or the text of a plan file, and the channel rule if any.
+
+    Raises:
+        SuiteError: no rule has that name, the file is no plan, or the channel rule cannot be used in a run.
+    """
+    plan = _plan_text(rule_or_file)
+    if channels is None:
+        return plan
+
+    return f"{plan}{CHANNELS_MARK}{read_channel_rule(channels, family)}"
+
+
+def split_pruning_text(text: str) -> tuple[str, str | None]:
+    """What `pruning_text` joined: a rule or the JSON of a plan, and the channel rule or None."""
+    plan, mark, channels = text.partition(CHANNELS_MARK)
+    return plan, channels if mark else None
+
+
+def _plan_text(rule_or_file: str) -> str:
+    from vdmini.errors import PlanError
+    from vdmini.plan import PruningPlan
+    from vdmini.rules import parse_rule
+
+    try:
+        if not rule_or_file.endswith(".json"):
+            parse_rule(rule_or_file)
+            return rule_or_file
+        return PruningPlan.from_json(read_text(Path(rule_or_file))).to_json()
+    except PlanError as error:
+        raise SuiteError(f"plan: {rule_or_file}: {error}") from error
+
+
+def plan_of(teacher: VideoModel, pruning: str) -> PruningPlan:
+    """The plan that a pruning's text says; raises PlanError where it does not fit the teacher."""
+    rule_or_plan, _ = split_pruning_text(pruning)
+    if rule_or_plan.startswith("{"):
+        return PruningPlan.from_json(rule_or_plan)
+    return make_plan(teacher, rule_or_plan)

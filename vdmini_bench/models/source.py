@@ -1,0 +1,74 @@
+"""Find a model's folder and its identity, and load it for use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdmini.checkpoint import checkpoint_sha256
+from vdmini.errors import ModelLoadError
+from vdmini.models.hub import source_folder
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel
+from vdmini.prune import SECOND_EXPERT
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.models.devices import choose_device, choose_dtype
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+
+def load_for_use(source: str, dtype: str | None = None, device: str | None = None) -> VideoModel:
+    """Load a model to sample from, all of it in one number format; `choose_device` and `choose_dtype` say what None is.
+
+    Raises:
+        SuiteError: it cannot be loaded.
+        NoDeviceError: torch has no such device here.
+    """
+    chosen = choose_device(device)
+    try:
+        return load_model(source, device=chosen, dtype=choose_dtype(dtype, source, chosen))
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+
+
+def source_sha256(source: str) -> str:
+    """The identity of a checkpoint by its content, a hub model's too: the same id may stand for another revision.
+
+    A name that stands for nothing on the disk, such as a published configuration's, stands for itself.
+    """
+    try:
+        return checkpoint_sha256(source_folder(source))
+    except (ModelLoadError, FileNotFoundError):
+        return source
+
+
+def model_folder(source: str) -> Path:
+    """The local folder of a model source: an embedded name, a folder, or a hub id in the local hub cache.
+
+    Raises:
+        SuiteError: there is none.
+    """
+    from vdmini.errors import ModelLoadError
+    from vdmini.models.hub import source_folder
+
+    try:
+        return source_folder(source)
+    except ModelLoadError as error:
+        raise SuiteError(str(error)) from error
+
+
+def teacher_digest(source: str) -> str:
+    """The identity of the teacher's checkpoint."""
+    from vdmini import checkpoint_sha256
+
+    return checkpoint_sha256(model_folder(source))
+
+
+def pipeline_of(model: VideoModel) -> DiffusionPipeline:
+    """A model's pipeline; raises BenchError where the source holds a denoiser alone, or more than one."""
+    if model.pipeline is None:
+        raise BenchError(f"{model.source} holds no pipeline; give a folder with a model_index.json")
+    if getattr(model.pipeline, SECOND_EXPERT, None) is not None:
+        raise BenchError(f"{model.source} has two denoisers, of which one would be distilled: give a model with one")
+    return model.pipeline

@@ -1,0 +1,131 @@
+"""What a run or a scoring left, read back: each score with its blocks and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
+from vdmini_bench.results.score import COLUMNS, RESULTS_FILE, ROLES, Better, Row, Score, Status, row_of
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.text_files import read_text
+
+RUN_FILE = "run.json"
+CONDITIONS = ("condition_clips", "asked")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A score, its leaderboard row, its run's name, and what its clips were sampled from, seeds too, where known."""
+
+    score: Score
+    row: Row
+    run: str
+    conditions: str | None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for what cannot be a path at all, such as a name that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All scores of a run folder, or of the folder that `score` left.
+
+    Raises:
+        BenchError: a file in it cannot be read.
+    """
+    run = read_run(folder) if (folder / RUN_FILE).exists() else {}
+    beside = _origin_of_run(run, folder.name)
+    inputs = run.get("inputs")
+    asked = [inputs.get(name) for name in CONDITIONS] if isinstance(inputs, dict) else []
+    digest = next((digest for digest in asked if isinstance(digest, str)), None)
+    conditions = None if digest is None else f"{digest}, seed {_sampling_seed(run)}"
+    records = []
+    try:
+        lines = read_text(folder / RESULTS_FILE).split("\n")
+        for data in map(json.loads, filter(str.strip, lines)):
+            score = Score.from_json(data)
+            _check(score)
+            given = data.get("origin", {})
+            origin = {**beside, **{name: str(given[name]) for name in COLUMNS if name in given}}
+            origin["role"] = origin.get("role") or ROLES.get(score.model, "")
+            records.append(Record(score, row_of(score, origin), folder.name, conditions))
+    except (SuiteError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
+    return records
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The `run.json` of a run folder: at least its `status` and its `suite` with a name.
+
+    Raises:
+        BenchError: it cannot be read.
+    """
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(read_text(path))
+        if not isinstance(record["status"], str) or not isinstance(record["suite"]["name"], str):
+            raise TypeError("status and suite.name must be texts")
+    except (SuiteError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BenchError(f"{path} cannot be read ({error}); delete that run's folder") from error
+    return dict(record)
+
+
+def latest_run(store: Store, suite: str | None = None) -> Path:
+    """The newest finished run folder, of one suite when given.
+
+    Raises:
+        NothingMeasuredError: there is none.
+    """
+    for folder in reversed(store.runs()):
+        record = read_run(folder)
+        if record["status"] != "running" and suite in (None, record["suite"]["name"]):
+            return folder
+    raise NothingMeasuredError(
+        f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
+    )
+
+
+def _check(score: Score) -> None:
+    numbers = [number for number in (score.value, score.standard_error, *score.blocks) if number is not None]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"a number of {score.metric} is not finite")
+    texts = (score.model, score.metric, score.metric_version, score.protocol, score.unit)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("names, versions, protocols and units must be texts")
+    if score.status not in get_args(Status) or score.better not in get_args(Better):
+        raise ValueError(f"{score.metric} has status {score.status!r} and better {score.better!r}")
+
+
+def _sampling_seed(run: Mapping[str, Any]) -> str:
+    found: Any = run
+    for key in ("suite", "profile", "sample", "seed"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return str(found or 0)
+
+
+def _origin_of_run(run: Mapping[str, Any], name: str) -> dict[str, str]:
+    """What all rows of a run share, where its lines do not say it."""
+    suite, fingerprint = run.get("suite"), run.get("fingerprint")
+    suite = suite if isinstance(suite, dict) else {}
+    fingerprint = fingerprint if isinstance(fingerprint, dict) else {}
+    versions = fingerprint.get("versions")
+    found = {
+        "suite": suite.get("name"),
+        "suite_version": suite.get("version"),
+        "suite_sha": run.get("suite_sha"),
+        "profile": suite.get("profile_name"),
+        "machine_id": fingerprint.get("machine_id"),
+        "gpu": fingerprint.get("gpu"),
+        "torch": versions.get("torch") if isinstance(versions, dict) else None,
+        "commit": fingerprint.get("commit"),
+    }
+    return {**{key: str(value) for key, value in found.items() if value is not None}, "run_id": name}

@@ -1,0 +1,182 @@
+"""One measured number with everything needed to say what it means and how to get it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from vdmini_bench.system.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    pass
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+from vdmini_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    pass
+
+SCHEMA = 1
+# Beyond any measurement, and far enough from what a float cannot hold.
+LARGEST = 1e100
+# In the folder of a run or of scored videos: one line a score.
+RESULTS_FILE = "results.jsonl"
+
+Status = Literal["ok", "incomplete", "failed", "unavailable"]
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a stage measured: a value (None unless status is ok), its standard error and its block values."""
+
+    model: str
+    metric: str
+    metric_version: str
+    protocol: str
+    value: float | None
+    unit: str
+    better: Better
+    standard_error: float | None
+    n: int
+    n_expected: int
+    status: Status
+    blocks: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Score:
+        """Read what `to_json` wrote; what a line of results says beside the score is passed over."""
+        own = {field.name: data[field.name] for field in fields(cls)}
+        return cls(**{**own, "blocks": tuple(data["blocks"])})
+
+    @classmethod
+    def unavailable(cls, model: str, metric: str, version: str, protocol: str, better: Better, expected: int) -> Score:
+        """The score of a metric that cannot be had here: no value, and never zero."""
+        return cls(model, metric, version, protocol, None, "", better, None, 0, expected, "unavailable")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One leaderboard row; the columns of `results/leaderboard.csv` in order, all as text."""
+
+    schema: str
+    suite: str
+    suite_version: str
+    suite_sha: str
+    profile: str
+    model: str
+    role: str
+    checkpoint_sha: str
+    params_m: str
+    metric: str
+    metric_version: str
+    protocol: str
+    value: str
+    unit: str
+    better: str
+    se: str
+    n: str
+    n_expected: str
+    status: str
+    machine_id: str
+    gpu: str
+    torch: str
+    commit: str
+    dirty: str
+    date: str
+    run_id: str
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it: numbers are numbers, of which an empty one is null, and `dirty` is a boolean.
+
+        Raises:
+            BenchError: what should be a number is none.
+        """
+        what = f"of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
+        numbers = {name: number_in(getattr(self, name), f"{name} {what}") for name in NUMBERS}
+        return {**asdict(self), **numbers, "dirty": {"true": True, "false": False}.get(self.dirty)}
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+NUMBERS = ("schema", "suite_version", "params_m", "value", "se", "n", "n_expected")
+# What a model is to a run; models of other names say it themselves.
+ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
+
+
+def result_line(score: Score, row: Row) -> str:
+    """A line of `results.jsonl`: the score with its blocks and, under `origin`, what its leaderboard row has beside."""
+    beside = {name: cell for name, cell in asdict(row).items() if name not in _score_cells(score)}
+    return json.dumps({**score.to_json(), "origin": beside}) + "\n"
+
+
+def row_of(score: Score, origin: dict[str, str]) -> Row:
+    """The leaderboard row of a score; columns that `origin` lacks are empty."""
+    return Row(**{**dict.fromkeys(COLUMNS, ""), **origin, **_score_cells(score)})
+
+
+def _score_cells(score: Score) -> dict[str, str]:
+    return {
+        "model": score.model,
+        "metric": score.metric,
+        "metric_version": score.metric_version,
+        "protocol": score.protocol,
+        "value": number_text(score.value),
+        "unit": score.unit,
+        "better": score.better,
+        "se": number_text(score.standard_error),
+        "n": str(score.n),
+        "n_expected": str(score.n_expected),
+        "status": score.status,
+    }
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell of a row is a number that can have been measured."""
+    try:
+        return abs(float(cell)) <= LARGEST
+    except ValueError:
+        return False
+
+
+def number_in(cell: str, what: str) -> float | None:
+    """The number that a cell holds, None for an empty one.
+
+    Raises:
+        BenchError: it is none; `what` says of what.
+    """
+    if cell == "":
+        return None
+    if not is_number(cell):
+        raise BenchError(f"{cell!r} is no number that was measured ({what}); mend that line")
+    return int(cell) if cell.isdecimal() else float(cell)
+
+
+def number_text(value: float | None) -> str:
+    """Six significant digits, empty for None."""
+    return "" if value is None else f"{value:.6g}"
+
+
+SCORES = "scores.json"
+
+
+def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[str, str]) -> dict[str, Any]:
+    """Scores with the moment, the machine and the code that they were measured by, and notes by metric."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine_id": fingerprint.machine_id,
+        "gpu": fingerprint.gpu,
+        "torch": fingerprint.versions["torch"],
+        "commit": fingerprint.commit,
+        "dirty": fingerprint.dirty,
+        "scores": [score.to_json() for score in scores],
+        "notes": dict(notes),
+    }

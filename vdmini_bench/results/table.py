@@ -1,0 +1,109 @@
+"""Wide views of measurements: the speed-quality table on the terminal, in markdown and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from vdmini_bench.results.score import Row
+
+if TYPE_CHECKING:
+    pass
+
+COLUMNS = (
+    ("params_m", "params (M)"),
+    ("denoiser_gflops", "GFLOP"),
+    ("latency_denoiser", "denoiser (ms)"),
+    ("latency_end_to_end", "clip (ms)"),
+    ("speedup_denoiser", "denoiser speed-up"),
+    ("speedup_end_to_end", "clip speed-up"),
+    ("peak_memory_denoiser", "peak (MiB)"),
+    ("fvd", "FVD"),
+    ("flow_distance", "flow distance (px)"),
+    ("inception_score_i3d", "IS (I3D stand-in)"),
+)
+TITLES = dict(COLUMNS)
+ORDER = ("real", "static", "teacher", "pruned", "student")
+# Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
+DIMENSION, DRAWN = "vbench_", "embedded-"
+GROUPS = {"vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total"}
+
+
+def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a model, or one a dimension where there are scores in VBench's dimensions.
+
+    Values have their standard errors; `-` stands where nothing belongs or was measured.
+    """
+    listed = list(rows)
+    if any(row.metric.startswith((DIMENSION, DRAWN)) for row in listed):
+        return dimension_table(listed)
+    return model_table(listed)
+
+
+def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a metric, a column a model: what was measured, then totals, then what was not."""
+    models = sorted({row.model for row in rows}, key=_place)
+    by_place = {(row.metric, row.model): row for row in rows}
+    metrics = [*dict.fromkeys(row.metric for row in rows)]
+    measured = {row.metric for row in rows if row.status != "unavailable"}
+    scored = [name for name in metrics if name.startswith((DIMENSION, DRAWN)) and name not in GROUPS]
+    # What sizes and times say is said of the whole suite, and stands below the table.
+    common = next((row.note for row in rows if row.metric in TITLES), "")
+    params = {row.model: _short(float(row.params_m)) for row in rows if row.params_m}
+    lines = [[TITLES["params_m"], *(params.get(model, "-") for model in models), ""]] if params else []
+    order = [
+        *(name for name in TITLES if name in metrics and name != "params_m"),
+        *(name for name in scored if name in measured),
+        *(name for name in GROUPS if name in metrics),
+        *(name for name in scored if name not in measured),
+    ]
+    for metric in order:
+        shown = _short if metric in TITLES else _share
+        cells = [_cell(by_place.get((metric, model)), shown) for model in models]
+        note = next(row.note for row in rows if row.metric == metric).removeprefix(common).removeprefix("; ")
+        title = TITLES.get(metric) or GROUPS.get(metric) or metric.removeprefix(DIMENSION)
+        lines.append([title, *cells, note])
+    return ["metric", *models, "what it is, or why it is missing"], lines
+
+
+def model_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and one line a model."""
+    by_place: dict[tuple[str, str], Row] = {}
+    status: dict[str, set[str]] = {}
+    params: dict[str, str] = {}
+    for row in rows:
+        by_place[row.model, row.metric] = row
+        if row.params_m:
+            params[row.model] = _short(float(row.params_m))
+        status.setdefault(row.model, set()).add(row.status)
+    header = ["model", *(title for _, title in COLUMNS), "status"]
+    lines = []
+    for model in sorted(status, key=_place):
+        cells = [_cell(by_place.get((model, metric)), _short) for metric, _ in COLUMNS]
+        cells[0] = params.get(model, "-")
+        lines.append([model, *cells, "ok" if status[model] == {"ok"} else ", ".join(sorted(status[model] - {"ok"}))])
+    return header, lines
+
+
+def _place(model: str) -> int:
+    return ORDER.index(model) if model in ORDER else len(ORDER)
+
+
+def _cell(row: Row | None, shown: Callable[[float], str]) -> str:
+    if row is None:
+        return "-"
+    if row.status != "ok":
+        return row.status
+    value = shown(float(row.value))
+    return f"{value} ± {shown(float(row.se))}" if row.se else value
+
+
+def _share(value: float) -> str:
+    """A score from 0 to 1, whose differences are small."""
+    return f"{value:.3f}"
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""From a suite to its rows: dry run, jobs, stages, tables."""

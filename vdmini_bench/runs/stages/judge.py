@@ -1,0 +1,174 @@
+"""Score one row of the table in one dimension of VBench, or in all those that the drawn world's classifier answers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.data.captions import parse_caption
+from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.data.requests import DRAWN_INDEX
+from vdmini_bench.data.synthetic import draw_clip
+from vdmini_bench.errors import BenchError
+from vdmini_bench.metrics import image_faithfulness, semantic
+from vdmini_bench.metrics.scene_classifier import ShippedClassifier, load_classifier, read_clips
+from vdmini_bench.results.score import Score
+from vdmini_bench.runs.stages.total import VERSION
+from vdmini_bench.suites.context import write_scores
+from vdmini_bench.suites.vbench_context import VBenchBench
+from vdmini_bench.suites.vbench_scorers import filters, official_mode
+from vdmini_bench.suites.vbench_videos import drawn_origins, scene_of
+from vdmini_bench.vbench.environment import default_environment, packages_digest
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION
+from vdmini_bench.vbench.prompts import SAMPLES, prompt_of
+from vdmini_bench.vbench.scoring import Scoring, score_videos
+
+# Clips that no suite asks for.
+CALIBRATION_INDEX, CALIBRATION_CLIPS = DRAWN_INDEX + 1000, 100
+# A video's prompt and what it scored.
+Marks = Sequence[tuple[str, float]]
+
+
+def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
+    """Write the scores of `subject`, a row and a judge: `teacher temporal_flickering`."""
+    row, _, name = subject.partition(" ")
+    kind = bench.clips.judges[name].kind
+    if kind == "classifier":
+        classifier = load_classifier()
+        found = _semantic(bench, row, classifier) if bench.vbench.mode == "t2v" else _faithful(bench, row, classifier)
+    else:
+        found = [_dimension(bench, row, name, folder, native=kind == "native")]
+    write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
+
+
+def score_of_marks(
+    model: str, metric: str, version: str, protocol: str, marks: Marks, expected: int, value: float | None = None
+) -> Score:
+    """A score over videos, their mean unless `value` is given, with the standard error of the prompts' means.
+
+    Samples of one prompt are alike, so prompts count as independent and videos do not. The prompts' means are the
+    score's blocks where no video is left out, so that models are compared prompt by prompt.
+    """
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, mark in marks:
+        by_prompt.setdefault(prompt, []).append(mark)
+    means = tuple(statistics.fmean(group) for group in by_prompt.values())
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
+    mean = statistics.fmean(mark for _, mark in marks) if value is None else value
+    blocks = means if len(marks) == expected else ()
+    return Score(model, metric, version, protocol, mean, "", "higher", error, len(marks), expected, "ok", blocks)
+
+
+def _dimension(bench: VBenchBench, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
+    """A row's score in a dimension of VBench, by the official package or by our own code."""
+    environment = default_environment()
+    mode = official_mode(dimension, bench.vbench)
+    videos = bench.videos_of(row)
+    scoring = Scoring(
+        folder=bench.video_folder(row),
+        output=folder,
+        mode=mode,
+        dimensions=(dimension,),
+        command=environment.command,
+        packages="" if native else packages_digest(environment.require()),
+        prompts=bench.clips.prompts if mode != "custom" else (),
+        images={video.prompt: video.image for video in videos if video.image is not None} if mode == "custom" else {},
+        ratio=bench.vbench.ratio,
+        filtered=filters(dimension, bench.vbench),
+        native=native,
+    )
+    (outcome,) = score_videos(scoring).outcomes
+    if outcome.result is None:
+        raise BenchError(outcome.error)
+    result = outcome.result
+    # In one order for all models, whatever that of the official results.
+    marks = [(prompt_of(Path(file).stem), result.videos[file]) for file in sorted(result.videos)]
+    embedded = bench.vbench.prompts == "embedded"
+    protocol = bench.protocol_name if embedded else scoring.protocol
+    expected = result.expected
+    if scoring.filters:
+        # Where the filter leaves a prompt fewer videos, other models may have others.
+        expected = SAMPLES * sum(dimension in prompt.dimensions for prompt in bench.clips.prompts)
+    version = NATIVE_VERSION if native else VERSION
+    score = score_of_marks(row, f"vbench_{dimension}", version, protocol, marks, expected, result.score)
+    return score, _note(dimension, native=native, embedded=embedded, filtered=scoring.filters)
+
+
+def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> str:
+    code = "native code on the official weights" if native else "official code"
+    if native and dimension == FILTERED:
+        code = "native code of the official formula"
+        code += "" if filtered else ", of all videos, those with motion too"
+    return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
+
+
+def _semantic(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
+    """The share of videos that show what their captions say, in each dimension that the captions ask for."""
+    videos, clips = bench.videos_of(row), _clips(bench, row)
+    seen = read_clips(classifier.network, clips)
+    found = []
+    for dimension in semantic.DIMENSIONS:
+        marks = [
+            (video.prompt, float(mark))
+            for video, reading in zip(videos, seen, strict=True)
+            for mark in semantic.clip_marks(dimension, [scene_of(video)], [reading])
+        ]
+        score = score_of_marks(row, dimension, semantic.SEMANTIC_VERSION, bench.protocol_name, marks, len(marks))
+        right = classifier.accuracy[dimension]
+        found.append((score, f"{semantic.LABEL}, which gets {right:.3f} of drawn clips right; ± over prompts"))
+    return found
+
+
+def _faithful(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
+    """The share of videos that still show what their first frames did."""
+    videos = bench.videos_of(row)
+    scenes, seen = [scene_of(video) for video in videos], read_clips(classifier.network, _clips(bench, row))
+    accuracy = _accuracy(classifier)
+    found = []
+    for dimension in image_faithfulness.DIMENSIONS:
+        marks = [float(mark) for mark in image_faithfulness.faithful(dimension, scenes, seen)]
+        score = score_of_marks(
+            row,
+            dimension,
+            image_faithfulness.FAITHFULNESS_VERSION,
+            bench.protocol_name,
+            [(video.prompt, mark) for video, mark in zip(videos, marks, strict=True)],
+            len(marks),
+        )
+        note = f"{semantic.LABEL}, which gets {accuracy[dimension]:.3f} of drawn clips right"
+        if accuracy[dimension] < image_faithfulness.FEWEST_RIGHT:
+            score = Score.unavailable(row, dimension, score.metric_version, score.protocol, "higher", len(marks))
+            note += f": too few, {image_faithfulness.FEWEST_RIGHT} are needed"
+        found.append((score, f"{note}; ± over prompts"))
+    return found
+
+
+def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
+    """The share of drawn clips of the image-to-video world that the classifier gets right."""
+    origins = drawn_origins(CALIBRATION_CLIPS, CALIBRATION_INDEX)
+    scenes = [parse_caption(caption) for caption in origins]
+    clips = np.stack([draw_clip(*origin).frames for origin in origins.values()])
+    seen = read_clips(classifier.network, clips)
+    return {
+        dimension: statistics.fmean(map(float, image_faithfulness.faithful(dimension, scenes, seen)))
+        for dimension in image_faithfulness.DIMENSIONS
+    }
+
+
+def _clips(bench: VBenchBench, row: str) -> NDArray[np.uint8]:
+    """A row's videos N T H W C uint8."""
+    reader = _reader(bench, row)
+    clips = list(reader)
+    reader.check()
+    return np.stack(clips)
+
+
+def _reader(bench: VBenchBench, row: str) -> ClipReader:
+    paths = [bench.video_path(row, video) for video in bench.videos_of(row)]
+    return ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)

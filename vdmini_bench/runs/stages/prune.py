@@ -1,0 +1,13 @@
+"""Prune the teacher by its plan, and its channels where there is a rule for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vdmini_bench.distill.steps import prune_teacher
+from vdmini_bench.suites.context import CommonBench
+
+
+def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+    """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
+    prune_teacher(bench.recipe, folder)

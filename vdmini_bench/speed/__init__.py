@@ -1,0 +1,1 @@
+"""How fast a model is: timers, scopes, blocks, the machine's roofline."""

@@ -1,0 +1,101 @@
+"""The teacher and the students that are timed against each other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vdmini.errors import ModelLoadError, PlanError
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, replace_denoiser
+from vdmini.prune import SECOND_EXPERT, apply_plan
+from vdmini.vae import prune_decoder
+from vdmini_bench.config.timing import ATTENTION, TEACHER, SpeedRequest
+from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.models.inspect import read_or_make_plan
+from vdmini_bench.models.random_models import build_random
+
+
+def load_models(request: SpeedRequest, device: torch.device) -> dict[str, VideoModel]:
+    """The teacher and a student for each plan, by name, on a device.
+
+    Raises:
+        SuiteError: the teacher cannot be loaded, or a plan or a decoder does not fit it.
+    """
+    dtype = getattr(torch, request.dtype)
+    try:
+        if request.random_weights:
+            whole = "end_to_end" in request.scopes
+            teacher = build_random(
+                request.model, device=device, dtype=dtype, width=request.channels, with_pipeline=whole
+            )
+        elif request.channels is not None:
+            raise SuiteError(f"{request.model}: only models with random weights come in other widths")
+        else:
+            teacher = load_model(request.model, device=device, dtype=dtype)
+        models = {TEACHER: teacher}
+        for rule_or_file in request.plans:
+            models[student_name(rule_or_file)] = _student(teacher, rule_or_file, request.decoder)
+    except (ModelLoadError, PlanError, ValueError, TypeError) as error:
+        raise SuiteError(str(error)) from error
+    if len(models) != 1 + len(request.plans):
+        raise SuiteError(f"two of the plans {', '.join(request.plans)} have one name: rename a file")
+    for model in models.values():
+        for part in (model.denoiser, model.vae):
+            if part is not None:
+                part.requires_grad_(False).eval()
+    return models
+
+
+def student_name(rule_or_file: str) -> str:
+    """What rows call a plan's student: the rule, or the name of the file."""
+    return Path(rule_or_file).stem if rule_or_file.endswith(".json") else rule_or_file
+
+
+def _student(teacher: VideoModel, rule_or_file: str, decoder: Sequence[int] | None) -> VideoModel:
+    plan = read_or_make_plan(rule_or_file, teacher)
+    denoiser = apply_plan(teacher.denoiser, plan)
+    vae: Any = teacher.vae
+    if decoder is not None:
+        vae = prune_decoder(vae, widths=decoder)
+    pipeline: Any = None
+    if teacher.pipeline is not None:
+        # Not a deep copy: all but what is replaced is the teacher's, and in memory once.
+        pipeline = copy.copy(teacher.pipeline)
+        replace_denoiser(pipeline, denoiser)
+        if vae is not None:
+            pipeline.vae = vae
+        second: nn.Module | None = getattr(pipeline, SECOND_EXPERT, None)
+        if second is not None:
+            setattr(pipeline, SECOND_EXPERT, apply_plan(second, plan))
+    return VideoModel(rule_or_file, teacher.family, denoiser, vae, pipeline)
+
+
+@contextmanager
+def attention_backend(name: str) -> Iterator[None]:
+    """Have torch's attention use one backend alone, or its own choice for "auto".
+
+    Raises:
+        BenchError: the backend cannot run what was asked of it here.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if name == "auto":
+        yield
+        return
+    try:
+        with sdpa_kernel(getattr(SDPBackend, ATTENTION[name])):
+            yield
+    except RuntimeError as error:
+        if "No available kernel" not in str(error):
+            raise
+        raise BenchError(
+            f"--attention {name}: this device has no such kernel for this model's attention (masks, heads or dtype):"
+            " take another, or auto"
+        ) from error

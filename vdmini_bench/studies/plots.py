@@ -1,0 +1,72 @@
+"""Plots for reports: what a model's blocks cost, and what they matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdmini_bench.studies.importance import RATIO
+
+if TYPE_CHECKING:
+    from vdmini_bench.results.stats import RankCorrelation
+    from vdmini_bench.studies.ablation import ArmSummary
+    from vdmini_bench.studies.importance import Importance
+
+CONTENT, MOTION = "#31688e", "#e07b39"
+
+
+def plot_importance(
+    rows: Sequence[Importance], correlations: Mapping[str, Mapping[str, RankCorrelation]], path: Path
+) -> None:
+    """Draw, from shallow to deep, two bars a block and a unit on a logarithmic scale: what its loss costs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    for axes, kind in zip(figure.subplots(2, 1), ("block", "unit"), strict=True):
+        shown = sorted((row for row in rows if row.kind == kind), key=lambda row: row.depth)
+        places = range(len(shown))
+        for offset, name, colour in ((-0.2, "content", CONTENT), (0.2, "motion", MOTION)):
+            heights = [getattr(row, name) or math.nan for row in shown]
+            axes.bar([place + offset for place in places], heights, 0.4, label=name, color=colour)
+        for place, row in zip(places, shown, strict=True):
+            if row.content is None:
+                axes.text(place, 0.02, "x", ha="center", color="#888888", transform=axes.get_xaxis_transform())
+        labels = [f"{row.name}\n(depth {row.depth:.2g})" for row in shown]
+        # What a block is worth spans orders of magnitude.
+        axes.set_yscale("log")
+        axes.set_xticks(places, labels, rotation=90, fontsize=7)
+        axes.set_ylabel("relative change of the clips")
+        title = f"{kind}s taken out, shallow to deep (x: nothing can stand in its place)"
+        found = correlations.get(kind, {})
+        title += "".join(
+            f"\n{name} against depth: {found[name]}" for name in ("content", "motion", RATIO) if name in found
+        )
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def plot_ablation(summaries: Sequence[ArmSummary], path: Path, note: str | None) -> None:
+    """Draw each arm's FVD and flow distance with standard errors over training seeds; the teacher's as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 1.5 + 0.35 * len(summaries)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, metric, label in zip(panels, ("fvd", "flow_distance"), ("FVD", "flow distance (px/frame)"), strict=True):
+        for place, each in enumerate(summaries):
+            colour = CONTENT if each.trainings else "#888888"
+            axes.errorbar(each.means[metric], place, xerr=each.errors[metric] or 0.0, fmt="o", color=colour, capsize=3)
+            if each.arm == "teacher":
+                axes.axvline(each.means[metric], color="#888888", linewidth=0.8, linestyle=":")
+        axes.set_xlabel(f"{label}, lower is better")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(summaries)), [each.arm for each in summaries])
+    panels[0].invert_yaxis()
+    if note:
+        figure.suptitle(note, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)

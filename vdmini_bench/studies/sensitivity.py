@@ -1,0 +1,235 @@
+"""What measures of clips notice: drawn clips harmed in known ways and grades, and every measure's answer to each.
+
+A measure is worth trusting for a kind of harm when its values come in the order of the grades, and each step is larger
+than chance. Drawn clips are a stand-in for real ones.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from vdmini_bench.data.synthetic import ACTIONS, FRAMES, GROUPS, TEST_GROUPS, WORLD_VERSION, draw_clip
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures
+from vdmini_bench.metrics.flow import flow_fields
+from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
+from vdmini_bench.metrics.motion import MOTION_PAIR_VERSION
+from vdmini_bench.metrics.motion_statistics import MOTION_VERSION, fields_to_statistics, motion_statistics
+from vdmini_bench.results.stats import paired_interval
+from vdmini_bench.studies.clip_pairs import MEASURES, ClipView, pair_values, view_clip
+from vdmini_bench.studies.corruptions import KINDS, OVERSAMPLING, Clip, Kind, at_speed, corrupt, footage_frames
+from vdmini_bench.system.files import key_of
+from vdmini_bench.system.progress import progress
+
+# Groups of drawn clips that no other list draws from: the study sees footage beyond the ends of a clip.
+FIRST_INDEX = 9001
+if TYPE_CHECKING:
+    from torch import nn
+
+Grade = tuple[str, float]
+# The numbers that a measure's mean is of, by grade.
+Numbers = dict[Grade, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Drawn clips in blocks of equal size, and how many other ones the motion of sets is measured against."""
+
+    clips_per_block: int
+    blocks: int
+    reference_clips: int
+
+    def __post_init__(self) -> None:
+        if self.clips_per_block < 2 or self.blocks < 2 or self.reference_clips < 2:
+            raise SuiteError("a sensitivity study needs 2 or more blocks of 2 or more clips, and as many for reference")
+
+    @property
+    def clips(self) -> int:
+        """How many clips are harmed."""
+        return self.clips_per_block * self.blocks
+
+    def footage(self) -> list[Clip]:
+        """The footage that clips are cut from, drawn alike for all actions, from the test groups."""
+        length = footage_frames(FRAMES)
+        # A clip runs from 0 to 1.
+        time = 0.5 + (np.arange(length) - (length - 1) / 2) / (OVERSAMPLING * (FRAMES - 1))
+        return [draw_clip(*name, time).frames for name in _names(TEST_GROUPS, self.clips)]
+
+    def reference(self) -> list[Clip]:
+        """Clips of the training groups."""
+        groups = [group for group in range(1, GROUPS + 1) if group not in TEST_GROUPS]
+        return [draw_clip(*name).frames for name in _names(groups, self.reference_clips)]
+
+
+def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
+    """Actions in turn, so that every block has all of them; a group is used again when all had their turn."""
+    actions = [*ACTIONS]
+    rounds = [divmod(number, len(actions)) for number in range(count)]
+    return [(actions[place], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, place in rounds]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one grade does to every clip: statistics of motion N x 11, by measure N values of pairs, and I3D's logits.
+
+    The logits N x 400 float32 are None where there was no network.
+    """
+
+    statistics: NDArray[np.float64]
+    pairs: dict[str, NDArray[np.float64]]
+    logits: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks that clips are seen through: I3D for FVD, and one for single frames."""
+
+    video: nn.Module
+    frames: FrameFeatures
+
+    def logits(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
+        """I3D's logits N x 400 float32."""
+        import torch
+
+        from vdmini_bench.metrics.fvd import clips_to_features
+
+        batches = (torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)[None] for clip in clips)
+        return clips_to_features(batches, self.video).numpy()
+
+    @property
+    def versions(self) -> list[str]:
+        """What names the numbers of both."""
+        from vdmini_bench.metrics.fvd import fvd_version
+
+        return [fvd_version(self.video), self.frames.version]
+
+
+def measure_study(study: Study, networks: Networks | None, folder: Path) -> dict[Grade, Answers]:
+    """Harm and measure all clips, a file a grade in `folder`; what is there already is not measured again.
+
+    Returns the answers by kind and strength, ("none", 0.0) for clips as they are. Without networks there is neither FVD
+    nor `content`, and all takes a minute.
+    """
+    footage = study.footage()
+    whole = [at_speed(frames, 1.0, FRAMES) for frames in footage]
+    grades = [("none", 0.0), *((kind.name, grade) for kind in KINDS for grade in kind.grades)]
+    found = {}
+    with progress("sensitivity", len(grades)) as advance:
+        see = None if networks is None else networks.frames
+        views = [view_clip(clip, flow_fields(clip), see) for clip in whole]
+        for name, grade in grades:
+
+            def harmed(name: str = name, grade: float = grade) -> Answers:
+                clips = whole
+                if name != "none":
+                    clips = [corrupt(each, name, grade, FRAMES, seed) for seed, each in enumerate(footage)]
+                return _answers(clips, views, networks)
+
+            found[name, grade] = _kept(study, networks, folder, f"{name}-{grade:g}", harmed)
+            advance(f"{name} {grade:g}")
+    return found
+
+
+def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Networks | None) -> Answers:
+    flows = [flow_fields(clip) for clip in clips]
+    see = None if networks is None else networks.frames
+    harmed = (view_clip(clip, flow, see) for clip, flow in zip(clips, flows, strict=True))
+    values = [pair_values(view, other) for view, other in zip(views, harmed, strict=True)]
+    pairs = {name: np.array([each[name] for each in values]) for name in values[0]}
+    logits = None if networks is None else networks.logits(clips)
+    return Answers(np.stack([fields_to_statistics(flow) for flow in flows]), pairs, logits)
+
+
+def _kept(study: Study, networks: Networks | None, folder: Path, name: str, measure: Callable[[], Answers]) -> Answers:
+    identity = [WORLD_VERSION, FIRST_INDEX, study.clips, MOTION_VERSION, MOTION_PAIR_VERSION, SPECTRUM_VERSION, name]
+    identity += [] if networks is None else networks.versions
+    path = folder / f"{name}-{key_of(identity)}.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        answers = measure()
+        partial = path.with_suffix(".partial")
+        arrays = {"statistics": answers.statistics, **answers.pairs}
+        save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
+        partial.replace(path)
+    arrays = load_file(path)
+    statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
+    return Answers(statistics_of_motion, arrays, None if logits is None else logits.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measure's answer to one grade: mean and standard error, over blocks for sets and over clips for pairs."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Whether a measure puts a kind's grades in order; `weakest` is the step, in 95 % half-intervals, least sure.
+
+    Above 1 every step from one grade to the next is shown to be in the same direction; negative steps turn back.
+    """
+
+    kind: Kind
+    measure: str
+    weakest: float
+
+    @property
+    def ordered(self) -> bool:
+        """Every step is larger than its 95 % interval, in one direction."""
+        return self.weakest > 1
+
+
+def series(found: dict[Grade, Answers], study: Study) -> dict[str, Numbers]:
+    """By measure, then by grade, the numbers that its mean is of: one a block for sets of clips, one a clip for pairs.
+
+    FVD is against the reference of drawn clips that ships with the package.
+    """
+    moving = Moments.of(np.stack([motion_statistics(clip) for clip in study.reference()]))
+    numbers: dict[str, Numbers] = {}
+    logits = {grade: answers.logits for grade, answers in found.items() if answers.logits is not None}
+    if logits:
+        from vdmini_bench.metrics.reference import shipped_moments
+
+        numbers["fvd"] = {grade: _by_block(rows, shipped_moments(), study) for grade, rows in logits.items()}
+    numbers["frechet_motion"] = {
+        grade: _by_block(answers.statistics, moving, study) for grade, answers in found.items()
+    }
+    # A file gives its arrays in another order.
+    for name in (each.name for each in MEASURES if each.name in found["none", 0.0].pairs):
+        numbers[name] = {grade: answers.pairs[name] for grade, answers in found.items()}
+    return numbers
+
+
+def _by_block(features: NDArray[Any], reference: Moments, study: Study) -> NDArray[np.float64]:
+    blocks = np.split(features, study.blocks)
+    return np.array([frechet_distance_of_moments(Moments.of(block), reference) for block in blocks])
+
+
+def cell(values: NDArray[np.float64]) -> Cell:
+    """The mean of values with its standard error."""
+    return Cell(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
+
+
+def ordering(kind: Kind, measure: str, numbers: Numbers) -> Ordering:
+    """Whether a measure rises, or for signed ones falls, from clips as they are through all grades of a kind."""
+    steps = [numbers["none", 0.0], *(numbers[kind.name, grade] for grade in kind.grades)]
+    surely = []
+    for mild, severe in pairwise(steps):
+        mean, low, _ = paired_interval(mild.tolist(), severe.tolist())
+        half = mean - low
+        surely.append(mean / half if half else math.copysign(math.inf, mean) if mean else 0.0)
+    signed = {each.name for each in MEASURES if not each.distance}
+    falls = measure in signed and statistics.fmean(surely) < 0
+    return Ordering(kind, measure, min(-step if falls else step for step in surely))

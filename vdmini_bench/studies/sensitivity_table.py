@@ -1,0 +1,73 @@
+"""The tables of a sensitivity study: each measure's answer to each grade, and which grades it puts in order."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vdmini_bench.studies.corruptions import KINDS
+from vdmini_bench.studies.sensitivity import Numbers, Ordering, cell, ordering
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.tables import markdown_table
+
+TITLES = {
+    "fvd": "FVD",
+    "frechet_motion": "Frechet motion",
+    "content": "content",
+    "spectrum": "spectrum",
+    "flow_field": "flow field (px)",
+    "flow_magnitude": "flow magnitude (px)",
+    "speed": "speed (px)",
+    "dynamic_degree": "dynamic degree",
+    "flicker": "flicker",
+}
+
+
+def orderings(numbers: Mapping[str, Numbers]) -> list[Ordering]:
+    """Every kind by every measure."""
+    return [ordering(kind, measure, numbers[measure]) for kind in KINDS for measure in numbers]
+
+
+def answer_lines(numbers: Mapping[str, Numbers]) -> tuple[list[str], list[list[str]]]:
+    """The header, and one line a grade: every measure's mean ± its standard error."""
+    units = {kind.name: kind.unit for kind in KINDS}
+    lines = []
+    for kind, grade in next(iter(numbers.values())):
+        name = "as they are" if kind == "none" else f"{kind} {grade:g} {units[kind]}"
+        cells = [cell(numbers[measure][kind, grade]) for measure in numbers]
+        lines.append([name, *(f"{_digits(each.value, 3)} ± {_digits(each.standard_error, 1)}" for each in cells)])
+    return ["clips", *(TITLES[measure] for measure in numbers)], lines
+
+
+def _digits(value: float, count: int) -> str:
+    """A number with so many digits that count, but never fewer than those before the point."""
+    return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
+
+
+def ordering_lines(found: Sequence[Ordering]) -> tuple[list[str], list[list[str]]]:
+    """The header, and one line a kind: whether each measure puts its grades in order."""
+    measures = list(dict.fromkeys(each.measure for each in found))
+    by_place = {(each.kind.name, each.measure): each for each in found}
+    lines = [
+        [kind.name, kind.harms, *("yes" if by_place[kind.name, measure].ordered else "no" for measure in measures)]
+        for kind in KINDS
+    ]
+    return ["kind", "harms", *(TITLES[measure] for measure in measures)], lines
+
+
+def write_sensitivity(folder: Path, numbers: Mapping[str, Numbers]) -> None:
+    """Write `sensitivity.md`, both tables, and `sensitivity.csv`, a row a grade and measure."""
+    tables = [markdown_table(*answer_lines(numbers)), markdown_table(*ordering_lines(orderings(numbers)))]
+    write_atomically(folder / "sensitivity.md", "\n\n".join(tables) + "\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["kind", "strength", "measure", "value", "se", "n"])
+    for measure, of_grades in numbers.items():
+        for (kind, grade), values in of_grades.items():
+            mean = cell(values)
+            writer.writerow(
+                [kind, f"{grade:g}", measure, f"{mean.value:.6g}", f"{mean.standard_error:.3g}", len(values)]
+            )
+    write_atomically(folder / "sensitivity.csv", buffer.getvalue())

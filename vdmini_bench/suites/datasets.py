@@ -1,0 +1,41 @@
+"""The data set of a suite: where it lies, drawing the stand-in, and the digest of its clips."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.config.suite import DatasetSpec
+from vdmini_bench.data.synthetic import WORLD_VERSION, clip_count, write_dataset
+from vdmini_bench.data.ucf101 import VideoFile, content_digest
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.progress import progress, say
+
+DRAWN = "drawn.txt"
+
+
+def digest_videos(videos: tuple[VideoFile, ...], store: Store, root: Path, name: str, remember: bool = True) -> str:
+    """Digest the order and the bytes of videos under `root`; the store remembers what each file's are."""
+    place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
+    content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
+    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+
+
+def dataset_root(dataset: DatasetSpec, store: Store) -> Path | None:
+    """Where the data set lies or will lie; None when the real one was not imported."""
+    if dataset.kind == "ucf101":
+        return asset_path("ucf101")
+    return store.root / "data" / f"drawn-{WORLD_VERSION}-{dataset.drawn_train_per_group}-{dataset.drawn_test_per_group}"
+
+
+def draw_dataset(root: Path, dataset: DatasetSpec) -> None:
+    """Draw the stand-in data set unless it is there; the marker of completeness is written last."""
+    if (root / DRAWN).exists():
+        return
+    counts = (dataset.drawn_train_per_group, dataset.drawn_test_per_group)
+    with progress("draw clips", clip_count(*counts)) as advance:
+        write_dataset(root, *counts, on_clip=advance)
+    (root / DRAWN).write_text("complete\n")
+    say(f"drew {clip_count(*counts)} clips into {root}")

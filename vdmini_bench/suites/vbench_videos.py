@@ -1,0 +1,118 @@
+"""The videos that a VBench suite asks models for: of prompts and first frames of the drawn world, or official ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vdmini.files import replacing
+from vdmini.requests import ClipRequest
+from vdmini_bench.config.vbench import VBenchSpec
+from vdmini_bench.data.captions import Scene, choose_scenes, draw_scene, parse_caption
+from vdmini_bench.data.picture import read_picture
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.requests import DRAWN_INDEX
+from vdmini_bench.data.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
+from vdmini_bench.vbench.prompts import VideoRequest, seed_of
+
+# Beyond the scenes that training and its validation draw.
+FIRST_SCENE = 3_000_000
+# What `draw_clip` takes: an action, a group and an index.
+Origin = tuple[str, int, int]
+
+
+def embedded_videos(vbench: VBenchSpec, images: Path) -> tuple[VideoRequest, ...]:
+    """The videos of the embedded prompts; for image to video with the paths of their first frames in `images`."""
+    assert vbench.prompt_count is not None
+    assert vbench.samples_per_prompt is not None
+    captions = drawn_captions(vbench.prompt_count) if vbench.mode == "t2v" else [*drawn_origins(vbench.prompt_count)]
+    return tuple(
+        VideoRequest(
+            name=f"{caption}-{index}",
+            prompt=caption,
+            index=index,
+            seed=seed_of(caption, index, vbench.seed),
+            image=images / f"{caption}.png" if vbench.mode == "i2v" else None,
+        )
+        for caption in captions
+        for index in range(vbench.samples_per_prompt)
+    )
+
+
+def drawn_captions(number: int) -> list[str]:
+    """Sentences of one thing and of two in turn, each once, of combinations that training draws."""
+    found: dict[str, None] = {}
+    for place in count():
+        (scene,) = choose_scenes(1, "train", things=1 + place % 2, skip=FIRST_SCENE + place // 2)
+        found.setdefault(scene.caption)
+        if len(found) == number:
+            return [*found]
+    raise AssertionError("unreachable")
+
+
+def drawn_origins(number: int, first_index: int = DRAWN_INDEX) -> dict[str, Origin]:
+    """Clips of the image-to-video world by caption, each once: held-out groups and all actions in turn."""
+    found: dict[str, Origin] = {}
+    for index in count(first_index):
+        for group in TEST_GROUPS:
+            for action in ACTIONS:
+                found.setdefault(draw_clip(action, group, index).caption, (action, group, index))
+                if len(found) == number:
+                    return found
+    raise AssertionError("unreachable")
+
+
+def images_folder(data: Path) -> Path:
+    """Where the first frames of drawn clips are kept."""
+    return data / f"first-frames-{WORLD_VERSION}-{DRAWN_INDEX}"
+
+
+def write_images(videos: Sequence[VideoRequest]) -> None:
+    """Draw the first frames that are not there yet."""
+    images = {video.prompt: video.image for video in videos if video.image is not None}
+    if all(path.is_file() for path in images.values()):
+        return
+    for caption, origin in drawn_origins(len(images)).items():
+        with replacing(images[caption]) as partial:
+            Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
+
+
+def real_videos(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> tuple[VideoRequest, ...]:
+    """Those that have a drawn clip of their own: of an image only one, whatever the number of samples."""
+    return tuple(video for video in videos if vbench.mode == "t2v" or video.index == 0)
+
+
+def drawn_frames(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> list[NDArray[np.uint8]]:
+    """The drawn clip T H W C uint8 that shows what each video should."""
+    if vbench.mode == "t2v":
+        return [draw_scene(parse_caption(video.prompt), video.seed).frames for video in videos]
+    origins = drawn_origins(len({video.prompt for video in videos}))
+    return [draw_clip(*origins[video.prompt]).frames for video in videos]
+
+
+def scene_of(video: VideoRequest) -> Scene:
+    """What a video of an embedded prompt should show."""
+    return parse_caption(video.prompt)
+
+
+def clip_requests(videos: Sequence[VideoRequest], height: int, width: int) -> list[ClipRequest]:
+    """The same as models take them; an image is read once for all its samples.
+
+    Raises:
+        UnreadablePictureError: an image cannot be read.
+    """
+    images: dict[Path, NDArray[np.uint8]] = {}
+    requests = []
+    for video in videos:
+        image = None
+        if video.image is not None:
+            if video.image not in images:
+                images[video.image] = resize_clip(read_picture(video.image)[None], width, height)[0]
+            image = images[video.image]
+        requests.append(ClipRequest(video.name, video.seed, image, video.prompt))
+    return requests

@@ -1,0 +1,146 @@
+"""A table as people and programs want it: on the terminal, as markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from vdmini_bench.system.progress import readable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Format = Literal["table", "json", "markdown", "csv"]
+# Cells of up to so many characters, all numbers among them, are never wrapped.
+WRAPPED = 24
+LINE_BREAKS = re.compile(r"[\r\n\0]+")
+# Spreadsheets run a cell that starts with one of these as a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def csv_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """CSV with a header, LF and no cell that a spreadsheet would run."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([plain_cell(cell) for cell in line] for line in (header, *lines))
+    return buffer.getvalue()
+
+
+def safe_markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A GitHub markdown table in which a cell stays a cell: no pipe, line break or HTML of it takes effect."""
+    return markdown_table(list(map(markdown_text, header)), [list(map(markdown_text, line)) for line in lines])
+
+
+def markdown_text(text: str) -> str:
+    """A text that markdown shows as it is, on one line."""
+    text = " ".join(text.split())
+    for special in ("\\", "|", "`", "*", "[", "]", "@"):
+        # A backslash does not keep GitHub from notifying the person that @name means.
+        text = text.replace(special, f"\\{special}" if special != "@" else "@\u200b")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def show_table(form: Format, title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output; `json` is the caller's own."""
+    import click
+
+    if form == "markdown":
+        click.echo(safe_markdown_table(header, lines))
+    elif form == "csv":
+        click.echo(csv_table(header, lines), nl=False)
+    else:
+        print_table(title, header, lines)
+
+
+def number_cell(value: float | None, digits: int = 5) -> str:
+    """A number in as many significant digits, `-` for None."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def interval_cell(interval: tuple[float, float] | None) -> str:
+    """Two ends of an interval, `-` for None."""
+    return "-" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+def plain_cell(cell: str) -> str:
+    """A cell on one line that no spreadsheet runs as a formula."""
+    # A line of the file is a row: merges across branches and `grep` both count on it.
+    cell = LINE_BREAKS.sub(" ", cell).encode(errors="replace").decode()
+    return f"'{cell}" if _is_formula(cell) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    # Some programs skip what looks empty before it, what a line break has become here too.
+    if not cell.startswith(FORMULA_STARTS) and not cell.lstrip().startswith(FORMULA_STARTS):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A GitHub markdown table; numbers to the right."""
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+
+
+def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output, as wide as it needs to be; in a narrower terminal long cells wrap.
+
+    Where that is not enough, what all lines share is said once, and then each cell has a line of its own. None is cut.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # As they will be shown: columns stay straight where the console lacks a character.
+    columns = [[Text(readable(cell)) for cell in column] for column in zip(header, *lines, strict=True)]
+    console = Console()
+    # A program that sets colours without a terminal has no terminal's width.
+    room = console.width if sys.stdout.isatty() else sys.maxsize
+    console.print(Text(readable(title), "table.title"), soft_wrap=True)
+    widths = _widths(columns, room)
+    if widths is None and len(columns[0]) > 2:
+        shared = [column for column in columns[1:] if all(cell == column[1] for cell in column[1:])]
+        if told := "; ".join(f"{name}: {cell}" for name, cell, *_ in shared if cell):
+            console.print(Text(told), soft_wrap=True)
+        columns = [column for column in columns if column not in shared]
+        widths = _widths(columns, room)
+    names, *rows = zip(*columns, strict=True)
+    if widths is None:
+        for row in rows:
+            cells = [f"{name}: {cell}" for name, cell in zip(names, row, strict=True) if cell]
+            console.print(Text("\n  ".join(cells)), soft_wrap=True)
+        return
+    table = Table()
+    for position, (name, width) in enumerate(zip(names, widths, strict=True)):
+        table.add_column(name, justify="right" if position else "left", width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(console.width, _total(widths))).print(table)
+
+
+def _widths(columns: Sequence[Sequence[Text]], room: int) -> list[int] | None:
+    """The columns' widths within `room` characters, as near as can be to what each needs; None where they cannot be."""
+    from rich.cells import cell_len
+
+    whole = [max(cell.cell_len for cell in column) for column in columns]
+    longest_words = [max(map(cell_len, name.plain.split()), default=0) for name, *_ in columns]
+    widths = [max(word, min(WRAPPED, width)) for word, width in zip(longest_words, whole, strict=True)]
+    if _total(widths) > room:
+        return None
+    while _total(widths) < min(room, _total(whole)):
+        for column in [column for column, width in enumerate(widths) if width < whole[column]][: room - _total(widths)]:
+            widths[column] += 1
+    return widths
+
+
+def _total(widths: Sequence[int]) -> int:
+    """The characters that columns and the lines around them take."""
+    return sum(widths) + 3 * len(widths) + 1
