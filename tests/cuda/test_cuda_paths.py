@@ -92,7 +92,7 @@ def test_a_distillation_is_planned_and_run_on_the_gpu(cuda: torch.device, tmp_pa
     (tmp_path / "videos" / "captions.csv").write_text("file,caption\n0.mkv,a\n1.mkv,b\n", encoding="utf-8")
     (tmp_path / "small.yaml").write_text(DISTILLATION, encoding="utf-8")
     command = ["distill", str(tmp_path / "small.yaml"), "--results", str(tmp_path / "results"), "--json"]
-    planned = CliRunner().invoke(main, [*command, "--plan"], catch_exceptions=False)
+    planned = CliRunner().invoke(main, [*command, "--dry-run"], catch_exceptions=False)
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     name = torch.cuda.get_device_name()
     assert name in planned.stdout

@@ -166,7 +166,7 @@ def test_what_is_missing_for_vbench_has_a_licence_and_a_source(
 
 
 def test_the_paper_profile_can_be_planned_without_its_assets(nothing_here: Path) -> None:
-    result = invoke("run", SUITE, "--profile", "paper", "--plan", "--json", "--results", nothing_here)
+    result = invoke("run", SUITE, "--profile", "paper", "--dry-run", "--json", "--results", nothing_here)
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert {item["name"] for item in plan["missing"]} == {"teacher", "ucf101", "pytorch-fid-inception"}
@@ -175,7 +175,7 @@ def test_the_paper_profile_can_be_planned_without_its_assets(nothing_here: Path)
 
 
 def test_a_plan_of_a_first_run_says_what_comes_first_and_writes_nothing(nothing_here: Path) -> None:
-    result = invoke("run", SUITE, "--profile", "smoke", "--plan", "--results", nothing_here)
+    result = invoke("run", SUITE, "--profile", "smoke", "--dry-run", "--results", nothing_here)
     assert result.exit_code == 0, result.output
     assert "not comparable with published UCF101 numbers" in result.stdout
     assert "first: fetch i3d-kinetics400" in result.stdout
@@ -198,7 +198,7 @@ def test_a_plan_with_the_data_there_writes_nothing_either(tmp_path: Path) -> Non
     (root / DRAWN).touch()
     before = files(tmp_path)
     settings = ("--set", "protocol.reference=computed", "--set", "protocol.reference_clips=20")
-    result = invoke("run", SUITE, "--profile", "smoke", *settings, "--plan", "--json", "--results", tmp_path)
+    result = invoke("run", SUITE, "--profile", "smoke", *settings, "--dry-run", "--json", "--results", tmp_path)
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert plan["first"] == plan["missing"] == []

@@ -11,7 +11,7 @@ from vdmini.models.loading import load_model
 from vdmini_bench.cli import main
 from vdmini_bench.config.distillation import load_distillation
 from vdmini_bench.models import sampling as generation
-from vdmini_bench.runs.distillation import prepare_distillation
+from vdmini_bench.runs.distillation import open_distillation
 from vdmini_bench.runs.stages import encode
 
 LONG = "a red disc rises over a moss background and it goes on and on"
@@ -56,7 +56,7 @@ def test_captions_that_are_trained_on(
     for name in ("a.mkv", "b.mkv"):
         (videos / name).write_bytes(b"opened later")
     (tmp_path / "t.yaml").write_text(DISTILLATION)
-    distillation = prepare_distillation(load_distillation(tmp_path / "t.yaml"), tmp_path / "results", 1, write=False)
+    distillation = open_distillation(load_distillation(tmp_path / "t.yaml"), tmp_path / "results", write=False)
     monkeypatch.setattr(encode, "encode_to_cache", stop)
     with pytest.raises(ValueError, match="nothing is sampled here"):
         encode.encode_clips(distillation.recipe, tmp_path / "encoded")

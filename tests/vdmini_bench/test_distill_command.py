@@ -18,19 +18,14 @@ from vdmini_bench.cli import main
 from vdmini_bench.config.distillation import load_distillation
 from vdmini_bench.config.suite import DistillSpec, load_suite
 from vdmini_bench.data.synthetic import draw_clip
-from vdmini_bench.data.ucf101 import read_split
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill import estimate as estimation
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.store import Store
 from vdmini_bench.runs import distillation_dry_run as distill_plan
-from vdmini_bench.runs.distillation import prepare_distillation
+from vdmini_bench.runs.distillation import open_distillation
 from vdmini_bench.runs.distillation_dry_run import DistillPlan, print_plan
-from vdmini_bench.suites.clip_selection import choose_clips
-from vdmini_bench.suites.datasets import dataset_root
-from vdmini_bench.suites.distributions import digest_inputs
-from vdmini_bench.suites.jobs import plan_jobs
-from vdmini_bench.system.fingerprint import take_fingerprint
+from vdmini_bench.suites.distributions import Distributions
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\
@@ -112,7 +107,7 @@ def test_the_number_format_is_that_of_the_teachers_files_unless_told(
     for file in teacher.rglob("*.safetensors"):
         save_file({name: value.to(files) for name, value in load_file(file).items()}, file, {"format": "pt"})
     chosen = load_distillation(configuration, overrides=("teacher=teacher", *asked))
-    prepared = prepare_distillation(chosen, configuration.parent / "results", 1, write=False)
+    prepared = open_distillation(chosen, configuration.parent / "results", write=False)
     assert prepared.recipe.dtype == expected
 
 
@@ -146,7 +141,7 @@ def test_device_dtype_and_download_reach_a_distillation(configuration: Path, mon
         lambda distillation, processes, timing: (_ for _ in ()).throw(BenchError(distillation.recipe.dtype)),
     )
     for dtype in ("bfloat16", "float16"):
-        seen.append(invoke("distill", configuration, "--results", results, "--plan", "--dtype", dtype).stderr)
+        seen.append(invoke("distill", configuration, "--results", results, "--dry-run", "--dtype", dtype).stderr)
     assert seen == ["error: bfloat16\n", "error: float16\n"]
 
 
@@ -168,7 +163,7 @@ def test_a_plan_estimates_memory_and_time_and_writes_nothing(
         show(plan, price_per_hour)
 
     monkeypatch.setattr(distill_plan, "print_plan", record)
-    done = invoke("distill", configuration, "--results", results, "--plan", "--price-per-hour", 2)
+    done = invoke("distill", configuration, "--results", results, "--dry-run", "--price-per-hour", 2)
     assert done.exit_code == 0, done.output
     assert "it fits" in done.stdout
     assert " s a step, about " in done.stdout
@@ -221,17 +216,12 @@ def test_a_suite_distils_the_jobs_that_run_finds_done(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["jobs"]["ran"] == ["encode", "prune", "distill"]
-    profile, store = load_suite(SUITE, "smoke", SMALL).profile, Store(tmp_path)
-    root = dataset_root(profile.dataset, store)
-    assert root is not None
-    clips = choose_clips(read_split(root, profile.dataset.split), profile)
-    inputs = digest_inputs(profile, store, root, clips, "i3d", take_fingerprint(), remember=False)
-    finished = {job.name for job in plan_jobs(profile, inputs) if store.is_done(job.stage, job.key)}
-    assert finished == {"encode", "prune", "distill"}
-    planned = json.loads(invoke(*arguments, "--plan", "--json").stdout)
+    context = Distributions(load_suite(SUITE, "smoke", SMALL)).open(Store(tmp_path), remember=False)
+    assert {name for name in context.jobs if context.is_done(name)} == {"encode", "prune", "distill"}
+    planned = json.loads(invoke(*arguments, "--dry-run", "--json").stdout)
     assert [step["done"] for step in planned["steps"]] == [True] * 3
     assert planned["memory"] == []
-    assert "all is done" in invoke(*arguments, "--plan").stdout
+    assert "all is done" in invoke(*arguments, "--dry-run").stdout
 
 
 def test_a_suites_missing_data_is_listed_without_what_only_scores_need(

@@ -26,7 +26,7 @@ from vdmini_bench.data.requests import drawn_requests
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.data.video import read_frames, write_video
 from vdmini_bench.distill.loss_log import LossLog
-from vdmini_bench.runs.distillation import prepare_distillation
+from vdmini_bench.runs.distillation import open_distillation
 
 # diffusers' schedulers meet numpy 2 that way.
 pytestmark = pytest.mark.filterwarnings(
@@ -87,8 +87,8 @@ def copied(once: Path, folder: Path, *stages: str) -> Path:
 def prepared(folder: Path, *overrides: str) -> dict[str, bool]:
     """Which steps are done already."""
     asked = load_distillation(folder / "small.yaml", None, overrides)
-    found = prepare_distillation(asked, folder / "results", 1, write=False)
-    return {job.stage: found.is_done(job.stage) for job in found.jobs}
+    found = open_distillation(asked, folder / "results", write=False)
+    return {name: found.is_done(name) for name in found.jobs}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from contexts import context_of
 from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
@@ -26,9 +27,7 @@ from vdmini_bench.data.ucf101 import VideoFile
 from vdmini_bench.data.video import write_video
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.results.score import Row
-from vdmini_bench.results.store import Store
 from vdmini_bench.suites.clip_selection import ChosenClips
-from vdmini_bench.suites.distributions import Workbench
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "ucf101.yaml"
@@ -42,11 +41,10 @@ def test_another_sampling_seed_asks_for_the_same_clips_from_other_noise(tmp_path
     path = tmp_path / "clip.avi"
     write_video(path, np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), np.uint8), 7)
     clips = ChosenClips((), (VideoFile("a", "clip.avi", path),) * 2, (), ())
-    nothing: Any = None
 
     def requests(*overrides: str) -> list[Any]:
         suite = load_suite(SUITE, "smoke", overrides)
-        return Workbench(suite, Store(tmp_path), clips, "", "", "", {}, "run", nothing).requests((0, 1))
+        return list(context_of(suite, tmp_path, clips).requests((0, 1)))
 
     first, again, other = requests(), requests("sample.seed=0"), requests("sample.seed=1")
     assert [each.seed for each in first] == [each.seed for each in again] == [0, 1]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from contexts import context_of
 from numpy.typing import NDArray
 from results_of_runs import as_printed
 from small_scoring import FEW, SUITE, SmallI3d, clip, fill, score
@@ -26,13 +27,10 @@ from vdmini_bench.data.video import read_frames, read_timeline, write_video
 from vdmini_bench.data.video_folder import list_videos
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.results.score import SCORES, number_text
-from vdmini_bench.results.store import Store
-from vdmini_bench.runs.score_folder import choose_videos
 from vdmini_bench.runs.stages import measure, reference
 from vdmini_bench.suites.clip_selection import ChosenClips
-from vdmini_bench.suites.distributions import Workbench
+from vdmini_bench.suites.folder import choose_videos
 from vdmini_bench.suites.jobs import Job
-from vdmini_bench.system.fingerprint import take_fingerprint
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -306,8 +304,7 @@ def test_a_run_has_the_frame_fid_that_score_has(videos: Path, tmp_path: Path, mo
     scored = shown(score(videos, "--against", against, "--json", *options))["fid"]
     suite = load_suite(SUITE, "smoke", (*whole, "protocol.frame_fid=true"))
     clips = ChosenClips((), (), list_videos(videos).videos, list_videos(against).videos)
-    jobs = {"reference": Job("reference", "", "key", (), 0)}
-    bench = Workbench(suite, Store(tmp_path), clips, "", "", "", jobs, "run", take_fingerprint())
+    bench = context_of(suite, tmp_path, clips, Job("reference", "", "key", (), 0))
     reference.run_stage(bench, "", bench.store.start("reference", "key"))
     measure.run_stage(bench, "real", bench.store.start("measure", "key"))
     record = json.loads((bench.store.work_folder("measure", "key") / SCORES).read_text())

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 import vdmini_bench
 from vdmini_bench.data.synthetic import ACTIONS, draw_clip
 from vdmini_bench.data.video import read_frames, write_video
-from vdmini_bench.system.sharing import Share, in_order_again, lead, share_out
+from vdmini_bench.system.launch import Share, in_order_again, lead, share_out
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 LAUNCH = (
@@ -29,7 +29,7 @@ CHILD = """
 import os, sys
 import torch
 from torch import nn
-import vdmini_bench.features, vdmini_bench.scoring
+import vdmini_bench.metrics.features, vdmini_bench.suites.folder
 
 class SmallI3d(nn.Module):
     def forward(self, video):
@@ -38,7 +38,8 @@ class SmallI3d(nn.Module):
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
 vdmini_bench.metrics.features.load_i3d = lambda packaged: SmallI3d()
-vdmini_bench.runs.score_folder.fetch_networks = lambda protocol: "small"
+vdmini_bench.suites.folder.fetch_networks = lambda protocol: None
+vdmini_bench.suites.folder.networks_digest = lambda protocol: "small"
 sys.modules["pytorch_fid"] = None
 
 if __name__ == "__main__":
@@ -52,9 +53,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 import torch
-import vdmini_bench.stages.sample as stage
-from vdmini.sample import ClipRequest
-from vdmini_bench.system.sharing import lead
+import vdmini_bench.runs.stages.sample as stage
+from vdmini.requests import ClipRequest
+from vdmini_bench.system.launch import lead
 
 def noise(pipeline, requests, settings):
     assert len(requests) <= 2
@@ -80,7 +81,7 @@ class Bench:
     def check_requests(self, places):
         (self.folder / f"process-{__import__('os').environ.get('RANK', 'alone')}").write_text(str(len(places)))
 
-    def load_whole(self, subject):
+    def load(self, subject):
         return SimpleNamespace(pipeline=None if subject == "broken" else "a pipeline")
 
 if __name__ == "__main__":

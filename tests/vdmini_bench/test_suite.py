@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from contexts import context_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +16,10 @@ from vdmini.rules import make_plan
 from vdmini_bench.config.suite import load_suite
 from vdmini_bench.distill.recipe import STUDENT
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.models.pruning import pruning_text, split_pruning_text
+from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.models.source import model_folder
-from vdmini_bench.results.store import Store
 from vdmini_bench.runs.stages.prune import run_stage
 from vdmini_bench.suites.clip_selection import ChosenClips
-from vdmini_bench.suites.distributions import Workbench
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 TEXT = """\
@@ -220,27 +218,25 @@ def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
     plan_file.write_text(make_plan("svd").to_json())
     plan = plan_file.read_text()
     for rule_or_file, text in (("vdmini", "vdmini"), (str(plan_file), plan)):
-        assert pruning_text(rule_or_file, None) == text
-        assert split_pruning_text(text) == (text, None)
-        both = pruning_text(rule_or_file, "magnitude:ratio=3e-1")
-        assert both == pruning_text(rule_or_file, "magnitude:pair_gates=0,ratio=0.3")
-        assert split_pruning_text(both) == (text, "magnitude:ratio=0.3")
+        assert str(Pruning.read(rule_or_file)) == text
+        both = Pruning.read(rule_or_file, "magnitude:ratio=3e-1")
+        assert both == Pruning.read(rule_or_file, "magnitude:pair_gates=0,ratio=0.3")
+        assert both == Pruning(text, "magnitude:ratio=0.3")
+        assert str(both) == f"{text}\n\nchannels magnitude:ratio=0.3"
     for rule, said in (
         ("depgraph-taylor", r"prune_channels\(\.\.\., loss=\.\.\.\)"),
         ("magnitud", "did you mean 'magnitude'"),
     ):
         with pytest.raises(SuiteError, match=said):
-            pruning_text("vdmini", rule)
+            Pruning.read("vdmini", rule)
 
 
 def test_the_prune_stage_narrows_what_the_plan_leaves(tmp_path: Path) -> None:
     suite = load_suite(SUITE, "smoke", ("channels=depgraph-l2:ratio=0.5,pair_gates=1", "distill.lambda_icd=0"))
-    text = pruning_text(suite.profile.plan, suite.profile.channels)
+    pruning = Pruning.read(suite.profile.plan, suite.profile.channels)
     teacher = str(model_folder(suite.profile.teacher))
-    nothing: Any = None
-    clips = ChosenClips((), (), (), ())
-    bench = Workbench(suite, Store(tmp_path), clips, teacher, "digest", text, {}, "run", nothing)
-    run_stage(bench, "", tmp_path / "pruned")
+    context = context_of(suite, tmp_path, ChosenClips(), teacher=teacher, pruning=pruning)
+    run_stage(context, "", tmp_path / "pruned")
     student = load_model(tmp_path / "pruned" / STUDENT, device="meta").denoiser
     blocks_alone = load_model(teacher, device="meta").blocks.without(make_plan("svd").removed)
     assert count_parameters(student) < 0.35 * blocks_alone.params

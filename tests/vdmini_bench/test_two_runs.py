@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from vdmini_bench.errors import BenchError
 from vdmini_bench.results.store import Store
-from vdmini_bench.runs.execution import perform_job
-from vdmini_bench.suites.jobs import Job
 
-JOB = Job("sample", "teacher", "k", (), 1.0)
 # Works until it is told to stop.
 RUN = """
 import sys
 from pathlib import Path
-from vdmini_bench.execution import perform_job
-from vdmini_bench.jobs import Job
-from vdmini_bench.store import Store
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs import execution
+from vdmini_bench.suites.context import RunContext
+from vdmini_bench.suites.jobs import Job
 
-def work(folder):
+def work(context, subject, folder):
     with (folder / "attempts").open("a") as file:
         file.write("x")
     print("works", flush=True)
     sys.stdin.readline()
 
-store = Store(Path(sys.argv[1]))
-perform_job(store, Job("sample", "teacher", "k", (), 1.0), work, store.root / "log.txt")
+execution.stage_named = lambda name: work
+job = Job("sample", "teacher", "k", (), 1.0)
+context = RunContext(Store(Path(sys.argv[1])), None, "", None, None, {job.name: job}, 1, "")
+execution.execute_job(context, job)
 """
 
 
@@ -72,13 +68,3 @@ def test_a_killed_process_holds_nobody_up_and_its_work_is_continued(tmp_path: Pa
     second.communicate("\n", timeout=60)
     assert second.returncode == 0
     assert (tmp_path / "work" / "sample-k" / "attempts").read_text() == "xx"
-
-
-def test_a_launch_of_several_processes_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = start(tmp_path)
-    started(first)
-    monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")
-    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
-    with pytest.raises(BenchError, match=r"another process works on sample-k .* use --results"):
-        perform_job(Store(tmp_path), JOB, lambda _: None, tmp_path / "log.txt")
-    first.communicate("\n")

@@ -192,7 +192,7 @@ def test_plans_write_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mon
     settings = [part for setting in SMALL for part in ("--set", setting)]
     for command in (["run"], ["distill", "--no-timing"]):
         done = CliRunner().invoke(
-            main, [*command, str(T2V_SUITE), *settings, "--plan", "--json", "--results", str(tmp_path / "results")]
+            main, [*command, str(T2V_SUITE), *settings, "--dry-run", "--json", "--results", str(tmp_path / "results")]
         )
         assert done.exit_code == 0, done.stderr
         plan = json.loads(done.stdout)

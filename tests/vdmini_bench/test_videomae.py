@@ -33,7 +33,7 @@ from vdmini_bench.metrics import videomae
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, prepare_clips
 from vdmini_bench.metrics.videomae import VideoMae, convert_weights, load_videomae
-from vdmini_bench.suites.distributions import fetch_networks
+from vdmini_bench.suites.distributions import fetch_networks, networks_digest
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 SMALL = Size(width=44, hidden=192, depth=3, heads=4)
@@ -205,15 +205,21 @@ class SmallI3d(nn.Module):
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
 
-def small_i3d(protocol: ProtocolSpec) -> str:
-    return "small" if protocol.network == "i3d-kinetics400" else fetch_networks(protocol)
+def fetch_but_i3d(protocol: ProtocolSpec) -> None:
+    if protocol.network != "i3d-kinetics400":
+        fetch_networks(protocol)
+
+
+def digest_but_i3d(protocol: ProtocolSpec) -> str:
+    return "small" if protocol.network == "i3d-kinetics400" else networks_digest(protocol)
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders of videos as long as a clip and no longer, so that no offset is drawn."""
     monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged: SmallI3d())
-    monkeypatch.setattr("vdmini_bench.runs.score_folder.fetch_networks", small_i3d)
+    monkeypatch.setattr("vdmini_bench.suites.folder.fetch_networks", fetch_but_i3d)
+    monkeypatch.setattr("vdmini_bench.suites.folder.networks_digest", digest_but_i3d)
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     for name, start in (("made", 0), ("real", 30)):
         for number in range(start, start + 4):
@@ -283,7 +289,7 @@ def test_without_the_weights_nothing_is_scored_or_run(folders: Path) -> None:
         assert "vit_g_hybrid_pt_1200e_ssv2_ft.pth" in result.stderr
         assert "next     vdmini-bench assets import videomae-ssv2 PATH" in result.stderr
     assert not (folders / "results" / "work").exists()
-    plan = CliRunner().invoke(main, [*run, "--plan"])
+    plan = CliRunner().invoke(main, [*run, "--dry-run"])
     assert "missing videomae-ssv2" in plan.stdout
     assert "fetch i3d-kinetics400" not in plan.stdout
     (found,) = (finding for finding in doctor._assets() if finding.what == "asset videomae-ssv2")

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS
-from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.config.distillation import DistillConfig
     from vdmini_bench.config.suite import Suite
     from vdmini_bench.config.vbench import VBenchSuite
-    from vdmini_bench.runs.distillation import Distillation, Outcome
+    from vdmini_bench.runs.distillation import Outcome
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--profile", help="A profile of the suite; its default one when not given.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
-@click.option("--plan", "only_plan", is_flag=True, help="Show steps, memory, time and cost; write nothing.")
-@click.option("--timing/--no-timing", default=True, show_default=True, help="With --plan, time two real steps.")
+@click.option("--dry-run", is_flag=True, help="Show steps, memory, time and cost; write nothing.")
+@click.option("--timing/--no-timing", default=True, show_default=True, help="With --dry-run, time two real steps.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the whole machine, to print costs.")
 @RESULTS
 @DEVICE
@@ -37,7 +35,7 @@ def distill(
     file: Path,
     profile: str | None,
     overrides: tuple[str, ...],
-    only_plan: bool,
+    dry_run: bool,
     timing: bool,
     price_per_hour: float | None,
     results: Path,
@@ -54,53 +52,39 @@ def distill(
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.config.distillation import DistillConfig, load_distillation
     from vdmini_bench.models.devices import choose_device
-    from vdmini_bench.models.sampling import fetch_model
-    from vdmini_bench.system.launch import is_main, join_launch, leave, on_main
+    from vdmini_bench.system.launch import lead
 
-    processes = join_launch(None if device is None else choose_device(device))
-    try:
+    def work() -> None:
+        from vdmini_bench.config.distillation import DistillConfig, load_distillation
+        from vdmini_bench.models.sampling import fetch_model
+
         asked = load_distillation(file, profile, overrides if dtype is None else (*overrides, f"dtype={dtype}"))
         if download:
-            teacher = asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher
-            on_main(lambda: fetch_model(teacher))
-        _distill(asked, results, processes, only_plan, timing, price_per_hour, as_json)
-    except BenchError as error:
-        if not is_main():
-            leave(error.exit_code)
-        raise
-    except KeyboardInterrupt:
-        if not is_main():
-            sys.exit(ExitCode.INTERRUPTED)
-        raise
+            fetch_model(asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher)
+        _distill(asked, results, dry_run, timing, price_per_hour, as_json)
+
+    lead(work, None if device is None else choose_device(device))
 
 
 def _distill(
     asked: Suite | VBenchSuite | DistillConfig,
     results: Path,
-    processes: int,
-    only_plan: bool,
+    dry_run: bool,
     timing: bool,
     price_per_hour: float | None,
     as_json: bool,
 ) -> None:
-    from vdmini_bench.runs.distillation import prepare_distillation, run_distillation
-    from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
-    from vdmini_bench.system.launch import is_main, on_main
+    from vdmini_bench.runs.distillation import open_distillation, run_distillation
 
-    prepared: list[Distillation] = []
-    on_main(lambda: prepared.append(prepare_distillation(asked, results, processes, write=not only_plan)))
-    # What the first process drew and remembered is there for the others.
-    distillation = prepared[0] if prepared else prepare_distillation(asked, results, processes, write=False)
-    if only_plan:
-        plan = plan_distillation(distillation, processes, timing=timing)
-        if is_main():
-            click.echo(json.dumps(plan.to_json())) if as_json else print_plan(plan, price_per_hour)
-        return
-    outcome = run_distillation(distillation)
-    if is_main():
-        _print_outcome(outcome, price_per_hour, as_json)
+    context = open_distillation(asked, results, write=not dry_run)
+    if dry_run:
+        from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
+
+        plan = plan_distillation(context, timing=timing)
+        click.echo(json.dumps(plan.to_json())) if as_json else print_plan(plan, price_per_hour)
+    else:
+        _print_outcome(run_distillation(context), price_per_hour, as_json)
 
 
 def _print_outcome(outcome: Outcome, price_per_hour: float | None, as_json: bool) -> None:

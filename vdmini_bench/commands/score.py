@@ -12,7 +12,7 @@ from vdmini_bench.commands.options import JSON, RESULTS, WORKERS
 from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
-    from vdmini_bench.runs.score_folder import Rates, ScoreRequest
+    from vdmini_bench.suites.folder import Rates, ScoreRequest
 
 
 @click.command()
@@ -39,11 +39,11 @@ def score(
     rates: Rates, flow: bool, name: str | None, workers: int | None, results: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
-    from vdmini_bench.system.sharing import lead
+    from vdmini_bench.system.launch import lead
 
     def scored() -> None:
         from vdmini_bench.config.suite import load_suite
-        from vdmini_bench.runs.score_folder import ScoreRequest
+        from vdmini_bench.suites.folder import ScoreRequest
         from vdmini_bench.system.progress import quiet_libraries
 
         suite = load_suite(suite_file, profile, overrides)

@@ -106,7 +106,7 @@ def score(
 ) -> None:
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
     from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
-    from vdmini_bench.system.sharing import lead
+    from vdmini_bench.system.launch import lead
     from vdmini_bench.vbench.preparation import prepare_scoring
     from vdmini_bench.vbench.scoring import score_videos
 

@@ -114,7 +114,7 @@ def _content(path: Path) -> str:
         return str(path)
 
 
-def _rate_of(timeline: Timeline) -> str:
+def rate_of(timeline: Timeline) -> str:
     if timeline.even:
         return f"{float(timeline.frames_per_second):.4g}"
     least, greatest = (1000 * gap for gap in timeline.gaps)

@@ -20,7 +20,7 @@ from vdmini.models.loading import load_model
 from vdmini.plan import PruningPlan
 from vdmini_bench.config.suite import DistillSpec
 from vdmini_bench.distill.trainer import settings_of, task_of
-from vdmini_bench.models.pruning import plan_of
+from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.system.launch import process_device
 
 # What kernels and allocators take for themselves is not in the estimate.
@@ -39,7 +39,7 @@ class EstimateRequest:
     """What an estimate is of: `shapes` are a latent cache's, `limit_bytes` the memory that there is."""
 
     teacher: str
-    pruning: str
+    pruning: Pruning
     dtype: str
     distill: DistillSpec
     shapes: Mapping[str, tuple[int, ...]]
@@ -82,7 +82,7 @@ def estimate_memory(request: EstimateRequest) -> list[MemoryEstimate]:
         PlanError: the plan does not fit the teacher.
     """
     teacher = load_model(request.teacher, device="meta")
-    plan = plan_of(teacher, request.pruning)
+    plan = request.pruning.plan_of(teacher)
     task, dtype = task_of(request.distill, teacher.denoiser), getattr(torch, request.dtype)
     found: list[MemoryEstimate] = []
     for changes in _ever_more_frugal(request.distill):

@@ -15,6 +15,7 @@ from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
 from vdmini_bench.config.suite import DistillSpec
 from vdmini_bench.distill.trainer import Preview
+from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.system.launch import process_device
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 class Recipe:
     """Everything that decides a student, and how much memory and time it takes.
 
-    `teacher` is where the teacher loads from, `pruning` what `pruning_text` gives, `dtype` the number format it is
+    `teacher` is where the teacher loads from, `dtype` the number format it is
     loaded in. `clips` gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them
     with the teacher into the folder it is given; `prompts` are what they show, where that is somebody's own words.
     """
 
     teacher: str
     teacher_sha256: str
-    pruning: str
+    pruning: Pruning
     dtype: str
     clips: Callable[[VideoModel, Path], ClipSource]
     count: int

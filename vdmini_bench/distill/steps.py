@@ -16,23 +16,22 @@ from vdmini_bench.data.requests import warn_of_cut_prompts
 from vdmini_bench.distill.recipe import STUDENT, Recipe
 from vdmini_bench.distill.trainer import distill_into
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError, few
-from vdmini_bench.models.pruning import plan_of, prune_denoiser, read_channel_rule, split_pruning_text
 from vdmini_bench.models.source import pipeline_of
-from vdmini_bench.system.launch import is_main, process_device
+from vdmini_bench.system.launch import Share, process_device
 from vdmini_bench.system.progress import progress, say
 
 CPU = torch.device("cpu")
 
 
-def distill_student(recipe: Recipe, encoded: Path, pruned: Path, folder: Path) -> None:
+def distill_student(share: Share, recipe: Recipe, encoded: Path, pruned: Path, folder: Path) -> None:
     """Distil from what `encode_clips` and `prune_teacher` left; all processes of a launch call this together."""
     # Loaded on the CPU, whence only the denoisers go to the device: no memory for text encoders that nobody runs.
     teacher = recipe.load(recipe.teacher, CPU).denoiser
     if recipe.distill.mixed_precision == "no":
         teacher = teacher.float()
-    clips = LatentCache.open(encoded / LATENTS, verify=is_main())
+    clips = LatentCache.open(encoded / LATENTS, verify=share.is_main)
     skipped = LatentIndex.read(encoded / LATENTS).skipped
-    if skipped and is_main():
+    if skipped and share.is_main:
         named = few([f"{name} ({reason})" for name, reason in skipped.items()])
         say(f"warning: {len(skipped)} clips could not be read and are left out of {len(clips) + len(skipped)}: {named}")
     provenance = {
@@ -89,8 +88,7 @@ def prune_teacher(recipe: Recipe, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
     teacher = recipe.load(recipe.teacher)
-    pipeline, plan = pipeline_of(teacher), plan_of(teacher, recipe.pruning)
-    _, channels = split_pruning_text(recipe.pruning)
-    rule = None if channels is None else read_channel_rule(channels, teacher.family)
-    replace_denoiser(pipeline, prune_denoiser(teacher.denoiser, plan, rule))
-    save_student(folder / STUDENT, pipeline, plan, {"teacher_sha256": recipe.teacher_sha256, "channels": channels})
+    pipeline, plan = pipeline_of(teacher), recipe.pruning.plan_of(teacher)
+    replace_denoiser(pipeline, recipe.pruning.apply(teacher))
+    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": recipe.pruning.channels}
+    save_student(folder / STUDENT, pipeline, plan, provenance)

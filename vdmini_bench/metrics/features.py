@@ -22,7 +22,7 @@ from vdmini_bench.metrics.flow import flow_magnitudes
 from vdmini_bench.metrics.fvd import NetworkResize, clips_to_features, fvd_version, load_i3d
 from vdmini_bench.metrics.growing import GrowingRows
 from vdmini_bench.metrics.videomae import load_videomae
-from vdmini_bench.system.sharing import Share, in_order_again, share_device, share_out
+from vdmini_bench.system.launch import Share, in_order_again, process_device, share_out
 
 FEATURES = "features.safetensors"
 
@@ -103,10 +103,10 @@ def _share_of_features(
     if not own.paths:
         return None
     loaded = load_videomae() if network_name == VIDEOMAE else load_i3d(packaged=packaged)
-    network = loaded.to(share_device())
+    network = loaded.to(process_device())
     c3d = load_c3d() if classify else None
     if c3d is not None:
-        c3d = c3d.to(share_device())
+        c3d = c3d.to(process_device())
     flows, probabilities = GrowingRows(), GrowingRows()
 
     def clips() -> Iterator[Tensor]:
@@ -116,7 +116,7 @@ def _share_of_features(
             # B T C H W uint8 with B = 1.
             batch = torch.from_numpy(clip).permute(0, 3, 1, 2)[None]
             if c3d is not None:
-                probabilities.add(clips_to_probabilities([batch.to(share_device())], c3d)[0].numpy())
+                probabilities.add(clips_to_probabilities([batch.to(process_device())], c3d)[0].numpy())
             yield batch
         own.check()
 

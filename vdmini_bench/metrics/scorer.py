@@ -25,8 +25,8 @@ from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, VIDEOMA
 from vdmini_bench.metrics.reference import Reference
 from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION
 from vdmini_bench.results.score import Better, Score
+from vdmini_bench.system.launch import process_device
 from vdmini_bench.system.progress import progress
-from vdmini_bench.system.sharing import share_device
 
 NO_FRAMES = (
     "the shipped reference holds no frames: give real videos (score --against DIR, or --set"
@@ -124,6 +124,12 @@ def why_no_c3d(protocol: ProtocolSpec) -> str | None:
     return None if asset_path(C3D) is not None else f"no C3D network: {COMMAND}"
 
 
+def unavailable_metrics(protocol: ProtocolSpec) -> dict[str, str]:
+    """The metrics that cannot be had here, each with the reason."""
+    reasons = {"fid": why_no_fid(protocol), **dict.fromkeys(INCEPTION_SCORES, why_no_c3d(protocol))}
+    return {metric: reason for metric, reason in reasons.items() if reason is not None}
+
+
 def why_no_fid(protocol: ProtocolSpec) -> str | None:
     """Why frame FID cannot be had under a protocol, or None when it can."""
     if protocol.reference == "shipped":
@@ -140,7 +146,7 @@ def score_frames(scorer: Scorer, real: ClipReader, generated: ClipReader) -> Sco
         IncompleteError: clips could not be read.
         AssetError: the network is not here, or has changed since it was imported.
     """
-    network = load_inception_features().to(share_device())
+    network = load_inception_features().to(process_device())
     with progress(f"frames of {scorer.model}", len(real) + len(generated)) as advance:
         real.on_clip = generated.on_clip = advance
         fid = FrameFid(map(_frames, real), network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -13,11 +14,54 @@ from vdmini.errors import PlanError
 from vdmini.models.registry import VideoModel, replace_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
-from vdmini.rules import make_plan
+from vdmini.rules import make_plan, parse_rule
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.source import source_sha256
 from vdmini_bench.system.fingerprint import package_versions
 from vdmini_bench.system.text_files import read_text
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """All that decides what the pruned student is: a rule or the JSON of a plan, and a rule for channels if any."""
+
+    plan: str
+    channels: str | None = None
+
+    @classmethod
+    def read(cls, rule_or_file: str, channels: str | None = None, family: str = "svd") -> Pruning:
+        """The pruning that a suite asks for: a rule or a plan's file, and a rule for channels of a family.
+
+        Raises:
+            SuiteError: no rule has that name, the file is no plan, or the channel rule cannot be used in a run.
+        """
+        try:
+            if rule_or_file.endswith(".json"):
+                plan = PruningPlan.from_json(read_text(Path(rule_or_file))).to_json()
+            else:
+                parse_rule(rule_or_file)
+                plan = rule_or_file
+        except PlanError as error:
+            raise SuiteError(f"plan: {rule_or_file}: {error}") from error
+        return cls(plan, None if channels is None else str(read_channel_rule(channels, family)))
+
+    def __str__(self) -> str:
+        # What a job's key holds; neither a rule nor the JSON of a plan holds an empty line.
+        return self.plan if self.channels is None else f"{self.plan}\n\nchannels {self.channels}"
+
+    def plan_of(self, teacher: VideoModel) -> PruningPlan:
+        """The teacher's plan; raises PlanError where it does not fit."""
+        return PruningPlan.from_json(self.plan) if self.plan.startswith("{") else make_plan(teacher, self.plan)
+
+    def apply(self, teacher: VideoModel) -> nn.Module:
+        """The student's denoiser.
+
+        Raises:
+            PlanError: the plan does not fit the teacher.
+            SuiteError: the channels cannot go in that share.
+        """
+        rule = None if self.channels is None else read_channel_rule(self.channels, teacher.family)
+        return prune_denoiser(teacher.denoiser, self.plan_of(teacher), rule)
 
 
 def read_channel_rule(text: str, family: str) -> ChannelRule:
@@ -97,48 +141,3 @@ def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
         tolerance=channels.tolerance,
     )
     return nn.Module.to(narrowed, dtype=dtype)
-
-
-# Neither a rule nor the JSON of a plan holds an empty line.
-CHANNELS_MARK = "\n\nchannels "
-
-
-def pruning_text(rule_or_file: str, channels: str | None, family: str = "svd") -> str:
-    """All that decides what the pruned student is: a rule or the text of a plan file, and the channel rule if any.
-
-    Raises:
-        SuiteError: no rule has that name, the file is no plan, or the channel rule cannot be used in a run.
-    """
-    plan = _plan_text(rule_or_file)
-    if channels is None:
-        return plan
-
-    return f"{plan}{CHANNELS_MARK}{read_channel_rule(channels, family)}"
-
-
-def split_pruning_text(text: str) -> tuple[str, str | None]:
-    """What `pruning_text` joined: a rule or the JSON of a plan, and the channel rule or None."""
-    plan, mark, channels = text.partition(CHANNELS_MARK)
-    return plan, channels if mark else None
-
-
-def _plan_text(rule_or_file: str) -> str:
-    from vdmini.errors import PlanError
-    from vdmini.plan import PruningPlan
-    from vdmini.rules import parse_rule
-
-    try:
-        if not rule_or_file.endswith(".json"):
-            parse_rule(rule_or_file)
-            return rule_or_file
-        return PruningPlan.from_json(read_text(Path(rule_or_file))).to_json()
-    except PlanError as error:
-        raise SuiteError(f"plan: {rule_or_file}: {error}") from error
-
-
-def plan_of(teacher: VideoModel, pruning: str) -> PruningPlan:
-    """The plan that a pruning's text says; raises PlanError where it does not fit the teacher."""
-    rule_or_plan, _ = split_pruning_text(pruning)
-    if rule_or_plan.startswith("{"):
-        return PruningPlan.from_json(rule_or_plan)
-    return make_plan(teacher, rule_or_plan)

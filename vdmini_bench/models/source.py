@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
+# The digest of what a job would read and is missing: no such job is done.
+NOT_THERE = "not there yet"
+
+
 def load_for_use(source: str, dtype: str | None = None, device: str | None = None) -> VideoModel:
     """Load a model to sample from, all of it in one number format; `choose_device` and `choose_dtype` say what None is.
 
@@ -49,20 +53,19 @@ def model_folder(source: str) -> Path:
     Raises:
         SuiteError: there is none.
     """
-    from vdmini.errors import ModelLoadError
-    from vdmini.models.hub import source_folder
-
     try:
         return source_folder(source)
     except ModelLoadError as error:
         raise SuiteError(str(error)) from error
 
 
-def teacher_digest(source: str) -> str:
-    """The identity of the teacher's checkpoint."""
-    from vdmini import checkpoint_sha256
-
-    return checkpoint_sha256(model_folder(source))
+def found_teacher(source: str) -> tuple[str, str]:
+    """Where a teacher loads from, and its checkpoint's identity; an empty path and NOT_THERE where it is missing."""
+    try:
+        folder = source_folder(source)
+    except ModelLoadError:
+        return "", NOT_THERE
+    return str(folder), checkpoint_sha256(folder)
 
 
 def pipeline_of(model: VideoModel) -> DiffusionPipeline:

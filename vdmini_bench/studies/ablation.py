@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdmini_bench.config.ablation import Ablation
-from vdmini_bench.config.suite import Profile, Suite
+from vdmini_bench.config.suite import Profile
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.score import SCORES, Score
 from vdmini_bench.results.stats import paired_interval
 from vdmini_bench.results.store import Store
-from vdmini_bench.runs.run import execute_job
-from vdmini_bench.suites.distributions import Workbench, prepare_inputs
+from vdmini_bench.runs.execution import execute_needed
+from vdmini_bench.suites.distributions import DistributionsContext
+from vdmini_bench.suites.kind import prepare_suite
 from vdmini_bench.system.files import write_atomically
-from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.system.tables import plain_cell
 
 if TYPE_CHECKING:
@@ -58,32 +58,21 @@ def run_ablation(ablation: Ablation, results: Path) -> Iterator[list[ArmScore]]:
     for seed in range(profile.training_seeds):
         for arm in arms:
             subjects = ["student", *(REFERENCES if (seed, arm) == (0, profile.reference) else ())]
-            bench = _run(ablation.suite_of(arm, seed), results, subjects)
+            suite = ablation.suite_of(arm, seed)
+            context = prepare_suite(suite, results).open(Store(results), run_id="ablation")
+            assert isinstance(context, DistributionsContext)
+            execute_needed(context, [f"measure {subject}" for subject in subjects])
             for subject in subjects:
                 label = arm if subject == "student" else subject
-                scores += _arm_scores(bench, label, seed, subject)
+                scores += _arm_scores(context, label, seed, subject)
             yield scores
 
 
-def _run(suite: Suite, results: Path, subjects: Sequence[str]) -> Workbench:
-    """Run the jobs that scoring these subjects needs."""
-    store, fingerprint = Store(results), take_fingerprint()
-    start = prepare_inputs(suite, store, fingerprint)
-    bench = Workbench.of(suite, store, start, "ablation", fingerprint)
-    needed = {f"measure {subject}" for subject in subjects}
-    for job in reversed(start.jobs):
-        needed |= {*job.needs} if job.name in needed else set()
-    for job in start.jobs:
-        if job.name in needed and not store.is_done(job.stage, job.key):
-            execute_job(bench, job)
-    return bench
-
-
-def _arm_scores(bench: Workbench, label: str, seed: int, subject: str) -> list[ArmScore]:
-    record = json.loads((bench.folder(f"measure {subject}") / SCORES).read_text(encoding="utf-8"))
+def _arm_scores(context: DistributionsContext, label: str, seed: int, subject: str) -> list[ArmScore]:
+    record = json.loads((context.folder(f"measure {subject}") / SCORES).read_text(encoding="utf-8"))
     scores = {score.metric: score for score in map(Score.from_json, record["scores"])}
-    params, flops = _costs(bench, subject)
-    profile = bench.suite.profile
+    params, flops = _costs(context, subject)
+    profile = context.suite.profile
     steps = profile.distill.steps if subject == "student" else 0
     plan = pruning_label(profile) if subject in ("student", "pruned") else ""
     found = []
@@ -100,13 +89,13 @@ def pruning_label(profile: Profile) -> str:
     return profile.plan if profile.channels is None else f"{profile.plan}, {profile.channels}"
 
 
-def _costs(bench: Workbench, subject: str) -> tuple[float, float]:
+def _costs(context: DistributionsContext, subject: str) -> tuple[float, float]:
     """Millions of weights of a model's denoiser, and its share of the teacher's FLOPs; zeros for what is no model."""
     if subject in ("real", "static"):
         return 0.0, 0.0
-    teacher = _blocks(bench.model_source("teacher"))
+    teacher = _blocks(context.model_source("teacher"))
     # Training changes no size: students of one plan are all as large as what was pruned by it.
-    model = teacher if subject == "teacher" else _blocks(bench.model_source("pruned"))
+    model = teacher if subject == "teacher" else _blocks(context.model_source("pruned"))
     return model.params / 1e6, model.flops / teacher.flops
 
 

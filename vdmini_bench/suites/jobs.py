@@ -217,13 +217,3 @@ def _clip(profile: CommonProfile) -> dict[str, Any]:
         "sample": profile.sample.model_dump(exclude={"seed"}),
         "dtype": profile.dtype,
     }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The jobs of a run and what they start from; `clips` are of the suite's own kind, as its workbench has them."""
-
-    inputs: RunInputs
-    clips: object
-    teacher: str
-    jobs: tuple[Job, ...]

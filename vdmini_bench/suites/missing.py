@@ -8,7 +8,7 @@ from pathlib import Path
 from vdmini_bench.assets.cache import asset_path
 from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.config.protocol import ProtocolSpec
-from vdmini_bench.config.suite import CommonProfile, CommonSuite, Profile
+from vdmini_bench.config.suite import CommonProfile, CommonSuite
 from vdmini_bench.errors import BenchError
 from vdmini_bench.models.source import model_folder
 
@@ -26,15 +26,6 @@ class Missing:
     licence: str
     source: str
     command: str
-
-
-def find_missing(profile: Profile, *, measured: bool = True) -> list[Missing]:
-    """Everything the profile needs that this program cannot fetch by itself, to train alone unless `measured`."""
-    missing = missing_teacher(profile)
-    needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
-    needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
-    missing += [missing_asset(name) for name in needed if asset_path(name) is None]
-    return missing + (missing_networks(profile.protocol) if measured else [])
 
 
 def missing_networks(protocol: ProtocolSpec) -> list[Missing]:

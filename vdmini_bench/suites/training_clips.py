@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vdmini.conditioning.base import TrainingClip
@@ -82,7 +83,7 @@ def configured_clips(configuration: DistillConfig, store: Store, remember: bool)
         files = tuple(VideoFile("", f"{place:05d} {shard.name}", shard) for place, shard in enumerate(shards))
     listed = [(video.name, video.caption) for video in source.videos]
     digest = key_of([data.kind, listed, digest_videos(files, store, root, "clips", remember)])
-    return ConfiguredClips(lambda model, folder: source, tuple(video.caption for video in source.videos), digest)
+    return ConfiguredClips(partial(_given, source), tuple(video.caption for video in source.videos), digest)
 
 
 def sampling_of(
@@ -117,7 +118,16 @@ def _generated(configuration: DistillConfig, data: GeneratedData) -> ConfiguredC
     drawn_from = [(each.name, each.seed, each.prompt, each.image_sha256) for each in requests]
     digest = key_of([data.kind, drawn_from, asdict(settings), data.batch_size])
 
-    def clips(model: VideoModel, folder: Path) -> ClipSource:
-        return generate_clips(model, requests, settings, folder, data.batch_size)
-
+    clips = partial(_sampled, requests, settings, data.batch_size)
     return ConfiguredClips(clips, tuple(each.prompt or "" for each in requests), digest)
+
+
+def _sampled(
+    requests: Sequence[ClipRequest], settings: SampleSettings, batch_size: int, model: VideoModel, folder: Path
+) -> ClipSource:
+    return generate_clips(model, requests, settings, folder, batch_size)
+
+
+def _given(source: ClipSource, model: VideoModel, folder: Path) -> ClipSource:
+    """Clips that are there already; a function by name, as the other, so that it can be sent to a process."""
+    return source

@@ -1,33 +1,39 @@
-"""Before the first job of a VBench suite: find out what is missing, draw what is drawn, and digest all that is read."""
+"""Suites that are scored in VBench's dimensions: models sample videos of prompts, or animate images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from vdmini.latents import ClipSource
-from vdmini_bench.assets.cache import asset_path
-from vdmini_bench.assets.catalogue import ASSETS
-from vdmini_bench.config.suite import DatasetSpec
-from vdmini_bench.config.vbench import CaptionedFolderSpec, VBenchProfile, VBenchSpec, VBenchSuite
-from vdmini_bench.config.vbench_dimensions import FILTERED, PROJECTS
-from vdmini_bench.models.pruning import pruning_text
-from vdmini_bench.models.source import model_folder, teacher_digest
+from vdmini_bench.config.vbench import VBenchProfile, VBenchSpec, VBenchSuite
+from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.data.picture import UnreadablePictureError, read_picture
+from vdmini_bench.errors import IncompleteError, UnreadableVideoError
+from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.models.source import NOT_THERE, found_teacher
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
-from vdmini_bench.suites.distributions import check_ready
-from vdmini_bench.suites.jobs import Job, Prepared, PromptedInputs, TrainingInputs, plan_judging
-from vdmini_bench.suites.missing import Missing, missing_asset, missing_teacher
+from vdmini_bench.suites.context import SuiteContext
+from vdmini_bench.suites.jobs import GENERATED, Job, PromptedInputs, plan_judging, plan_training
+from vdmini_bench.suites.missing import Missing, missing_teacher
+from vdmini_bench.suites.training_clips import DatasetClips
+from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
-from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
-from vdmini_bench.suites.vbench_videos import embedded_videos, images_folder, write_images
+from vdmini_bench.suites.vbench_training_clips import training_data
+from vdmini_bench.suites.vbench_videos import clip_requests, embedded_videos, images_folder, real_videos, write_images
 from vdmini_bench.system.files import key_of, sha256_of
-from vdmini_bench.system.fingerprint import Fingerprint
-from vdmini_bench.vbench.environment import COMMAND, Environment, default_environment
-from vdmini_bench.vbench.native.catalogue import examine_native
+from vdmini_bench.system.fingerprint import take_fingerprint
+from vdmini_bench.vbench.environment import default_environment
 from vdmini_bench.vbench.preparation import find_prompts
 from vdmini_bench.vbench.prompts import Prompt, VideoRequest, request_videos
-from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions
+
+if TYPE_CHECKING:
+    from vdmini.requests import ClipRequest
+
+REAL = "real"
 
 
 @dataclass(frozen=True)
@@ -38,54 +44,85 @@ class ChosenVideos:
     """
 
     train: ClipSource
-    videos: tuple[VideoRequest, ...]
-    prompts: tuple[Prompt, ...]
-    judges: dict[str, Judge]
-    reasons: dict[str, str]
+    videos: tuple[VideoRequest, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
+    judges: dict[str, Judge] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
-def prepare_vbench(suite: VBenchSuite, store: Store, fingerprint: Fingerprint) -> Prepared:
-    """Check and draw what the profile reads, then choose its videos and digest it all.
+@dataclass(frozen=True)
+class VBench:
+    """The kind of suite, as `SuiteKind` says it."""
 
-    Raises:
-        MissingAssetsError: something has to be got by hand; nothing was run.
-        BenchError: the results folder cannot be written or the disk is full.
-    """
-    profile = suite.profile
-    check_ready(suite, store, find_missing(profile))
-    data = training_data(profile, store, write=True)
-    assert data is not None
+    suite: VBenchSuite
+
+    def missing(self, *, measured: bool = True) -> list[Missing]:
+        """Teacher, training clips, and what the dimensions asked for lack."""
+        profile = self.suite.profile
+        missing = [*missing_teacher(profile), *missing_training_clips(profile)]
+        if not measured:
+            return missing
+        if profile.vbench.prompts == "official":
+            return missing + missing_official(profile.vbench, default_environment())
+        return missing + ([] if classifier_digest() else [missing_classifier()])
+
+    def first(self, store: Store, *, measured: bool = True) -> list[str]:
+        """Training clips and first frames that are drawn."""
+        if self.missing(measured=measured):
+            return []
+        profile = self.suite.profile
+        videos = ask_for_videos(profile.vbench, store)[1] if measured else ()
+        drawn = all(video.image is None or video.image.is_file() for video in videos)
+        there = drawn and training_data(profile, store, write=False) is not None
+        return [] if there else [f"draw {profile.train_clips} training clips"]
+
+    def prepare(self, store: Store, *, measured: bool = True) -> None:
+        """Draw them."""
+        training_data(self.suite.profile, store, write=True)
+        if measured:
+            write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
+
+    def open(
+        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
+    ) -> VBenchContext:
+        """Choose the videos and what scores them, and digest everything."""
+        profile, fingerprint = self.suite.profile, take_fingerprint()
+        data = None if self.missing(measured=False) else training_data(profile, store, write=False, remember=remember)
+        teacher, teacher_sha256 = found_teacher(profile.teacher)
+        pruning = Pruning.read(profile.plan, profile.channels, _family_of(profile, teacher))
+        source = DatasetClips((), profile.frames, profile.frames_per_second, 0, 0) if data is None else data.source
+        clips = ChosenVideos(source)
+        if measured and not self.missing():
+            clips = choose_videos(profile, source, store)
+        inputs = PromptedInputs(
+            teacher=teacher_sha256,
+            plan=str(pruning),
+            train_clips=NOT_THERE if data is None else data.digest,
+            versions=deciding_versions(fingerprint.versions),
+            machine_id=fingerprint.machine_id,
+            asked=asked_digest(clips.videos),
+            judges={name: judge.digest for name, judge in clips.judges.items()},
+            reasons=clips.reasons,
+        )
+        jobs = jobs_of_videos(profile, inputs, len(clips.videos)) if measured else plan_training(profile, inputs)
+        named = {job.name: job for job in jobs}
+        return VBenchContext(store, fingerprint, teacher, pruning, inputs, named, workers, run_id, self.suite, clips)
+
+
+def choose_videos(profile: VBenchProfile, train: ClipSource, store: Store) -> ChosenVideos:
+    """The videos that every model is asked for, and what scores them."""
     prompts, videos = ask_for_videos(profile.vbench, store)
-    write_images(videos)
-    return prepared(profile, data, prompts, videos, fingerprint)
+    side = min(profile.sample.height, profile.sample.width)
+    return ChosenVideos(train, videos, prompts, *choose_judges(profile.vbench, default_environment(), side))
 
 
-def prepared(
-    profile: VBenchProfile,
-    data: TrainingData,
-    prompts: tuple[Prompt, ...],
-    videos: tuple[VideoRequest, ...],
-    fingerprint: Fingerprint,
-) -> Prepared:
-    """Choose the judges and digest everything, all of it there."""
-    judges, reasons = choose_judges(
-        profile.vbench, default_environment(), min(profile.sample.height, profile.sample.width)
-    )
-    versions = deciding_versions(fingerprint.versions)
-    training = training_inputs(profile, data.digest, versions)
-    inputs = PromptedInputs(
-        teacher=training.teacher,
-        plan=training.plan,
-        train_clips=training.train_clips,
-        versions=versions,
-        machine_id=fingerprint.machine_id,
-        asked=asked_digest(videos),
-        judges={name: judge.digest for name, judge in judges.items()},
-        reasons=reasons,
-    )
-    clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
-    jobs = jobs_of_videos(profile, inputs, len(videos))
-    return Prepared(inputs, clips, str(model_folder(profile.teacher)), tuple(jobs))
+def _family_of(profile: VBenchProfile, teacher: str) -> str:
+    """The teacher's family where it matters: a rule for channels is for one, which the weights need not tell."""
+    if profile.channels is None or not teacher:
+        return "svd"
+    from vdmini.models.loading import load_model
+
+    return load_model(teacher, device="meta").family
 
 
 def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -> list[Job]:
@@ -93,18 +130,6 @@ def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -
     drawn = profile.vbench.prompts == "embedded"
     name = profile.vbench.identity if drawn else f"{profile.vbench.mode}-{profile.vbench.ratio}"
     return plan_judging(profile, inputs, name, count, drawn=drawn)
-
-
-def training_inputs(profile: VBenchProfile, train_clips: str, versions: dict[str, str]) -> TrainingInputs:
-    """Digests of what a distillation reads, the clips apart, whose digest is given."""
-    family = "svd"
-    if profile.channels is not None:
-        from vdmini.models.loading import load_model
-
-        # A rule for channels is for one family, which the weights need not tell.
-        family = load_model(str(model_folder(profile.teacher)), device="meta").family
-    plan = pruning_text(profile.plan, profile.channels, family)
-    return TrainingInputs(teacher_digest(profile.teacher), plan, train_clips, versions)
 
 
 def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...], tuple[VideoRequest, ...]]:
@@ -126,69 +151,75 @@ def asked_digest(videos: tuple[VideoRequest, ...]) -> str:
     images: dict[Path, str] = {}
     for video in videos:
         if video.image is not None and video.image not in images:
-            images[video.image] = sha256_of(video.image)
+            images[video.image] = sha256_of(video.image) if video.image.is_file() else NOT_THERE
     return key_of([[video.name, video.prompt, video.seed, video.image and images[video.image]] for video in videos])
 
 
-def find_missing(profile: VBenchProfile, *, measured: bool = True) -> list[Missing]:
-    """Everything the profile needs that this program cannot fetch by itself, to train alone unless `measured`."""
-    missing = [*missing_teacher(profile), *_missing_data(profile)]
-    if not measured:
-        return missing
-    if profile.vbench.prompts == "official":
-        return missing + _missing_official(profile.vbench, default_environment())
-    if not classifier_digest():
-        from vdmini_bench.metrics.scene_classifier import SHIPPED
+@dataclass(frozen=True)
+class VBenchContext(SuiteContext):
+    """The surroundings of a suite that is scored in VBench's dimensions; its videos have names as VBench reads them."""
 
-        missing.append(
-            Missing(
-                "scene classifier", f"what scores clips of the drawn world; not part of this installation ({SHIPPED})",
-                "under 5 MB", "that of this package", "this package", "install a build that has it",
-            )
-        )  # fmt: skip
-    return missing
+    suite: VBenchSuite
+    clips: ChosenVideos
 
+    suffix: ClassVar[str] = ".mp4"
 
-def _missing_data(profile: VBenchProfile) -> list[Missing]:
-    dataset = profile.dataset
-    if isinstance(dataset, DatasetSpec) and dataset.kind == "ucf101" and asset_path("ucf101") is None:
-        return [missing_asset("ucf101")]
-    if isinstance(dataset, CaptionedFolderSpec) and not Path(dataset.path).is_dir():
-        return [
-            Missing(
-                "training clips", f"a folder of videos with captions, {dataset.path} is none", "yours", "yours", "you",
-                "--set dataset.path=FOLDER   (captions.csv, .jsonl or .parquet in it)",
-            )
-        ]  # fmt: skip
-    return []
+    @property
+    def vbench(self) -> VBenchSpec:
+        """What is asked for and scored."""
+        return self.suite.profile.vbench
 
+    @property
+    def training_clips(self) -> ClipSource:
+        """Those of the profile's data set."""
+        return self.clips.train
 
-def _missing_official(vbench: VBenchSpec, environment: Environment) -> list[Missing]:
-    """What the dimensions asked for lack, each thing once; of what our own code is to score, only its weights."""
-    native = {ready.dimension: ready for ready in examine_native()} if vbench.code == "native" else {}
-    needed: dict[str, list[str]] = {}
-    commands = {}
-    if vbench.mode == "t2v" and environment.record() is None:
-        # The prompts are inside the package.
-        needed[ENVIRONMENT], commands[ENVIRONMENT] = ["the prompts"], COMMAND
-    for official in examine_dimensions(environment):
-        ready = native.get(official.dimension, official)
-        if ready.dimension in vbench.asked_dimensions and counts(ready.dimension, vbench):
-            for what, command in zip(ready.missing, ready.next, strict=True):
-                # Only the filter reads this dimension's weights.
-                if ready.dimension != FILTERED or vbench.static_filter or what == ENVIRONMENT:
-                    needed.setdefault(what, []).append(ready.dimension)
-                    commands[what] = command
-    return [
-        Missing(what, f"for {', '.join(names)}", "see docs/vbench.md", *_licence_and_source(what), commands[what])
-        for what, names in needed.items()
-    ]
+    @property
+    def protocol_name(self) -> str:
+        """That of the embedded prompts, or the official one."""
+        return self.vbench.identity if self.vbench.prompts == "embedded" else f"vbench-{self.vbench.mode}"
 
+    @property
+    def clip_names(self) -> Sequence[str]:
+        """The names of all videos, without suffix."""
+        return [video.name for video in self.clips.videos]
 
-def _licence_and_source(what: str) -> tuple[str, str]:
-    if "VBench-I2V" in what:
-        return ASSETS["vbench-i2v"].licence, ASSETS["vbench-i2v"].source
-    # What is no file of the cache is a package, or the environment of all of them.
-    packages = ("a package registry", "Apache-2.0 (vbench); of others see the package's page there")
-    source, licence = PROJECTS.get(what.partition("/")[0], packages)
-    return licence, source
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Those of all videos."""
+        return [video.prompt for video in self.clips.videos]
+
+    def requests(self, indices: Sequence[int]) -> list[ClipRequest]:
+        """Prompts with their seeds, and the images that are animated."""
+        sample = self.suite.profile.sample
+        return clip_requests([self.clips.videos[index] for index in indices], sample.height, sample.width)
+
+    def check_requests(self, indices: Sequence[int]) -> None:
+        """Read every image, and keep none."""
+        images = dict.fromkeys(self.clips.videos[index].image for index in indices)
+        problems = []
+        for image in filter(None, images):
+            try:
+                read_picture(image)
+            except UnreadablePictureError as problem:
+                problems.append(UnreadableVideoError(image, problem.reason))
+        if problems:
+            raise IncompleteError(problems)
+
+    def videos_of(self, row: str) -> tuple[VideoRequest, ...]:
+        """The videos that a row of the table has."""
+        return real_videos(self.vbench, self.clips.videos) if row == REAL else self.clips.videos
+
+    def video_folder(self, row: str) -> Path:
+        """The folder with a row's videos."""
+        return self.folder(f"draw {REAL}" if row == REAL else f"sample {row}") / "clips"
+
+    def video_path(self, row: str, video: VideoRequest) -> Path:
+        """The file of a row's video."""
+        return self.video_folder(row) / f"{video.name}{self.suffix}"
+
+    def examples(self, count: int) -> dict[str, list[Path]]:
+        """One video of each of the first prompts, of every row."""
+        shown = [video for video in self.clips.videos if video.index == 0][:count]
+        rows = [REAL, *GENERATED] if f"draw {REAL}" in self.jobs else [*GENERATED]
+        return {row: [self.video_path(row, video) for video in shown] for row in rows}

@@ -17,7 +17,7 @@ from vdmini_bench.data.video import write_whole
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.results.store import Store
 from vdmini_bench.suites.clip_selection import SEEDS
-from vdmini_bench.suites.datasets import DRAWN, dataset_root, digest_videos, draw_dataset
+from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, drawing_of
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.system.files import key_of, write_atomically
 from vdmini_bench.system.progress import progress
@@ -33,23 +33,25 @@ class TrainingData:
     digest: str
 
 
-def training_data(profile: VBenchProfile, store: Store, *, write: bool) -> TrainingData | None:
+def training_data(profile: VBenchProfile, store: Store, *, write: bool, remember: bool = True) -> TrainingData | None:
     """Find a profile's training clips, or draw them where `write` says so; None for drawn ones that are not there yet.
+
+    `remember` keeps the hashes of files in the store.
 
     Raises:
         SuiteError: there are fewer than asked for, or what lists them is wrong.
     """
     if isinstance(profile.dataset, DatasetSpec):
-        return _of_classes(profile, profile.dataset, store, write)
+        return _of_classes(profile, profile.dataset, store, write, remember)
     if isinstance(profile.dataset, CaptionedFolderSpec):
         captions = None if profile.dataset.captions is None else Path(profile.dataset.captions)
-        return _of_captions(profile, store, Path(profile.dataset.path), captions, write)
+        return _of_captions(profile, store, Path(profile.dataset.path), captions, remember)
     folder = store.root / "data" / f"captioned-{CAPTIONED_VERSION}-{profile.train_clips}"
     if not (folder / CAPTIONS).exists():
         if not write:
             return None
         draw_captioned(folder, profile.train_clips)
-    return _of_captions(profile, store, folder, folder / CAPTIONS, write)
+    return _of_captions(profile, store, folder, folder / CAPTIONS, remember)
 
 
 def draw_captioned(folder: Path, count: int) -> None:
@@ -65,22 +67,24 @@ def draw_captioned(folder: Path, count: int) -> None:
     write_atomically(folder / CAPTIONS, "\n".join(lines) + "\n")
 
 
-def _of_classes(profile: VBenchProfile, dataset: DatasetSpec, store: Store, write: bool) -> TrainingData | None:
+def _of_classes(
+    profile: VBenchProfile, dataset: DatasetSpec, store: Store, write: bool, remember: bool
+) -> TrainingData | None:
     root = dataset_root(dataset, store)
     assert root is not None
-    if dataset.kind == "drawn" and write:
-        draw_dataset(root, dataset)
-    if dataset.kind == "drawn" and not (root / DRAWN).exists():
+    if write:
+        draw_dataset(dataset, store)
+    if drawing_of(dataset, store):
         return None
     # The clips, and so the jobs, of a suite on UCF101 with the same settings.
     train = tuple(choose_balanced(read_split(root, dataset.split).train, dataset.train_clips, SEEDS["train"]))
     sample = profile.sample
     source = DatasetClips(train, profile.frames, profile.frames_per_second, sample.width, sample.height)
-    return TrainingData(source, digest_videos(train, store, root, "train", write))
+    return TrainingData(source, digest_videos(train, store, root, "train", remember))
 
 
 def _of_captions(
-    profile: VBenchProfile, store: Store, folder: Path, captions: Path | None, write: bool
+    profile: VBenchProfile, store: Store, folder: Path, captions: Path | None, remember: bool
 ) -> TrainingData:
     sample = profile.sample
     format = ClipFormat(profile.frames, profile.frames_per_second, sample.width, sample.height)
@@ -93,5 +97,5 @@ def _of_captions(
     chosen = found[: profile.train_clips]
     files = tuple(VideoFile("", video.name, video.path) for video in chosen)
     listed = [(video.name, video.caption) for video in chosen]
-    digest = key_of([listed, digest_videos(files, store, folder, "captioned", write)])
+    digest = key_of([listed, digest_videos(files, store, folder, "captioned", remember)])
     return TrainingData(CaptionedVideos(chosen, format), digest)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +26,19 @@ class OutputClosedError(Exception):
 
 class Program(click.Group):
     """A command line that never ends with 1 but where `gate` says so: that means a regression."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, str]] | None = None, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what a user wants, a line each; as click does where nothing says so."""
+        if self.sections is None:
+            super().format_commands(ctx, formatter)
+            return
+        for title, lines in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([*lines.items()])
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and end the process with its exit code."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.distill.steps import distill_student
-from vdmini_bench.suites.context import CommonBench
-from vdmini_bench.system.sharing import Share, share_out
+from vdmini_bench.suites.context import RunContext
+from vdmini_bench.system.launch import Share, share_out
 
 
-def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the student's pipeline folder and the losses of every step; continues from its own checkpoint."""
-    share_out(_distill_together, bench, folder)
+    share_out(_distill, context, folder)
 
 
-def _distill_together(share: Share, bench: CommonBench, folder: Path) -> None:
-    distill_student(bench.recipe, bench.folder("encode"), bench.folder("prune"), folder)
+def _distill(share: Share, context: RunContext, folder: Path) -> None:
+    distill_student(share, context.recipe, context.folder("encode"), context.folder("prune"), folder)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.data.video import write_whole
-from vdmini_bench.suites.vbench_context import VBenchBench
+from vdmini_bench.suites.vbench import VBenchContext
 from vdmini_bench.suites.vbench_videos import drawn_frames
 from vdmini_bench.system.progress import progress
 
 
-def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
+def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     """Write a drawn clip for every video that has one of its own, encoded as the generated ones are."""
     videos = bench.videos_of(subject)
     with progress(f"draw {subject}", len(videos)) as advance:

@@ -21,7 +21,7 @@ from vdmini_bench.metrics.scene_classifier import ShippedClassifier, load_classi
 from vdmini_bench.results.score import Score
 from vdmini_bench.runs.stages.total import VERSION
 from vdmini_bench.suites.context import write_scores
-from vdmini_bench.suites.vbench_context import VBenchBench
+from vdmini_bench.suites.vbench import VBenchContext
 from vdmini_bench.suites.vbench_scorers import filters, official_mode
 from vdmini_bench.suites.vbench_videos import drawn_origins, scene_of
 from vdmini_bench.vbench.environment import default_environment, packages_digest
@@ -35,7 +35,7 @@ CALIBRATION_INDEX, CALIBRATION_CLIPS = DRAWN_INDEX + 1000, 100
 Marks = Sequence[tuple[str, float]]
 
 
-def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
+def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     """Write the scores of `subject`, a row and a judge: `teacher temporal_flickering`."""
     row, _, name = subject.partition(" ")
     kind = bench.clips.judges[name].kind
@@ -65,7 +65,7 @@ def score_of_marks(
     return Score(model, metric, version, protocol, mean, "", "higher", error, len(marks), expected, "ok", blocks)
 
 
-def _dimension(bench: VBenchBench, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
+def _dimension(bench: VBenchContext, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
     """A row's score in a dimension of VBench, by the official package or by our own code."""
     environment = default_environment()
     mode = official_mode(dimension, bench.vbench)
@@ -108,7 +108,7 @@ def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> st
     return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
 
 
-def _semantic(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
+def _semantic(bench: VBenchContext, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
     """The share of videos that show what their captions say, in each dimension that the captions ask for."""
     videos, clips = bench.videos_of(row), _clips(bench, row)
     seen = read_clips(classifier.network, clips)
@@ -125,7 +125,7 @@ def _semantic(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> li
     return found
 
 
-def _faithful(bench: VBenchBench, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
+def _faithful(bench: VBenchContext, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
     """The share of videos that still show what their first frames did."""
     videos = bench.videos_of(row)
     scenes, seen = [scene_of(video) for video in videos], read_clips(classifier.network, _clips(bench, row))
@@ -161,7 +161,7 @@ def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
     }
 
 
-def _clips(bench: VBenchBench, row: str) -> NDArray[np.uint8]:
+def _clips(bench: VBenchContext, row: str) -> NDArray[np.uint8]:
     """A row's videos N T H W C uint8."""
     reader = _reader(bench, row)
     clips = list(reader)
@@ -169,6 +169,6 @@ def _clips(bench: VBenchBench, row: str) -> NDArray[np.uint8]:
     return np.stack(clips)
 
 
-def _reader(bench: VBenchBench, row: str) -> ClipReader:
+def _reader(bench: VBenchContext, row: str) -> ClipReader:
     paths = [bench.video_path(row, video) for video in bench.videos_of(row)]
     return ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.distill.steps import prune_teacher
-from vdmini_bench.suites.context import CommonBench
+from vdmini_bench.suites.context import RunContext
 
 
-def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
-    prune_teacher(bench.recipe, folder)
+    prune_teacher(context.recipe, folder)

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.metrics.reference import copy_shipped, write_reference
-from vdmini_bench.suites.clip_selection import clip_reader
-from vdmini_bench.suites.distributions import Workbench
+from vdmini_bench.suites.distributions import DistributionsContext
+from vdmini_bench.suites.folder import FolderContext
 
 
-def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
+def run_stage(context: DistributionsContext | FolderContext, subject: str, folder: Path) -> None:
     """Write `moments.npz` and `flows.npy`, copied from the package or computed from the reference clips."""
-    protocol = bench.suite.profile.protocol
+    protocol = context.protocol
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
-    label = "score reference clips"
     features = write_reference(
-        folder, reference_reader(bench), label, protocol.network_resize, protocol.ddof, protocol.network
-    )
+        folder, context.real_reader(), "score reference clips", protocol.network_resize, protocol.ddof,
+        protocol.network, context.flow,
+    )  # fmt: skip
     features.save(folder)
-
-
-def reference_reader(bench: Workbench) -> ClipReader:
-    """Reads the real side of every score, where it is not shipped."""
-    paths = [video.path for video in bench.clips.reference]
-    return clip_reader(bench.suite.profile.protocol, paths, workers=bench.workers)

@@ -7,11 +7,11 @@ from pathlib import Path
 from vdmini.sample import sample_clips
 from vdmini_bench.data.requests import warn_of_cut_prompts
 from vdmini_bench.data.video import write_whole
-from vdmini_bench.suites.context import CommonBench
-from vdmini_bench.system.sharing import Share, share_out
+from vdmini_bench.suites.context import SuiteContext
+from vdmini_bench.system.launch import Share, share_out
 
 
-def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+def run_stage(bench: SuiteContext, subject: str, folder: Path) -> None:
     """Write a video for every clip that models are asked for, in batches; a batch that is whole is not sampled again.
 
     The processes of a launch each take a share of the batches, which are the same however many there are.
@@ -19,14 +19,14 @@ def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     share_out(_sample_share, bench, subject)
 
 
-def _sample_share(share: Share, bench: CommonBench, subject: str) -> None:
+def _sample_share(share: Share, bench: SuiteContext, subject: str) -> None:
     settings, size = bench.sample_settings, bench.suite.profile.sample.batch_size
     paths = [bench.clip_path(subject, name) for name in bench.clip_names]
     groups = share.of([range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)])
     missing = [group for group in groups if not all(paths[place].exists() for place in group)]
     # All of them before hours of sampling, and none kept.
     bench.check_requests([place for group in missing for place in group])
-    pipeline = bench.load_whole(subject).pipeline if missing else None
+    pipeline = bench.load(subject).pipeline if missing else None
     if pipeline is not None and share.is_main and subject == "teacher":
         # Its students read the same prompts with the same encoders.
         warn_of_cut_prompts(pipeline, bench.prompts)

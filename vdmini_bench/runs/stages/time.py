@@ -24,7 +24,7 @@ from vdmini_bench.speed.scopes import (
     timed_request,
 )
 from vdmini_bench.speed.timing import Timing, device_name, speedup_interval, time_interleaved
-from vdmini_bench.suites.context import CommonBench, write_scores
+from vdmini_bench.suites.context import SuiteContext, write_scores
 from vdmini_bench.system.progress import progress
 
 TIMINGS = "timings.jsonl"
@@ -32,9 +32,9 @@ MODELS = ("teacher", "student")
 COUNTED_VERSION = "1"
 
 
-def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
+def run_stage(bench: SuiteContext, subject: str, folder: Path) -> None:
     """Write every timed run, and per model its parameters, FLOPs, latencies, peak memory and speed-up."""
-    models = {name: bench.load_whole(name) for name in MODELS}
+    models = {name: bench.load(name) for name in MODELS}
     size, spec = _clip_size(bench), bench.suite.profile.timing
     timings: list[Timing] = []
     scopes: dict[str, Callable[[VideoModel], Callable[[], object]]] = {
@@ -55,7 +55,7 @@ def run_stage(bench: CommonBench, subject: str, folder: Path) -> None:
     write_scores(folder, bench, scores + _timing_scores(protocol, timings))
 
 
-def _size_scores(bench: CommonBench, name: str, model: VideoModel) -> list[Score]:
+def _size_scores(bench: SuiteContext, name: str, model: VideoModel) -> list[Score]:
     size = _clip_size(bench)
     clip = f"{size}/{size.steps}steps/batch1/{bench.suite.profile.dtype}"
     inputs = denoiser_inputs(model.denoiser, latent_size(model, size), bench.device)
@@ -87,7 +87,7 @@ def _score(model: str, metric: str, protocol: str, value: float, unit: str, bett
     return Score(model, metric, version, protocol, value, unit, better, None, n, n, "ok")
 
 
-def _protocol(bench: CommonBench, family: str) -> str:
+def _protocol(bench: SuiteContext, family: str) -> str:
     """The protocol that `vdmini-bench time` has for the same clip."""
     settings, profile = bench.sample_settings, bench.suite.profile
     guidance = settings.guidance
@@ -97,12 +97,12 @@ def _protocol(bench: CommonBench, family: str) -> str:
     return protocol_of(asked, _clip_size(bench), device_name(bench.device))
 
 
-def _clip_size(bench: CommonBench) -> ClipSize:
+def _clip_size(bench: SuiteContext) -> ClipSize:
     settings = bench.sample_settings
     return ClipSize(settings.frames, settings.height, settings.width, settings.steps)
 
 
-def _clip_call(bench: CommonBench, model: VideoModel) -> Callable[[], object]:
+def _clip_call(bench: SuiteContext, model: VideoModel) -> Callable[[], object]:
     """A whole clip as the profile samples it."""
     settings = bench.sample_settings
     request = [timed_request(model.family, settings.height, settings.width)]

@@ -9,20 +9,20 @@ from pathlib import Path
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.results.score import SCORES, Score
 from vdmini_bench.suites.context import write_scores
-from vdmini_bench.suites.vbench_context import VBenchBench
+from vdmini_bench.suites.vbench import VBenchContext
 from vdmini_bench.suites.vbench_scorers import counts
 from vdmini_bench.vbench.totals import compute_totals
 
 VERSION = f"vbench-{VBENCH_VERSION}"
 
 
-def run_stage(bench: VBenchBench, subject: str, folder: Path) -> None:
+def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     """Write a row for every dimension without a judge, with the reason, and for every group and the total."""
     found = [*_unavailable_dimensions(bench, subject), *_groups(bench, subject)]
     write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
 
 
-def _unavailable_dimensions(bench: VBenchBench, row: str) -> list[tuple[Score, str]]:
+def _unavailable_dimensions(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
     expected = len(bench.videos_of(row))
     return [
         (Score.unavailable(row, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected), reason)
@@ -30,7 +30,7 @@ def _unavailable_dimensions(bench: VBenchBench, row: str) -> list[tuple[Score, s
     ]
 
 
-def _groups(bench: VBenchBench, row: str) -> list[tuple[Score, str]]:
+def _groups(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
     """Quality, the mode's other group and the total; each is unavailable where a dimension that it needs is missing."""
     vbench, protocol, expected = bench.vbench, bench.protocol_name, len(bench.videos_of(row))
     scores = {} if vbench.prompts == "embedded" else _measured(bench, row)
@@ -57,7 +57,7 @@ def _groups(bench: VBenchBench, row: str) -> list[tuple[Score, str]]:
     return found
 
 
-def _measured(bench: VBenchBench, row: str) -> dict[str, float]:
+def _measured(bench: VBenchContext, row: str) -> dict[str, float]:
     """The scores of the dimensions that count, which this job needs all of."""
     scores = {}
     for name in bench.clips.judges:

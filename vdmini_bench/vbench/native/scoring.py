@@ -15,7 +15,7 @@ from vdmini.finite import NotFiniteError
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError
 from vdmini_bench.system.files import key_of
-from vdmini_bench.system.sharing import Share, share_device, share_out
+from vdmini_bench.system.launch import Share, process_device, share_out
 from vdmini_bench.vbench.environment import DriverError
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
 from vdmini_bench.vbench.native.frames import read_clip
@@ -111,7 +111,7 @@ def provenance() -> dict[str, Any]:
 
     import torch
 
-    device = share_device()
+    device = process_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
     return {"device": name, "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries}}
@@ -132,7 +132,7 @@ def read_marks(folder: Path) -> dict[str, Mark]:
 
 def _judge_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> Marks:
     """This process's videos, each decoded once for all that is asked about it."""
-    networks, marks = Networks(share_device()), Marks()
+    networks, marks = Networks(process_device()), Marks()
     problems: list[UnreadableVideoError] = []
     folder.mkdir(parents=True, exist_ok=True)
     own = share.of(videos)
