@@ -70,7 +70,7 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-class AssetError(Exception):
+class AssetError(BenchError):
     """An asset that is missing, damaged or cannot be fetched; `command` is what to run next."""
 
     def __init__(self, name: str, reason: str, command: str) -> None:

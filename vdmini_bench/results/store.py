@@ -26,10 +26,8 @@ def _facts(path: Path) -> dict[str, int | str]:
     return {"size": found.st_size, "sha256": _content(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)}
 
 
-def _is_intact(path: Path, facts: dict[str, Any] | int) -> bool:
-    """Whether a file is as it was left; folders of older versions hold sizes alone."""
-    if isinstance(facts, int):
-        return path.stat().st_size == facts
+def _is_intact(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether a file is as it was left."""
     return path.stat().st_size == facts["size"] and _facts(path) == facts
 
 

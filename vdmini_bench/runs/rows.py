@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
 from vdmini_bench.errors import BenchError, ExitCode
@@ -65,7 +66,7 @@ def _missing_score(bench: SuiteContext, job: Job, problem: BenchError) -> Score:
     return Score(model or "student", metric, "", bench.protocol_name, None, "", better, None, 0, expected, status)
 
 
-def _row(bench: SuiteContext, score: Score, record: dict[str, object]) -> Row:
+def _row(bench: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
     suite, fingerprint = bench.suite, bench.fingerprint
     generated = score.model in GENERATED
     origin = {
@@ -80,15 +81,9 @@ def _row(bench: SuiteContext, score: Score, record: dict[str, object]) -> Row:
         "dirty": str(record.get("dirty", fingerprint.dirty)).lower(),
         "date": str(record.get("date", "")),
         "run_id": str(record.get("run_id", bench.run_id)),
-        "note": "; ".join(filter(None, (suite.profile.stand_in, _notes(record).get(score.metric)))),
+        "note": "; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
     }
     return row_of(score, origin)
-
-
-def _notes(record: dict[str, object]) -> dict[str, str]:
-    """What a job said of its scores by metric; jobs of older versions said nothing."""
-    notes = record.get("notes")
-    return notes if isinstance(notes, dict) else {}
 
 
 def _checkpoint_sha(bench: SuiteContext, model: str) -> str:

@@ -150,12 +150,8 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
     jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
     for model in GENERATED:
         settings: dict[str, Any] = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
-        if profile.sample.seed:
-            # Only where it is chosen: clips of before there was a choice are those of seed 0.
-            settings["seed"] = profile.sample.seed
-        if profile.rate != profile.frames_per_second:
-            # First frames are then the files' own.
-            settings["rate"] = profile.rate
+        # The rate at which first frames are taken of the files.
+        settings |= {"seed": profile.sample.seed, "rate": profile.rate}
         cost = 0.03 if model == "teacher" else 0.025
         add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
     clips = {"real": inputs.real_clips, "static": inputs.condition_clips}

@@ -108,19 +108,11 @@ def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from vdmini_bench.errors import AssetError
-
         try:
             return command(*args, **kwargs)
-        except (BenchError, AssetError) as error:
+        except (BenchError, NotFiniteError, PlanError) as error:
             click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code if isinstance(error, BenchError) else ExitCode.FAILED)
-        except NotFiniteError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(ExitCode.FAILED)
-        except PlanError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(ExitCode.USAGE)
+            sys.exit(ExitCode.USAGE if isinstance(error, PlanError) else getattr(error, "exit_code", ExitCode.FAILED))
         except OSError as error:
             # What else cannot be read or written is a mistake of ours, which needs its traceback.
             if error.errno not in DISK_FAILURES:
