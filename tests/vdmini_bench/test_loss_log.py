@@ -9,10 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from accelerate import tracking
+from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
 from vdmini.distill import StepLosses
+from vdmini_bench.config.suite import DistillSpec
 from vdmini_bench.distill.loss_log import HEADER, LOSSES, logged, write_losses
 
 
@@ -79,3 +82,33 @@ def test_without_tensorboard_the_file_is_written_all_the_same(tmp_path: Path, mo
         log.add(losses(1))
     assert rows(tmp_path) == [(1, 0.5)]
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_any_tracker_of_accelerate_gets_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    class Tracker:
+        def __init__(self, project: str) -> None:
+            seen.append(project)
+
+        def start(self) -> None:
+            seen.append("start")
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            seen.append((step, values["task"]))
+
+        def finish(self) -> None:
+            seen.append("finish")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Tracker)
+    with logged(tmp_path, 2, ["wandb"]) as log:
+        log.add(losses(1))
+        log.add(losses(2, 0.25))
+    assert seen == ["vdmini", "start", (1, 0.5), (2, 0.25), "finish"]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_any_work() -> None:
+    asked = {"steps": 1, "batch_size": 1, "learning_rate": 1e-4, "report_to": ["tensorboard", "trackio"]}
+    with pytest.raises(ValidationError, match="trackio is not installed: pip install trackio"):
+        DistillSpec.model_validate(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +23,7 @@ from vdmini_bench.system.files import key_of
 
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
-WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every"}
+WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
 
 
 class DatasetSpec(Specification):
@@ -57,7 +58,8 @@ class SeededSampleSpec(SampleSpec):
 class DistillSpec(Specification):
     """The ICMD retraining; the names are those of `vdmini.distill.DistillSettings`.
 
-    `task` is one of `vdmini.tasks`, the family's own when None, and `task_options` are that task's.
+    `task` is one of `vdmini.tasks`, the family's own when None, and `task_options` are that task's. `report_to` names
+    trackers of the losses; None is TensorBoard where it is installed.
     """
 
     task: str | None = None
@@ -82,7 +84,16 @@ class DistillSpec(Specification):
     mixed_precision: Literal["no", "bf16"] = "no"
     checkpoint_every: Positive = 100
     preview_every: Annotated[int, Field(ge=0)] = 0
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] | None = None
     seed: int = 0
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers_must_be_installed(cls, report_to: list[str] | None) -> list[str] | None:
+        for name in report_to or ():
+            if find_spec(name) is None:
+                raise PydanticCustomError("report_to", "{name} is not installed: pip install {name}", {"name": name})
+        return report_to
 
     @field_validator("task")
     @classmethod

@@ -1,10 +1,10 @@
-"""The losses of a distillation as they come: in a CSV file, on the terminal, and in TensorBoard's logs."""
+"""The losses of a distillation as they come: in a CSV file, on the terminal, and in Accelerate's trackers."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,16 +15,18 @@ from vdmini_bench.system.progress import progress
 
 LOSSES = "losses.csv"
 BOARD = "tensorboard"
+# The project or experiment that trackers show losses under.
+NAME = "vdmini"
 HEADER = [field.name for field in fields(StepLosses)]
 
 
 class LossLog:
     """Takes the losses of each step in turn; the first may be a later step, where an interrupted run goes on."""
 
-    def __init__(self, folder: Path, advance: Any) -> None:
-        self.path, self.advance = folder / LOSSES, advance
+    def __init__(self, folder: Path, advance: Any, report_to: Sequence[str] | None) -> None:
+        self.path, self.advance, self.report_to = folder / LOSSES, advance, report_to
         self.begun = False
-        self.board: Any = None
+        self.trackers: list[Any] = []
 
     def add(self, losses: StepLosses) -> None:
         """Note one step."""
@@ -33,15 +35,14 @@ class LossLog:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow([losses.step, *losses.values()])
         named = {name: value for name, value in asdict(losses).items() if name != "step"}
-        if self.board is not None:
-            for name, value in named.items():
-                self.board.add_scalar(name, value, losses.step)
+        for tracker in self.trackers:
+            tracker.log(named, step=losses.step)
         self.advance(", ".join(f"{name} {value:.3g}" for name, value in named.items()))
 
     def close(self) -> None:
         """Finish writing."""
-        if self.board is not None:
-            self.board.close()
+        for tracker in self.trackers:
+            tracker.finish()
 
     def _go_on_from(self, step: int) -> None:
         """Drop what was noted from `step` on: an interrupted run had come further than its checkpoint."""
@@ -50,17 +51,17 @@ class LossLog:
             with self.path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
         _write(self.path, kept)
-        self.board = _board(self.path.parent / BOARD, step)
+        self.trackers = _trackers(self.report_to, self.path.parent, step)
         for _ in range(step - 1):
             self.advance()
         self.begun = True
 
 
 @contextmanager
-def logged(folder: Path, steps: int) -> Iterator[LossLog]:
-    """A log in `folder` of a distillation of so many steps."""
+def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> Iterator[LossLog]:
+    """A log in `folder` of a distillation of so many steps, and in trackers; None is TensorBoard if it is installed."""
     with progress("distil", steps) as advance:
-        log = LossLog(folder, advance)
+        log = LossLog(folder, advance, report_to)
         try:
             yield log
         finally:
@@ -72,14 +73,19 @@ def write_losses(folder: Path, losses: Iterable[StepLosses]) -> None:
     _write(folder / LOSSES, ([each.step, *each.values()] for each in losses))
 
 
-def _board(folder: Path, step: int) -> Any:
-    """A writer of TensorBoard's logs that hides what was logged from `step` on; None where TensorBoard is missing."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
+def _trackers(report_to: Sequence[str] | None, folder: Path, step: int) -> list[Any]:
+    """Accelerate's trackers of these names, begun; TensorBoard hides what was logged from `step` on."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    writer: Any = SummaryWriter
-    return writer(str(folder), purge_step=step)
+    if report_to is None:
+        report_to = [BOARD] if importlib.util.find_spec(BOARD) else []
+    trackers: list[Any] = [
+        LOGGER_TYPE_TO_CLASS[name](name, folder, purge_step=step) if name == BOARD else LOGGER_TYPE_TO_CLASS[name](NAME)
+        for name in report_to
+    ]
+    for tracker in trackers:
+        tracker.start()
+    return trackers
 
 
 def _write(path: Path, rows: Iterable[list[Any]]) -> None:

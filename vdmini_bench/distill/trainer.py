@@ -69,7 +69,7 @@ class Summary:
 
 def settings_of(specification: DistillSpec) -> DistillSettings:
     """The library's settings for what a suite or a configuration asks for."""
-    return DistillSettings(**specification.model_dump(exclude={"task", "task_options", "preview_every"}))
+    return DistillSettings(**specification.model_dump(exclude={"task", "task_options", "preview_every", "report_to"}))
 
 
 def task_of(specification: DistillSpec, denoiser: nn.Module) -> Task:
@@ -100,7 +100,11 @@ def distill_into(
     dtype: Any = pruned.denoiser.dtype
     # Weights train in float32: steps of 1e-5 vanish in bfloat16. `mixed_precision` is what makes it fast.
     student, started, timed = pruned.denoiser.float(), time.monotonic(), 0
-    with logged(folder, settings.steps) if state.is_main_process else contextlib.nullcontext() as log:
+    with (
+        logged(folder, settings.steps, specification.report_to)
+        if state.is_main_process
+        else contextlib.nullcontext() as log
+    ):
 
         def on_step(losses: StepLosses) -> None:
             nonlocal timed
