@@ -17,17 +17,16 @@ OUTSIDE_README = re.compile(r"\[([^\]]+)\]\((?!https?:|#|docs/)[^)]+\)")
 # Where each suite's protocol is explained; a suite without an entry is an error.
 PROTOCOLS = {
     "ucf101": "[presets, splits, metrics, uncertainty](ucf101.md); the rows: [the table](reading-the-table.md).",
-    "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the drawn world](embedded-teacher.md#text-to-video).",
+    "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the synthetic data](embedded-teacher.md#text-to-video).",
     "vbench_i2v": "[prompts, images, dimensions](vbench.md).",
     "speed": "[what is timed and how](speed.md).",
-    "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](evidence.md).",
+    "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](results/evidence.md).",
 }
 HARNESS = (
     "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
     "results.stats", "compare.sides", "compare.deltas", "compare.gate", "compare.history", "metrics.frechet",
     "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
 )  # fmt: skip
-OUTSIDE_DOCS = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -41,13 +40,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Keep links to what is on the site, of which the README is the front page."""
-    return OUTSIDE_DOCS.sub(r"\1", markdown.replace("(../README.md", "(index.md"))
+    top = "../" * page.file.src_uri.count("/")
+    on_site = markdown.replace(f"]({top}../README.md", f"]({top}index.md")
+    return re.sub(rf"\[([^\]]+)\]\({re.escape(top)}\.\./[^)]+\)", r"\1", on_site)
 
 
 def front_page() -> str:
     """The README, with the links that a page of this site has."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.sub(r"\]\(docs/", "](", OUTSIDE_README.sub(r"\1", text))
+    return re.sub(r"(\]\(|src=\")docs/", r"\1", OUTSIDE_README.sub(r"\1", text))
 
 
 def command_pages() -> str:
@@ -80,7 +81,7 @@ def suite_page(path: Path) -> str:
     usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
     parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]
     if command == "run":
-        parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--plan` shows what would be done."]
+        parts += ["Any key can be changed for one run: `--set sample.steps=8`; `--dry-run` shows what would be done."]
     parts += ["## Every setting", f"```yaml\n{text}```"]
     return "\n\n".join(parts) + "\n"
 

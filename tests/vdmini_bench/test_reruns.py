@@ -31,9 +31,9 @@ from vdmini_bench.suites.clip_selection import ChosenClips
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "ucf101.yaml"
-# Ten arms, each trained from three seeds: see docs/distillation.md.
+# Ten arms, each trained from three seeds: see docs/results/distillation.md.
 TRAININGS = ROOT / "results" / "ablation" / "embedded" / "scores.csv"
-# The embedded suite with 3 blocks of 20 clips in 4 steps, the same student, from 31 sampling seeds: see docs/ci.md.
+# The embedded suite, 3 blocks of 20 clips in 4 steps, one student, 31 sampling seeds: see docs/results/gate.md.
 RERUNS = ROOT / "results" / "reruns" / "embedded-small.csv"
 
 

@@ -1,7 +1,7 @@
 """What is measured is what is computed: speed-ups follow FLOPs, and the harness adds next to nothing.
 
 The machine may be busy with other work: models run in turn, the median over rounds counts, and more attempts
-are given. docs/speed.md has the ratios that a quieter machine shows.
+are given. docs/results/speed.md has the ratios that a quieter machine shows.
 """
 
 from __future__ import annotations
