@@ -21,6 +21,7 @@ from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill import estimate as estimation
 from vdmini_bench.errors import BenchError
+from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.results.store import Store
 from vdmini_bench.runs import distillation_dry_run as distill_plan
 from vdmini_bench.runs.distillation import open_distillation
@@ -138,7 +139,7 @@ def test_device_dtype_and_download_reach_a_distillation(configuration: Path, mon
     seen: list[str] = []
     monkeypatch.setattr(
         "vdmini_bench.runs.distillation_dry_run.plan_distillation",
-        lambda distillation, processes, timing: (_ for _ in ()).throw(BenchError(distillation.recipe.dtype)),
+        lambda context, timing: (_ for _ in ()).throw(BenchError(context.recipe.dtype)),
     )
     for dtype in ("bfloat16", "float16"):
         seen.append(invoke("distill", configuration, "--results", results, "--dry-run", "--dtype", dtype).stderr)
@@ -195,12 +196,12 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
     monkeypatch.setattr(estimation, "estimate_step", step)
     specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
     teacher = str(EMBEDDED["embedded/svd"])
-    request = estimation.EstimateRequest(teacher, "none", "float32", specification, {}, 1, limit)
+    request = estimation.EstimateRequest(teacher, Pruning("none"), "float32", specification, {}, 1, limit)
     found = estimation.estimate_memory(request)
     assert [each.fits for each in found] == [number == fits_with for number in range(len(found))]
     assert len(found) == (4 if fits_with is None else fits_with + 1)
     steps = (("encode", True), ("prune", True), ("distill", False))
-    print_plan(DistillPlan(steps, True, "cpu", 1, limit, tuple(found), 1, None, None), None)
+    print_plan(DistillPlan(steps, True, "cpu", 1, limit, 1, tuple(found)), None)
     shown = capsys.readouterr().out
     assert "begun" in shown
     assert ("it fits" in shown) == (fits_with == 0)
