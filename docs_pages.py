@@ -24,7 +24,7 @@ PROTOCOLS = {
 }
 HARNESS = (
     "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
-    "results.stats", "compare.sides", "compare.deltas", "compare.gate", "compare.history", "metrics.frechet",
+    "results.stats", "compare.result_sets", "compare.deltas", "compare.gate", "compare.history", "metrics.frechet",
     "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
 )  # fmt: skip
 OUTSIDE_DOCS = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")

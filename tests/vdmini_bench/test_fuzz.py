@@ -27,7 +27,7 @@ from vdmini_bench.cli import main
 from vdmini_bench.compare.baseline import read_baseline
 from vdmini_bench.compare.gate import judge
 from vdmini_bench.compare.history import collect_series, find_steps
-from vdmini_bench.compare.sides import find_side
+from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.config.suite import load_suite
 from vdmini_bench.config.thresholds import DEFAULT, load_thresholds
 from vdmini_bench.data.ucf101 import LIST_FOLDER, read_split
@@ -241,7 +241,7 @@ def test_names_of_models_and_runs(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path / "results")
     if not (store.root / "runs").exists():
         write_results(store.root / "runs" / "run-1", USUAL)
-    refused_in_words(lambda: find_side(name, store), BenchError)
+    refused_in_words(lambda: find_result_set(name, store), BenchError)
 
 
 CONTAINERS = {

@@ -55,9 +55,10 @@ def compare(
     for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
     scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
-    from vdmini_bench.compare.deltas import compare_sides, notable_differences
-    from vdmini_bench.compare.sides import find_side, results_folder
+    from vdmini_bench.compare.deltas import compare_result_sets, notable_differences
+    from vdmini_bench.compare.result_sets import find_result_set
     from vdmini_bench.errors import SuiteError
+    from vdmini_bench.results.runs import results_folder
     from vdmini_bench.results.store import Store
 
     store = Store(results)
@@ -73,8 +74,8 @@ def compare(
         folders = clips.folder_of_clips(a, store, run, name), clips.folder_of_clips(b, store, run, name)
         clips.show_comparison((a, b), folders, frame_network, workers, form)
         return
-    first, second = (find_side(each, store, run, name) for each in (a, b))
-    deltas = compare_sides(first, second, allow_unlike)
+    first, second = (find_result_set(each, store, run, name) for each in (a, b))
+    deltas = compare_result_sets(first, second, allow_unlike)
     notes = notable_differences(first, second)
     if form == "json":
         click.echo(json.dumps(_to_json(a, b, first.source, second.source, deltas, notes)))

@@ -60,7 +60,7 @@ def gate(
     """
     from vdmini_bench.compare.baseline import read_baseline, update_baseline
     from vdmini_bench.compare.gate import exit_code, has_baseline, judge
-    from vdmini_bench.compare.sides import whole_run
+    from vdmini_bench.results.runs import whole_run
     from vdmini_bench.config.thresholds import load_thresholds
     from vdmini_bench.errors import NothingMeasuredError
     from vdmini_bench.results.store import Store

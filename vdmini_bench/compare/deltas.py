@@ -1,4 +1,4 @@
-"""Compare two sides metric by metric: paired where their samples pair, and refused where they are unlike."""
+"""Compare two result sets metric by metric: paired where their samples pair, and refused where they are unlike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
-from vdmini_bench.compare.sides import Side
+from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NotComparableError, NothingMeasuredError
 from vdmini_bench.results.records import Record
 from vdmini_bench.results.score import Score
@@ -72,8 +72,8 @@ class Delta:
         }
 
 
-def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
-    """Compare all metrics that both sides have; of two whole runs, those of every model that both have.
+def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) -> list[Delta]:
+    """Compare all metrics that both result sets have; of two whole runs, those of every model that both have.
 
     A whole run beside one model stands for that run's model of the same name.
 
@@ -95,17 +95,17 @@ def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
     return deltas
 
 
-def notable_differences(a: Side, b: Side) -> list[str]:
-    """What differs between two sides without making them unlike, in words: software, and settings of the suite."""
+def notable_differences(a: ResultSet, b: ResultSet) -> list[str]:
+    """What differs between two result sets without making them unlike, in words: software, and settings of the suite."""
     told = []
     for what, column in (("torch", "torch"), ("code", "commit"), ("suite settings", "suite_sha")):
-        left, right = ({getattr(record.row, column) for record in side.records} - {""} for side in (a, b))
+        left, right = ({getattr(record.row, column) for record in each.records} - {""} for each in (a, b))
         if left and right and left != right:
             told.append(f"{what} differs: {', '.join(sorted(left))} and {', '.join(sorted(right))}")
     return told
 
 
-def _compare_models(a: Side, b: Side, allow_unlike: bool) -> Iterator[Delta]:
+def _compare_models(a: ResultSet, b: ResultSet, allow_unlike: bool) -> Iterator[Delta]:
     first = {record.score.metric: record for record in a.records}
     second = {record.score.metric: record for record in b.records}
     for metric, left in first.items():

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vdmini_bench.compare.deltas import compare_sides
-from vdmini_bench.compare.sides import Side
+from vdmini_bench.compare.deltas import compare_result_sets
+from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NothingMeasuredError
 from vdmini_bench.report.charts import Bar, Point, bars, importance_chart, loss_curve, pareto
 from vdmini_bench.report.markup import NONE, Markup, element, join
@@ -35,7 +35,7 @@ def summary(material: Material) -> Markup:
 def differences(material: Material) -> Markup:
     """Teacher against student, metric by metric."""
     try:
-        deltas = compare_sides(_side(material, "teacher"), _side(material, "student"), allow_unlike=True)
+        deltas = compare_result_sets(_side(material, "teacher"), _side(material, "student"), allow_unlike=True)
     except NothingMeasuredError:
         return NOTHING
     lines = [
@@ -203,8 +203,8 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{key}", str(value)
 
 
-def _side(material: Material, model: str) -> Side:
-    return Side(model, material.name, tuple(each for each in material.records if each.score.model == model))
+def _side(material: Material, model: str) -> ResultSet:
+    return ResultSet(model, material.name, tuple(each for each in material.records if each.score.model == model))
 
 
 def _measured(record: Record) -> bool:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
+from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.results.score import COLUMNS, RESULTS_FILE, ROLES, Better, Row, Score, Status, row_of
-from vdmini_bench.results.store import Store
 from vdmini_bench.system.text_files import read_text
 
 RUN_FILE = "run.json"
@@ -77,21 +76,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (SuiteError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read ({error}); delete that run's folder") from error
     return dict(record)
-
-
-def latest_run(store: Store, suite: str | None = None) -> Path:
-    """The newest finished run folder, of one suite when given.
-
-    Raises:
-        NothingMeasuredError: there is none.
-    """
-    for folder in reversed(store.runs()):
-        record = read_run(folder)
-        if record["status"] != "running" and suite in (None, record["suite"]["name"]):
-            return folder
-    raise NothingMeasuredError(
-        f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
-    )
 
 
 def _check(score: Score) -> None:
