@@ -14,7 +14,7 @@ from vdmini_bench.results.stats import (
     welch_interval,
 )
 
-# Of samples by seed and sizes: the mean's, Welch's, then the medians' paired difference and ratio and the unpaired ones.
+# Of samples by seed and sizes: the mean's, Welch's, the paired difference and ratio of medians, and the unpaired ones.
 KEPT = {
     (0, 5, 7): (
         (209.31904606899215, 99.4917531897715, 319.1463389482128), (-199.81463882379683, 16.795056180832503),

@@ -76,7 +76,7 @@ def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> No
         numbers = [number_cell(row.value, 4), interval_cell(row.interval), number_cell(row.share, 3)]
         lines.append([row.measure, row.about, *numbers, row.unit or "-"])
     header = ["measure", "about", "mean", "95 % interval", "of unrelated clips", "unit"]
-    show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines)
+    show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines, found.to_json()["rows"])
     if form != "table":
         return
     if found.motion_distance is not None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 @WORKERS
 @RESULTS
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
 def compare(
     a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, pair: bool, frame_network: str,
@@ -132,7 +132,7 @@ def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str]
     header = ["metric", *names, "difference", "95 % interval", "ratio", "interval from", "verdict"]
     header = [*(["model"] if several else []), *header, *(["unlike"] if unlike else [])]
     where = sources[0] if sources[0] == sources[1] else f"{sources[0]} and {sources[1]}"
-    show_table(form, f"{names[0]} against {names[1]}, {where}", header, lines)
+    show_table(form, f"{names[0]} against {names[1]}, {where}", header, lines, [delta.to_json() for delta in deltas])
 
 
 COMMANDS = (compare,)

@@ -47,7 +47,7 @@ HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "
 @click.option("--require-baseline", is_flag=True, help="Exit 2 instead of 0 where there is no baseline yet.")
 @click.option("--allow-unlike", is_flag=True, help="Judge across machines, protocols and versions, and mark it.")
 @RESULTS
-@with_format("json", "markdown")
+@with_format
 @expected_failures
 def gate(
     run: str, baseline: Path, thresholds: Path | None, update: bool, add: bool, require_baseline: bool,
@@ -60,9 +60,9 @@ def gate(
     """
     from vdmini_bench.compare.baseline import read_baseline, update_baseline
     from vdmini_bench.compare.gate import exit_code, has_baseline, judge
-    from vdmini_bench.results.runs import whole_run
     from vdmini_bench.config.thresholds import load_thresholds
     from vdmini_bench.errors import NothingMeasuredError
+    from vdmini_bench.results.runs import whole_run
     from vdmini_bench.results.store import Store
 
     limits = load_thresholds(thresholds)
@@ -102,8 +102,9 @@ def _show(
     messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
     if form == "markdown":
         click.echo(f"### vdmini-bench gate: {markdown_text(headline)}\n")
-    if verdicts:
-        show_table(form, f"{folder.name} against {baseline}", HEADER, [_line(verdict) for verdict in verdicts])
+    if verdicts or form not in ("table", "markdown"):
+        lines, records = [_line(verdict) for verdict in verdicts], [verdict.to_json() for verdict in verdicts]
+        show_table(form, f"{folder.name} against {baseline}", HEADER, lines, records)
     if form == "markdown":
         bullets = "".join(f"- {markdown_text(message)}\n" for message in messages)
         row = rows[0]
@@ -111,10 +112,10 @@ def _show(
         click.echo(f"\n{bullets}\n{markdown_text(where)}")
         if row.note:
             click.echo(f"\n{markdown_text(row.note)}")
-        return
-    for message in messages:
-        click.echo(message)
-    click.echo(f"gate: {headline}")
+    elif form == "table":
+        for message in messages:
+            click.echo(message)
+        click.echo(f"gate: {headline}")
 
 
 def _reason(verdict: Verdict) -> str:

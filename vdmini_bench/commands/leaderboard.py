@@ -43,7 +43,7 @@ def leaderboard() -> None:
 @FILE
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Every measurement, not only the newest of each.")
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
 def show(
     file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, everything: bool,
@@ -61,6 +61,10 @@ def show(
     elif form == "csv":
         # Whole rows: what was shown can be read again.
         click.echo(rows_to_csv(rows), nl=False)
+    elif form == "parquet":
+        from vdmini_bench.results.frame import frame_of
+
+        click.echo(frame_of(rows).to_parquet(index=False), nl=False)
     else:
         lines = [[getattr(row, column) for column in COLUMNS] for row in rows]
         show_table(form, str(file), list(COLUMNS), lines)
@@ -83,7 +87,7 @@ def merge(files: tuple[Path, ...], output: Path) -> None:
 @FILE
 @_filters
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the trend into this picture (.png, .svg).")
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
 def history(
     file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, output: Path | None,
@@ -105,16 +109,17 @@ def history(
         found = [each.to_json() for each in series]
         click.echo(json.dumps({"method": METHOD, "series": found, "picture": str(output) if output else None}))
         return
-    lines = [
-        [
-            each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit,
-            number_cell(point.value, 6), number_cell(point.standard_error, 3),
-        ]
+    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
+    measured = [
+        (each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit, point)
         for each in series
         for point in each.points
-    ]  # fmt: skip
-    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
-    show_table(form, f"{file} over time", header, lines)
+    ]
+    lines = [[*names, number_cell(point.value, 6), number_cell(point.standard_error, 3)] for *names, point in measured]
+    records = [
+        dict(zip(header, (*names, point.value, point.standard_error), strict=True)) for *names, point in measured
+    ]
+    show_table(form, f"{file} over time", header, lines, records)
     if form != "table":
         return
     steps = [(each, step) for each in series for step in find_steps(each)]

@@ -96,7 +96,7 @@ def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) 
 
 
 def notable_differences(a: ResultSet, b: ResultSet) -> list[str]:
-    """What differs between two result sets without making them unlike, in words: software, and settings of the suite."""
+    """What differs between two result sets without making them unlike, in words: software and suite settings."""
     told = []
     for what, column in (("torch", "torch"), ("code", "commit"), ("suite settings", "suite_sha")):
         left, right = ({getattr(record.row, column) for record in each.records} - {""} for each in (a, b))

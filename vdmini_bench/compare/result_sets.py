@@ -22,7 +22,7 @@ SHA_DIGITS = 16
 
 @dataclass(frozen=True)
 class ResultSet:
-    """What is compared with another: its name as given, where it was found, and its scores; `whole` means all models."""
+    """What is compared with another: its name as given, where it was found, its scores; `whole` means all models."""
 
     name: str
     source: str

@@ -1,4 +1,4 @@
-"""A table as people and programs want it: on the terminal, as markdown, as CSV."""
+"""A table as people and programs want it: on the terminal, and in the formats of texts and of files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from vdmini_bench.system.progress import readable
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-Format = Literal["table", "json", "markdown", "csv"]
+Format = Literal["table", "json", "csv", "markdown", "latex", "html", "parquet"]
 # Cells of up to so many characters, all numbers among them, are never wrapped.
 WRAPPED = 24
 LINE_BREAKS = re.compile(r"[\r\n\0]+")
 # Spreadsheets run a cell that starts with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Parsers replace or refuse control characters, a lone surrogate cannot be written as UTF-8, and marks of direction
+# would turn a page's own words round.
+_CONTROL = (*range(9), 11, 12, *range(14, 32), *range(127, 160))
+_DIRECTION = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+INVISIBLE = dict.fromkeys((*_CONTROL, *range(0xD800, 0xE000), *_DIRECTION), "\ufffd")
 
 
 def csv_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -44,16 +49,44 @@ def markdown_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def show_table(form: Format, title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table to standard output; `json` is the caller's own."""
+def show_table(
+    form: Format,
+    title: str,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    records: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print a table to standard output: for parquet its records, numbers as such; `json` is the caller's own."""
     import click
 
-    if form == "markdown":
-        click.echo(safe_markdown_table(header, lines))
+    if form == "table":
+        print_table(title, header, lines)
     elif form == "csv":
         click.echo(csv_table(header, lines), nl=False)
+    elif form == "markdown":
+        click.echo(safe_markdown_table(header, lines))
+    elif form == "parquet":
+        from pandas import DataFrame
+
+        click.echo(DataFrame(records).to_parquet(index=False), nl=False)
     else:
-        print_table(title, header, lines)
+        click.echo(_escaped(form, header, lines), nl=False)
+
+
+def _escaped(form: Format, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """LaTeX or HTML, in which a cell stays a cell."""
+    import pandas as pd
+
+    frame = pd.DataFrame([[visible(cell) for cell in line] for line in lines], columns=[*map(visible, header)])
+    if form == "latex":
+        return frame.to_latex(index=False, escape=True)
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(index=False, escape=True) + "\n"
+
+
+def visible(text: str) -> str:
+    """A text without what parsers of pages refuse or what would turn the words round it; its length stays."""
+    return text.translate(INVISIBLE)
 
 
 def number_cell(value: float | None, digits: int = 5) -> str:
