@@ -31,9 +31,7 @@ def with_format(command: Callable[..., R]) -> Callable[..., R]:
             raise click.UsageError(f"give one of {', '.join(words)}")
         form = flags[0] if flags else named or "table"
         if form == "parquet" and sys.stdout.isatty():
-            raise click.UsageError(
-                "parquet is no text: redirect it to a file, as in --format parquet > table.parquet"
-            )
+            raise click.UsageError("parquet is no text: redirect it to a file, as in --format parquet > table.parquet")
         return command(form=form, **given)
 
     for name, meaning in SHORT.items():

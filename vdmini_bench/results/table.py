@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from vdmini_bench.results.score import Row
-
-if TYPE_CHECKING:
-    pass
 
 COLUMNS = (
     ("params_m", "params (M)"),
@@ -42,7 +38,7 @@ def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
 
 def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a metric, a column a model: what was measured, then totals, then what was not."""
-    models = sorted({row.model for row in rows}, key=_place)
+    models = in_order(row.model for row in rows)
     by_place = {(row.metric, row.model): row for row in rows}
     metrics = [*dict.fromkeys(row.metric for row in rows)]
     measured = {row.metric for row in rows if row.status != "unavailable"}
@@ -78,15 +74,16 @@ def model_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
         status.setdefault(row.model, set()).add(row.status)
     header = ["model", *(title for _, title in COLUMNS), "status"]
     lines = []
-    for model in sorted(status, key=_place):
+    for model in in_order(status):
         cells = [_cell(by_place.get((model, metric)), _short) for metric, _ in COLUMNS]
         cells[0] = params.get(model, "-")
         lines.append([model, *cells, "ok" if status[model] == {"ok"} else ", ".join(sorted(status[model] - {"ok"}))])
     return header, lines
 
 
-def _place(model: str) -> int:
-    return ORDER.index(model) if model in ORDER else len(ORDER)
+def in_order(models: Iterable[str]) -> list[str]:
+    """Models, each once, as tables have them: those of `ORDER`, then others as they come."""
+    return sorted(dict.fromkeys(models), key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))
 
 
 def _cell(row: Row | None, shown: Callable[[float], str]) -> str:
