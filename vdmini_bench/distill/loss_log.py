@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.distill import StepLosses
+from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
+from vdmini_bench.system.tables import csv_lines
 
 LOSSES = "losses.csv"
 BOARD = "tensorboard"
@@ -31,7 +33,7 @@ class LossLog:
         if not self.begun:
             self._go_on_from(losses.step)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow([losses.step, *losses.values()])
+            file.write(csv_lines([[losses.step, *losses.values()]]))
         named = {name: value for name, value in asdict(losses).items() if name != "step"}
         if self.board is not None:
             for name, value in named.items():
@@ -49,7 +51,7 @@ class LossLog:
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
-        _write(self.path, kept)
+        write_atomically(self.path, csv_lines([HEADER, *kept]))
         self.board = _board(self.path.parent / BOARD, step)
         for _ in range(step - 1):
             self.advance()
@@ -69,7 +71,8 @@ def logged(folder: Path, steps: int) -> Iterator[LossLog]:
 
 def write_losses(folder: Path, losses: Iterable[StepLosses]) -> None:
     """Write the losses of every step, whatever a log held of them."""
-    _write(folder / LOSSES, ([each.step, *each.values()] for each in losses))
+    lines = [[each.step, *each.values()] for each in losses]
+    write_atomically(folder / LOSSES, csv_lines([HEADER, *lines]))
 
 
 def _board(folder: Path, step: int) -> Any:
@@ -80,11 +83,3 @@ def _board(folder: Path, step: int) -> Any:
 
     writer: Any = SummaryWriter
     return writer(str(folder), purge_step=step)
-
-
-def _write(path: Path, rows: Iterable[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(rows)

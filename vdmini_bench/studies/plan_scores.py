@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import load_i3d
 from vdmini_bench.models.inspect import read_or_make_plan
 from vdmini_bench.studies.importance import Study, clip_logits, sample_study
+from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
-from vdmini_bench.system.tables import plain_cell
+from vdmini_bench.system.tables import csv_lines, six_digits
 
 TABLE = "plans.csv"
 BLOCKS = 3
@@ -80,11 +80,8 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
 
 def write_plan_scores(folder: Path, rows: Sequence[PlanScore]) -> None:
     """Write the rows there are so far."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _text(value) for name, value in asdict(row).items()} for row in rows)
+    lines = [map(six_digits, astuple(row)) for row in rows]
+    write_atomically(folder / TABLE, csv_lines([asdict(rows[0]), *lines]))
 
 
 def plan_lines(rows: Sequence[PlanScore]) -> tuple[list[str], list[list[str]]]:
@@ -130,9 +127,3 @@ def _score(
 def _over_blocks(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], reference: Moments) -> tuple[float, float]:
     values = [frechet_distance_of_moments(Moments.of(part), reference) for part in np.array_split(logits, BLOCKS)]
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(BLOCKS)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else plain_cell(str(value))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from vdmini.files import replacing
 from vdmini_bench.data.synthetic import ACTIONS, FRAMES, GROUPS, TEST_GROUPS, WORLD_VERSION, draw_clip
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures
@@ -155,12 +156,10 @@ def _kept(study: Study, networks: Networks | None, folder: Path, name: str, meas
     identity += [] if networks is None else networks.versions
     path = folder / f"{name}-{key_of(identity)}.safetensors"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         answers = measure()
-        partial = path.with_suffix(".partial")
         arrays = {"statistics": answers.statistics, **answers.pairs}
-        save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
     arrays = load_file(path)
     statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
     return Answers(statistics_of_motion, arrays, None if logits is None else logits.astype(np.float32))

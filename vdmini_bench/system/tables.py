@@ -27,17 +27,24 @@ _DIRECTION = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 INVISIBLE = dict.fromkeys((*_CONTROL, *range(0xD800, 0xE000), *_DIRECTION), "\ufffd")
 
 
-def csv_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """CSV with a header, LF and no cell that a spreadsheet would run."""
+def csv_lines(lines: Iterable[Iterable[object]]) -> str:
+    """CSV with LF: None is empty, and no text in a cell is one that a spreadsheet would run."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([plain_cell(cell) for cell in line] for line in (header, *lines))
+    writer.writerows([plain_cell(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
     return buffer.getvalue()
 
 
-def safe_markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A GitHub markdown table in which a cell stays a cell: no pipe, line break or HTML of it takes effect."""
-    return markdown_table(list(map(markdown_text, header)), [list(map(markdown_text, line)) for line in lines])
+def six_digits(value: object) -> object:
+    """A float as text with six significant digits, anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A GitHub markdown table, numbers to the right; no pipe, line break or HTML of a cell takes effect."""
+    rule = ["---", *("---:" for _ in header[1:])]
+    first, *others = (list(map(markdown_text, cells)) for cells in (header, *lines))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (first, rule, *others))
 
 
 def markdown_text(text: str) -> str:
@@ -62,9 +69,9 @@ def show_table(
     if form == "table":
         print_table(title, header, lines)
     elif form == "csv":
-        click.echo(csv_table(header, lines), nl=False)
+        click.echo(csv_lines([header, *lines]), nl=False)
     elif form == "markdown":
-        click.echo(safe_markdown_table(header, lines))
+        click.echo(markdown_table(header, lines))
     elif form == "parquet":
         from pandas import DataFrame
 
@@ -111,16 +118,10 @@ def _is_formula(cell: str) -> bool:
     if not cell.startswith(FORMULA_STARTS) and not cell.lstrip().startswith(FORMULA_STARTS):
         return False
     try:
-        float(cell)
+        # A number, or several.
+        return not [*map(float, cell.split())]
     except ValueError:
         return True
-    return False
-
-
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A GitHub markdown table; numbers to the right."""
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
 
 
 def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
