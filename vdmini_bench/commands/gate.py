@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def gate(
         code, status, headline = ExitCode.OK, WRITTEN, f"{WRITTEN}: {baseline}"
     if form == "json":
         outcome = {"exit_code": int(code), "status": status, "headline": headline}
-        found = [verdict.to_json() for verdict in verdicts]
+        found = [*map(asdict, verdicts)]
         click.echo(json.dumps({**outcome, "run": folder.resolve().name, "baseline": str(baseline), "verdicts": found}))
     else:
         _show(form, headline, folder, baseline, rows, verdicts)
@@ -103,7 +104,7 @@ def _show(
     if form == "markdown":
         click.echo(f"### vdmini-bench gate: {markdown_text(headline)}\n")
     if verdicts or form not in ("table", "markdown"):
-        lines, records = [_line(verdict) for verdict in verdicts], [verdict.to_json() for verdict in verdicts]
+        lines, records = [_line(verdict) for verdict in verdicts], [*map(asdict, verdicts)]
         show_table(form, f"{folder.name} against {baseline}", HEADER, lines, records)
     if form == "markdown":
         bullets = "".join(f"- {markdown_text(message)}\n" for message in messages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
@@ -22,6 +23,7 @@ from vdmini_bench.results.stats import (
 TIME, SPEEDUP = "latency", "speedup"
 NORMAL_95 = 1.96
 
+Interval = tuple[float, float] | None
 Basis = Literal["paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "standard errors", "none"]
 
 
@@ -38,8 +40,8 @@ class Delta:
     protocol: str
     a: float | None
     b: float | None
-    interval: tuple[float, float] | None
-    ratio_interval: tuple[float, float] | None
+    interval: Interval
+    ratio_interval: Interval
     basis: Basis
     unlike: tuple[str, ...]
     verdict: str
@@ -56,20 +58,10 @@ class Delta:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `compare --json` prints for a metric."""
-        return {
-            "model": self.model,
-            "metric": self.metric,
-            "protocol": self.protocol,
-            "a": self.a,
-            "b": self.b,
-            "delta": self.delta,
-            "ratio": self.ratio,
-            "ci": None if self.interval is None else list(self.interval),
-            "ratio_ci": None if self.ratio_interval is None else list(self.ratio_interval),
-            "basis": self.basis,
-            "unlike": list(self.unlike),
-            "verdict": self.verdict,
-        }
+        plain = ("model", "metric", "protocol", "a", "b", "delta", "ratio")
+        ends = {"ci": self.interval and [*self.interval], "ratio_ci": self.ratio_interval and [*self.ratio_interval]}
+        last = {"basis": self.basis, "unlike": [*self.unlike], "verdict": self.verdict}
+        return {name: getattr(self, name) for name in plain} | ends | last
 
 
 def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) -> list[Delta]:
@@ -118,27 +110,18 @@ def _compare_models(a: ResultSet, b: ResultSet, allow_unlike: bool) -> Iterator[
 
 def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
     left, right = a.score, b.score
-    reasons = _missing(left, right) or _unlike(a, b)
+    missing = left.value is None or right.value is None
+    reasons = [f"{left.model} is {left.status}, {right.model} is {right.status}"] if missing else _unlike(a, b)
     if reasons and not allow_unlike:
-        advice = "mend and run again" if left.value is None or right.value is None else "--allow-unlike compares anyway"
+        advice = "mend and run again" if missing else "--allow-unlike compares anyway"
         raise NotComparableError(f"{left.metric}: {'; '.join(reasons)}; {advice}")
+    found = partial(Delta, right.model, left.metric, left.protocol, left.value, right.value, unlike=tuple(reasons))
     if left.value is None or right.value is None:
-        return Delta(
-            right.model, left.metric, left.protocol, left.value, right.value, None, None, "none", tuple(reasons),
-            "not compared",
-        )  # fmt: skip
+        return found(interval=None, ratio_interval=None, basis="none", verdict="not compared")
     basis = _basis(a, b)
     interval, ratio_interval = _intervals(left, right, basis)
-    return Delta(
-        right.model, left.metric, left.protocol, left.value, right.value, interval, ratio_interval, basis,
-        tuple(reasons), _verdict(left, right, interval),
-    )  # fmt: skip
-
-
-def _missing(a: Score, b: Score) -> list[str]:
-    if a.value is None or b.value is None:
-        return [f"{a.model} is {a.status}, {b.model} is {b.status}"]
-    return []
+    verdict = _verdict(left, right, interval)
+    return found(interval=interval, ratio_interval=ratio_interval, basis=basis, verdict=verdict)
 
 
 def _unlike(a: Record, b: Record) -> list[str]:
@@ -178,9 +161,7 @@ def _same_samples(a: Record, b: Record) -> bool:
     return a.run == b.run or (a.conditions is not None and a.conditions == b.conditions)
 
 
-def _intervals(
-    a: Score, b: Score, basis: Basis
-) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:  # fmt: skip
+def _intervals(a: Score, b: Score, basis: Basis) -> tuple[Interval, Interval]:
     """The 95 % intervals of the difference and, of times, of the ratio."""
     assert a.value is not None
     assert b.value is not None
@@ -199,7 +180,7 @@ def _intervals(
     return None, None
 
 
-def _verdict(a: Score, b: Score, interval: tuple[float, float] | None) -> str:
+def _verdict(a: Score, b: Score, interval: Interval) -> str:
     assert a.value is not None
     assert b.value is not None
     if a.value == b.value:
