@@ -13,7 +13,7 @@ from typing import Any
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.results.records import RUN_FILE, Record, read_run
+from vdmini_bench.results.records import RUN_FILE, Record, part_of, read_run
 from vdmini_bench.results.score import Row
 from vdmini_bench.results.table import in_order
 from vdmini_bench.system.text_files import read_text
@@ -66,10 +66,7 @@ class ReportData:
 
     def settings(self, *path: str) -> Any:
         """A part of `run.json`, None where it is missing."""
-        found: Any = self.run
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+        return part_of(self.run, *path)
 
 
 def gather_data(folder: Path, records: Iterable[Record], study: Path | None = None) -> ReportData:
@@ -85,9 +82,7 @@ def gather_data(folder: Path, records: Iterable[Record], study: Path | None = No
     results = folder.resolve().parent.parent
     losses = results / "work" / f"distill-{_key(run, 'distill')}" / LOSSES
     plan = results / "work" / f"prune-{_key(run, 'prune')}" / PLAN
-    inputs = run.get("inputs")
-    teacher = inputs.get("teacher") if isinstance(inputs, dict) else None
-    chosen = study or _study_of(results, teacher)
+    chosen = study or _study_of(results, part_of(run, "inputs", "teacher"))
     return ReportData(
         folder.resolve().name,
         run,
@@ -145,10 +140,8 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
 def _key(run: Mapping[str, Any], name: str) -> str:
     """The key of a job of a run; a path in its place would lead out of the results."""
     jobs = run.get("jobs")
-    for job in jobs if isinstance(jobs, list) else ():
-        if isinstance(job, dict) and job.get("name") == name and str(job.get("key")).isalnum():
-            return str(job["key"])
-    return "none"
+    keys = (part_of(job, "key") for job in (jobs if isinstance(jobs, list) else ()) if part_of(job, "name") == name)
+    return next((key for key in map(str, keys) if key.isalnum()), "none")
 
 
 def _study_of(results: Path, teacher: object) -> Path | None:
@@ -158,8 +151,11 @@ def _study_of(results: Path, teacher: object) -> Path | None:
             found = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
-        same = isinstance(found, dict) and teacher is not None and found.get("checkpoint_sha256") == teacher
-        if same and (record.parent / STUDY_TABLE).is_file():
+        if (
+            teacher is not None
+            and part_of(found, "checkpoint_sha256") == teacher
+            and (record.parent / STUDY_TABLE).is_file()
+        ):
             return record.parent
     return None
 

@@ -15,6 +15,12 @@ from vdmini_bench.system.text_files import read_text
 
 RUN_FILE = "run.json"
 CONDITIONS = ("condition_clips", "asked")
+# Where `run.json` has what all rows of a run share.
+ORIGIN = {
+    "suite": ("suite", "name"), "suite_version": ("suite", "version"), "suite_sha": ("suite_sha",),
+    "profile": ("suite", "profile_name"), "machine_id": ("fingerprint", "machine_id"), "gpu": ("fingerprint", "gpu"),
+    "torch": ("fingerprint", "versions", "torch"), "commit": ("fingerprint", "commit"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,10 @@ def read_records(folder: Path) -> list[Record]:
     """
     run = read_run(folder) if (folder / RUN_FILE).exists() else {}
     beside = _origin_of_run(run, folder.name)
-    inputs = run.get("inputs")
-    asked = [inputs.get(name) for name in CONDITIONS] if isinstance(inputs, dict) else []
+    asked = (part_of(run, "inputs", name) for name in CONDITIONS)
     digest = next((digest for digest in asked if isinstance(digest, str)), None)
-    conditions = None if digest is None else f"{digest}, seed {_sampling_seed(run)}"
+    seed = part_of(run, "suite", "profile", "sample", "seed") or 0
+    conditions = None if digest is None else f"{digest}, seed {seed}"
     records = []
     try:
         lines = read_text(folder / RESULTS_FILE).split("\n")
@@ -89,27 +95,14 @@ def _check(score: Score) -> None:
         raise ValueError(f"{score.metric} has status {score.status!r} and better {score.better!r}")
 
 
-def _sampling_seed(run: Mapping[str, Any]) -> str:
-    found: Any = run
-    for key in ("suite", "profile", "sample", "seed"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return str(found or 0)
+def part_of(record: object, *path: str) -> Any:
+    """A part of what `run.json` holds, None where it is missing."""
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
 
 
 def _origin_of_run(run: Mapping[str, Any], name: str) -> dict[str, str]:
     """What all rows of a run share, where its lines do not say it."""
-    suite, fingerprint = run.get("suite"), run.get("fingerprint")
-    suite = suite if isinstance(suite, dict) else {}
-    fingerprint = fingerprint if isinstance(fingerprint, dict) else {}
-    versions = fingerprint.get("versions")
-    found = {
-        "suite": suite.get("name"),
-        "suite_version": suite.get("version"),
-        "suite_sha": run.get("suite_sha"),
-        "profile": suite.get("profile_name"),
-        "machine_id": fingerprint.get("machine_id"),
-        "gpu": fingerprint.get("gpu"),
-        "torch": versions.get("torch") if isinstance(versions, dict) else None,
-        "commit": fingerprint.get("commit"),
-    }
-    return {**{key: str(value) for key, value in found.items() if value is not None}, "run_id": name}
+    found = {column: part_of(run, *path) for column, path in ORIGIN.items()}
+    return {column: str(value) for column, value in found.items() if value is not None} | {"run_id": name}
