@@ -21,18 +21,12 @@ if TYPE_CHECKING:
     from vdmini_bench.results.score import Row
     from vdmini_bench.system.tables import Format
 
-HEADLINES = {
-    ExitCode.OK: "passed",
-    ExitCode.REGRESSION: "regression",
-    ExitCode.INCOMPLETE: "incomplete: some of what is gated was not measured",
-    ExitCode.NOT_COMPARABLE: "not comparable with the baseline",
-}
-# What programs read: of several outcomes the one that decides the exit code.
-STATUS = {
-    ExitCode.OK: "passed",
-    ExitCode.REGRESSION: "regression",
-    ExitCode.INCOMPLETE: "incomplete",
-    ExitCode.NOT_COMPARABLE: "not comparable",
+# What programs read, of several outcomes the one that decides the exit code, and what people do.
+OUTCOMES = {
+    ExitCode.OK: ("passed", "passed"),
+    ExitCode.REGRESSION: ("regression", "regression"),
+    ExitCode.INCOMPLETE: ("incomplete", "incomplete: some of what is gated was not measured"),
+    ExitCode.NOT_COMPARABLE: ("not comparable", "not comparable with the baseline"),
 }
 NO_BASELINE, WRITTEN = "no baseline", "baseline written"
 NOTHING_GATED = "nothing was gated: no metric that the thresholds name is in the run or the baseline"
@@ -76,7 +70,8 @@ def gate(
     if has_baseline(rows, known):
         verdicts = judge(rows, known, limits, allow_unlike)
         code = exit_code(verdicts) if verdicts else ExitCode.INCOMPLETE
-        status, headline = STATUS[code], HEADLINES[code] if verdicts else NOTHING_GATED
+        status, headline = OUTCOMES[code]
+        headline = headline if verdicts else NOTHING_GATED
     else:
         what = f"holds nothing of suite {rows[0].suite}" if baseline.exists() else "is not there"
         code = ExitCode.USAGE if require_baseline else ExitCode.OK
@@ -100,7 +95,7 @@ def _show(
     from vdmini_bench.system.tables import markdown_text, show_table
 
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
-    messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
+    messages = [f"{each.verdict}: {each.model} {each.metric}: {each.reason}{_mark(each, True)}" for each in told]
     if form == "markdown":
         click.echo(f"### vdmini-bench gate: {markdown_text(headline)}\n")
     if verdicts or form not in ("table", "markdown"):
@@ -119,18 +114,19 @@ def _show(
         click.echo(f"gate: {headline}")
 
 
-def _reason(verdict: Verdict) -> str:
-    marks = f" (unlike: {'; '.join(verdict.unlike)})" if verdict.unlike and verdict.verdict != "unlike" else ""
-    return verdict.reason + marks
+def _mark(verdict: Verdict, why: bool) -> str:
+    """What marks a verdict on what is not alike, and why it is not."""
+    if not verdict.unlike or verdict.verdict == "unlike":
+        return ""
+    return f" (unlike: {'; '.join(verdict.unlike)})" if why else " (unlike)"
 
 
 def _line(verdict: Verdict) -> list[str]:
     from vdmini_bench.system.tables import number_cell
 
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
-    mark = " (unlike)" if verdict.unlike and verdict.verdict != "unlike" else ""
-    numbers = [number_cell(number) for number in (verdict.baseline, verdict.value, change, verdict.threshold)]
-    return [verdict.model, verdict.metric, *numbers, verdict.verdict + mark]
+    numbers = map(number_cell, (verdict.baseline, verdict.value, change, verdict.threshold))
+    return [verdict.model, verdict.metric, *numbers, verdict.verdict + _mark(verdict, False)]
 
 
 COMMANDS = (gate,)

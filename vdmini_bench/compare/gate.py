@@ -98,19 +98,17 @@ def _judge(
     measured = [row for row in found if row.status == "ok"]
     usable = [row for row in known if row.status == "ok"]
     value = float(measured[-1].number("value")) if measured else None
-    if not measured and not usable:
-        if {row.status for row in (*found, *known)} == {"unavailable"}:
-            return None
-        return Verdict(model, metric, None, None, None, "incomplete", "neither the run nor the baseline measured it")
-    if not measured:
-        was = _mean(usable)
-        status = f": it is {found[-1].status} ({found[-1].n} of {found[-1].n_expected})" if found else ""
-        reason = f"the run has not measured it{status}; the baseline has; nothing is said of a regression"
-        return Verdict(model, metric, was, None, None, "incomplete", reason)
-    if not usable:
-        status = f": there it is {known[-1].status}" if known else ""
-        reason = f"the baseline does not have it{status}; take it up with --update"
-        return Verdict(model, metric, None, value, None, "incomplete", reason)
+    if {row.status for row in (*found, *known)} == {"unavailable"}:
+        return None
+    if not measured or not usable:
+        reason = "neither the run nor the baseline measured it"
+        if usable:
+            status = f": it is {found[-1].status} ({found[-1].n} of {found[-1].n_expected})" if found else ""
+            reason = f"the run has not measured it{status}; the baseline has; nothing is said of a regression"
+        elif measured:
+            status = f": there it is {known[-1].status}" if known else ""
+            reason = f"the baseline does not have it{status}; take it up with --update"
+        return Verdict(model, metric, _mean(usable) if usable else None, value, None, "incomplete", reason)
     row = measured[-1]
     like, unlike = _comparable(row, usable, threshold.machines == "any")
     if unlike and not allow_unlike:

@@ -148,14 +148,10 @@ def _study_of(results: Path, teacher: object) -> Path | None:
     """The folder of a finished study of this checkpoint, beside `runs` or in a folder there."""
     for record in sorted((*results.glob(f"*/{STUDY}"), *results.glob(f"*/*/{STUDY}"))):
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            checkpoint = part_of(json.loads(record.read_text(encoding="utf-8")), "checkpoint_sha256")
         except (OSError, ValueError, RecursionError):
             continue
-        if (
-            teacher is not None
-            and part_of(found, "checkpoint_sha256") == teacher
-            and (record.parent / STUDY_TABLE).is_file()
-        ):
+        if teacher is not None and checkpoint == teacher and (record.parent / STUDY_TABLE).is_file():
             return record.parent
     return None
 
