@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
+from vdmini_bench.compare.comparability import is_of_a_machine, what_must_agree
 from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NotComparableError, NothingMeasuredError
 from vdmini_bench.results.records import Record
@@ -125,18 +125,12 @@ def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
 
 
 def _unlike(a: Record, b: Record) -> list[str]:
-    left, right = a.score, b.score
-    count = count_that_matters(left.metric)
-    checks = [
-        ("protocol", left.protocol, right.protocol),
-        ("metric version", left.metric_version, right.metric_version),
-        ("number of samples", getattr(a.row, count), getattr(b.row, count)),
-    ]
-    if is_of_a_machine(left.metric):
-        checks.append(("machine", a.row.machine_id or "unknown", b.row.machine_id or "unknown"))
-    return [
-        f"the {what} differs ({left.model} {one}, {right.model} {other})" for what, one, other in checks if one != other
-    ]
+    unlike = []
+    for what, column in what_must_agree(a.score.metric).items():
+        one, other = (getattr(each.row, column) or "unknown" for each in (a, b))
+        if one != other and (what != "machine" or is_of_a_machine(a.score.metric)):
+            unlike.append(f"the {what} differs ({a.score.model} {one}, {b.score.model} {other})")
+    return unlike
 
 
 def _basis(a: Record, b: Record) -> Basis:

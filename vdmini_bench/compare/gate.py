@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
+from vdmini_bench.compare.comparability import is_of_a_machine, what_must_agree
 from vdmini_bench.config.thresholds import Threshold, Thresholds
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.results.score import Row
@@ -120,15 +120,8 @@ def _comparable(row: Row, candidates: Sequence[Row], any_machine: bool) -> tuple
     """The baseline rows that a row is compared with, and how they differ from it in what should be equal."""
     left = list(candidates)
     unlike = []
-    checks = [
-        ("profile", "profile"),
-        ("protocol", "protocol"),
-        ("metric version", "metric_version"),
-        ("number of samples", count_that_matters(row.metric)),
-        ("machine", "machine_id"),
-    ]
     any_machine = any_machine or not is_of_a_machine(row.metric)
-    for what, column in checks:
+    for what, column in {"profile": "profile", **what_must_agree(row.metric)}.items():
         same = [each for each in left if getattr(each, column) == getattr(row, column)]
         if same:
             left = same

@@ -90,7 +90,7 @@ def write_plan_scores(folder: Path, rows: Sequence[PlanScore]) -> None:
 
 def plan_lines(rows: Sequence[PlanScore]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a plan."""
-    header = ["plan", "params", "FLOPs", "FVD", "FVD to teacher", "content", "motion", "flow (px)"]
+    header = ["plan", "params", "FLOPs", "FVD", "FVD to teacher", "content (spectrum)", "motion", "flow (px)"]
     lines = []
     for row in rows:
         real = "-" if row.fvd is None or row.fvd_se is None else f"{row.fvd:.0f} ± {row.fvd_se:.0f}"

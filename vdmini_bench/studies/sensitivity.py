@@ -76,7 +76,7 @@ def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
     """Actions in turn, so that every block has all of them; a group is used again when all had their turn."""
     actions = [*ACTIONS]
     rounds = [divmod(number, len(actions)) for number in range(count)]
-    return [(actions[place], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, place in rounds]
+    return [(actions[index], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, index in rounds]
 
 
 @dataclass(frozen=True, eq=False)

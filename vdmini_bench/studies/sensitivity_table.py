@@ -13,7 +13,7 @@ from vdmini_bench.system.tables import csv_lines, markdown_table
 TITLES = {
     "fvd": "FVD",
     "frechet_motion": "Frechet motion",
-    "content": "content",
+    "content": "content (features)",
     "spectrum": "spectrum",
     "flow_field": "flow field (px)",
     "flow_magnitude": "flow magnitude (px)",
