@@ -115,19 +115,16 @@ def _to_json(
 
 
 def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str], deltas: Sequence[Delta]) -> None:
-    from vdmini_bench.system.tables import interval_cell, number_cell, show_table
+    from vdmini_bench.system.tables import interval_cell, show_table
 
     several = len({delta.model for delta in deltas}) > 1
     unlike = any(delta.unlike for delta in deltas)
     lines = []
     for delta in deltas:
-        ratio = number_cell(delta.ratio, 4)
+        *cells, ratio = delta.cells()
         if delta.ratio_interval is not None:
             ratio += f" ({interval_cell(delta.ratio_interval)})"
-        line = [
-            delta.metric, number_cell(delta.a), number_cell(delta.b), number_cell(delta.delta, 4),
-            interval_cell(delta.interval), ratio, delta.basis, delta.verdict,
-        ]  # fmt: skip
+        line = [delta.metric, *cells, ratio, delta.basis, delta.verdict]
         lines.append([*([delta.model] if several else []), *line, *(["; ".join(delta.unlike)] if unlike else [])])
     header = ["metric", *names, "difference", "95 % interval", "ratio", "interval from", "verdict"]
     header = [*(["model"] if several else []), *header, *(["unlike"] if unlike else [])]

@@ -19,6 +19,7 @@ from vdmini_bench.results.stats import (
     paired_interval,
     welch_interval,
 )
+from vdmini_bench.system.tables import interval_cell, number_cell
 
 TIME, SPEEDUP = "latency", "speedup"
 NORMAL_95 = 1.96
@@ -55,6 +56,11 @@ class Delta:
     def ratio(self) -> float | None:
         """The ratio b / a; None where a is zero."""
         return self.b / self.a if self.a and self.b is not None else None
+
+    def cells(self) -> tuple[str, ...]:
+        """What tables show of it: both values, the difference with its interval, and the ratio."""
+        a, b, delta = number_cell(self.a), number_cell(self.b), number_cell(self.delta, 4)
+        return a, b, delta, interval_cell(self.interval), number_cell(self.ratio, 4)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `compare --json` prints for a metric."""

@@ -17,7 +17,6 @@ from vdmini_bench.report.scales import spanning, spanning_logarithms
 from vdmini_bench.results.records import Record
 from vdmini_bench.results.score import Score
 from vdmini_bench.results.table import DRAWN, TITLES, wide_table
-from vdmini_bench.system.tables import interval_cell, number_cell
 
 # What stands for quality in the picture of quality against latency: the first of these that was measured.
 QUALITIES = ("fvd", "vbench_total", "vbench_quality")
@@ -43,13 +42,9 @@ def differences(data: ReportData) -> Values | None:
     except NothingMeasuredError:
         return None
     lines = [
-        [
-            TITLES.get(delta.metric, delta.metric), number_cell(delta.a), number_cell(delta.b),
-            number_cell(delta.delta, 4), interval_cell(delta.interval), number_cell(delta.ratio, 4),
-            "; ".join((delta.verdict, *delta.unlike)),
-        ]
+        [TITLES.get(delta.metric, delta.metric), *delta.cells(), "; ".join((delta.verdict, *delta.unlike))]
         for delta in deltas
-    ]  # fmt: skip
+    ]
     return {"lines": lines}
 
 

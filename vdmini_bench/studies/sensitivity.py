@@ -166,14 +166,6 @@ def _kept(study: Study, networks: Networks | None, folder: Path, name: str, meas
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A measure's answer to one grade: mean and standard error, over blocks for sets and over clips for pairs."""
-
-    value: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
 class Ordering:
     """Whether a measure puts a kind's grades in order; `weakest` is the step, in 95 % half-intervals, least sure.
 
@@ -216,9 +208,9 @@ def _by_block(features: NDArray[Any], reference: Moments, study: Study) -> NDArr
     return np.array([frechet_distance_of_moments(Moments.of(block), reference) for block in blocks])
 
 
-def cell(values: NDArray[np.float64]) -> Cell:
-    """The mean of values with its standard error."""
-    return Cell(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
+def mean_with_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean of values with its standard error: over blocks for sets of clips, over clips for pairs."""
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def ordering(kind: Kind, measure: str, numbers: Numbers) -> Ordering:

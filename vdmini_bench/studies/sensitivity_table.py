@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vdmini_bench.studies.corruptions import KINDS
-from vdmini_bench.studies.sensitivity import Numbers, Ordering, cell, ordering
+from vdmini_bench.studies.sensitivity import Numbers, Ordering, mean_with_error, ordering
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.tables import csv_lines, markdown_table
 
@@ -34,8 +34,8 @@ def answer_lines(numbers: Mapping[str, Numbers]) -> tuple[list[str], list[list[s
     lines = []
     for kind, grade in next(iter(numbers.values())):
         name = "as they are" if kind == "none" else f"{kind} {grade:g} {units[kind]}"
-        cells = [cell(numbers[measure][kind, grade]) for measure in numbers]
-        lines.append([name, *(f"{_digits(each.value, 3)} ± {_digits(each.standard_error, 1)}" for each in cells)])
+        cells = [mean_with_error(numbers[measure][kind, grade]) for measure in numbers]
+        lines.append([name, *(f"{_digits(mean, 3)} ± {_digits(error, 1)}" for mean, error in cells)])
     return ["clips", *(TITLES[measure] for measure in numbers)], lines
 
 
@@ -60,7 +60,7 @@ def write_sensitivity(folder: Path, numbers: Mapping[str, Numbers]) -> None:
     tables = [markdown_table(*answer_lines(numbers)), markdown_table(*ordering_lines(orderings(numbers)))]
     write_atomically(folder / "sensitivity.md", "\n\n".join(tables) + "\n")
     lines = [
-        (kind, f"{grade:g}", measure, f"{cell(values).value:.6g}", f"{cell(values).standard_error:.3g}", len(values))
+        (kind, f"{grade:g}", measure, *"{:.6g} {:.3g}".format(*mean_with_error(values)).split(), len(values))
         for measure, of_grades in numbers.items()
         for (kind, grade), values in of_grades.items()
     ]
