@@ -16,6 +16,7 @@ from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.deltas import Delta
+    from vdmini_bench.compare.result_sets import ResultSet
     from vdmini_bench.system.tables import Format
 
 
@@ -78,9 +79,9 @@ def compare(
     deltas = compare_result_sets(first, second, allow_unlike)
     notes = notable_differences(first, second)
     if form == "json":
-        click.echo(json.dumps(_to_json(a, b, first.source, second.source, deltas, notes)))
+        click.echo(json.dumps(_to_json(first, second, deltas, notes)))
         return
-    _print_deltas(form, (a, b), (first.source, second.source), deltas)
+    _print_deltas(form, first, second, deltas)
     if form == "table":
         for note in notes:
             click.echo(f"note: {note}")
@@ -93,28 +94,24 @@ def _suite_name(suite: str | None) -> str | None:
         return suite
     from vdmini_bench.config.yaml_file import Document
 
-    name = Document.read(Path(suite)).data.get("name")
-    return str(name)
+    return str(Document.read(Path(suite)).data.get("name"))
 
 
-def _to_json(
-    a: str, b: str, first: str, second: str, deltas: Sequence[Delta], notes: Sequence[str]
-) -> dict[str, object]:
+def _to_json(a: ResultSet, b: ResultSet, deltas: Sequence[Delta], notes: Sequence[str]) -> dict[str, object]:
     ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
-    speedup = ends[0].a / ends[0].b if len(ends) == 1 and ends[0].a and ends[0].b else None
     return {
-        "a": a,
-        "b": b,
+        "a": a.name,
+        "b": b.name,
         "rows": [delta.to_json() for delta in deltas],
-        "speedup": speedup,
+        "speedup": ends[0].a / ends[0].b if len(ends) == 1 and ends[0].a and ends[0].b else None,
         "status": "unlike" if any(delta.unlike for delta in deltas) else "ok",
-        "run": first if first == second else "",
-        "sources": [first, second],
+        "run": a.source if a.source == b.source else "",
+        "sources": [a.source, b.source],
         "notes": list(notes),
     }
 
 
-def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str], deltas: Sequence[Delta]) -> None:
+def _print_deltas(form: Format, a: ResultSet, b: ResultSet, deltas: Sequence[Delta]) -> None:
     from vdmini_bench.system.tables import interval_cell, show_table
 
     several = len({delta.model for delta in deltas}) > 1
@@ -124,12 +121,14 @@ def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str]
         *cells, ratio = delta.cells()
         if delta.ratio_interval is not None:
             ratio += f" ({interval_cell(delta.ratio_interval)})"
-        line = [delta.metric, *cells, ratio, delta.basis, delta.verdict]
-        lines.append([*([delta.model] if several else []), *line, *(["; ".join(delta.unlike)] if unlike else [])])
-    header = ["metric", *names, "difference", "95 % interval", "ratio", "interval from", "verdict"]
-    header = [*(["model"] if several else []), *header, *(["unlike"] if unlike else [])]
-    where = sources[0] if sources[0] == sources[1] else f"{sources[0]} and {sources[1]}"
-    show_table(form, f"{names[0]} against {names[1]}, {where}", header, lines, [delta.to_json() for delta in deltas])
+        lines.append([delta.model, delta.metric, *cells, ratio, delta.basis, delta.verdict, "; ".join(delta.unlike)])
+    header = ["model", "metric", a.name, b.name, "difference", "95 % interval", "ratio", "interval from", "verdict"]
+    header.append("unlike")
+    # Columns that would say nothing.
+    shown = slice(None if several else 1, None if unlike else -1)
+    where = a.source if a.source == b.source else f"{a.source} and {b.source}"
+    title, records = f"{a.name} against {b.name}, {where}", [delta.to_json() for delta in deltas]
+    show_table(form, title, header[shown], [line[shown] for line in lines], records)
 
 
 COMMANDS = (compare,)
