@@ -24,8 +24,8 @@ PROTOCOLS = {
 }
 HARNESS = (
     "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
-    "results.stats", "compare.sides", "compare.deltas", "compare.gate", "compare.history", "metrics.frechet",
-    "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
+    "results.runs", "results.stats", "compare.result_sets", "compare.deltas", "compare.gate", "compare.history",
+    "metrics.frechet", "metrics.kernel", "metrics.inception", "metrics.fvd", "metrics.flow",
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def api_pages() -> str:
     parts = ["# Library", "The public names of `vdmini`, from their docstrings."]
     parts += [f"::: {module}" for module in _modules(ROOT / "vdmini")]
     parts += ["# The harness", "What may be used of `vdmini_bench` without its command line."]
-    parts += [f"::: vdmini_bench.{module}" for module in HARNESS]
+    parts += ["::: vdmini_bench", *(f"::: vdmini_bench.{module}" for module in HARNESS)]
     return "\n\n".join(parts) + "\n"
 
 

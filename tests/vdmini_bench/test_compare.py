@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from vdmini_bench.compare.deltas import Delta, compare_sides
-from vdmini_bench.compare.sides import find_side
+from vdmini_bench.compare.deltas import Delta, compare_result_sets
+from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError
-from vdmini_bench.results.records import latest_run, read_records
+from vdmini_bench.results.records import read_records
+from vdmini_bench.results.runs import latest_run
 from vdmini_bench.results.score import Score
 from vdmini_bench.results.stats import (
     median_difference_interval,
@@ -34,7 +35,7 @@ def write_run(root: Path, *scores: Score, name: str = "1", status: str = "comple
 
 def compare_models(run: Path, a: str, b: str, allow_unlike: bool = False) -> list[Delta]:
     store = Store(run.parent.parent)
-    return compare_sides(find_side(a, store, run), find_side(b, store, run), allow_unlike)
+    return compare_result_sets(find_result_set(a, store, run), find_result_set(b, store, run), allow_unlike)
 
 
 def verdict(root: Path, a: Score, b: Score) -> str:

@@ -27,7 +27,7 @@ from vdmini_bench.cli import main
 from vdmini_bench.compare.baseline import read_baseline
 from vdmini_bench.compare.gate import judge
 from vdmini_bench.compare.history import collect_series, find_steps
-from vdmini_bench.compare.sides import find_side
+from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.config.suite import load_suite
 from vdmini_bench.config.thresholds import DEFAULT, load_thresholds
 from vdmini_bench.data.ucf101 import LIST_FOLDER, read_split
@@ -39,7 +39,7 @@ from vdmini_bench.results.leaderboard import add_rows, read_leaderboard, rows_to
 from vdmini_bench.results.records import read_records
 from vdmini_bench.results.score import COLUMNS, Row
 from vdmini_bench.results.store import Store
-from vdmini_bench.system.tables import csv_table, safe_markdown_table
+from vdmini_bench.system.tables import csv_lines, markdown_table
 from vdmini_bench.vbench.completeness import measure_video
 from vdmini_bench.vbench.native.frames import read_clip
 
@@ -119,7 +119,7 @@ def test_cells_of_any_text_come_back_and_run_nowhere(tmp_path: Path, cells: list
     path.unlink(missing_ok=True)
     add_rows(path, [Row(*line) for line in cells])
     assert len(read_leaderboard(path)) <= len(cells)
-    table = csv_table([*COLUMNS], cells) + safe_markdown_table([*COLUMNS], cells)
+    table = csv_lines([COLUMNS, *cells]) + markdown_table([*COLUMNS], cells)
     assert "<" not in table.split("| ---")[-1]
 
 
@@ -241,7 +241,7 @@ def test_names_of_models_and_runs(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path / "results")
     if not (store.root / "runs").exists():
         write_results(store.root / "runs" / "run-1", USUAL)
-    refused_in_words(lambda: find_side(name, store), BenchError)
+    refused_in_words(lambda: find_result_set(name, store), BenchError)
 
 
 CONTAINERS = {

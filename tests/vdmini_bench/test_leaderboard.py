@@ -158,8 +158,8 @@ CHILD = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from vdmini_bench.leaderboard import add_rows
-from vdmini_bench.measurement import COLUMNS, Row
+from vdmini_bench.results.leaderboard import add_rows
+from vdmini_bench.results.score import COLUMNS, Row
 
 board, number = Path(sys.argv[1]), sys.argv[2]
 # All at once, not one after the other as they start.

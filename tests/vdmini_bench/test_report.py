@@ -12,14 +12,16 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from PIL import Image
 from reported_runs import HOSTILE, MODELS, write_examples, write_run, write_study
 
 from vdmini_bench.cli import main
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.report.markup import Markup, element
 from vdmini_bench.report.page import write_report
 from vdmini_bench.report.player import player
+from vdmini_bench.report.rendering import templates
 
 SECTIONS = [
     "scores", "differences", "tradeoff", "clips", "metrics", "losses", "importance", "environment", "protocol",
@@ -123,9 +125,13 @@ def test_hostile_names_anywhere_stay_texts(tmp_path: Path) -> None:
     assert sum(bad in shown for shown in page.texts) > 20
 
 
+def written(template: str, **values: object) -> str:
+    return templates().from_string(template).render(values)
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_comes_back_from_a_page_as_text(words: str, value: str) -> None:
-    page = Page(element("p", {"title": value}, words))
+    page = Page(written('<p title="{{ value }}">{{ words }}</p>', value=value, words=words))
     assert [tag for tag, _ in page.elements] == ["p"]
     shown = page.elements[0][1]["title"] or ""
     for before, after in ((words, "".join(page.texts)), (value, shown)):
@@ -166,7 +172,7 @@ def test_examples_that_make_the_page_too_large_are_left_out_and_counted(tmp_path
     one = len(player(replaced(found, 1), 10**9))
     assert len(player(found, 2 * one)) < 2 * one + 3000
     page = Page(player(found, 2 * one))
-    assert [part["data-place"] for part in page.all("article")] == ["0", "1"]
+    assert [part["data-index"] for part in page.all("article")] == ["0", "1"]
     assert any(shown.startswith("1 more examples are in the run's folder") for shown in page.texts)
 
 
@@ -217,14 +223,12 @@ def test_latest_by_name_by_folder_and_none(tmp_path: Path) -> None:
     assert "cannot be written" in done.stderr
 
 
-def test_markup_is_not_escaped_twice() -> None:
-    inner = element("b", {}, "<")
-    assert element("p", {}, inner, "&") == "<p><b>&lt;</b>&amp;</p>"
-    assert isinstance(inner, Markup)
-    assert (
-        element("input", {"hidden": True, "value": 1.50, "name": None, "checked": False})
-        == '<input hidden value="1.5">'
-    )
+def test_markup_is_not_escaped_twice_and_numbers_are_short() -> None:
+    inner = Markup(written("<b>{{ words }}</b>", words="<"))
+    assert written("<p>{{ inner }}{{ words }}</p>", inner=inner, words="&") == "<p><b>&lt;</b>&amp;</p>"
+    assert written("{{ a }} {{ b }} {{ c }}", a=1.50, b=2, c=0.126) == "1.5 2 0.13"
+    with pytest.raises(UndefinedError):
+        written("{{ forgotten }}")
 
 
 def test_examples_read_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from vdmini_bench.data.synthetic import ACTIONS
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.studies import sensitivity
 from vdmini_bench.studies.corruptions import KINDS, Kind
-from vdmini_bench.studies.sensitivity import Study, cell, measure_study, ordering, series
+from vdmini_bench.studies.sensitivity import Study, mean_with_error, measure_study, ordering, series
 from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings
 
 KIND = Kind("blur", "content", "px", (1.0, 2.0))
@@ -49,8 +49,7 @@ def test_what_never_changes_is_in_no_order() -> None:
 
 
 def test_standard_errors_are_of_the_mean() -> None:
-    assert cell(np.array([1.0, 3.0])).value == 2
-    assert cell(np.array([1.0, 3.0])).standard_error == pytest.approx(1)
+    assert mean_with_error(np.array([1.0, 3.0])) == (2, pytest.approx(1))
 
 
 def test_blocks_hold_every_action_and_share_no_clip_with_the_reference() -> None:

@@ -21,8 +21,8 @@ from vdmini.models.registry import OFFICIAL, VideoModel, family_named
 from vdmini.optimization import compile_denoiser
 from vdmini.vae import prune_decoder
 from vdmini_bench.cli import main
-from vdmini_bench.compare.deltas import compare_sides
-from vdmini_bench.compare.sides import find_side
+from vdmini_bench.compare.deltas import compare_result_sets
+from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.config.timing import SpeedRequest
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.results.store import Store
@@ -116,8 +116,8 @@ def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedRepo
     assert {"model", "fingerprint", "rows", "blocks", "ceiling", "throttled"} <= found.keys()
     promised = {"model", "scope", "median_ms", "mad_ms", "samples_ms", "peak_bytes", "flops", "speedup", "speedup_ci"}
     assert all(promised <= row.keys() for row in found["rows"])
-    teacher, student = (find_side(f"{tmp_path}:{model}", Store(tmp_path)) for model in ("teacher", "vdmini"))
-    deltas = {delta.metric: delta for delta in compare_sides(teacher, student)}
+    teacher, student = (find_result_set(f"{tmp_path}:{model}", Store(tmp_path)) for model in ("teacher", "vdmini"))
+    deltas = {delta.metric: delta for delta in compare_result_sets(teacher, student)}
     assert deltas["latency_denoiser"].ratio is not None
     low, high = deltas["latency_denoiser"].ratio_interval or (0.0, 0.0)
     assert low <= deltas["latency_denoiser"].ratio <= high

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdmini_bench.compare.deltas import compare_sides
-from vdmini_bench.compare.sides import Side, find_side
+from vdmini_bench.compare.deltas import compare_result_sets
+from vdmini_bench.compare.result_sets import ResultSet, find_result_set
 from vdmini_bench.errors import NotComparableError
 from vdmini_bench.results.score import result_line, row_of
 from vdmini_bench.results.stats import median_ratio_interval
@@ -77,25 +77,25 @@ def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(tmp_p
     same = Timing("same", "denoiser", (10.2, 10.8, 12.1, 10.4, 11.6), 500)
     scores = [latency_score(timing, "14x576x1024") for timing in (TEACHER, STUDENT, same)]
 
-    def sides(fingerprint: Fingerprint, *models: str) -> list[Side]:
+    def sides(fingerprint: Fingerprint, *models: str) -> list[ResultSet]:
         folder = tmp_path / fingerprint.machine_id
         folder.mkdir(exist_ok=True)
         origin = origin_of(fingerprint)
         lines = [result_line(score, row_of(score, origin)) for score in scores]
         (folder / "results.jsonl").write_text("".join(lines))
-        return [find_side(f"{folder}:{model}", Store(tmp_path)) for model in models]
+        return [find_result_set(f"{folder}:{model}", Store(tmp_path)) for model in models]
 
     here = take_fingerprint()
     teacher, student, other = sides(here, "teacher", "vdmini", "same")
-    faster = compare_sides(teacher, student)[0].to_json()
+    faster = compare_result_sets(teacher, student)[0].to_json()
     low, high = faster["ratio_ci"]
     assert low <= faster["ratio"] == 0.5 <= high < 1
     assert faster["basis"] == "paired rounds"
     assert faster["verdict"] == "vdmini is better"
-    assert compare_sides(teacher, other)[0].verdict == "no difference shown"
+    assert compare_result_sets(teacher, other)[0].verdict == "no difference shown"
     elsewhere = sides(replace(here, machine_id="another"), "vdmini")[0]
     with pytest.raises(NotComparableError, match="machine"):
-        compare_sides(teacher, elsewhere)
+        compare_result_sets(teacher, elsewhere)
 
 
 @given(st.lists(st.floats(0.1, 1000), min_size=2, max_size=20), st.floats(0.1, 10))

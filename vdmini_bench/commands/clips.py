@@ -28,9 +28,8 @@ def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None
         NothingMeasuredError: it is no folder, and there is no such run, or it sampled no clips of such a model.
         BenchError: the record of a run cannot be read.
     """
-    from vdmini_bench.compare.sides import named_folder
     from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.results.records import latest_run
+    from vdmini_bench.results.runs import latest_run, named_folder
     from vdmini_bench.studies.clip_pairs import clips_of_run
 
     head, separator, model = name.rpartition(":")
@@ -77,7 +76,7 @@ def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> No
         numbers = [number_cell(row.value, 4), interval_cell(row.interval), number_cell(row.share, 3)]
         lines.append([row.measure, row.about, *numbers, row.unit or "-"])
     header = ["measure", "about", "mean", "95 % interval", "of unrelated clips", "unit"]
-    show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines)
+    show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines, found.to_json()["rows"])
     if form != "table":
         return
     if found.motion_distance is not None:

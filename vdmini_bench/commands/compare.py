@@ -16,6 +16,7 @@ from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.deltas import Delta
+    from vdmini_bench.compare.result_sets import ResultSet
     from vdmini_bench.system.tables import Format
 
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 )
 @WORKERS
 @RESULTS
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
 def compare(
     a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, pair: bool, frame_network: str,
@@ -55,9 +56,10 @@ def compare(
     for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
     scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
-    from vdmini_bench.compare.deltas import compare_sides, notable_differences
-    from vdmini_bench.compare.sides import find_side, results_folder
+    from vdmini_bench.compare.deltas import compare_result_sets, notable_differences
+    from vdmini_bench.compare.result_sets import find_result_set
     from vdmini_bench.errors import SuiteError
+    from vdmini_bench.results.runs import results_folder
     from vdmini_bench.results.store import Store
 
     store = Store(results)
@@ -73,13 +75,13 @@ def compare(
         folders = clips.folder_of_clips(a, store, run, name), clips.folder_of_clips(b, store, run, name)
         clips.show_comparison((a, b), folders, frame_network, workers, form)
         return
-    first, second = (find_side(each, store, run, name) for each in (a, b))
-    deltas = compare_sides(first, second, allow_unlike)
+    first, second = (find_result_set(each, store, run, name) for each in (a, b))
+    deltas = compare_result_sets(first, second, allow_unlike)
     notes = notable_differences(first, second)
     if form == "json":
-        click.echo(json.dumps(_to_json(a, b, first.source, second.source, deltas, notes)))
+        click.echo(json.dumps(_to_json(first, second, deltas, notes)))
         return
-    _print_deltas(form, (a, b), (first.source, second.source), deltas)
+    _print_deltas(form, first, second, deltas)
     if form == "table":
         for note in notes:
             click.echo(f"note: {note}")
@@ -92,46 +94,41 @@ def _suite_name(suite: str | None) -> str | None:
         return suite
     from vdmini_bench.config.yaml_file import Document
 
-    name = Document.read(Path(suite)).data.get("name")
-    return str(name)
+    return str(Document.read(Path(suite)).data.get("name"))
 
 
-def _to_json(
-    a: str, b: str, first: str, second: str, deltas: Sequence[Delta], notes: Sequence[str]
-) -> dict[str, object]:
+def _to_json(a: ResultSet, b: ResultSet, deltas: Sequence[Delta], notes: Sequence[str]) -> dict[str, object]:
     ends = [delta for delta in deltas if delta.metric == "latency_end_to_end"]
-    speedup = ends[0].a / ends[0].b if len(ends) == 1 and ends[0].a and ends[0].b else None
     return {
-        "a": a,
-        "b": b,
+        "a": a.name,
+        "b": b.name,
         "rows": [delta.to_json() for delta in deltas],
-        "speedup": speedup,
+        "speedup": ends[0].a / ends[0].b if len(ends) == 1 and ends[0].a and ends[0].b else None,
         "status": "unlike" if any(delta.unlike for delta in deltas) else "ok",
-        "run": first if first == second else "",
-        "sources": [first, second],
+        "run": a.source if a.source == b.source else "",
+        "sources": [a.source, b.source],
         "notes": list(notes),
     }
 
 
-def _print_deltas(form: Format, names: tuple[str, str], sources: tuple[str, str], deltas: Sequence[Delta]) -> None:
-    from vdmini_bench.system.tables import interval_cell, number_cell, show_table
+def _print_deltas(form: Format, a: ResultSet, b: ResultSet, deltas: Sequence[Delta]) -> None:
+    from vdmini_bench.system.tables import interval_cell, show_table
 
     several = len({delta.model for delta in deltas}) > 1
     unlike = any(delta.unlike for delta in deltas)
     lines = []
     for delta in deltas:
-        ratio = number_cell(delta.ratio, 4)
+        *cells, ratio = delta.cells()
         if delta.ratio_interval is not None:
             ratio += f" ({interval_cell(delta.ratio_interval)})"
-        line = [
-            delta.metric, number_cell(delta.a), number_cell(delta.b), number_cell(delta.delta, 4),
-            interval_cell(delta.interval), ratio, delta.basis, delta.verdict,
-        ]  # fmt: skip
-        lines.append([*([delta.model] if several else []), *line, *(["; ".join(delta.unlike)] if unlike else [])])
-    header = ["metric", *names, "difference", "95 % interval", "ratio", "interval from", "verdict"]
-    header = [*(["model"] if several else []), *header, *(["unlike"] if unlike else [])]
-    where = sources[0] if sources[0] == sources[1] else f"{sources[0]} and {sources[1]}"
-    show_table(form, f"{names[0]} against {names[1]}, {where}", header, lines)
+        lines.append([delta.model, delta.metric, *cells, ratio, delta.basis, delta.verdict, "; ".join(delta.unlike)])
+    header = ["model", "metric", a.name, b.name, "difference", "95 % interval", "ratio", "interval from", "verdict"]
+    header.append("unlike")
+    # Columns that would say nothing.
+    shown = slice(None if several else 1, None if unlike else -1)
+    where = a.source if a.source == b.source else f"{a.source} and {b.source}"
+    title, records = f"{a.name} against {b.name}, {where}", [delta.to_json() for delta in deltas]
+    show_table(form, title, header[shown], [line[shown] for line in lines], records)
 
 
 COMMANDS = (compare,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,12 @@ if TYPE_CHECKING:
     from vdmini_bench.results.score import Row
     from vdmini_bench.system.tables import Format
 
-HEADLINES = {
-    ExitCode.OK: "passed",
-    ExitCode.REGRESSION: "regression",
-    ExitCode.INCOMPLETE: "incomplete: some of what is gated was not measured",
-    ExitCode.NOT_COMPARABLE: "not comparable with the baseline",
-}
-# What programs read: of several outcomes the one that decides the exit code.
-STATUS = {
-    ExitCode.OK: "passed",
-    ExitCode.REGRESSION: "regression",
-    ExitCode.INCOMPLETE: "incomplete",
-    ExitCode.NOT_COMPARABLE: "not comparable",
+# What programs read, of several outcomes the one that decides the exit code, and what people do.
+OUTCOMES = {
+    ExitCode.OK: ("passed", "passed"),
+    ExitCode.REGRESSION: ("regression", "regression"),
+    ExitCode.INCOMPLETE: ("incomplete", "incomplete: some of what is gated was not measured"),
+    ExitCode.NOT_COMPARABLE: ("not comparable", "not comparable with the baseline"),
 }
 NO_BASELINE, WRITTEN = "no baseline", "baseline written"
 NOTHING_GATED = "nothing was gated: no metric that the thresholds name is in the run or the baseline"
@@ -47,7 +42,7 @@ HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "
 @click.option("--require-baseline", is_flag=True, help="Exit 2 instead of 0 where there is no baseline yet.")
 @click.option("--allow-unlike", is_flag=True, help="Judge across machines, protocols and versions, and mark it.")
 @RESULTS
-@with_format("json", "markdown")
+@with_format
 @expected_failures
 def gate(
     run: str, baseline: Path, thresholds: Path | None, update: bool, add: bool, require_baseline: bool,
@@ -60,9 +55,9 @@ def gate(
     """
     from vdmini_bench.compare.baseline import read_baseline, update_baseline
     from vdmini_bench.compare.gate import exit_code, has_baseline, judge
-    from vdmini_bench.compare.sides import whole_run
     from vdmini_bench.config.thresholds import load_thresholds
     from vdmini_bench.errors import NothingMeasuredError
+    from vdmini_bench.results.runs import whole_run
     from vdmini_bench.results.store import Store
 
     limits = load_thresholds(thresholds)
@@ -75,7 +70,8 @@ def gate(
     if has_baseline(rows, known):
         verdicts = judge(rows, known, limits, allow_unlike)
         code = exit_code(verdicts) if verdicts else ExitCode.INCOMPLETE
-        status, headline = STATUS[code], HEADLINES[code] if verdicts else NOTHING_GATED
+        status, headline = OUTCOMES[code]
+        headline = headline if verdicts else NOTHING_GATED
     else:
         what = f"holds nothing of suite {rows[0].suite}" if baseline.exists() else "is not there"
         code = ExitCode.USAGE if require_baseline else ExitCode.OK
@@ -86,7 +82,7 @@ def gate(
         code, status, headline = ExitCode.OK, WRITTEN, f"{WRITTEN}: {baseline}"
     if form == "json":
         outcome = {"exit_code": int(code), "status": status, "headline": headline}
-        found = [verdict.to_json() for verdict in verdicts]
+        found = [*map(asdict, verdicts)]
         click.echo(json.dumps({**outcome, "run": folder.resolve().name, "baseline": str(baseline), "verdicts": found}))
     else:
         _show(form, headline, folder, baseline, rows, verdicts)
@@ -99,11 +95,12 @@ def _show(
     from vdmini_bench.system.tables import markdown_text, show_table
 
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
-    messages = [f"{each.verdict}: {each.model} {each.metric}: {_reason(each)}" for each in told]
+    messages = [f"{each.verdict}: {each.model} {each.metric}: {each.reason}{_mark(each, True)}" for each in told]
     if form == "markdown":
         click.echo(f"### vdmini-bench gate: {markdown_text(headline)}\n")
-    if verdicts:
-        show_table(form, f"{folder.name} against {baseline}", HEADER, [_line(verdict) for verdict in verdicts])
+    if verdicts or form not in ("table", "markdown"):
+        lines, records = [_line(verdict) for verdict in verdicts], [*map(asdict, verdicts)]
+        show_table(form, f"{folder.name} against {baseline}", HEADER, lines, records)
     if form == "markdown":
         bullets = "".join(f"- {markdown_text(message)}\n" for message in messages)
         row = rows[0]
@@ -111,24 +108,25 @@ def _show(
         click.echo(f"\n{bullets}\n{markdown_text(where)}")
         if row.note:
             click.echo(f"\n{markdown_text(row.note)}")
-        return
-    for message in messages:
-        click.echo(message)
-    click.echo(f"gate: {headline}")
+    elif form == "table":
+        for message in messages:
+            click.echo(message)
+        click.echo(f"gate: {headline}")
 
 
-def _reason(verdict: Verdict) -> str:
-    marks = f" (unlike: {'; '.join(verdict.unlike)})" if verdict.unlike and verdict.verdict != "unlike" else ""
-    return verdict.reason + marks
+def _mark(verdict: Verdict, why: bool) -> str:
+    """What marks a verdict on what is not alike, and why it is not."""
+    if not verdict.unlike or verdict.verdict == "unlike":
+        return ""
+    return f" (unlike: {'; '.join(verdict.unlike)})" if why else " (unlike)"
 
 
 def _line(verdict: Verdict) -> list[str]:
     from vdmini_bench.system.tables import number_cell
 
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
-    mark = " (unlike)" if verdict.unlike and verdict.verdict != "unlike" else ""
-    numbers = [number_cell(number) for number in (verdict.baseline, verdict.value, change, verdict.threshold)]
-    return [verdict.model, verdict.metric, *numbers, verdict.verdict + mark]
+    numbers = map(number_cell, (verdict.baseline, verdict.value, change, verdict.threshold))
+    return [verdict.model, verdict.metric, *numbers, verdict.verdict + _mark(verdict, False)]
 
 
 COMMANDS = (gate,)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 FILE = click.argument("file", type=click.Path(path_type=Path), default=Path("results/leaderboard.csv"))
+FILTERS = ("suite", "profile", "model", "metric")
 MOST_PANELS = 24
 COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
 
 
-def _filters(command: Callable[..., R]) -> Callable[..., R]:
-    for name, meaning in (
-        ("suite", "Only rows of this suite."),
-        ("profile", "Only rows of this profile."),
-        ("model", "Only rows of this model."),
-        ("metric", "Only rows of this metric."),
-    ):
-        command = click.option(f"--{name}", help=meaning)(command)
-    return command
+def with_filters(command: Callable[..., R]) -> Callable[..., R]:
+    """Options that choose rows; the command gets them as `wanted`, which says of a row whether it is."""
+
+    @wraps(command)
+    def with_one_argument(**given: Any) -> R:
+        asked = {name: given.pop(name) for name in FILTERS}
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        return command(wanted=lambda row: all(getattr(row, name) == value for name, value in chosen.items()), **given)
+
+    for name in FILTERS:
+        with_one_argument = click.option(f"--{name}", help=f"Only rows of this {name}.")(with_one_argument)
+    return with_one_argument
 
 
 @click.group()
@@ -41,19 +46,15 @@ def leaderboard() -> None:
 
 @leaderboard.command()
 @FILE
-@_filters
+@with_filters
 @click.option("--all", "everything", is_flag=True, help="Every measurement, not only the newest of each.")
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
-def show(
-    file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, everything: bool,
-    form: Format,
-) -> None:  # fmt: skip
+def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Format) -> None:
     """Show the newest measurements in FILE."""
     from vdmini_bench.results.leaderboard import latest_rows, rows_to_csv
     from vdmini_bench.system.tables import show_table
 
-    wanted = _wanted(suite, profile, model, metric)
     rows = [row for row in _read(file) if wanted(row)]
     rows = rows if everything else sorted(latest_rows(rows), key=lambda row: (row.suite, row.profile, row.model))
     if form == "json":
@@ -61,6 +62,10 @@ def show(
     elif form == "csv":
         # Whole rows: what was shown can be read again.
         click.echo(rows_to_csv(rows), nl=False)
+    elif form == "parquet":
+        from vdmini_bench.results.frame import frame_of
+
+        click.echo(frame_of(rows).to_parquet(index=False), nl=False)
     else:
         lines = [[getattr(row, column) for column in COLUMNS] for row in rows]
         show_table(form, str(file), list(COLUMNS), lines)
@@ -81,14 +86,11 @@ def merge(files: tuple[Path, ...], output: Path) -> None:
 
 @leaderboard.command()
 @FILE
-@_filters
+@with_filters
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the trend into this picture (.png, .svg).")
-@with_format("json", "markdown", "csv")
+@with_format
 @expected_failures
-def history(
-    file: Path, suite: str | None, profile: str | None, model: str | None, metric: str | None, output: Path | None,
-    form: Format,
-) -> None:  # fmt: skip
+def history(file: Path, wanted: Callable[[Row], bool], output: Path | None, form: Format) -> None:
     """Show measurements of FILE over time, and the steps in them."""
     from vdmini_bench.compare.history import METHOD, collect_series, describe_step, find_steps
     from vdmini_bench.errors import NothingMeasuredError, SuiteError
@@ -96,7 +98,7 @@ def history(
 
     if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
         raise SuiteError(f"{output}: give a picture's name that ends with .png, .svg or .pdf")
-    series = collect_series(_read(file), _wanted(suite, profile, model, metric))
+    series = collect_series(_read(file), wanted)
     if not series:
         raise NothingMeasuredError(f"{file} has no such measurement; see: vdmini-bench leaderboard show {file}")
     if output is not None:
@@ -105,16 +107,17 @@ def history(
         found = [each.to_json() for each in series]
         click.echo(json.dumps({"method": METHOD, "series": found, "picture": str(output) if output else None}))
         return
-    lines = [
-        [
-            each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit,
-            number_cell(point.value, 6), number_cell(point.standard_error, 3),
-        ]
+    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
+    measured = [
+        (each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit, point)
         for each in series
         for point in each.points
-    ]  # fmt: skip
-    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
-    show_table(form, f"{file} over time", header, lines)
+    ]
+    lines = [[*names, number_cell(point.value, 6), number_cell(point.standard_error, 3)] for *names, point in measured]
+    records = [
+        dict(zip(header, (*names, point.value, point.standard_error), strict=True)) for *names, point in measured
+    ]
+    show_table(form, f"{file} over time", header, lines, records)
     if form != "table":
         return
     steps = [(each, step) for each in series for step in find_steps(each)]
@@ -145,12 +148,6 @@ def _read(file: Path) -> list[Row]:
     if not is_file(file):
         raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")
     return read_leaderboard(file)
-
-
-def _wanted(suite: str | None, profile: str | None, model: str | None, metric: str | None) -> Callable[[Row], bool]:
-    asked = {"suite": suite, "profile": profile, "model": model, "metric": metric}
-    given = {column: value for column, value in asked.items() if value is not None}
-    return lambda row: all(getattr(row, column) == value for column, value in given.items())
 
 
 COMMANDS = (leaderboard,)

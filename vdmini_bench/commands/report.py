@@ -27,9 +27,9 @@ def report(run: str, output: Path | None, importance: Path | None, results: Path
 
     RUN is a run's folder or name, the folder of records that `score` names, or latest.
     """
-    from vdmini_bench.compare.sides import whole_run
     from vdmini_bench.errors import BenchError
     from vdmini_bench.report.page import write_report
+    from vdmini_bench.results.runs import whole_run
     from vdmini_bench.results.store import Store
 
     folder, _ = whole_run(run, Store(results))

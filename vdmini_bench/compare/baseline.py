@@ -36,13 +36,13 @@ def update_baseline(path: Path, rows: Sequence[Row], add: bool) -> None:
     if lacking or not measured:
         reason = "; ".join(lacking) or "the run has measured nothing"
         raise NothingMeasuredError(f"{path} was not written: {reason}; a baseline needs a complete run")
-    places = {_place(row) for row in rows}
+    scopes = {_scope(row) for row in rows}
 
     def change(present: list[Row]) -> list[Row]:
-        return [row for row in present if add or _place(row) not in places] + measured
+        return [row for row in present if add or _scope(row) not in scopes] + measured
 
     rewrite_rows(path, change)
 
 
-def _place(row: Row) -> tuple[str, str, str]:
+def _scope(row: Row) -> tuple[str, str, str]:
     return row.suite, row.profile, row.machine_id

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED
 
 # What is counted rather than measured is the same on every machine.
@@ -12,9 +10,15 @@ COUNTED = ("params_m", "denoiser_gflops")
 LEAVES_OUT = {f"vbench_{name}" for name, dimension in DIMENSIONS.items() if dimension.may_skip or name == FILTERED}
 
 
-def count_that_matters(metric: str) -> Literal["n", "n_expected"]:
-    """Which number of samples must be equal: of those scored, or, where a protocol leaves some out, of those given."""
-    return "n_expected" if metric in LEAVES_OUT else "n"
+def what_must_agree(metric: str) -> dict[str, str]:
+    """What two measurements must share to be compared, in words, with its column; of machines see below.
+
+    Of samples that is the number scored, or, where a protocol leaves some out, of those given.
+    """
+    count = "n_expected" if metric in LEAVES_OUT else "n"
+    return {
+        "protocol": "protocol", "metric version": "metric_version", "number of samples": count, "machine": "machine_id",
+    }  # fmt: skip
 
 
 def is_of_a_machine(metric: str) -> bool:

@@ -1,14 +1,15 @@
-"""Compare two sides metric by metric: paired where their samples pair, and refused where they are unlike."""
+"""Compare two result sets metric by metric: paired where their samples pair, and refused where they are unlike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
-from vdmini_bench.compare.sides import Side
+from vdmini_bench.compare.comparability import is_of_a_machine, what_must_agree
+from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NotComparableError, NothingMeasuredError
 from vdmini_bench.results.records import Record
 from vdmini_bench.results.score import Score
@@ -18,10 +19,12 @@ from vdmini_bench.results.stats import (
     paired_interval,
     welch_interval,
 )
+from vdmini_bench.system.tables import interval_cell, number_cell
 
 TIME, SPEEDUP = "latency", "speedup"
 NORMAL_95 = 1.96
 
+Interval = tuple[float, float] | None
 Basis = Literal["paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "standard errors", "none"]
 
 
@@ -38,8 +41,8 @@ class Delta:
     protocol: str
     a: float | None
     b: float | None
-    interval: tuple[float, float] | None
-    ratio_interval: tuple[float, float] | None
+    interval: Interval
+    ratio_interval: Interval
     basis: Basis
     unlike: tuple[str, ...]
     verdict: str
@@ -54,26 +57,21 @@ class Delta:
         """The ratio b / a; None where a is zero."""
         return self.b / self.a if self.a and self.b is not None else None
 
+    def cells(self) -> tuple[str, ...]:
+        """What tables show of it: both values, the difference with its interval, and the ratio."""
+        a, b, delta = number_cell(self.a), number_cell(self.b), number_cell(self.delta, 4)
+        return a, b, delta, interval_cell(self.interval), number_cell(self.ratio, 4)
+
     def to_json(self) -> dict[str, Any]:
         """The object that `compare --json` prints for a metric."""
-        return {
-            "model": self.model,
-            "metric": self.metric,
-            "protocol": self.protocol,
-            "a": self.a,
-            "b": self.b,
-            "delta": self.delta,
-            "ratio": self.ratio,
-            "ci": None if self.interval is None else list(self.interval),
-            "ratio_ci": None if self.ratio_interval is None else list(self.ratio_interval),
-            "basis": self.basis,
-            "unlike": list(self.unlike),
-            "verdict": self.verdict,
-        }
+        plain = ("model", "metric", "protocol", "a", "b", "delta", "ratio")
+        ends = {"ci": self.interval and [*self.interval], "ratio_ci": self.ratio_interval and [*self.ratio_interval]}
+        last = {"basis": self.basis, "unlike": [*self.unlike], "verdict": self.verdict}
+        return {name: getattr(self, name) for name in plain} | ends | last
 
 
-def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
-    """Compare all metrics that both sides have; of two whole runs, those of every model that both have.
+def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) -> list[Delta]:
+    """Compare all metrics that both result sets have; of two whole runs, those of every model that both have.
 
     A whole run beside one model stands for that run's model of the same name.
 
@@ -95,17 +93,17 @@ def compare_sides(a: Side, b: Side, allow_unlike: bool = False) -> list[Delta]:
     return deltas
 
 
-def notable_differences(a: Side, b: Side) -> list[str]:
-    """What differs between two sides without making them unlike, in words: software, and settings of the suite."""
+def notable_differences(a: ResultSet, b: ResultSet) -> list[str]:
+    """What differs between two result sets without making them unlike, in words: software and suite settings."""
     told = []
     for what, column in (("torch", "torch"), ("code", "commit"), ("suite settings", "suite_sha")):
-        left, right = ({getattr(record.row, column) for record in side.records} - {""} for side in (a, b))
+        left, right = ({getattr(record.row, column) for record in each.records} - {""} for each in (a, b))
         if left and right and left != right:
             told.append(f"{what} differs: {', '.join(sorted(left))} and {', '.join(sorted(right))}")
     return told
 
 
-def _compare_models(a: Side, b: Side, allow_unlike: bool) -> Iterator[Delta]:
+def _compare_models(a: ResultSet, b: ResultSet, allow_unlike: bool) -> Iterator[Delta]:
     first = {record.score.metric: record for record in a.records}
     second = {record.score.metric: record for record in b.records}
     for metric, left in first.items():
@@ -118,42 +116,27 @@ def _compare_models(a: Side, b: Side, allow_unlike: bool) -> Iterator[Delta]:
 
 def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
     left, right = a.score, b.score
-    reasons = _missing(left, right) or _unlike(a, b)
+    missing = left.value is None or right.value is None
+    reasons = [f"{left.model} is {left.status}, {right.model} is {right.status}"] if missing else _unlike(a, b)
     if reasons and not allow_unlike:
-        advice = "mend and run again" if left.value is None or right.value is None else "--allow-unlike compares anyway"
+        advice = "mend and run again" if missing else "--allow-unlike compares anyway"
         raise NotComparableError(f"{left.metric}: {'; '.join(reasons)}; {advice}")
+    found = partial(Delta, right.model, left.metric, left.protocol, left.value, right.value, unlike=tuple(reasons))
     if left.value is None or right.value is None:
-        return Delta(
-            right.model, left.metric, left.protocol, left.value, right.value, None, None, "none", tuple(reasons),
-            "not compared",
-        )  # fmt: skip
+        return found(interval=None, ratio_interval=None, basis="none", verdict="not compared")
     basis = _basis(a, b)
     interval, ratio_interval = _intervals(left, right, basis)
-    return Delta(
-        right.model, left.metric, left.protocol, left.value, right.value, interval, ratio_interval, basis,
-        tuple(reasons), _verdict(left, right, interval),
-    )  # fmt: skip
-
-
-def _missing(a: Score, b: Score) -> list[str]:
-    if a.value is None or b.value is None:
-        return [f"{a.model} is {a.status}, {b.model} is {b.status}"]
-    return []
+    verdict = _verdict(left, right, interval)
+    return found(interval=interval, ratio_interval=ratio_interval, basis=basis, verdict=verdict)
 
 
 def _unlike(a: Record, b: Record) -> list[str]:
-    left, right = a.score, b.score
-    count = count_that_matters(left.metric)
-    checks = [
-        ("protocol", left.protocol, right.protocol),
-        ("metric version", left.metric_version, right.metric_version),
-        ("number of samples", getattr(a.row, count), getattr(b.row, count)),
-    ]
-    if is_of_a_machine(left.metric):
-        checks.append(("machine", a.row.machine_id or "unknown", b.row.machine_id or "unknown"))
-    return [
-        f"the {what} differs ({left.model} {one}, {right.model} {other})" for what, one, other in checks if one != other
-    ]
+    unlike = []
+    for what, column in what_must_agree(a.score.metric).items():
+        one, other = (getattr(each.row, column) or "unknown" for each in (a, b))
+        if one != other and (what != "machine" or is_of_a_machine(a.score.metric)):
+            unlike.append(f"the {what} differs ({a.score.model} {one}, {b.score.model} {other})")
+    return unlike
 
 
 def _basis(a: Record, b: Record) -> Basis:
@@ -178,9 +161,7 @@ def _same_samples(a: Record, b: Record) -> bool:
     return a.run == b.run or (a.conditions is not None and a.conditions == b.conditions)
 
 
-def _intervals(
-    a: Score, b: Score, basis: Basis
-) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:  # fmt: skip
+def _intervals(a: Score, b: Score, basis: Basis) -> tuple[Interval, Interval]:
     """The 95 % intervals of the difference and, of times, of the ratio."""
     assert a.value is not None
     assert b.value is not None
@@ -199,7 +180,7 @@ def _intervals(
     return None, None
 
 
-def _verdict(a: Score, b: Score, interval: tuple[float, float] | None) -> str:
+def _verdict(a: Score, b: Score, interval: Interval) -> str:
     assert a.value is not None
     assert b.value is not None
     if a.value == b.value:

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from vdmini_bench.compare.comparability import count_that_matters, is_of_a_machine
+from vdmini_bench.compare.comparability import is_of_a_machine, what_must_agree
 from vdmini_bench.config.thresholds import Threshold, Thresholds
-from vdmini_bench.errors import BenchError, ExitCode
-from vdmini_bench.results.score import Row, is_number
+from vdmini_bench.errors import ExitCode
+from vdmini_bench.results.score import Row
 
 # From this many runs on, the baseline's own spread says how much a rerun moves a number.
 RUNS_FOR_SPREAD = 3
@@ -38,19 +38,6 @@ class Verdict:
     verdict: Outcome
     reason: str
     unlike: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that `gate --json` prints for a metric."""
-        return {
-            "model": self.model,
-            "metric": self.metric,
-            "baseline": self.baseline,
-            "value": self.value,
-            "threshold": self.threshold,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "unlike": list(self.unlike),
-        }
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> ExitCode:
@@ -110,20 +97,18 @@ def _judge(
     """The verdict on one metric; None where neither side could measure it."""
     measured = [row for row in found if row.status == "ok"]
     usable = [row for row in known if row.status == "ok"]
-    value = number_of(measured[-1], measured[-1].value) if measured else None
-    if not measured and not usable:
-        if {row.status for row in (*found, *known)} == {"unavailable"}:
-            return None
-        return Verdict(model, metric, None, None, None, "incomplete", "neither the run nor the baseline measured it")
-    if not measured:
-        was = _mean(usable)
-        status = f": it is {found[-1].status} ({found[-1].n} of {found[-1].n_expected})" if found else ""
-        reason = f"the run has not measured it{status}; the baseline has; nothing is said of a regression"
-        return Verdict(model, metric, was, None, None, "incomplete", reason)
-    if not usable:
-        status = f": there it is {known[-1].status}" if known else ""
-        reason = f"the baseline does not have it{status}; take it up with --update"
-        return Verdict(model, metric, None, value, None, "incomplete", reason)
+    value = float(measured[-1].number("value")) if measured else None
+    if {row.status for row in (*found, *known)} == {"unavailable"}:
+        return None
+    if not measured or not usable:
+        reason = "neither the run nor the baseline measured it"
+        if usable:
+            status = f": it is {found[-1].status} ({found[-1].n} of {found[-1].n_expected})" if found else ""
+            reason = f"the run has not measured it{status}; the baseline has; nothing is said of a regression"
+        elif measured:
+            status = f": there it is {known[-1].status}" if known else ""
+            reason = f"the baseline does not have it{status}; take it up with --update"
+        return Verdict(model, metric, _mean(usable) if usable else None, value, None, "incomplete", reason)
     row = measured[-1]
     like, unlike = _comparable(row, usable, threshold.machines == "any")
     if unlike and not allow_unlike:
@@ -135,15 +120,8 @@ def _comparable(row: Row, candidates: Sequence[Row], any_machine: bool) -> tuple
     """The baseline rows that a row is compared with, and how they differ from it in what should be equal."""
     left = list(candidates)
     unlike = []
-    checks = [
-        ("profile", "profile"),
-        ("protocol", "protocol"),
-        ("metric version", "metric_version"),
-        ("number of samples", count_that_matters(row.metric)),
-        ("machine", "machine_id"),
-    ]
     any_machine = any_machine or not is_of_a_machine(row.metric)
-    for what, column in checks:
+    for what, column in {"profile": "profile", **what_must_agree(row.metric)}.items():
         same = [each for each in left if getattr(each, column) == getattr(row, column)]
         if same:
             left = same
@@ -170,7 +148,7 @@ def _without_itself(row: Row, rows: list[Row]) -> list[Row]:
 
 
 def _weigh(row: Row, baseline: list[Row], threshold: Threshold, unlike: tuple[str, ...]) -> Verdict:
-    value, was = number_of(row, row.value), _mean(baseline)
+    value, was = float(row.number("value")), _mean(baseline)
     change = value - was
     worse = {"lower": change, "higher": -change}.get(row.better, abs(change))
     noise = _noise(row, baseline)
@@ -199,28 +177,14 @@ def _noise(row: Row, baseline: Sequence[Row]) -> tuple[float, str] | None:
     """The standard error of the difference: from both errors or from the spread of the baseline's runs, the larger."""
     known = []
     if row.se and all(each.se for each in baseline):
-        own = math.hypot(*(number_of(each, each.se) for each in baseline)) / len(baseline)
-        known.append((math.hypot(number_of(row, row.se), own), "within the runs"))
+        own = math.hypot(*(each.number("se") for each in baseline)) / len(baseline)
+        known.append((math.hypot(row.number("se"), own), "within the runs"))
     if len(baseline) >= RUNS_FOR_SPREAD:
-        spread = statistics.stdev(number_of(each, each.value) for each in baseline)
+        spread = statistics.stdev(each.number("value") for each in baseline)
         # As a prediction: the mean of the runs is itself uncertain.
         known.append((spread * math.sqrt(1 + 1 / len(baseline)), f"between {len(baseline)} runs"))
     return max(known, default=None)
 
 
 def _mean(rows: Sequence[Row]) -> float:
-    return statistics.fmean(number_of(row, row.value) for row in rows)
-
-
-def number_of(row: Row, cell: str) -> float:
-    """A cell as a number.
-
-    Raises:
-        BenchError: it is none.
-    """
-    if not is_number(cell):
-        raise BenchError(
-            f"{cell!r} is no number that was measured ({row.model} {row.metric}, run {row.run_id or 'unknown'});"
-            " mend that line"
-        )
-    return float(cell)
+    return statistics.fmean(row.number("value") for row in rows)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini_bench.compare.gate import number_of
 from vdmini_bench.results.score import Row, number_in
 
 # The fewest runs on a side of a step: two may lie close to each other by chance.
@@ -66,11 +65,8 @@ class Series:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `leaderboard history --json` prints for a series."""
-        return {
-            **asdict(self),
-            "n": number_in(self.n, f"n of {self.model} {self.metric}"),
-            "steps": [asdict(step) for step in find_steps(self)],
-        }
+        n = number_in(self.n, f"n of {self.model} {self.metric}") if self.n else None
+        return {**asdict(self), "n": n, "steps": [*map(asdict, find_steps(self))]}
 
 
 def collect_series(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> list[Series]:
@@ -91,15 +87,12 @@ def collect_series(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> list[S
 
 
 def _series_of(row: Row) -> Series:
-    return Series(
-        row.suite, row.profile, row.model, row.metric, row.unit, row.better,
-        row.protocol, row.metric_version, row.n, row.machine_id,
-    )  # fmt: skip
+    return Series(*(getattr(row, field.name) for field in fields(Series)[:-1]))
 
 
 def _point(row: Row) -> Point:
-    error = number_of(row, row.se) if row.se else None
-    return Point(row.date, number_of(row, row.value), error, row.commit, row.run_id)
+    error = float(row.number("se")) if row.se else None
+    return Point(row.date, float(row.number("value")), error, row.commit, row.run_id)
 
 
 def find_steps(series: Series) -> list[Step]:
@@ -108,8 +101,8 @@ def find_steps(series: Series) -> list[Step]:
     cuts = sorted(_cuts(values, 0, np.random.default_rng(0)))
     ends = [0, *(cut for cut, _ in cuts), len(values)]
     steps = []
-    for place, (cut, p) in enumerate(cuts):
-        before, after = values[ends[place] : cut], values[cut : ends[place + 2]]
+    for index, (cut, p) in enumerate(cuts):
+        before, after = values[ends[index] : cut], values[cut : ends[index + 2]]
         point = series.points[cut]
         steps.append(Step(cut, point.date, point.commit, statistics.fmean(before), statistics.fmean(after), p))
     return steps

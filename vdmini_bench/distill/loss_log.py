@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.distill import StepLosses
+from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
+from vdmini_bench.system.tables import csv_lines
 
 LOSSES = "losses.csv"
 BOARD = "tensorboard"
@@ -33,7 +35,7 @@ class LossLog:
         if not self.begun:
             self._go_on_from(losses.step)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow([losses.step, *losses.values()])
+            file.write(csv_lines([[losses.step, *losses.values()]]))
         named = {name: value for name, value in asdict(losses).items() if name != "step"}
         for tracker in self.trackers:
             tracker.log(named, step=losses.step)
@@ -50,7 +52,7 @@ class LossLog:
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
-        _write(self.path, kept)
+        write_atomically(self.path, csv_lines([HEADER, *kept]))
         self.trackers = _trackers(self.report_to, self.path.parent, step)
         for _ in range(step - 1):
             self.advance()
@@ -70,7 +72,8 @@ def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> 
 
 def write_losses(folder: Path, losses: Iterable[StepLosses]) -> None:
     """Write the losses of every step, whatever a log held of them."""
-    _write(folder / LOSSES, ([each.step, *each.values()] for each in losses))
+    lines = [[each.step, *each.values()] for each in losses]
+    write_atomically(folder / LOSSES, csv_lines([HEADER, *lines]))
 
 
 def _trackers(report_to: Sequence[str] | None, folder: Path, step: int) -> list[Any]:
@@ -86,11 +89,3 @@ def _trackers(report_to: Sequence[str] | None, folder: Path, step: int) -> list[
     for tracker in trackers:
         tracker.start()
     return trackers
-
-
-def _write(path: Path, rows: Iterable[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(rows)

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat, PositiveInt, TypeAdapter
 
 from vdmini_bench.errors import BenchError
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER, RECORD = "examples", "examples.json"
 # Small clips keep every pixel, larger ones become as wide as a page shows them.

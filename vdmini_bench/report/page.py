@@ -6,15 +6,29 @@ import base64
 import hashlib
 from pathlib import Path
 
+from markupsafe import Markup
+
 from vdmini_bench.report import sections
-from vdmini_bench.report.markup import NONE, Markup, element, join
-from vdmini_bench.report.material import Material, gather_material
-from vdmini_bench.report.player import player
+from vdmini_bench.report.data import ReportData, gather_data
+from vdmini_bench.report.rendering import render
 from vdmini_bench.results.records import read_records
 from vdmini_bench.system.files import write_atomically
 
 REPORT = "report.html"
 HERE = Path(__file__).parent
+# By the macro that writes it: a section's title, and what gives its values, None where the run has nothing for it.
+SECTIONS = {
+    "scores": ("Scores", sections.scores),
+    "differences": ("Teacher against student", sections.differences),
+    "tradeoff": ("Quality against latency", sections.tradeoff),
+    "clips": ("Clips side by side", sections.clips),
+    "metrics": ("Metric by metric", sections.metrics),
+    "losses": ("Losses of the distillation", sections.losses),
+    "importance": ("Importance of blocks", sections.importance),
+    "environment": ("Environment", sections.environment),
+    "protocol": ("Protocol", sections.protocol),
+    "commands": ("Get these numbers again", sections.commands),
+}
 
 
 def write_report(folder: Path, output: Path | None = None, study: Path | None = None) -> Path:
@@ -26,74 +40,28 @@ def write_report(folder: Path, output: Path | None = None, study: Path | None = 
         BenchError: a file of the run cannot be read.
         SuiteError: `study` holds no importance.
     """
-    material = gather_material(folder, read_records(folder), study)
+    data = gather_data(folder, read_records(folder), study)
     path = output or folder / REPORT
-    write_atomically(path, build_page(material))
+    write_atomically(path, build_page(data))
     return path
 
 
-def build_page(material: Material) -> str:
+def build_page(data: ReportData) -> str:
     """The report as an HTML document; every text of the run is escaped, and no other script would be run."""
-    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "player.js"))
+    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "player.js"))  # noqa: S704
     # Were a text of a run to become an element all the same, the browser would neither run nor load it.
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}';"
         " base-uri 'none'; form-action 'none'"
     )
-    title = f"{_heading(material)}: {material.name}"
-    head = element(
-        "head", NONE,
-        element("meta", {"charset": "utf-8"}),
-        element("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        element("meta", {"name": "referrer", "content": "no-referrer"}),
-        element("title", NONE, title),
-        element("style", NONE, style),
+    suite, profile = data.settings("suite", "name"), data.settings("suite", "profile_name")
+    heading = f"{suite}, profile {profile}" if suite and profile else str(suite or "Scores")
+    parts = [(name, title, found) for name, (title, of) in SECTIONS.items() if (found := of(data)) is not None]
+    page = render(
+        "page.html", data=data, heading=heading, status=data.settings("status"), policy=policy, style=style,
+        script=script, parts=parts,
     )  # fmt: skip
-    body = element("body", NONE, *_body(material), element("script", NONE, script))
-    return f"<!DOCTYPE html>\n{element('html', {'lang': 'en'}, head, body)}\n"
-
-
-def _body(material: Material) -> list[Markup]:
-    clips = Markup("") if material.examples is None else player(material.examples)
-    if not clips:
-        clips = element(
-            "p", {"class": "note"}, "No clips were kept with this run: those of complete runs are, by the same command."
-        )
-    parts = {
-        "scores": ("Scores", sections.summary(material)),
-        "differences": ("Teacher against student", sections.differences(material)),
-        "tradeoff": ("Quality against latency", sections.tradeoff(material)),
-        "clips": ("Clips side by side", clips),
-        "metrics": ("Metric by metric", sections.metrics(material)),
-        "losses": ("Losses of the distillation", sections.losses(material)),
-        "importance": ("Importance of blocks", sections.importance(material)),
-        "environment": ("Environment", sections.environment(material)),
-        "protocol": ("Protocol", sections.protocol(material)),
-        "commands": ("Get these numbers again", sections.commands(material)),
-    }
-    present = {name: part for name, part in parts.items() if part[1]}
-    links = [element("li", NONE, element("a", {"href": f"#{name}"}, title)) for name, (title, _) in present.items()]
-    contents = element("nav", {"aria-label": "Contents"}, element("ul", NONE, *links))
-    shown = [
-        element("section", {"id": name, "aria-labelledby": f"{name}-title"},
-                element("h2", {"id": f"{name}-title"}, title), content)
-        for name, (title, content) in present.items()
-    ]  # fmt: skip
-    return [element("main", NONE, _header(material), contents, join(shown))]
-
-
-def _header(material: Material) -> Markup:
-    status = material.settings("status")
-    warning = Markup("")
-    if status not in (None, "complete"):
-        warning = element("p", {"class": "warning"}, f"This run is {status}: what it lacks is in its log.")
-    return element("header", NONE, element("h1", NONE, _heading(material)), element("p", NONE, material.name), warning)
-
-
-def _heading(material: Material) -> str:
-    suite, profile = material.settings("suite", "name"), material.settings("suite", "profile_name")
-    return f"{suite}, profile {profile}" if suite and profile else str(suite or "Scores")
+    return f"{page}\n"
 
 
 def _hash(content: str) -> str:

@@ -101,7 +101,7 @@
   slider.addEventListener("input", () => { setPlaying(false); show(Number(slider.value)); });
   chosen.addEventListener("change", () => {
     for (const { article } of examples) {
-      article.hidden = chosen.value !== "all" && article.dataset.place !== chosen.value;
+      article.hidden = chosen.value !== "all" && article.dataset.index !== chosen.value;
     }
     show(frame);
   });

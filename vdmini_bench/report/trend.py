@@ -29,10 +29,10 @@ def plot_trend(series: Sequence[Series], path: Path) -> None:
 
 def _draw(axes: Axes, series: Series) -> None:
     points = series.points
-    places = range(len(points))
+    indices = range(len(points))
     values = [point.value for point in points]
     errors = [point.standard_error or 0.0 for point in points]
-    axes.errorbar(places, values, yerr=errors, fmt="o-", color=COLOUR, markersize=4, linewidth=0.8, capsize=2)
+    axes.errorbar(indices, values, yerr=errors, fmt="o-", color=COLOUR, markersize=4, linewidth=0.8, capsize=2)
     steps = find_steps(series)
     ends = [0, *(step.index for step in steps), len(points)]
     levels = [steps[0].before, *(step.after for step in steps)] if steps else []
@@ -42,7 +42,7 @@ def _draw(axes: Axes, series: Series) -> None:
         axes.axvline(step.index - 0.5, color=STEP_COLOUR, linestyle="--", linewidth=1)
     stride = max(1, -(-len(points) // LABELS))
     axes.set_xticks(
-        list(places)[::stride], [_label(point.date, point.commit) for point in points][::stride], fontsize=7
+        list(indices)[::stride], [_label(point.date, point.commit) for point in points][::stride], fontsize=7
     )
     unit = f" ({series.unit})" if series.unit else ""
     good = "" if series.better == "neither" else f", {series.better} is better"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from vdmini.locks import file_lock
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.results.score import COLUMNS, Row, is_number
 from vdmini_bench.system.files import write_atomically
-from vdmini_bench.system.tables import plain_cell
+from vdmini_bench.system.tables import csv_lines, plain_cell
 from vdmini_bench.system.text_files import read_csv
 
 CONFLICT_MARKS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
@@ -74,7 +72,7 @@ def rewrite_rows(path: Path, change: Callable[[list[Row]], Iterable[Row]]) -> No
     """
     try:
         with file_lock(path.with_name(f"{path.name}.lock")):
-            rows = {_as_plain_cells(row) for row in change(read_leaderboard(path))}
+            rows = {Row(*map(plain_cell, astuple(row))) for row in change(read_leaderboard(path))}
             write_atomically(path, rows_to_csv(sorted(rows, key=_order)))
     except OSError as error:
         raise BenchError(f"{path}: cannot be written ({error}); free the disk or choose another folder") from error
@@ -90,17 +88,9 @@ def latest_rows(rows: Iterable[Row]) -> list[Row]:
 
 def rows_to_csv(rows: Iterable[Row]) -> str:
     """The file that holds these rows in this order."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(tuple(asdict(row).values()) for row in rows)
-    return buffer.getvalue()
+    return csv_lines([COLUMNS, *map(astuple, rows)])
 
 
 def _order(row: Row) -> tuple[str, ...]:
     first = (row.suite, row.profile, row.date, row.run_id, row.model, row.metric, row.protocol)
-    return (*first, *asdict(row).values())
-
-
-def _as_plain_cells(row: Row) -> Row:
-    return Row(*map(plain_cell, asdict(row).values()))
+    return (*first, *astuple(row))

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
+from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.results.score import COLUMNS, RESULTS_FILE, ROLES, Better, Row, Score, Status, row_of
-from vdmini_bench.results.store import Store
 from vdmini_bench.system.text_files import read_text
 
 RUN_FILE = "run.json"
 CONDITIONS = ("condition_clips", "asked")
+# Where `run.json` has what all rows of a run share.
+ORIGIN = {
+    "suite": ("suite", "name"), "suite_version": ("suite", "version"), "suite_sha": ("suite_sha",),
+    "profile": ("suite", "profile_name"), "machine_id": ("fingerprint", "machine_id"), "gpu": ("fingerprint", "gpu"),
+    "torch": ("fingerprint", "versions", "torch"), "commit": ("fingerprint", "commit"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,10 @@ def read_records(folder: Path) -> list[Record]:
     """
     run = read_run(folder) if (folder / RUN_FILE).exists() else {}
     beside = _origin_of_run(run, folder.name)
-    inputs = run.get("inputs")
-    asked = [inputs.get(name) for name in CONDITIONS] if isinstance(inputs, dict) else []
+    asked = (part_of(run, "inputs", name) for name in CONDITIONS)
     digest = next((digest for digest in asked if isinstance(digest, str)), None)
-    conditions = None if digest is None else f"{digest}, seed {_sampling_seed(run)}"
+    seed = part_of(run, "suite", "profile", "sample", "seed") or 0
+    conditions = None if digest is None else f"{digest}, seed {seed}"
     records = []
     try:
         lines = read_text(folder / RESULTS_FILE).split("\n")
@@ -79,21 +84,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def latest_run(store: Store, suite: str | None = None) -> Path:
-    """The newest finished run folder, of one suite when given.
-
-    Raises:
-        NothingMeasuredError: there is none.
-    """
-    for folder in reversed(store.runs()):
-        record = read_run(folder)
-        if record["status"] != "running" and suite in (None, record["suite"]["name"]):
-            return folder
-    raise NothingMeasuredError(
-        f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
-    )
-
-
 def _check(score: Score) -> None:
     numbers = [number for number in (score.value, score.standard_error, *score.blocks) if number is not None]
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
@@ -105,27 +95,14 @@ def _check(score: Score) -> None:
         raise ValueError(f"{score.metric} has status {score.status!r} and better {score.better!r}")
 
 
-def _sampling_seed(run: Mapping[str, Any]) -> str:
-    found: Any = run
-    for key in ("suite", "profile", "sample", "seed"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return str(found or 0)
+def part_of(record: object, *path: str) -> Any:
+    """A part of what `run.json` holds, None where it is missing."""
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
 
 
 def _origin_of_run(run: Mapping[str, Any], name: str) -> dict[str, str]:
     """What all rows of a run share, where its lines do not say it."""
-    suite, fingerprint = run.get("suite"), run.get("fingerprint")
-    suite = suite if isinstance(suite, dict) else {}
-    fingerprint = fingerprint if isinstance(fingerprint, dict) else {}
-    versions = fingerprint.get("versions")
-    found = {
-        "suite": suite.get("name"),
-        "suite_version": suite.get("version"),
-        "suite_sha": run.get("suite_sha"),
-        "profile": suite.get("profile_name"),
-        "machine_id": fingerprint.get("machine_id"),
-        "gpu": fingerprint.get("gpu"),
-        "torch": versions.get("torch") if isinstance(versions, dict) else None,
-        "commit": fingerprint.get("commit"),
-    }
-    return {**{key: str(value) for key, value in found.items() if value is not None}, "run_id": name}
+    found = {column: part_of(run, *path) for column, path in ORIGIN.items()}
+    return {column: str(value) for column, value in found.items() if value is not None} | {"run_id": name}

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-from vdmini_bench.system.fingerprint import Fingerprint
-
-if TYPE_CHECKING:
-    pass
-
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from vdmini_bench.errors import BenchError
-
-if TYPE_CHECKING:
-    pass
+from vdmini_bench.system.fingerprint import Fingerprint
 
 SCHEMA = 1
 # Beyond any measurement, and far enough from what a float cannot hold.
 LARGEST = 1e100
 # In the folder of a run or of scored videos: one line a score.
 RESULTS_FILE = "results.jsonl"
+# In the folder of a job: its scores, with when and on what they were measured.
+SCORES = "scores.json"
 
 Status = Literal["ok", "incomplete", "failed", "unavailable"]
 Better = Literal["lower", "higher", "neither"]
@@ -101,9 +94,17 @@ class Row:
         Raises:
             BenchError: what should be a number is none.
         """
-        what = f"of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
-        numbers = {name: number_in(getattr(self, name), f"{name} {what}") for name in NUMBERS}
+        numbers = {name: self.number(name) if getattr(self, name) else None for name in NUMBERS}
         return {**asdict(self), **numbers, "dirty": {"true": True, "false": False}.get(self.dirty)}
+
+    def number(self, name: str) -> float:
+        """A cell as a number, whole where it is written so.
+
+        Raises:
+            BenchError: it is none.
+        """
+        where = f"{name} of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
+        return number_in(getattr(self, name), where)
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -124,19 +125,8 @@ def row_of(score: Score, origin: dict[str, str]) -> Row:
 
 
 def _score_cells(score: Score) -> dict[str, str]:
-    return {
-        "model": score.model,
-        "metric": score.metric,
-        "metric_version": score.metric_version,
-        "protocol": score.protocol,
-        "value": number_text(score.value),
-        "unit": score.unit,
-        "better": score.better,
-        "se": number_text(score.standard_error),
-        "n": str(score.n),
-        "n_expected": str(score.n_expected),
-        "status": score.status,
-    }
+    cells = {**asdict(score), "value": number_text(score.value), "se": number_text(score.standard_error)}
+    return {name: str(cell) for name, cell in cells.items() if name in COLUMNS}
 
 
 def is_number(cell: str) -> bool:
@@ -147,25 +137,20 @@ def is_number(cell: str) -> bool:
         return False
 
 
-def number_in(cell: str, what: str) -> float | None:
-    """The number that a cell holds, None for an empty one.
+def number_in(cell: str, where: str) -> float:
+    """The number that a cell holds, an integer where it is written so.
 
     Raises:
-        BenchError: it is none; `what` says of what.
+        BenchError: it is none.
     """
-    if cell == "":
-        return None
     if not is_number(cell):
-        raise BenchError(f"{cell!r} is no number that was measured ({what}); mend that line")
+        raise BenchError(f"{cell!r} is no number that was measured ({where}); mend that line")
     return int(cell) if cell.isdecimal() else float(cell)
 
 
 def number_text(value: float | None) -> str:
     """Six significant digits, empty for None."""
     return "" if value is None else f"{value:.6g}"
-
-
-SCORES = "scores.json"
 
 
 def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[str, str]) -> dict[str, Any]:

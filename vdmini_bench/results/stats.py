@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -56,47 +55,41 @@ def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
 
 
 def median_difference_interval(
-    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000, paired: bool = True
+    a: Sequence[float], b: Sequence[float], level: float = 0.95, paired: bool = True
 ) -> tuple[float, float]:
     """The bootstrap interval of median(b) - median(a) over rounds: robust to the outliers that timings have.
 
     Raises:
         ValueError: fewer than two values on a side, or unlike counts of paired ones.
     """
-    first, second = _resampled_medians(a, b, resamples, paired)
-    return _quantiles(second - first, level)
+    return _bootstrap(np.subtract, a, b, level, paired)
 
 
 def median_ratio_interval(
-    a: Sequence[float], b: Sequence[float], level: float = 0.95, resamples: int = 2000, paired: bool = True
+    a: Sequence[float], b: Sequence[float], level: float = 0.95, paired: bool = True
 ) -> tuple[float, float]:
     """The bootstrap interval of median(b) / median(a) over rounds, of positive values such as times.
 
     Raises:
         ValueError: fewer than two values on a side, unlike counts of paired ones, or a value that is not positive.
     """
-    first, second = _resampled_medians(a, b, resamples, paired)
-    if min(*a, *b) <= 0:
+    if min((*a, *b), default=1.0) <= 0:
         raise ValueError("a ratio of medians needs positive values")
-    return _quantiles(second / first, level)
+    return _bootstrap(np.divide, a, b, level, paired)
 
 
-def _resampled_medians(
-    a: Sequence[float], b: Sequence[float], resamples: int, paired: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if paired:
-        _check_pairs(a, b)
-    else:
-        _check_samples(a, b)
-    random = np.random.default_rng(0)
-    chosen = random.integers(0, len(a), (resamples, len(a)))
-    others = chosen if paired else random.integers(0, len(b), (resamples, len(b)))
-    return np.median(np.asarray(a, np.float64)[chosen], axis=1), np.median(np.asarray(b, np.float64)[others], axis=1)
+def _bootstrap(
+    compare: np.ufunc, a: Sequence[float], b: Sequence[float], level: float, paired: bool
+) -> tuple[float, float]:
+    """The percentile interval of `compare` of the medians of b and a."""
+    (_check_pairs if paired else _check_samples)(a, b)
+    from scipy.stats import bootstrap
 
-
-def _quantiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    found = bootstrap(
+        (a, b), lambda a, b, axis: compare(np.median(b, axis), np.median(a, axis)), n_resamples=2000,
+        vectorized=True, paired=paired, confidence_level=level, method="percentile", rng=0,
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from vdmini_bench.results.score import Row
 
-if TYPE_CHECKING:
-    pass
-
-COLUMNS = (
-    ("params_m", "params (M)"),
-    ("denoiser_gflops", "GFLOP"),
-    ("latency_denoiser", "denoiser (ms)"),
-    ("latency_end_to_end", "clip (ms)"),
-    ("speedup_denoiser", "denoiser speed-up"),
-    ("speedup_end_to_end", "clip speed-up"),
-    ("peak_memory_denoiser", "peak (MiB)"),
-    ("fvd", "FVD"),
-    ("flow_distance", "flow distance (px)"),
-    ("inception_score_i3d", "IS (I3D stand-in)"),
-)
-TITLES = dict(COLUMNS)
+TITLES = {
+    "params_m": "params (M)",
+    "denoiser_gflops": "GFLOP",
+    "latency_denoiser": "denoiser (ms)",
+    "latency_end_to_end": "clip (ms)",
+    "speedup_denoiser": "denoiser speed-up",
+    "speedup_end_to_end": "clip speed-up",
+    "peak_memory_denoiser": "peak (MiB)",
+    "fvd": "FVD",
+    "flow_distance": "flow distance (px)",
+    "inception_score_i3d": "IS (I3D stand-in)",
+}
 ORDER = ("real", "static", "teacher", "pruned", "student")
 # Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
 DIMENSION, DRAWN = "vbench_", "embedded-"
@@ -42,14 +37,12 @@ def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
 
 def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a metric, a column a model: what was measured, then totals, then what was not."""
-    models = sorted({row.model for row in rows}, key=_place)
-    by_place = {(row.metric, row.model): row for row in rows}
-    metrics = [*dict.fromkeys(row.metric for row in rows)]
+    models, by_name, params = in_order(row.model for row in rows), _by_name(rows), _params(rows)
+    metrics = dict.fromkeys(row.metric for row in rows)
     measured = {row.metric for row in rows if row.status != "unavailable"}
     scored = [name for name in metrics if name.startswith((DIMENSION, DRAWN)) and name not in GROUPS]
     # What sizes and times say is said of the whole suite, and stands below the table.
     common = next((row.note for row in rows if row.metric in TITLES), "")
-    params = {row.model: _short(float(row.params_m)) for row in rows if row.params_m}
     lines = [[TITLES["params_m"], *(params.get(model, "-") for model in models), ""]] if params else []
     order = [
         *(name for name in TITLES if name in metrics and name != "params_m"),
@@ -59,34 +52,34 @@ def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     ]
     for metric in order:
         shown = _short if metric in TITLES else _share
-        cells = [_cell(by_place.get((metric, model)), shown) for model in models]
         note = next(row.note for row in rows if row.metric == metric).removeprefix(common).removeprefix("; ")
         title = TITLES.get(metric) or GROUPS.get(metric) or metric.removeprefix(DIMENSION)
-        lines.append([title, *cells, note])
+        lines.append([title, *(_cell(by_name.get((model, metric)), shown) for model in models), note])
     return ["metric", *models, "what it is, or why it is missing"], lines
 
 
-def model_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+def model_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a model."""
-    by_place: dict[tuple[str, str], Row] = {}
-    status: dict[str, set[str]] = {}
-    params: dict[str, str] = {}
-    for row in rows:
-        by_place[row.model, row.metric] = row
-        if row.params_m:
-            params[row.model] = _short(float(row.params_m))
-        status.setdefault(row.model, set()).add(row.status)
-    header = ["model", *(title for _, title in COLUMNS), "status"]
+    by_name, params = _by_name(rows), _params(rows)
     lines = []
-    for model in sorted(status, key=_place):
-        cells = [_cell(by_place.get((model, metric)), _short) for metric, _ in COLUMNS]
-        cells[0] = params.get(model, "-")
-        lines.append([model, *cells, "ok" if status[model] == {"ok"} else ", ".join(sorted(status[model] - {"ok"}))])
-    return header, lines
+    for model in in_order(row.model for row in rows):
+        cells = [_cell(by_name.get((model, metric)), _short) for metric in TITLES if metric != "params_m"]
+        lacking = sorted({row.status for row in rows if row.model == model} - {"ok"})
+        lines.append([model, params.get(model, "-"), *cells, ", ".join(lacking) or "ok"])
+    return ["model", *TITLES.values(), "status"], lines
 
 
-def _place(model: str) -> int:
-    return ORDER.index(model) if model in ORDER else len(ORDER)
+def _by_name(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    return {(row.model, row.metric): row for row in rows}
+
+
+def _params(rows: Iterable[Row]) -> dict[str, str]:
+    return {row.model: _short(float(row.params_m)) for row in rows if row.params_m}
+
+
+def in_order(models: Iterable[str]) -> list[str]:
+    """Models, each once, as tables have them: those of `ORDER`, then others as they come."""
+    return sorted(dict.fromkeys(models), key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))
 
 
 def _cell(row: Row | None, shown: Callable[[float], str]) -> str:

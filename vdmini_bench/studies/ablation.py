@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +20,7 @@ from vdmini_bench.runs.execution import execute_needed
 from vdmini_bench.suites.distributions import DistributionsContext
 from vdmini_bench.suites.kind import prepare_suite
 from vdmini_bench.system.files import write_atomically
-from vdmini_bench.system.tables import plain_cell
+from vdmini_bench.system.tables import csv_lines, six_digits
 
 if TYPE_CHECKING:
     from vdmini.blocks import BlockGraph
@@ -195,13 +193,6 @@ def _interval(difference: tuple[float, float, float] | None) -> str:
 
 def write_scores(path: Path, scores: Sequence[ArmScore]) -> None:
     """Write one line a training and metric, as CSV; the block values are separated by spaces."""
-    lines = [",".join(field.name for field in fields(ArmScore))]
-    for score in scores:
-        named = {"arm": plain_cell(score.arm), "plan": plain_cell(score.plan)}
-        cells = {**asdict(score), **named, "blocks": " ".join(f"{value:.6g}" for value in score.blocks)}
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(
-            f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells.values()
-        )
-        lines.append(buffer.getvalue())
-    write_atomically(path, "\n".join(lines) + "\n")
+    lines = [(*astuple(score)[:-1], " ".join(f"{value:.6g}" for value in score.blocks)) for score in scores]
+    header = [field.name for field in fields(ArmScore)]
+    write_atomically(path, csv_lines([header, *(map(six_digits, line) for line in lines)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Sequence
@@ -41,9 +40,11 @@ from vdmini_bench.results.stats import RankCorrelation, rank_correlation
 from vdmini_bench.studies.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
+from vdmini_bench.system.tables import csv_lines
 
 RECORD, TABLE = "importance.json", "importance.csv"
 VERSION = 2
+RATIO = "motion over content"
 MEASURES = ("content", "motion", "flow", "fvd", "flow_magnitude", "frechet_motion")
 
 
@@ -158,10 +159,8 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
 
 def write_importance(folder: Path, rows: Sequence[Importance]) -> dict[str, dict[str, RankCorrelation]]:
     """Write `importance.csv` and return, by kind and measure, the rank correlation with depth, where it has one."""
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**asdict(row), "seconds": f"{row.seconds:.6g}"} for row in rows)
+    lines = [{**asdict(row), "seconds": f"{row.seconds:.6g}"}.values() for row in rows]
+    write_atomically(folder / TABLE, csv_lines([asdict(rows[0]), *lines]))
     found: dict[str, dict[str, RankCorrelation]] = {}
     for kind in ("block", "unit"):
         measured = [row for row in rows if row.kind == kind and row.content and row.motion is not None]
@@ -304,6 +303,3 @@ def _open_folder(folder: Path, study: Study) -> None:
             f"{folder} holds the importance of another model, of other clips or settings: give another folder with -o"
         )
     write_atomically(record, identity)
-
-
-RATIO = "motion over content"

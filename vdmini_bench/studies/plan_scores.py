@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdmini.errors import PlanError
 from vdmini.finite import NotFiniteError
-from vdmini.importance import content_distance, motion_distance
+from vdmini.importance import Clips, content_distance, motion_distance
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
 from vdmini_bench.errors import SuiteError
@@ -22,11 +22,15 @@ from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import load_i3d
 from vdmini_bench.models.inspect import read_or_make_plan
 from vdmini_bench.studies.importance import Study, clip_logits, sample_study
+from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
-from vdmini_bench.system.tables import plain_cell
+from vdmini_bench.system.tables import csv_lines, six_digits
 
 TABLE = "plans.csv"
 BLOCKS = 3
+Logits = NDArray[np.float32]
+# The clips of the whole model, and the moments of their logits.
+Whole = tuple[Clips, Moments]
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
             except NotFiniteError as error:
                 raise NotFiniteError(f"plan {text}: {error}") from error
             if not rows:
-                whole, whole_moments = clips, Moments.of(logits)
-            rows.append(_score(study, text, plan, clips, logits, whole, whole_moments, reference))
+                whole = clips, Moments.of(logits)
+            rows.append(_score(study, text, plan, clips, logits, whole, reference))
             write_plan_scores(folder, rows)
             advance()
     return rows
@@ -80,16 +84,13 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
 
 def write_plan_scores(folder: Path, rows: Sequence[PlanScore]) -> None:
     """Write the rows there are so far."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _text(value) for name, value in asdict(row).items()} for row in rows)
+    lines = [map(six_digits, astuple(row)) for row in rows]
+    write_atomically(folder / TABLE, csv_lines([asdict(rows[0]), *lines]))
 
 
 def plan_lines(rows: Sequence[PlanScore]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a plan."""
-    header = ["plan", "params", "FLOPs", "FVD", "FVD to teacher", "content", "motion", "flow (px)"]
+    header = ["plan", "params", "FLOPs", "FVD", "FVD to teacher", "content (spectrum)", "motion", "flow (px)"]
     lines = []
     for row in rows:
         real = "-" if row.fvd is None or row.fvd_se is None else f"{row.fvd:.0f} ± {row.fvd_se:.0f}"
@@ -100,19 +101,12 @@ def plan_lines(rows: Sequence[PlanScore]) -> tuple[list[str], list[list[str]]]:
 
 
 def _score(
-    study: Study,
-    text: str,
-    plan: PruningPlan,
-    clips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    whole: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    whole_moments: Moments,
-    reference: Moments | None,
+    study: Study, text: str, plan: PruningPlan, clips: Clips, logits: Logits, whole: Whole, reference: Moments | None
 ) -> PlanScore:
     graph = study.model.blocks
     student = graph.without(plan.removed)
     fvd, fvd_se = (None, None) if reference is None else _over_blocks(logits, reference)
-    fvd_to_teacher, fvd_to_teacher_se = _over_blocks(logits, whole_moments)
+    fvd_to_teacher, fvd_to_teacher_se = _over_blocks(logits, whole[1])
     return PlanScore(
         plan=text,
         params=student.params / graph.params,
@@ -121,18 +115,12 @@ def _score(
         fvd_se=fvd_se,
         fvd_to_teacher=fvd_to_teacher,
         fvd_to_teacher_se=fvd_to_teacher_se,
-        content=content_distance(whole, clips),
-        motion=motion_distance(whole, clips),
-        flow=float(np.mean([flow_field_distance(a, b) for a, b in zip(whole, clips, strict=True)])),
+        content=content_distance(whole[0], clips),
+        motion=motion_distance(whole[0], clips),
+        flow=float(np.mean([flow_field_distance(a, b) for a, b in zip(whole[0], clips, strict=True)])),
     )
 
 
-def _over_blocks(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], reference: Moments) -> tuple[float, float]:
+def _over_blocks(logits: Logits, reference: Moments) -> tuple[float, float]:
     values = [frechet_distance_of_moments(Moments.of(part), reference) for part in np.array_split(logits, BLOCKS)]
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(BLOCKS)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else plain_cell(str(value))

@@ -26,17 +26,20 @@ def plot_importance(
     figure = Figure(figsize=(11.0, 7.0), layout="constrained")
     for axes, kind in zip(figure.subplots(2, 1), ("block", "unit"), strict=True):
         shown = sorted((row for row in rows if row.kind == kind), key=lambda row: row.depth)
-        places = range(len(shown))
-        for offset, name, colour in ((-0.2, "content", CONTENT), (0.2, "motion", MOTION)):
+        indices = range(len(shown))
+        for offset, name, label, colour in (
+            (-0.2, "content", "content (spectrum)", CONTENT),
+            (0.2, "motion", "motion", MOTION),
+        ):
             heights = [getattr(row, name) or math.nan for row in shown]
-            axes.bar([place + offset for place in places], heights, 0.4, label=name, color=colour)
-        for place, row in zip(places, shown, strict=True):
+            axes.bar([index + offset for index in indices], heights, 0.4, label=label, color=colour)
+        for index, row in zip(indices, shown, strict=True):
             if row.content is None:
-                axes.text(place, 0.02, "x", ha="center", color="#888888", transform=axes.get_xaxis_transform())
+                axes.text(index, 0.02, "x", ha="center", color="#888888", transform=axes.get_xaxis_transform())
         labels = [f"{row.name}\n(depth {row.depth:.2g})" for row in shown]
         # What a block is worth spans orders of magnitude.
         axes.set_yscale("log")
-        axes.set_xticks(places, labels, rotation=90, fontsize=7)
+        axes.set_xticks(indices, labels, rotation=90, fontsize=7)
         axes.set_ylabel("relative change of the clips")
         title = f"{kind}s taken out, shallow to deep (x: nothing can stand in its place)"
         found = correlations.get(kind, {})
@@ -57,9 +60,9 @@ def plot_ablation(summaries: Sequence[ArmSummary], path: Path, note: str | None)
     figure = Figure(figsize=(11.0, 1.5 + 0.35 * len(summaries)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, metric, label in zip(panels, ("fvd", "flow_distance"), ("FVD", "flow distance (px/frame)"), strict=True):
-        for place, each in enumerate(summaries):
+        for index, each in enumerate(summaries):
             colour = CONTENT if each.trainings else "#888888"
-            axes.errorbar(each.means[metric], place, xerr=each.errors[metric] or 0.0, fmt="o", color=colour, capsize=3)
+            axes.errorbar(each.means[metric], index, xerr=each.errors[metric] or 0.0, fmt="o", color=colour, capsize=3)
             if each.arm == "teacher":
                 axes.axvline(each.means[metric], color="#888888", linewidth=0.8, linestyle=":")
         axes.set_xlabel(f"{label}, lower is better")

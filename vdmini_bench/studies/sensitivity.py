@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from vdmini.files import replacing
 from vdmini_bench.data.synthetic import ACTIONS, FRAMES, GROUPS, TEST_GROUPS, WORLD_VERSION, draw_clip
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures
@@ -75,7 +76,7 @@ def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
     """Actions in turn, so that every block has all of them; a group is used again when all had their turn."""
     actions = [*ACTIONS]
     rounds = [divmod(number, len(actions)) for number in range(count)]
-    return [(actions[place], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, place in rounds]
+    return [(actions[index], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, index in rounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,23 +156,13 @@ def _kept(study: Study, networks: Networks | None, folder: Path, name: str, meas
     identity += [] if networks is None else networks.versions
     path = folder / f"{name}-{key_of(identity)}.safetensors"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         answers = measure()
-        partial = path.with_suffix(".partial")
         arrays = {"statistics": answers.statistics, **answers.pairs}
-        save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
     arrays = load_file(path)
     statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
     return Answers(statistics_of_motion, arrays, None if logits is None else logits.astype(np.float32))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A measure's answer to one grade: mean and standard error, over blocks for sets and over clips for pairs."""
-
-    value: float
-    standard_error: float
 
 
 @dataclass(frozen=True)
@@ -217,9 +208,9 @@ def _by_block(features: NDArray[Any], reference: Moments, study: Study) -> NDArr
     return np.array([frechet_distance_of_moments(Moments.of(block), reference) for block in blocks])
 
 
-def cell(values: NDArray[np.float64]) -> Cell:
-    """The mean of values with its standard error."""
-    return Cell(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
+def mean_with_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean of values with its standard error: over blocks for sets of clips, over clips for pairs."""
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def ordering(kind: Kind, measure: str, numbers: Numbers) -> Ordering:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vdmini_bench.studies.corruptions import KINDS
-from vdmini_bench.studies.sensitivity import Numbers, Ordering, cell, ordering
+from vdmini_bench.studies.sensitivity import Numbers, Ordering, mean_with_error, ordering
 from vdmini_bench.system.files import write_atomically
-from vdmini_bench.system.tables import markdown_table
+from vdmini_bench.system.tables import csv_lines, markdown_table
 
 TITLES = {
     "fvd": "FVD",
     "frechet_motion": "Frechet motion",
-    "content": "content",
+    "content": "content (features)",
     "spectrum": "spectrum",
     "flow_field": "flow field (px)",
     "flow_magnitude": "flow magnitude (px)",
@@ -36,8 +34,8 @@ def answer_lines(numbers: Mapping[str, Numbers]) -> tuple[list[str], list[list[s
     lines = []
     for kind, grade in next(iter(numbers.values())):
         name = "as they are" if kind == "none" else f"{kind} {grade:g} {units[kind]}"
-        cells = [cell(numbers[measure][kind, grade]) for measure in numbers]
-        lines.append([name, *(f"{_digits(each.value, 3)} ± {_digits(each.standard_error, 1)}" for each in cells)])
+        cells = [mean_with_error(numbers[measure][kind, grade]) for measure in numbers]
+        lines.append([name, *(f"{_digits(mean, 3)} ± {_digits(error, 1)}" for mean, error in cells)])
     return ["clips", *(TITLES[measure] for measure in numbers)], lines
 
 
@@ -49,9 +47,9 @@ def _digits(value: float, count: int) -> str:
 def ordering_lines(found: Sequence[Ordering]) -> tuple[list[str], list[list[str]]]:
     """The header, and one line a kind: whether each measure puts its grades in order."""
     measures = list(dict.fromkeys(each.measure for each in found))
-    by_place = {(each.kind.name, each.measure): each for each in found}
+    by_name = {(each.kind.name, each.measure): each for each in found}
     lines = [
-        [kind.name, kind.harms, *("yes" if by_place[kind.name, measure].ordered else "no" for measure in measures)]
+        [kind.name, kind.harms, *("yes" if by_name[kind.name, measure].ordered else "no" for measure in measures)]
         for kind in KINDS
     ]
     return ["kind", "harms", *(TITLES[measure] for measure in measures)], lines
@@ -61,13 +59,10 @@ def write_sensitivity(folder: Path, numbers: Mapping[str, Numbers]) -> None:
     """Write `sensitivity.md`, both tables, and `sensitivity.csv`, a row a grade and measure."""
     tables = [markdown_table(*answer_lines(numbers)), markdown_table(*ordering_lines(orderings(numbers)))]
     write_atomically(folder / "sensitivity.md", "\n\n".join(tables) + "\n")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["kind", "strength", "measure", "value", "se", "n"])
-    for measure, of_grades in numbers.items():
-        for (kind, grade), values in of_grades.items():
-            mean = cell(values)
-            writer.writerow(
-                [kind, f"{grade:g}", measure, f"{mean.value:.6g}", f"{mean.standard_error:.3g}", len(values)]
-            )
-    write_atomically(folder / "sensitivity.csv", buffer.getvalue())
+    lines = [
+        (kind, f"{grade:g}", measure, *"{:.6g} {:.3g}".format(*mean_with_error(values)).split(), len(values))
+        for measure, of_grades in numbers.items()
+        for (kind, grade), values in of_grades.items()
+    ]
+    header = ("kind", "strength", "measure", "value", "se", "n")
+    write_atomically(folder / "sensitivity.csv", csv_lines([header, *lines]))

@@ -1,4 +1,4 @@
-"""A table as people and programs want it: on the terminal, as markdown, as CSV."""
+"""A table as people and programs want it: on the terminal, and in the formats of texts and of files."""
 
 from __future__ import annotations
 
@@ -6,33 +6,45 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from vdmini_bench.system.progress import readable
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-Format = Literal["table", "json", "markdown", "csv"]
+Format = Literal["table", "json", "csv", "markdown", "latex", "html", "parquet"]
 # Cells of up to so many characters, all numbers among them, are never wrapped.
 WRAPPED = 24
 LINE_BREAKS = re.compile(r"[\r\n\0]+")
 # Spreadsheets run a cell that starts with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Parsers replace or refuse control characters, a lone surrogate cannot be written as UTF-8, and marks of direction
+# would turn a page's own words round.
+_CONTROL = (*range(9), 11, 12, *range(14, 32), *range(127, 160))
+_DIRECTION = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+INVISIBLE = dict.fromkeys((*_CONTROL, *range(0xD800, 0xE000), *_DIRECTION), "\ufffd")
 
 
-def csv_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """CSV with a header, LF and no cell that a spreadsheet would run."""
+def csv_lines(lines: Iterable[Iterable[object]]) -> str:
+    """CSV with LF: None is empty, and no text in a cell is one that a spreadsheet would run."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([plain_cell(cell) for cell in line] for line in (header, *lines))
+    writer.writerows([plain_cell(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
     return buffer.getvalue()
 
 
-def safe_markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A GitHub markdown table in which a cell stays a cell: no pipe, line break or HTML of it takes effect."""
-    return markdown_table(list(map(markdown_text, header)), [list(map(markdown_text, line)) for line in lines])
+def six_digits(value: object) -> object:
+    """A float as text with six significant digits, anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A GitHub markdown table, numbers to the right; no pipe, line break or HTML of a cell takes effect."""
+    rule = ["---", *("---:" for _ in header[1:])]
+    first, *others = (list(map(markdown_text, cells)) for cells in (header, *lines))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (first, rule, *others))
 
 
 def markdown_text(text: str) -> str:
@@ -44,16 +56,44 @@ def markdown_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def show_table(form: Format, title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table to standard output; `json` is the caller's own."""
+def show_table(
+    form: Format,
+    title: str,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    records: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print a table to standard output: for parquet its records, numbers as such; `json` is the caller's own."""
     import click
 
-    if form == "markdown":
-        click.echo(safe_markdown_table(header, lines))
-    elif form == "csv":
-        click.echo(csv_table(header, lines), nl=False)
-    else:
+    if form == "table":
         print_table(title, header, lines)
+    elif form == "csv":
+        click.echo(csv_lines([header, *lines]), nl=False)
+    elif form == "markdown":
+        click.echo(markdown_table(header, lines))
+    elif form == "parquet":
+        from pandas import DataFrame
+
+        click.echo(DataFrame(records).to_parquet(index=False), nl=False)
+    else:
+        click.echo(_escaped(form, header, lines), nl=False)
+
+
+def _escaped(form: Format, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """LaTeX or HTML, in which a cell stays a cell."""
+    import pandas as pd
+
+    frame = pd.DataFrame([[visible(cell) for cell in line] for line in lines], columns=[*map(visible, header)])
+    if form == "latex":
+        return frame.to_latex(index=False, escape=True)
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(index=False, escape=True) + "\n"
+
+
+def visible(text: str) -> str:
+    """A text without what parsers of pages refuse or what would turn the words round it; its length stays."""
+    return text.translate(INVISIBLE)
 
 
 def number_cell(value: float | None, digits: int = 5) -> str:
@@ -78,16 +118,10 @@ def _is_formula(cell: str) -> bool:
     if not cell.startswith(FORMULA_STARTS) and not cell.lstrip().startswith(FORMULA_STARTS):
         return False
     try:
-        float(cell)
+        # A number, or several.
+        return not [*map(float, cell.split())]
     except ValueError:
         return True
-    return False
-
-
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A GitHub markdown table; numbers to the right."""
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
 
 
 def print_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:

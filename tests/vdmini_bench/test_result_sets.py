@@ -10,8 +10,8 @@ from results_of_runs import FVD, SPEEDUP, row, scaled, write_results
 
 from vdmini import checkpoint_sha256
 from vdmini_bench.cli import main
-from vdmini_bench.compare.deltas import compare_sides, notable_differences
-from vdmini_bench.compare.sides import find_side
+from vdmini_bench.compare.deltas import compare_result_sets, notable_differences
+from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.errors import BenchError, NotComparableError, NothingMeasuredError, SuiteError
 from vdmini_bench.results.leaderboard import add_rows
 from vdmini_bench.results.store import Store
@@ -33,24 +33,24 @@ def invoke(store: Store, *arguments: object) -> Result:
 
 
 def test_a_model_is_that_of_the_newest_run_or_the_one_named(store: Store) -> None:
-    assert find_side("student", store).source == "run-2"
-    assert find_side("student", store, store.root / "runs" / "run-1").source == "run-1"
-    assert find_side("run-1:student", store).records[0].score == FVD
+    assert find_result_set("student", store).source == "run-2"
+    assert find_result_set("student", store, store.root / "runs" / "run-1").source == "run-1"
+    assert find_result_set("run-1:student", store).records[0].score == FVD
     with pytest.raises(NothingMeasuredError, match="run-2 has no results of 'studnt'; it has student, teacher"):
-        find_side("studnt", store)
+        find_result_set("studnt", store)
 
 
 def test_runs_compare_by_folder_and_by_name(store: Store) -> None:
     folder = store.root / "runs" / "run-1"
     for first in (str(folder), "run-1"):
-        deltas = compare_sides(find_side(first, store), find_side("run-2", store))
+        deltas = compare_result_sets(find_result_set(first, store), find_result_set("run-2", store))
         assert [(delta.model, delta.ratio) for delta in deltas] == [("teacher", 1.0), ("student", pytest.approx(1.1))]
         assert [delta.verdict for delta in deltas] == ["equal", "no difference shown"]
-    (delta,) = compare_sides(find_side("run-1", store), find_side("student", store))
+    (delta,) = compare_result_sets(find_result_set("run-1", store), find_result_set("student", store))
     assert (delta.model, delta.a) == ("student", FVD.value)
-    assert find_side("latest", store) == replace(find_side("run-2", store), name="latest")
-    assert find_side("latest:student", store).records == find_side("run-2:student", store).records
-    told = notable_differences(find_side("run-1", store), find_side("run-2", store))
+    assert find_result_set("latest", store) == replace(find_result_set("run-2", store), name="latest")
+    assert find_result_set("latest:student", store).records == find_result_set("run-2:student", store).records
+    told = notable_differences(find_result_set("run-1", store), find_result_set("run-2", store))
     assert told == ["code differs: c0ffee and abcdef"]
 
 
@@ -61,7 +61,7 @@ def test_samples_of_two_runs_pair_where_their_conditions_are_the_same(store: Sto
             record = json.loads(path.read_text())
             suite = {**record["suite"], "profile": {"sample": {"seed": seed}}}
             path.write_text(json.dumps({**record, "suite": suite, "inputs": {name_of_digest: digest}}))
-        (delta,) = compare_sides(find_side("run-1:student", store), find_side("run-2:student", store))
+        (delta,) = compare_result_sets(find_result_set("run-1:student", store), find_result_set("run-2:student", store))
         return delta.basis
 
     assert basis("same", "same") == "paired blocks"
@@ -81,11 +81,11 @@ def test_a_role_stands_for_its_only_model(store: Store) -> None:
         write_results(store.root / role / str(number), [mine[number]], role=role)
         lines += (store.root / role / str(number) / "results.jsonl").read_text()
         (folder / "results.jsonl").write_text(lines)
-        assert find_side("teacher", store).models == ("big",)
+        assert find_result_set("teacher", store).models == ("big",)
         if number == 1:
-            assert find_side("student", store).models == ("small",)
+            assert find_result_set("student", store).models == ("small",)
     with pytest.raises(SuiteError, match="several models of role 'student': name one of small, tiny") as caught:
-        find_side("student", store)
+        find_result_set("student", store)
     assert caught.value.exit_code == 2
 
 
@@ -102,18 +102,18 @@ def test_a_checkpoint_is_the_model_that_a_run_scored(store: Store, tmp_path: Pat
     write_results(store.root / "runs" / "run-3", [replace(TEACHER, value=336.0)])
     write_results(store.root / "runs" / "run-4", [replace(FVD, value=400.0)], checkpoint_sha=sha)
     write_results(store.root / "runs" / "run-5", [TEACHER])
-    side = find_side(str(student), store)
+    side = find_result_set(str(student), store)
     assert (side.source, side.records[0].score.value) == ("run-4", 400.0)
     weights(tmp_path / "unknown", b"others")
     with pytest.raises(NothingMeasuredError, match=r"is a checkpoint .* that no run under .* has scored"):
-        find_side(str(tmp_path / "unknown"), store)
+        find_result_set(str(tmp_path / "unknown"), store)
 
 
 def test_a_folder_of_checkpoints_or_a_whole_disk_is_none(store: Store, tmp_path: Path) -> None:
     weights(tmp_path / "shelf" / "student", b"weights")
     for name in (str(tmp_path / "shelf"), "/", str(Path.home())):
         with pytest.raises(NothingMeasuredError, match="has no results of"):
-            find_side(name, store)
+            find_result_set(name, store)
 
 
 def test_a_checkpoint_that_vanishes_meanwhile_is_said_in_words(
@@ -125,13 +125,13 @@ def test_a_checkpoint_that_vanishes_meanwhile_is_said_in_words(
     weights(tmp_path / "mine", b"weights")
     monkeypatch.setattr("vdmini.checkpoint_sha256", vanish)
     with pytest.raises(BenchError, match="the checkpoint cannot be read"):
-        find_side(str(tmp_path / "mine"), store)
+        find_result_set(str(tmp_path / "mine"), store)
 
 
 def test_a_checkpoint_of_an_older_run_is_found_by_the_leaderboard(store: Store, tmp_path: Path) -> None:
     sha = weights(tmp_path / "old", b"weights")
     add_rows(store.root / "leaderboard.csv", [row(FVD, checkpoint_sha=sha, run_id="run-1")])
-    assert find_side(str(tmp_path / "old"), store).source == "run-1"
+    assert find_result_set(str(tmp_path / "old"), store).source == "run-1"
 
 
 def test_a_folder_of_weights_does_not_hide_the_model_of_a_run(
@@ -139,15 +139,15 @@ def test_a_folder_of_weights_does_not_hide_the_model_of_a_run(
 ) -> None:
     weights(tmp_path / "student", b"weights")
     monkeypatch.chdir(tmp_path)
-    assert find_side("student", store).source == "run-2"
+    assert find_result_set("student", store).source == "run-2"
     with pytest.raises(NothingMeasuredError, match="is a checkpoint"):
-        find_side("./student", store)
+        find_result_set("./student", store)
 
 
 def test_another_machine_is_refused_with_exit_5_and_marked_where_allowed(store: Store) -> None:
     write_results(store.root / "runs" / "run-3", (TEACHER, FVD), machine_id="machine-2")
     with pytest.raises(NotComparableError, match=r"fvd: the machine differs .student machine-1, student machine-2."):
-        compare_sides(find_side("run-1:student", store), find_side("student", store))
+        compare_result_sets(find_result_set("run-1:student", store), find_result_set("student", store))
     refused = invoke(store, "run-1", "run-3")
     assert (refused.exit_code, refused.stdout) == (5, "")
     assert "--allow-unlike" in refused.stderr
@@ -165,7 +165,7 @@ def test_the_size_of_a_model_is_the_same_on_every_machine(store: Store) -> None:
     size = replace(SPEEDUP, metric="params_m", model="student")
     write_results(store.root / "runs" / "run-3", [size])
     write_results(store.root / "runs" / "run-4", [size], machine_id="machine-2")
-    (delta,) = compare_sides(find_side("run-3", store), find_side("run-4", store))
+    (delta,) = compare_result_sets(find_result_set("run-3", store), find_result_set("run-4", store))
     assert delta.unlike == ()
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.report.charts import BlockLoss
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.results.records import RUN_FILE, Record, read_run
+from vdmini_bench.results.records import RUN_FILE, Record, part_of, read_run
 from vdmini_bench.results.score import Row
+from vdmini_bench.results.table import in_order
 from vdmini_bench.system.text_files import read_text
 
 LOSSES = "losses.csv"
@@ -34,7 +34,17 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Material:
+class BlockLoss:
+    """What clips lose without one block; None where nothing can stand for it. `removed`: the student lacks it."""
+
+    name: str
+    content: float | None
+    motion: float | None
+    removed: bool
+
+
+@dataclass(frozen=True)
+class ReportData:
     """All of a run that its report shows; `run` is its `run.json`, empty for scored videos."""
 
     name: str
@@ -52,20 +62,14 @@ class Material:
     @property
     def models(self) -> list[str]:
         """All models in the order of the table."""
-        from vdmini_bench.results.table import ORDER
-
-        known = {record.score.model: None for record in self.records}
-        return sorted(known, key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))
+        return in_order(record.score.model for record in self.records)
 
     def settings(self, *path: str) -> Any:
         """A part of `run.json`, None where it is missing."""
-        found: Any = self.run
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+        return part_of(self.run, *path)
 
 
-def gather_material(folder: Path, records: Iterable[Record], study: Path | None = None) -> Material:
+def gather_data(folder: Path, records: Iterable[Record], study: Path | None = None) -> ReportData:
     """Read all that there is of a run, or of scored videos.
 
     `study` is a folder that `importance` left; when None, one of the same teacher beside the runs is taken.
@@ -78,10 +82,8 @@ def gather_material(folder: Path, records: Iterable[Record], study: Path | None 
     results = folder.resolve().parent.parent
     losses = results / "work" / f"distill-{_key(run, 'distill')}" / LOSSES
     plan = results / "work" / f"prune-{_key(run, 'prune')}" / PLAN
-    inputs = run.get("inputs")
-    teacher = inputs.get("teacher") if isinstance(inputs, dict) else None
-    chosen = study or _study_of(results, teacher)
-    return Material(
+    chosen = study or _study_of(results, part_of(run, "inputs", "teacher"))
+    return ReportData(
         folder.resolve().name,
         run,
         tuple(records),
@@ -109,7 +111,7 @@ def read_losses(path: Path) -> Losses | None:
     group = math.ceil(len(numbers) / MOST_POINTS)
     groups = [numbers[start : start + group] for start in range(0, len(numbers), group)]
     means = [[math.fsum(column) / len(part) for column in zip(*part, strict=True)] for part in groups]
-    series = {name: tuple(line[place] for line in means) for place, name in enumerate(header) if place}
+    series = {name: tuple(line[index] for line in means) for index, name in enumerate(header) if index}
     shown = {name: values for name, values in series.items() if any(values) and all(map(math.isfinite, values))}
     return Losses(tuple(int(part[-1][0]) for part in groups), shown)
 
@@ -138,21 +140,18 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
 def _key(run: Mapping[str, Any], name: str) -> str:
     """The key of a job of a run; a path in its place would lead out of the results."""
     jobs = run.get("jobs")
-    for job in jobs if isinstance(jobs, list) else ():
-        if isinstance(job, dict) and job.get("name") == name and str(job.get("key")).isalnum():
-            return str(job["key"])
-    return "none"
+    keys = (part_of(job, "key") for job in (jobs if isinstance(jobs, list) else ()) if part_of(job, "name") == name)
+    return next((key for key in map(str, keys) if key.isalnum()), "none")
 
 
 def _study_of(results: Path, teacher: object) -> Path | None:
     """The folder of a finished study of this checkpoint, beside `runs` or in a folder there."""
     for record in sorted((*results.glob(f"*/{STUDY}"), *results.glob(f"*/*/{STUDY}"))):
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            checkpoint = part_of(json.loads(record.read_text(encoding="utf-8")), "checkpoint_sha256")
         except (OSError, ValueError, RecursionError):
             continue
-        same = isinstance(found, dict) and teacher is not None and found.get("checkpoint_sha256") == teacher
-        if same and (record.parent / STUDY_TABLE).is_file():
+        if teacher is not None and checkpoint == teacher and (record.parent / STUDY_TABLE).is_file():
             return record.parent
     return None
 

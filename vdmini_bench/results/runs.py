@@ -1,0 +1,64 @@
+"""A run by its folder, by its name, or as the newest one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vdmini_bench.errors import NothingMeasuredError, SuiteError
+from vdmini_bench.results.records import RUN_FILE, Record, is_file, read_records, read_run
+from vdmini_bench.results.score import RESULTS_FILE
+from vdmini_bench.results.store import Store
+
+# The newest finished run.
+LATEST = "latest"
+
+
+def latest_run(store: Store, suite: str | None = None) -> Path:
+    """The newest finished run folder, of one suite when given.
+
+    Raises:
+        NothingMeasuredError: there is none.
+    """
+    for folder in reversed(store.runs()):
+        record = read_run(folder)
+        if record["status"] != "running" and suite in (None, record["suite"]["name"]):
+            return folder
+    raise NothingMeasuredError(
+        f"no finished run under {store.root / 'runs'}; start one: vdmini-bench run suites/ucf101.yaml"
+    )
+
+
+def results_folder(name: str, store: Store) -> Path | None:
+    """The folder of a run or of scored videos that a path or a run's name means, or None."""
+    return _folder_with(RESULTS_FILE, name, store)
+
+
+def named_folder(name: str, store: Store, suite: str | None) -> Path | None:
+    """As `results_folder`, or the newest finished run (of `suite`) for the name `latest`."""
+    folder = results_folder(name, store)
+    return latest_run(store, suite) if folder is None and name == LATEST else folder
+
+
+def _folder_with(file: str, name: str, store: Store) -> Path | None:
+    folders = (Path(name), store.root / "runs" / name) if name else ()
+    return next((folder for folder in folders if is_file(folder / file)), None)
+
+
+def whole_run(name: str, store: Store) -> tuple[Path, list[Record]]:
+    """The folder and the scores of a run or of scored videos: by the folder, the run's name, or `latest`.
+
+    Raises:
+        SuiteError: there is no such run.
+        NothingMeasuredError: it did not come to an end, or there is no finished run that could be the latest.
+        BenchError: it cannot be read.
+    """
+    folder = results_folder(name, store) or _folder_with(RUN_FILE, name, store)
+    if folder is None and name == LATEST:
+        folder = latest_run(store)
+    if folder is None:
+        raise SuiteError(
+            f"{name}: no such run; give its folder, its name under {store.root / 'runs'}, or latest for the newest"
+        )
+    if (folder / RUN_FILE).exists() and read_run(folder)["status"] == "running":
+        raise NothingMeasuredError(f"{folder} did not come to its end; the command that started it continues it")
+    return folder, read_records(folder) if (folder / RESULTS_FILE).exists() else []
