@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
+
+# In every overview, fine or not.
+ALWAYS = ("device", "disk", "home directory", "console", "two I3D files")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,27 @@ def examine() -> list[Finding]:
         _disk(),
         *_surroundings(),
     ]
+
+
+def overview(findings: Sequence[Finding]) -> list[str]:
+    """One screen: versions, device, disk, what is not fine or unusual, and what each command lacks."""
+    versions = ("python", *package_versions())
+    lines = [", ".join(f"{each.what} {each.state}" for each in findings if each.what in versions)]
+    for each in findings:
+        if not each.fine or each.what.startswith(ALWAYS):
+            said = f"{each.what}: {each.state}{each.next and f'; {each.next}'}"
+            lines.append(said if each.fine else f"NOT FINE: {said}")
+    if all(each.fine for each in findings):
+        lines.append("run, distill, prune, sample, score, time: ready for the embedded models")
+    if lacking := [each for each in findings if each.what.startswith("asset ") and each.next]:
+        named = ", ".join(f"{each.what.removeprefix('asset ')} ({each.state.partition('; ')[2]})" for each in lacking)
+        lines.append(f"assets that are not here: {named}; vdmini-bench assets import NAME PATH, or assets fetch NAME")
+    for group, command in (("vbench", "vbench score"), ("vbench --native", "vbench score --native")):
+        of = [each for each in findings if each.what.rpartition(" ")[0] == group]
+        steps = [each.next.split("; ")[0] for each in of if each.next]
+        common = f"; {steps[0]}" if len({*steps}) == 1 else ""
+        lines.append(f"{command}: {len(of) - len(steps)} of {len(of)} dimensions ready{common}")
+    return [*lines, "the rest, and the next step for each: vdmini-bench doctor --all"]
 
 
 def _python() -> Finding:

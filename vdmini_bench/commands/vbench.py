@@ -64,7 +64,7 @@ def environment(python: str, check: bool, again: bool) -> None:
     for name, problem in record["problems"].items():
         if problem is not None:
             click.echo(f"  {name}: {problem}")
-    click.echo("weights, dimension by dimension: vdmini-bench doctor")
+    click.echo("weights, dimension by dimension: vdmini-bench doctor --all")
 
 
 @click.group("vbench")

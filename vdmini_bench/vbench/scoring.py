@@ -154,7 +154,7 @@ def _require_weights(scoring: Scoring) -> None:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
         raise MissingAssetsError(
             "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
-            f" doctor` says how to get each:\n{lines}"
+            f" doctor --all` says how to get each:\n{lines}"
         )
     unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
     # Our own code fetches nothing.
@@ -164,8 +164,8 @@ def _require_weights(scoring: Scoring) -> None:
     if missing:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
-            "weights are missing, so nothing was scored; `vdmini-bench doctor` says how to get each, --download leaves"
-            f" that to the official code, and --dimensions chooses others:\n{lines}"
+            "weights are missing, so nothing was scored; `vdmini-bench doctor --all` says how to get each, --download"
+            f" leaves that to the official code, and --dimensions chooses others:\n{lines}"
         )
 
 
