@@ -20,7 +20,7 @@ class Card:
     """A card that heats up: each reading finds it slower, and 3 J spent."""
 
     NVMLError = NVMLError
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_CLOCK_SM = 1
 
     def __init__(self, reasons: int = 0, tells_energy: bool = True) -> None:
         self.reasons, self.tells_energy = reasons, tells_energy
@@ -34,18 +34,13 @@ class Card:
             raise NVMLError("no such card")
         return uuid
 
-    def nvmlDeviceGetPowerUsage(self, _: object) -> int:  # noqa: N802
-        return 350_500
-
     def nvmlDeviceGetCurrentClocksEventReasons(self, _: object) -> int:  # noqa: N802
         return self.reasons
 
     def nvmlDeviceGetClockInfo(self, _: object, which: int) -> int:  # noqa: N802
-        self.readings += which == self.NVML_CLOCK_SM
-        return 1980 - 5 * self.readings if which == self.NVML_CLOCK_SM else 3201
-
-    def nvmlDeviceGetTemperature(self, _: object, __: int) -> int:  # noqa: N802
-        return 61
+        assert which == self.NVML_CLOCK_SM
+        self.readings += 1
+        return 1980 - 5 * self.readings
 
     def nvmlDeviceGetTotalEnergyConsumption(self, _: object) -> int:  # noqa: N802
         if not self.tells_energy:

@@ -31,9 +31,6 @@ class GpuState:
     """One reading; None where the card does not tell. `energy_mj` counts since the driver was loaded."""
 
     clock_mhz: int | None
-    memory_clock_mhz: int | None
-    temperature_c: int | None
-    power_w: float | None
     energy_mj: int | None
     throttled_by: tuple[str, ...] | None
 
@@ -47,13 +44,9 @@ class GpuSensor:
     def read(self) -> GpuState:
         """The card's state now; takes about a millisecond and no GPU time."""
         nvml, handle = self._nvml, self._handle
-        power = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
         return GpuState(
             clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            temperature_c=self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-            power_w=None if power is None else power / 1000,
             energy_mj=self._ask(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
             throttled_by=None
             if reasons is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vdmini_bench.results.score import Better, Score
 from vdmini_bench.speed.gpu_sensor import SensorWatch
 from vdmini_bench.speed.timing import Timing, speedup_interval
+from vdmini_bench.system.tables import number_cell
 
 if TYPE_CHECKING:
     from vdmini_bench.config.timing import SpeedRequest
@@ -157,17 +158,13 @@ def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:
                 f"{data['mad_ms']:.2g}",
                 f"{data['p95_ms']:.4g}",
                 "-" if data["peak_bytes"] is None else f"{data['peak_bytes'] / 2**20:,.0f}",
-                _number(None if row.flops is None else row.flops / 1e12),
-                _number(data["tflops_per_s"]),
-                _number(row.speedup),
+                number_cell(None if row.flops is None else row.flops / 1e12, 4),
+                number_cell(data["tflops_per_s"], 4),
+                number_cell(row.speedup, 4),
                 "-" if row.speedup_ci is None else f"{row.speedup_ci[0]:.3f} to {row.speedup_ci[1]:.3f}",
-                _number(row.flop_speedup),
+                number_cell(row.flop_speedup, 4),
                 marked(row.verdict, data["throttled_by"]),
-                *([_number(data["energy_j"])] if with_energy else []),
+                *([number_cell(data["energy_j"], 4)] if with_energy else []),
             ]
         )
     return header, lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

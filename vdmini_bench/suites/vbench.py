@@ -24,10 +24,9 @@ from vdmini_bench.suites.vbench_videos import embedded_videos, images_folder, wr
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import Fingerprint
 from vdmini_bench.vbench.environment import COMMAND, Environment, default_environment
-from vdmini_bench.vbench.native.catalogue import examine_native
 from vdmini_bench.vbench.preparation import find_prompts
 from vdmini_bench.vbench.prompts import Prompt, VideoRequest, request_videos
-from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions
+from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions, examine_native
 
 
 @dataclass(frozen=True)
