@@ -202,7 +202,7 @@ def test_stages_beside_each_other_by_hand() -> None:
     teacher = [block("teacher", "D.0.0", "D.0", 3, 4 * 10**9), block("teacher", "D.0.1", "D.0", 3, 2 * 10**9)]
     teacher += [block("teacher", "Mid", "Mid", 2, 10**9), block("teacher", OUTSIDE, OUTSIDE, 2, 0)]
     student = [block("vdmini", "D.0.0", "D.0", 4, 4 * 10**9), block("vdmini", OUTSIDE, OUTSIDE, 1, 0)]
-    _, lines = stage_lines([*teacher, *student], roofline=4e12)
+    _, lines = stage_lines([*teacher, *student], peak=4e12)
     assert lines == [
         ["D.0", "teacher", "6", "60.0%", "0.006", "1", "25.0%"],
         ["D.0", "vdmini", "4", "80.0%", "0.004", "1", "25.0%"],

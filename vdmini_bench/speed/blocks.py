@@ -41,14 +41,14 @@ class BlockTime:
         """The rate that the block achieves."""
         return self.flops / (self.median_ms / 1000) if self.median_ms else 0.0
 
-    def to_json(self, roofline: float) -> dict[str, Any]:
+    def to_json(self, peak: float) -> dict[str, Any]:
         """As plain JSON data, with the share of the matrix-product peak that the block reaches."""
         rate = self.flops_per_second
         return {
             **asdict(self),
             "median_ms": self.median_ms,
             "tflops_per_s": rate / 1e12,
-            "share_of_peak": rate / roofline,
+            "share_of_peak": rate / peak,
         }
 
 
@@ -117,7 +117,7 @@ def _rows(model: str, costs: BlockCosts, samples: Mapping[str, list[float]]) -> 
     return [*rows, BlockTime(model, OUTSIDE, OUTSIDE, tuple(samples[OUTSIDE]), 0, 0)]
 
 
-def stage_lines(blocks: Sequence[BlockTime], roofline: float) -> tuple[list[str], list[list[str]]]:
+def stage_lines(blocks: Sequence[BlockTime], peak: float) -> tuple[list[str], list[list[str]]]:
     """The header and one line a stage and model for people.
 
     Stages are numbered in each model for itself, so that no student's stage is set against the teacher's of its name.
@@ -133,7 +133,7 @@ def stage_lines(blocks: Sequence[BlockTime], roofline: float) -> tuple[list[str]
                 continue
             rate = 1000 * flops / time
             line = [stage, model, f"{time:.4g}", f"{time / passes[model][0]:.1%}"]
-            line += [f"{flops / 1e12:.4g}", f"{rate / 1e12:.4g}", f"{rate / roofline:.1%}"] if flops else ["-"] * 3
+            line += [f"{flops / 1e12:.4g}", f"{rate / 1e12:.4g}", f"{rate / peak:.1%}"] if flops else ["-"] * 3
             lines.append(line)
     return header, lines
 
