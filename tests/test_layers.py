@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -78,3 +79,12 @@ def test_few_files_lie_in_the_root_and_none_is_long() -> None:
     assert len([*(ROOT / "vdmini_bench").glob("*.py")]) <= MOST_IN_ROOT
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_nothing_in_the_wheel_imports_what_it_leaves_out() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    excluded = [{*ROOT.glob(pattern)} for pattern in build["targets"]["wheel"]["exclude"]]
+    assert all(excluded)
+    left_out = {name for name, path in modules().items() if path in set.union(*excluded)}
+    needed = {(name, each) for name in modules().keys() - left_out for each in imports(name) if each in left_out}
+    assert needed == set()

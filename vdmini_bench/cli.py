@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from textwrap import fill
 
 import click
 
@@ -88,11 +89,12 @@ for module in (
 
 
 @main.command()
+@click.option("--all", "in_full", is_flag=True, help="Everything that was looked at, and the next step for each.")
 @JSON
 @expected_failures
-def doctor(as_json: bool) -> None:
-    """Say what works here: versions, devices, codecs, assets, disk."""
-    from vdmini_bench.commands.doctor import examine
+def doctor(in_full: bool, as_json: bool) -> None:
+    """Say what works here and what does not: versions, device, disk, and what each command lacks."""
+    from vdmini_bench.commands.doctor import examine, overview
     from vdmini_bench.system.progress import quiet_libraries
     from vdmini_bench.system.tables import print_table
 
@@ -100,7 +102,10 @@ def doctor(as_json: bool) -> None:
     findings = examine()
     if as_json:
         click.echo(json.dumps([{"what": item.what, "state": item.state, "next": item.next} for item in findings]))
-    else:
+    elif in_full:
         print_table("doctor", ["what", "state", "next"], [[item.what, item.state, item.next] for item in findings])
+    else:
+        for line in overview(findings):
+            click.echo(fill(line, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
     if not all(item.fine for item in findings):
         sys.exit(ExitCode.FAILED)

@@ -18,8 +18,8 @@ from vdmini_bench.models.random_models import build_random
 from vdmini_bench.speed.benchmark import time_models
 from vdmini_bench.speed.gpu_sensor import open_sensor
 from vdmini_bench.speed.models import attention_backend
-from vdmini_bench.speed.roofline import measure_ceiling
-from vdmini_bench.speed.scopes import ClipSize, StretchClock, denoiser_call, denoiser_inputs, latent_size
+from vdmini_bench.speed.roofline import measure_roofline
+from vdmini_bench.speed.scopes import ClipSize, PhaseClock, denoiser_call, denoiser_inputs, latent_size
 from vdmini_bench.speed.timing import peak_memory, time_once
 
 pytestmark = pytest.mark.filterwarnings(
@@ -38,7 +38,7 @@ def test_events_measure_what_the_device_does_not_when_python_returns(cuda: torch
     milliseconds = time_once(lambda: [square @ square for _ in range(5)], cuda)
     # 5.5 TFLOP, which no card does in a millisecond, though launching takes less.
     assert 1 < milliseconds < 10_000
-    clock = StretchClock(cuda)
+    clock = PhaseClock(cuda)
     start = clock.mark()
     square @ square
     clock.add("product", start, clock.mark())
@@ -49,9 +49,9 @@ def test_peak_memory_is_what_a_call_allocates(cuda: torch.device) -> None:
     assert peak_memory(lambda: torch.empty(2**26, dtype=torch.uint8, device=cuda), cuda) >= 2**26
 
 
-def test_the_ceiling_of_small_formats_is_above_that_of_float32(cuda: torch.device) -> None:
+def test_the_roofline_of_small_formats_is_above_that_of_float32(cuda: torch.device) -> None:
     assert (
-        measure_ceiling(cuda, torch.bfloat16).flops_per_second > measure_ceiling(cuda, torch.float32).flops_per_second
+        measure_roofline(cuda, torch.bfloat16).flops_per_second > measure_roofline(cuda, torch.float32).flops_per_second
     )
 
 
@@ -78,7 +78,7 @@ def test_a_report_of_every_scope(name: str, cuda: torch.device, tmp_path: Path) 
     scopes = {row["scope"] for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
     assert scopes - {"vae_encode"} == {"denoiser", "vae_decode", "end_to_end", "encoders", "steps"}
     assert ("vae_encode" in scopes) == (name == "svd")
-    assert all(row.peak_bytes for row in report.rows if row.timing.scope == "denoiser")
+    assert all(row.timing.peak_bytes for row in report.rows if row.timing.scope == "denoiser")
     assert (tmp_path / "roofline.png").is_file()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vdmini.models.registry import EMBEDDED
+from vdmini_bench.cli import main
 from vdmini_bench.commands import doctor
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.metrics.agreement import Agreement
@@ -44,6 +47,27 @@ def test_a_missing_package_a_broken_codec_and_a_missing_teacher_are_faults(
     assert {*faults} == {"av", "codec mpeg4", "codec libx264", "codec ffv1", "teacher embedded/svd"}
     assert faults["av"].next == "pip install av"
     assert "no decoder" in faults["codec ffv1"].state
+
+
+def test_the_doctor_answers_in_one_screen_and_in_full_where_it_is_asked_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("VDMINI_CACHE", "VBENCH_CACHE_DIR", "VDMINI_VBENCH_ENV"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    screen, full, plain = (CliRunner().invoke(main, ["doctor", *option]) for option in ([], ["--all"], ["--json"]))
+    assert {screen.exit_code, full.exit_code, plain.exit_code} == {0}
+    assert len(screen.output.splitlines()) < 24
+    assert max(map(len, screen.output.splitlines())) < 80
+    for said in ("torch ", "device: ", "GiB free", "ucf101 (for", "vbench score: 0 of", "vdmini-bench assets vbench"):
+        assert said in " ".join(screen.output.split())
+    for finding in json.loads(plain.output):
+        assert finding["what"] in full.output
+
+
+def test_a_fault_is_in_the_overview_with_what_to_do() -> None:
+    lines = doctor.overview([doctor.Finding("codec ffv1", "no decoder", "reinstall av", False)])
+    assert "NOT FINE: codec ffv1: no decoder; reinstall av" in lines
+    assert not any("ready for the embedded models" in line for line in lines)
 
 
 def test_the_two_i3d_files_are_compared_where_both_are_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vdmini_bench.speed.gpu_sensor import GpuSensor, SensorWatch, open_sensor
+from vdmini_bench.speed.timing import Timing
 
 
 class NVMLError(Exception):
@@ -19,7 +20,7 @@ class Card:
     """A card that heats up: each reading finds it slower, and 3 J spent."""
 
     NVMLError = NVMLError
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_CLOCK_SM = 1
 
     def __init__(self, reasons: int = 0, tells_energy: bool = True) -> None:
         self.reasons, self.tells_energy = reasons, tells_energy
@@ -33,18 +34,13 @@ class Card:
             raise NVMLError("no such card")
         return uuid
 
-    def nvmlDeviceGetPowerUsage(self, _: object) -> int:  # noqa: N802
-        return 350_500
-
     def nvmlDeviceGetCurrentClocksEventReasons(self, _: object) -> int:  # noqa: N802
         return self.reasons
 
     def nvmlDeviceGetClockInfo(self, _: object, which: int) -> int:  # noqa: N802
-        self.readings += which == self.NVML_CLOCK_SM
-        return 1980 - 5 * self.readings if which == self.NVML_CLOCK_SM else 3201
-
-    def nvmlDeviceGetTemperature(self, _: object, __: int) -> int:  # noqa: N802
-        return 61
+        assert which == self.NVML_CLOCK_SM
+        self.readings += 1
+        return 1980 - 5 * self.readings
 
     def nvmlDeviceGetTotalEnergyConsumption(self, _: object) -> int:  # noqa: N802
         if not self.tells_energy:
@@ -55,13 +51,13 @@ class Card:
 def watched(card: Card, runs: int = 2) -> SensorWatch:
     watch = SensorWatch(GpuSensor(card, "handle"))
     for _ in range(runs):
-        watch.before("teacher")
-        watch.after("teacher")
+        with watch.around("teacher"):
+            pass
     return watch
 
 
 def test_clocks_of_every_run_and_the_energy_between_its_ends() -> None:
-    found = watched(Card()).summary("teacher", 500.0)
+    found = watched(Card()).summary(Timing("teacher", "denoiser", (500.0,), 0))
     assert found["clock_mhz_before"] == [1975, 1965]
     assert found["clock_mhz_after"] == [1970, 1960]
     assert found["energy_j"] == pytest.approx(3.0)
@@ -70,21 +66,21 @@ def test_clocks_of_every_run_and_the_energy_between_its_ends() -> None:
 
 def test_what_holds_a_card_back_is_named_and_idling_is_not_throttling() -> None:
     # Idle (1), application clocks (2), power cap (4) and hardware thermal slowdown (64).
-    assert watched(Card(0b1000111)).summary("teacher", 500.0)["throttled_by"] == [
+    assert watched(Card(0b1000111)).summary(Timing("teacher", "denoiser", (500.0,), 0))["throttled_by"] == [
         "hardware thermal slowdown",
         "power cap",
     ]
 
 
 def test_energy_is_not_told_for_short_runs_or_by_a_card_that_does_not_count_it() -> None:
-    assert watched(Card()).summary("teacher", 20.0)["energy_j"] is None
-    silent = watched(Card(tells_energy=False)).summary("teacher", 500.0)
+    assert watched(Card()).summary(Timing("teacher", "denoiser", (20.0,), 0))["energy_j"] is None
+    silent = watched(Card(tells_energy=False)).summary(Timing("teacher", "denoiser", (500.0,), 0))
     assert silent["energy_j"] is None
     assert silent["clock_mhz_after"] == [1970, 1960]
 
 
 def test_a_part_of_the_runs_has_their_clocks_and_no_energy_of_its_own() -> None:
-    found = watched(Card(0b100)).summary("teacher", 500.0, whole_runs=False)
+    found = watched(Card(0b100)).summary(Timing("teacher", "steps", (500.0,), None))
     assert found["energy_j"] is None
     assert found["clock_mhz_before"] == [1975, 1965]
     assert found["throttled_by"] == ["power cap"]
@@ -92,16 +88,16 @@ def test_a_part_of_the_runs_has_their_clocks_and_no_energy_of_its_own() -> None:
 
 def test_old_bindings_that_lack_a_question_leave_its_answer_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Card, "nvmlDeviceGetCurrentClocksEventReasons")
-    found = watched(Card()).summary("teacher", 500.0)
+    found = watched(Card()).summary(Timing("teacher", "denoiser", (500.0,), 0))
     assert found["throttled_by"] is None
     assert found["clock_mhz_before"] == [1975, 1965]
 
 
 def test_without_a_sensor_everything_is_unknown_rather_than_fine() -> None:
     watch = SensorWatch(None)
-    watch.before("teacher")
-    watch.after("teacher")
-    assert {*watch.summary("teacher", 500.0).values()} == {None}
+    with watch.around("teacher"):
+        pass
+    assert {*watch.summary(Timing("teacher", "denoiser", (500.0,), 0)).values()} == {None}
 
 
 @pytest.mark.parametrize(("uuid", "known"), [("abc", True), ("GPU-abc", True), ("other", False)])

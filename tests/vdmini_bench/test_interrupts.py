@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 COMMAND = """
 import os, sys, time
 import click
-from vdmini_bench.commands.options import expected_failures
+from vdmini_bench.system.program import expected_failures
 from vdmini_bench.workers import in_order
 
 def slow(item):

@@ -287,7 +287,7 @@ def test_a_teacher_with_a_weight_that_is_no_number_fails_and_other_rows_are_kept
     assert not list(results.glob("work/sample-*/clips/*"))
 
 
-def test_a_latency_of_a_run_and_of_time_have_one_version_and_protocol(
+def test_a_run_and_time_time_alike_and_keep_the_same_record(
     unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     timed = ["time", "embedded/svd", "--steps", "2", "--scope", "denoiser", "--no-blocks", "--dtype", "float32"]
@@ -297,3 +297,7 @@ def test_a_latency_of_a_run_and_of_time_have_one_version_and_protocol(
     found = [row for row in rows if (row.model, row.metric) == ("teacher", "latency_denoiser")]
     assert len(found) == 2
     assert len({(row.metric_version, row.protocol, row.unit) for row in found}) == 1
+    (of_run,) = unbroken[0].glob("work/time-*/speed.json")
+    kept, by_time = (json.loads(file.read_text()) for file in (of_run, tmp_path / "speed.json"))
+    assert kept.keys() == by_time.keys()
+    assert kept["rows"][0].keys() == by_time["rows"][0].keys()

@@ -1,4 +1,4 @@
-"""Timing a teacher beside its student: scopes, stretches, blocks, records, and what the command says."""
+"""Timing a teacher beside its student: scopes, phases, blocks, records, and what the command says."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from vdmini_bench.speed.blocks import OUTSIDE, BlockTime, block_costs, stage_lin
 from vdmini_bench.speed.gpu_sensor import SensorWatch
 from vdmini_bench.speed.memory_traffic import elements_by_block
 from vdmini_bench.speed.models import attention_backend, load_models
-from vdmini_bench.speed.roofline import Ceiling, measure_ceiling
+from vdmini_bench.speed.roofline import Roofline, measure_roofline
 from vdmini_bench.speed.rows import make_rows, verdict
 from vdmini_bench.speed.scopes import (
-    STRETCHES,
+    PHASES,
     ClipSize,
-    StretchClock,
+    PhaseClock,
     TimedClip,
     clip_call,
     compression,
@@ -44,7 +44,7 @@ from vdmini_bench.speed.scopes import (
     default_size,
     denoiser_call,
     latent_size,
-    stretches,
+    phases,
 )
 from vdmini_bench.speed.timing import time_interleaved
 
@@ -81,14 +81,14 @@ def test_every_scope_of_every_model_keeps_every_sample(report: SpeedReport) -> N
     assert all(sample > 0 for row in report.rows for sample in row.timing.samples_ms)
 
 
-def test_the_stretches_of_a_clip_lie_inside_it(report: SpeedReport) -> None:
+def test_the_phases_of_a_clip_lie_inside_it(report: SpeedReport) -> None:
     rows = rows_by_place(report)
     for model in ("teacher", "vdmini"):
         whole = rows[model, "end_to_end"].timing.samples_ms
-        parts = [rows[model, stretch].timing.samples_ms for stretch in STRETCHES]
-        for clip, *stretches_of_clip in zip(whole, *parts, strict=True):
-            assert min(stretches_of_clip) > 0
-            assert sum(stretches_of_clip) < clip
+        parts = [rows[model, phase].timing.samples_ms for phase in PHASES]
+        for clip, *phases_of_clip in zip(whole, *parts, strict=True):
+            assert min(phases_of_clip) > 0
+            assert sum(phases_of_clip) < clip
 
 
 def test_flops_are_those_of_the_blocks_and_of_the_passes_that_were_made(report: SpeedReport) -> None:
@@ -113,7 +113,7 @@ def test_a_projection_multiplies_each_sample(report: SpeedReport) -> None:
 def test_the_record_is_plain_json_and_compare_reads_its_folder(report: SpeedReport, tmp_path: Path) -> None:
     report.write(tmp_path)
     found = json.loads((tmp_path / "speed.json").read_text())
-    assert {"model", "fingerprint", "rows", "blocks", "ceiling", "throttled"} <= found.keys()
+    assert {"model", "fingerprint", "rows", "blocks", "roofline", "throttled"} <= found.keys()
     promised = {"model", "scope", "median_ms", "mad_ms", "samples_ms", "peak_bytes", "flops", "speedup", "speedup_ci"}
     assert all(promised <= row.keys() for row in found["rows"])
     teacher, student = (find_result_set(f"{tmp_path}:{model}", Store(tmp_path)) for model in ("teacher", "vdmini"))
@@ -132,7 +132,7 @@ def test_a_model_against_itself_shows_no_difference(embedded: VideoModel) -> Non
     # One interval in twenty leaves out what is so, and a machine at other work adds some.
     for _ in range(6):
         timings = time_interleaved({"teacher": call, "same": call}, scope="denoiser", runs=10, warmup=1, device=CPU)
-        found.append(make_rows(timings, {}, SensorWatch(None), "teacher")[1].verdict)
+        found.append(make_rows(timings, {}, SensorWatch(None))[1].verdict)
         if found[-1] == "no difference shown":
             break
     assert found[-1] == "no difference shown", found
@@ -172,7 +172,7 @@ def test_the_student_leaves_the_teachers_pipeline_alone() -> None:
 def test_watched_pipelines_still_show_what_they_may_be_passed(embedded: VideoModel) -> None:
     pipeline: Any = embedded.pipeline
     expected = inspect.signature(pipeline.scheduler.step)
-    with stretches(pipeline, StretchClock(CPU)):
+    with phases(pipeline, PhaseClock(CPU)):
         assert inspect.signature(pipeline.scheduler.step) == expected
 
 
@@ -202,7 +202,7 @@ def test_stages_beside_each_other_by_hand() -> None:
     teacher = [block("teacher", "D.0.0", "D.0", 3, 4 * 10**9), block("teacher", "D.0.1", "D.0", 3, 2 * 10**9)]
     teacher += [block("teacher", "Mid", "Mid", 2, 10**9), block("teacher", OUTSIDE, OUTSIDE, 2, 0)]
     student = [block("vdmini", "D.0.0", "D.0", 4, 4 * 10**9), block("vdmini", OUTSIDE, OUTSIDE, 1, 0)]
-    _, lines = stage_lines([*teacher, *student], ceiling=4e12)
+    _, lines = stage_lines([*teacher, *student], peak=4e12)
     assert lines == [
         ["D.0", "teacher", "6", "60.0%", "0.006", "1", "25.0%"],
         ["D.0", "vdmini", "4", "80.0%", "0.004", "1", "25.0%"],
@@ -270,8 +270,8 @@ def test_the_decoders_flops_are_the_known_ones() -> None:
     assert decode_flops(student, size) / whole == pytest.approx(0.376, abs=1e-3)
 
 
-def test_the_ceiling_is_above_what_a_small_product_reaches() -> None:
-    found = measure_ceiling(CPU, torch.float32)
+def test_the_roofline_is_above_what_a_small_product_reaches() -> None:
+    found = measure_roofline(CPU, torch.float32)
     assert found.side == 1024
     # A core of the last twenty years and one of the next ten.
     assert 1e8 < found.flops_per_second < 1e14
@@ -320,7 +320,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_compiling_is_for_all_models_and_is_said(compiled: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vdmini_bench.speed.benchmark.measure_ceiling", lambda *_: Ceiling("float32", 1e11, 1e10, 1024))
+    monkeypatch.setattr(
+        "vdmini_bench.speed.benchmark.measure_roofline", lambda *_: Roofline("float32", 1e11, 1e10, 1024)
+    )
     asked = SpeedRequest("embedded/svd", ("vdmini",), size=(32, 32), frames=2, scopes=("denoiser",), compiled=True)
     report = time_models(replace(asked, runs=2, warmup=1), CPU)
     assert len(compiled) == 2, "the teacher too"
@@ -328,7 +330,7 @@ def test_compiling_is_for_all_models_and_is_said(compiled: list[object], monkeyp
     assert "compiled" in report.protocol
 
 
-def test_the_stretches_of_a_compiled_clip_are_timed(embedded: VideoModel, compiled: list[object]) -> None:
+def test_the_phases_of_a_compiled_clip_are_timed(embedded: VideoModel, compiled: list[object]) -> None:
     undo = compile_denoiser(embedded.denoiser)
     try:
         pipeline: Any = embedded.pipeline
@@ -337,5 +339,5 @@ def test_the_stretches_of_a_compiled_clip_are_timed(embedded: VideoModel, compil
     finally:
         undo()
     assert len(compiled) == 1
-    assert {*clip.samples} == {*STRETCHES}
+    assert {*clip.samples} == {*PHASES}
     assert clip.passes == 2

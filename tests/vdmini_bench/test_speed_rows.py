@@ -17,7 +17,7 @@ from vdmini_bench.results.score import result_line, row_of
 from vdmini_bench.results.stats import median_ratio_interval
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.gpu_sensor import SensorWatch
-from vdmini_bench.speed.rows import SpeedRow, latency_score, make_rows, origin_of, projected, row_lines
+from vdmini_bench.speed.rows import SpeedRow, make_rows, origin_of, projected, row_lines
 from vdmini_bench.speed.timing import Timing
 from vdmini_bench.system.fingerprint import Fingerprint, take_fingerprint
 
@@ -27,7 +27,7 @@ FLOPS = {("teacher", "denoiser"): 3_000_000, ("vdmini", "denoiser"): 1_000_000}
 
 
 def rows() -> list[SpeedRow]:
-    return make_rows([TEACHER, STUDENT], FLOPS, SensorWatch(None), "teacher")
+    return make_rows([TEACHER, STUDENT], FLOPS, SensorWatch(None))
 
 
 def test_a_row_says_what_was_measured_and_what_flops_alone_would_give() -> None:
@@ -75,7 +75,8 @@ def test_energy_has_a_column_where_a_card_counts_it() -> None:
 
 def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(tmp_path: Path) -> None:
     same = Timing("same", "denoiser", (10.2, 10.8, 12.1, 10.4, 11.6), 500)
-    scores = [latency_score(timing, "14x576x1024") for timing in (TEACHER, STUDENT, same)]
+    timed = make_rows([TEACHER, STUDENT, same], {}, SensorWatch(None))
+    scores = [score for row in timed for score in row.scores("14x576x1024")]
 
     def sides(fingerprint: Fingerprint, *models: str) -> list[ResultSet]:
         folder = tmp_path / fingerprint.machine_id

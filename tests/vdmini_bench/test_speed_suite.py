@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,7 +128,7 @@ def test_what_was_timed_is_not_timed_again_unless_it_is_asked_for_otherwise(
     assert len(run_speed_suite(suite, tmp_path)) == 3
     assert asked == ["svd float32 cpu", "t2v-turbo-v2 float32 cpu", "hunyuanvideo float32 cpu"]
     assert (tmp_path / "speed.md").read_text(encoding="utf-8").count("end_to_end") == 3
-    run_speed_suite(replace(suite, dtype="bfloat16"), tmp_path, ["svd"])
+    run_speed_suite(suite.model_copy(update={"dtype": "bfloat16"}), tmp_path, ["svd"])
     assert asked[3:] == ["svd bfloat16 cpu"]
 
 
@@ -143,7 +142,7 @@ def test_a_plan_file_that_says_something_else_is_timed_again(tmp_path: Path, mon
     monkeypatch.setattr("vdmini_bench.speed.suite.time_models", time_models)
     suite, plan = load_speed_suite(SUITE, "cpu"), tmp_path / "mine.json"
     entry = suite.entry("svd").model_copy(update={"plans": [str(plan)]})
-    suite = replace(suite, entries={"svd": entry})
+    suite = suite.model_copy(update={"entries": {"svd": entry}})
     for rule in ("vdmini", "vdmini", "none"):
         plan.write_text(make_plan("svd", rule).to_json())
         run_speed_suite(suite, tmp_path / "out")
@@ -152,7 +151,7 @@ def test_a_plan_file_that_says_something_else_is_timed_again(tmp_path: Path, mon
 
 def test_what_an_entry_had_timed_before_it_failed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing("teacher", "denoiser", (200.0, 300.0), 0)
-    row = SpeedRow(timing, None, None, None, None, None, "", {})
+    row = SpeedRow(timing, None, None, None, None, "", {})
     fails = True
 
     def time_models(request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None]) -> Timed:

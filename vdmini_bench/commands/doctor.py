@@ -6,8 +6,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,12 @@ from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
+
+if TYPE_CHECKING:
+    from vdmini_bench.vbench.requirements import Readiness
+
+# In every overview, fine or not.
+ALWAYS = ("device", "disk", "home directory", "console", "two I3D files")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,27 @@ def examine() -> list[Finding]:
         _disk(),
         *_surroundings(),
     ]
+
+
+def overview(findings: Sequence[Finding]) -> list[str]:
+    """One screen: versions, device, disk, what is not fine or unusual, and what each command lacks."""
+    versions = ("python", *package_versions())
+    lines = [", ".join(f"{each.what} {each.state}" for each in findings if each.what in versions)]
+    for each in findings:
+        if not each.fine or each.what.startswith(ALWAYS):
+            said = f"{each.what}: {each.state}{each.next and f'; {each.next}'}"
+            lines.append(said if each.fine else f"NOT FINE: {said}")
+    if all(each.fine for each in findings):
+        lines.append("run, distill, prune, sample, score, time: ready for the embedded models")
+    if lacking := [each for each in findings if each.what.startswith("asset ") and each.next]:
+        named = ", ".join(f"{each.what.removeprefix('asset ')} ({each.state.partition('; ')[2]})" for each in lacking)
+        lines.append(f"assets that are not here: {named}; vdmini-bench assets import NAME PATH, or assets fetch NAME")
+    for group, command in (("vbench", "vbench score"), ("vbench --native", "vbench score --native")):
+        of = [each for each in findings if each.what.rpartition(" ")[0] == group]
+        steps = [each.next.split("; ")[0] for each in of if each.next]
+        common = f"; {steps[0]}" if len({*steps}) == 1 else ""
+        lines.append(f"{command}: {len(of) - len(steps)} of {len(of)} dimensions ready{common}")
+    return [*lines, "the rest, and the next step for each: vdmini-bench doctor --all"]
 
 
 def _python() -> Finding:
@@ -94,14 +123,10 @@ def _embedded() -> list[Finding]:
 def _assets() -> list[Finding]:
     findings = []
     for name, asset in ASSETS.items():
-        here = asset_path(name) is not None
-        fetch = name == "i3d-kinetics400"
-        command = (
-            f"vdmini-bench assets fetch {name} (a run does it)" if fetch else f"vdmini-bench assets import {name} PATH"
-        )
-        findings.append(
-            Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
-        )
+        get = f"fetch {name} (a run does it)" if name == "i3d-kinetics400" else f"import {name} PATH"
+        lacks = asset_path(name) is None
+        state, command = (f"missing; for {asset.needed_for}", f"vdmini-bench assets {get}") if lacks else ("here", "")
+        findings.append(Finding(f"asset {name}", state, command))
     return findings
 
 
@@ -122,29 +147,20 @@ def _vbench() -> list[Finding]:
     from vdmini_bench.vbench.environment import default_environment
     from vdmini_bench.vbench.requirements import examine_dimensions
 
-    return [
-        Finding(
-            f"vbench {found.dimension}",
-            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
-            "; ".join(found.next),
-        )
-        for found in examine_dimensions(default_environment())
-    ] + native_findings()
+    return [_dimension("vbench", found) for found in examine_dimensions(default_environment())] + native_findings()
 
 
 def native_findings() -> list[Finding]:
     """Which dimensions of VBench our own code can score with the weights that are here, and what the others lack."""
-    from vdmini_bench.vbench.native.catalogue import examine_native
+    from vdmini_bench.vbench.requirements import examine_native
 
-    return [
-        Finding(
-            f"vbench --native {found.dimension}",
-            f"missing: {', '.join(found.missing)}" if found.missing else "ready",
-            # One archive may hold several files.
-            "; ".join(dict.fromkeys(found.next)),
-        )
-        for found in examine_native()
-    ]
+    return [_dimension("vbench --native", found) for found in examine_native()]
+
+
+def _dimension(code: str, found: Readiness) -> Finding:
+    state = f"missing: {', '.join(found.missing)}" if found.missing else "ready"
+    # One archive may hold several files.
+    return Finding(f"{code} {found.dimension}", state, "; ".join(dict.fromkeys(found.next)))
 
 
 def _disk() -> Finding:
@@ -163,13 +179,8 @@ def _surroundings() -> list[Finding]:
         try:
             locks = has_locks(folder)
         except OSError as error:
-            found.append(
-                Finding(
-                    f"disk of {folder}",
-                    f"nothing can be written ({error.strerror})",
-                    "choose --results and VDMINI_CACHE elsewhere",
-                )
-            )
+            state = f"nothing can be written ({error.strerror})"
+            found.append(Finding(f"disk of {folder}", state, "choose --results and VDMINI_CACHE elsewhere"))
             continue
         if not locks:
             found.append(Finding(f"disk of {folder}", "has no file locks: files named .held stand for them"))

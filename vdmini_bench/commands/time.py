@@ -56,7 +56,7 @@ def _widths(context: click.Context, parameter: click.Parameter, text: str | None
 @expected_failures
 @with_download()
 def time(output: Path | None, device: str | None, dtype: str | None, as_json: bool, **asked: Any) -> None:
-    """Time MODEL and a student for each plan in turn: one pass, the VAE decode, and a whole clip with its parts."""
+    """Time MODEL and a student for each plan in interleaved repetitions: a pass, the VAE decode, a clip, its phases."""
     from vdmini_bench.system.progress import quiet_libraries
 
     # Before torch is there, which reads it when it loads.
@@ -78,11 +78,11 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
         click.echo(json.dumps(report.to_json()))
         return
     print_table(f"{report.request.model}, {report.protocol}", *row_lines(report.rows))
-    before = report.ceiling
+    before = report.roofline
     if report.blocks:
         print_table("one eager denoiser pass by stage", *stage_lines(report.blocks, before.flops_per_second))
     click.echo(
-        f"ceiling here: {before.flops_per_second / 1e12:.4g} TFLOP/s in {before.dtype} products,"
+        f"roofline peak here: {before.flops_per_second / 1e12:.4g} TFLOP/s in {before.dtype} products,"
         f" {before.bytes_per_second / 1e9:.4g} GB/s of memory"
     )
     for note in report.notes:

@@ -64,7 +64,7 @@ def environment(python: str, check: bool, again: bool) -> None:
     for name, problem in record["problems"].items():
         if problem is not None:
             click.echo(f"  {name}: {problem}")
-    click.echo("weights, dimension by dimension: vdmini-bench doctor")
+    click.echo("weights, dimension by dimension: vdmini-bench doctor --all")
 
 
 @click.group("vbench")
@@ -107,16 +107,23 @@ def score(
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
     from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
     from vdmini_bench.system.launch import lead
-    from vdmini_bench.vbench.preparation import prepare_scoring
-    from vdmini_bench.vbench.scoring import score_videos
+    from vdmini_bench.vbench.environment import default_environment, packages_digest
+    from vdmini_bench.vbench.native.catalogue import is_native
+    from vdmini_bench.vbench.preparation import RATIOS, find_prompts, images_by_prompt
+    from vdmini_bench.vbench.scoring import Scoring, score_videos
 
     of = mode_named(mode)
 
     def scored() -> Report:
+        environment, chosen = default_environment(), choose_dimensions(of, dimensions)
+        # Where our own code scores everything, no environment is needed.
+        packages = "" if native and all(map(is_native, chosen)) else packages_digest(environment.require())
+        by_prompt = images_by_prompt(images) if of == "custom" and images is not None else {}
+        found = find_prompts(of, prompt_file, images, ratio, environment)
         return score_videos(
-            prepare_scoring(
-                folder, output, of, choose_dimensions(of, dimensions), prompt_file=prompt_file, images=images,
-                ratio=ratio, filtered=filtered, download=download, native=native,
+            Scoring(
+                folder, output, of, chosen, environment.command, packages, found, by_prompt, ratio or RATIOS[0],
+                filtered, download, native,
             )
         )  # fmt: skip
 

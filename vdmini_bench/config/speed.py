@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,41 +55,14 @@ class EntrySpec(Specification):
         """What to time."""
         height, width = map(int, self.size.split("x"))
         return SpeedRequest(
-            model=self.model,
+            **self.model_dump(exclude={"plans", "scopes", "size", "decoder", "paper"}),
             plans=tuple(self.plans),
-            random_weights=True,
-            size=(height, width),
-            frames=self.frames,
-            steps=self.steps,
-            dtype=dtype,
-            attention=self.attention,
-            compiled=self.compiled,
-            optimized=self.optimized,
-            runs=self.runs,
-            warmup=self.warmup,
             scopes=tuple(self.scopes),
+            size=(height, width),
             decoder=None if self.decoder is None else tuple(map(int, self.decoder.split(","))),
-            channels=self.channels,
-            projected_steps=self.projected_steps,
-            attributed=self.attributed,
+            dtype=dtype,
+            random_weights=True,
         )
-
-
-@dataclass(frozen=True)
-class SpeedSuite:
-    """A speed suite with one profile chosen: its entries by name, in order of value."""
-
-    name: str
-    profile: str
-    device: Literal["cuda", "cpu"]
-    dtype: Dtype
-    entries: dict[str, EntrySpec]
-
-    def entry(self, name: str) -> EntrySpec:
-        """The entry of that name; raises SuiteError where there is none."""
-        if name not in self.entries:
-            raise SuiteError(f"profile {self.profile} has no entry {name!r}; {nearest_key(name, self.entries)}")
-        return self.entries[name]
 
 
 class SpeedProfile(Specification):
@@ -99,6 +71,19 @@ class SpeedProfile(Specification):
     device: Literal["cuda", "cpu"]
     dtype: Dtype
     entries: Annotated[dict[str, EntrySpec], Field(min_length=1)]
+
+
+class SpeedSuite(SpeedProfile):
+    """A speed suite with one profile chosen."""
+
+    name: str
+    profile: str
+
+    def entry(self, name: str) -> EntrySpec:
+        """The entry of that name; raises SuiteError where there is none."""
+        if name not in self.entries:
+            raise SuiteError(f"profile {self.profile} has no entry {name!r}; {nearest_key(name, self.entries)}")
+        return self.entries[name]
 
 
 class _Header(Specification):
@@ -128,4 +113,4 @@ def load_speed_suite(path: Path, profile: str | None = None) -> SpeedSuite:
             raise SuiteError(f"{document.where(place)}: name entries with small letters, digits, dots and hyphens")
         document.validate(EntrySpec, entry, place)
     chosen = document.validate(SpeedProfile, data, ("profiles", name))
-    return SpeedSuite(header.name, name, chosen.device, chosen.dtype, chosen.entries)
+    return SpeedSuite(name=header.name, profile=name, **dict(chosen))

@@ -14,14 +14,14 @@ from vdmini.cost import count_parameters
 from vdmini.models.registry import VideoModel
 from vdmini_bench.config.timing import STEPS, TEACHER, Scope, SpeedRequest
 from vdmini_bench.errors import BenchError
-from vdmini_bench.results.score import RESULTS_FILE, result_line, row_of
+from vdmini_bench.results.score import RESULTS_FILE, Score, result_line, row_of
 from vdmini_bench.speed.blocks import BlockCosts, BlockTime, block_costs, time_blocks
 from vdmini_bench.speed.gpu_sensor import GpuSensor, SensorWatch, open_sensor
 from vdmini_bench.speed.models import attention_backend, load_models
-from vdmini_bench.speed.roofline import Ceiling, measure_ceiling
-from vdmini_bench.speed.rows import SpeedRow, latency_score, make_rows, origin_of, projected, protocol_of
+from vdmini_bench.speed.roofline import Roofline, measure_roofline
+from vdmini_bench.speed.rows import SpeedRow, make_rows, origin_of, projected, protocol_of
 from vdmini_bench.speed.scopes import (
-    STRETCHES,
+    PHASES,
     ClipSize,
     TimedClip,
     clip_call,
@@ -36,7 +36,8 @@ from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.system.progress import Advance, progress
 
-# A card or a core whose ceiling fell by more between start and end was held back, or had other work.
+RECORD = "speed.json"
+# A card or a core whose roofline fell by more between start and end was held back, or had other work.
 STEADY = 0.95
 
 
@@ -51,8 +52,8 @@ class SpeedReport:
     models: dict[str, dict[str, int]]
     rows: tuple[SpeedRow, ...]
     blocks: tuple[BlockTime, ...]
-    ceiling: Ceiling
-    ceiling_after: Ceiling
+    roofline: Roofline
+    roofline_after: Roofline
     notes: tuple[str, ...]
 
     @property
@@ -78,39 +79,50 @@ class SpeedReport:
             "device": self.device,
             "models": self.models,
             "rows": [row.to_json() for row in self.rows],
-            "blocks": [block.to_json(self.ceiling.flops_per_second) for block in self.blocks],
-            "ceiling": asdict(self.ceiling),
-            "ceiling_after": asdict(self.ceiling_after),
+            "blocks": [block.to_json(self.roofline.flops_per_second) for block in self.blocks],
+            "roofline": asdict(self.roofline),
+            "roofline_after": asdict(self.roofline_after),
             "throttled": self.throttled,
             "notes": list(self.notes),
         }
 
+    def scores(self) -> list[Score]:
+        """Every row's median, and beside it peak memory and speed-up where it has them."""
+        return [score for row in self.rows for score in row.scores(self.protocol)]
+
+    def write_record(self, folder: Path) -> None:
+        """Leave everything that was measured in a folder, as `speed.json`."""
+        write_atomically(folder / RECORD, json.dumps(self.to_json(), indent=1) + "\n")
+
     def write(self, folder: Path) -> None:
         """Leave `speed.json`, `results.jsonl` for `compare`, and the pictures in a folder."""
         origin = origin_of(take_fingerprint())
-        scores = [latency_score(row.timing, self.protocol) for row in self.rows]
-        lines = [result_line(score, row_of(score, origin)) for score in scores]
+        lines = [result_line(score, row_of(score, origin)) for score in self.scores()]
         write_atomically(folder / RESULTS_FILE, "".join(lines))
         if self.blocks:
             from vdmini_bench.speed.plots import plot_roofline, plot_stacks
 
             plot_stacks(self.blocks, self.request.model, folder / "blocks.png")
-            plot_roofline(self.blocks, self.ceiling, self.request.model, folder / "roofline.png")
-        write_atomically(folder / "speed.json", json.dumps(self.to_json(), indent=1) + "\n")
+            plot_roofline(self.blocks, self.roofline, self.request.model, folder / "roofline.png")
+        self.write_record(folder)
 
 
 def time_models(
-    request: SpeedRequest, device: torch.device, keep: Callable[[Sequence[SpeedRow]], None] | None = None
+    request: SpeedRequest,
+    device: torch.device,
+    keep: Callable[[Sequence[SpeedRow]], None] = lambda rows: None,
+    models: Mapping[str, VideoModel] | None = None,
 ) -> SpeedReport:
-    """Load the teacher and its students and time them in turn, one scope after the other.
+    """Time the teacher and its students in interleaved repetitions, one scope after the other.
 
-    `keep` is given all rows so far after each scope, since a later one may fail or be stopped.
+    `keep` is given all rows so far after each scope, since a later one may fail or be stopped. `models` are those that
+    the request names where they are loaded already, the teacher under that name.
 
     Raises:
         SuiteError: what is asked for does not fit the model.
         BenchError: the device cannot do it.
     """
-    models = load_models(request, device)
+    models = models or load_models(request, device)
     teacher = models[TEACHER]
     steps = request.steps or STEPS.get(teacher.source, 50)
     size = default_size(teacher, steps)
@@ -134,7 +146,7 @@ def time_models(
     }
     _prepare(request, models, notes)
     sensor, dtype = open_sensor(device), getattr(torch, request.dtype)
-    ceiling = measure_ceiling(device, dtype)
+    roofline = measure_roofline(device, dtype)
     blocks: list[BlockTime] = []
     rows: list[SpeedRow] = []
     total = len(scopes) * len(models) * (request.runs + request.warmup)
@@ -145,10 +157,9 @@ def time_models(
         with progress("time", total) as advance:
             for scope in scopes:
                 rows += _time_scope(scope, request, models, size, flops, device, sensor, advance)
-                if keep is not None:
-                    keep(rows)
-    after = measure_ceiling(device, dtype)
-    notes += _remarks(rows, ceiling, after, device)
+                keep(rows)
+    after = measure_roofline(device, dtype)
+    notes += _remarks(rows, roofline, after, device)
     return SpeedReport(
         request,
         teacher.family,
@@ -157,7 +168,7 @@ def time_models(
         sizes,
         tuple(rows),
         tuple(blocks),
-        ceiling,
+        roofline,
         after,
         tuple(notes),
     )
@@ -204,7 +215,7 @@ def _time_scope(
     watch = SensorWatch(sensor)
     calls = {name: _call(scope, request, model, size, device) for name, model in models.items()}
     timings = time_interleaved(
-        calls, scope=scope, runs=request.runs, warmup=request.warmup, device=device, on_run=advance, watch=watch
+        calls, scope=scope, runs=request.runs, warmup=request.warmup, device=device, on_run=advance, watch=watch.around
     )
     # Optimized, HunyuanVideo reads as much text as a clip's prompt has, and the counts are for all of its tokens.
     counted = not (request.optimized and models[TEACHER].family == "hunyuanvideo")
@@ -212,15 +223,9 @@ def _time_scope(
         if counted and isinstance(call, TimedClip):
             flops[name, "steps"] = flops[name, "denoiser"] * call.passes
             flops[name, scope] = flops[name, "steps"] + flops[name, "vae_decode"]
-    rows = make_rows(timings, flops, watch, TEACHER)
+    rows = make_rows([*timings, *_phases(calls, request.runs)], flops, watch)
     if scope == "denoiser" and request.projected_steps:
         rows += projected(rows, request.projected_steps)
-    if scope == "end_to_end":
-        inside = _stretches(calls, request.runs)
-        for stretch in STRETCHES:
-            found = [timing for timing in inside if timing.scope == stretch]
-            if found:
-                rows += make_rows(found, flops, watch, TEACHER, whole_runs=False)
     return rows
 
 
@@ -235,13 +240,15 @@ def _call(
     return TimedClip(model.pipeline, clip_call(model.pipeline, model.family, size, request.guidance), device)
 
 
-def _stretches(calls: Mapping[str, Callable[[], object]], runs: int) -> list[Timing]:
-    """The stretches inside each model's clips as timings of their own."""
+def _phases(calls: Mapping[str, Callable[[], object]], runs: int) -> list[Timing]:
+    """The phases inside each model's clips as timings of their own."""
+    clips = {model: call.samples for model, call in calls.items() if isinstance(call, TimedClip)}
+    # The last call is made for its peak memory.
     return [
-        Timing(model, stretch, samples, 0)
-        for model, call in calls.items()
-        if isinstance(call, TimedClip)
-        for stretch, samples in call.counted(runs).items()
+        Timing(model, phase, tuple(samples[phase][-runs - 1 : -1]), None)
+        for phase in PHASES
+        for model, samples in clips.items()
+        if phase in samples
     ]
 
 
@@ -260,7 +267,7 @@ def _flops(
     return found
 
 
-def _remarks(rows: list[SpeedRow], before: Ceiling, after: Ceiling, device: torch.device) -> list[str]:
+def _remarks(rows: list[SpeedRow], before: Roofline, after: Roofline, device: torch.device) -> list[str]:
     remarks = []
     if device.type == "cuda" and all(row.sensor["throttled_by"] is None for row in rows):
         remarks.append("clocks and throttling unknown: NVML does not tell; pip install nvidia-ml-py if it is not there")
@@ -273,7 +280,7 @@ def _remarks(rows: list[SpeedRow], before: Ceiling, after: Ceiling, device: torc
     share = after.flops_per_second / before.flops_per_second
     if not STEADY <= share <= 1 / STEADY:
         remarks.append(
-            f"the matrix-product ceiling went from {before.flops_per_second / 1e12:.4g} to"
+            f"the matrix-product peak went from {before.flops_per_second / 1e12:.4g} to"
             f" {after.flops_per_second / 1e12:.4g} TFLOP/s during the run: the machine was not steady"
         )
     return remarks

@@ -14,7 +14,7 @@ from torch import nn
 from vdmini.blocks import BlockGraph, ModelInput
 from vdmini.models.registry import block_graph, family_of
 from vdmini_bench.speed.memory_traffic import elements_by_block
-from vdmini_bench.speed.scopes import StretchClock
+from vdmini_bench.speed.scopes import PhaseClock
 
 # What lies between the blocks: concatenated skips, casts, Python.
 OUTSIDE = "outside"
@@ -41,14 +41,14 @@ class BlockTime:
         """The rate that the block achieves."""
         return self.flops / (self.median_ms / 1000) if self.median_ms else 0.0
 
-    def to_json(self, ceiling: float) -> dict[str, Any]:
-        """As plain JSON data, with the share of the matrix-product ceiling that the block reaches."""
+    def to_json(self, peak: float) -> dict[str, Any]:
+        """As plain JSON data, with the share of the matrix-product peak that the block reaches."""
         rate = self.flops_per_second
         return {
             **asdict(self),
             "median_ms": self.median_ms,
             "tflops_per_s": rate / 1e12,
-            "share_of_ceiling": rate / ceiling,
+            "share_of_peak": rate / peak,
         }
 
 
@@ -81,27 +81,27 @@ def time_blocks(
     warmup: int,
     device: torch.device,
 ) -> list[BlockTime]:
-    """Time the blocks of each model's denoiser while its call runs, the models in turn.
+    """Time the blocks of each model's denoiser while its call runs, in interleaved repetitions.
 
     `calls` give each model's denoiser and a call of it, `costs` those of its blocks at the call's size. What lies
     between blocks is the block `outside`. On CUDA the clock is the device's own, so a block's time is what the device
     spent on it or waited within it.
     """
-    clock = StretchClock(device)
+    clock = PhaseClock(device)
     samples: dict[str, dict[str, list[float]]] = {model: {} for model in calls}
     with torch.inference_mode():
-        for round_number in range(warmup + runs):
+        for repetition in range(warmup + runs):
             for model, (denoiser, call) in calls.items():
                 with _listening(denoiser, clock):
                     start = clock.mark()
                     call()
                     end = clock.mark()
-                stretches = clock.take()
-                if round_number < warmup:
+                phases = clock.take()
+                if repetition < warmup:
                     continue
-                inside = sum(stretches.values())
-                stretches[OUTSIDE] = max(0.0, clock.between(start, end) - inside)
-                for block, milliseconds in stretches.items():
+                inside = sum(phases.values())
+                phases[OUTSIDE] = max(0.0, clock.between(start, end) - inside)
+                for block, milliseconds in phases.items():
                     samples[model].setdefault(block, []).append(milliseconds)
     return [row for model in calls for row in _rows(model, costs[model], samples[model])]
 
@@ -117,12 +117,12 @@ def _rows(model: str, costs: BlockCosts, samples: Mapping[str, list[float]]) -> 
     return [*rows, BlockTime(model, OUTSIDE, OUTSIDE, tuple(samples[OUTSIDE]), 0, 0)]
 
 
-def stage_lines(blocks: Sequence[BlockTime], ceiling: float) -> tuple[list[str], list[list[str]]]:
+def stage_lines(blocks: Sequence[BlockTime], peak: float) -> tuple[list[str], list[list[str]]]:
     """The header and one line a stage and model for people.
 
     Stages are numbered in each model for itself, so that no student's stage is set against the teacher's of its name.
     """
-    header = ["stage", "model", "ms", "of the pass", "TFLOP", "TFLOP/s", "of the ceiling"]
+    header = ["stage", "model", "ms", "of the pass", "TFLOP", "TFLOP/s", "of peak"]
     stages, models = (list(dict.fromkeys(getattr(each, name) for each in blocks)) for name in ("stage", "model"))
     passes = {model: _together(each for each in blocks if each.model == model) for model in models}
     lines = []
@@ -133,7 +133,7 @@ def stage_lines(blocks: Sequence[BlockTime], ceiling: float) -> tuple[list[str],
                 continue
             rate = 1000 * flops / time
             line = [stage, model, f"{time:.4g}", f"{time / passes[model][0]:.1%}"]
-            line += [f"{flops / 1e12:.4g}", f"{rate / 1e12:.4g}", f"{rate / ceiling:.1%}"] if flops else ["-"] * 3
+            line += [f"{flops / 1e12:.4g}", f"{rate / 1e12:.4g}", f"{rate / peak:.1%}"] if flops else ["-"] * 3
             lines.append(line)
     return header, lines
 
@@ -145,7 +145,7 @@ def _together(blocks: Iterable[BlockTime]) -> tuple[float, int]:
 
 
 @contextmanager
-def _listening(denoiser: nn.Module, clock: StretchClock) -> Iterator[None]:
+def _listening(denoiser: nn.Module, clock: PhaseClock) -> Iterator[None]:
     handles = []
     for name, modules in family_of(denoiser).block_modules(denoiser).items():
         for module in modules:

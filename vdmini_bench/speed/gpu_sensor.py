@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+
+from vdmini_bench.speed.timing import Timing
 
 Value = TypeVar("Value")
 
@@ -28,9 +31,6 @@ class GpuState:
     """One reading; None where the card does not tell. `energy_mj` counts since the driver was loaded."""
 
     clock_mhz: int | None
-    memory_clock_mhz: int | None
-    temperature_c: int | None
-    power_w: float | None
     energy_mj: int | None
     throttled_by: tuple[str, ...] | None
 
@@ -44,13 +44,9 @@ class GpuSensor:
     def read(self) -> GpuState:
         """The card's state now; takes about a millisecond and no GPU time."""
         nvml, handle = self._nvml, self._handle
-        power = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
         return GpuState(
             clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            temperature_c=self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-            power_w=None if power is None else power / 1000,
             energy_mj=self._ask(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
             throttled_by=None
             if reasons is None
@@ -87,25 +83,23 @@ class SensorWatch:
 
     def __init__(self, sensor: GpuSensor | None) -> None:
         self._sensor = sensor
-        self._before: GpuState | None = None
         self.states: dict[str, list[tuple[GpuState, GpuState]]] = {}
 
-    def before(self, model: str) -> None:
-        """Note the state before a run."""
-        self._before = None if self._sensor is None else self._sensor.read()
+    @contextmanager
+    def around(self, model: str) -> Iterator[None]:
+        """Note the states before and after a run."""
+        before = None if self._sensor is None else self._sensor.read()
+        yield
+        if self._sensor is not None and before is not None:
+            self.states.setdefault(model, []).append((before, self._sensor.read()))
 
-    def after(self, model: str) -> None:
-        """Note the state after a run."""
-        if self._sensor is not None and self._before is not None:
-            self.states.setdefault(model, []).append((self._before, self._sensor.read()))
-
-    def summary(self, model: str, median_ms: float, whole_runs: bool = True) -> dict[str, Any]:
+    def summary(self, timing: Timing) -> dict[str, Any]:
         """Clocks before and after each of a model's runs, what held the card back, and joules a run.
 
         All None without a sensor; energy also for runs shorter than 0.2 s, which its counter cannot tell apart, and for
         what is but a part of the runs.
         """
-        pairs = self.states.get(model, [])
+        pairs = self.states.get(timing.model, [])
         if not pairs:
             return {"clock_mhz_before": None, "clock_mhz_after": None, "throttled_by": None, "energy_j": None}
         told = [state.throttled_by for pair in pairs for state in pair if state.throttled_by is not None]
@@ -114,7 +108,8 @@ class SensorWatch:
             for before, after in pairs
             if after.energy_mj is not None and before.energy_mj is not None
         ]
-        measurable = whole_runs and len(spent) == len(pairs) and median_ms >= SHORTEST_ENERGY_MS
+        whole = timing.peak_bytes is not None
+        measurable = whole and len(spent) == len(pairs) and timing.median_ms >= SHORTEST_ENERGY_MS
         return {
             "clock_mhz_before": [before.clock_mhz for before, _ in pairs],
             "clock_mhz_after": [after.clock_mhz for _, after in pairs],

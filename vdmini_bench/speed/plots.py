@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vdmini_bench.speed.blocks import BlockTime
-    from vdmini_bench.speed.roofline import Ceiling
+    from vdmini_bench.speed.roofline import Roofline
 
 OTHER = "#bbbbbb"
 
@@ -52,7 +52,7 @@ def plot_stacks(blocks: Sequence[BlockTime], title: str, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def plot_roofline(blocks: Sequence[BlockTime], ceiling: Ceiling, title: str, path: Path) -> None:
+def plot_roofline(blocks: Sequence[BlockTime], roofline: Roofline, title: str, path: Path) -> None:
     """Draw each block's FLOP/s over its FLOPs a byte, under what the device's memory and its products allow."""
     from matplotlib.figure import Figure
 
@@ -60,10 +60,10 @@ def plot_roofline(blocks: Sequence[BlockTime], ceiling: Ceiling, title: str, pat
     figure = Figure(figsize=(7.5, 5.0), layout="constrained")
     axes = figure.subplots()
     intensities = [each.flops / each.bytes_moved for each in shown]
-    ridge = ceiling.flops_per_second / ceiling.bytes_per_second
+    ridge = roofline.flops_per_second / roofline.bytes_per_second
     low, high = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 3
-    roof = [(x, min(x * ceiling.bytes_per_second, ceiling.flops_per_second) / 1e12) for x in (low, ridge, high)]
-    axes.plot(*zip(*roof, strict=True), color="#333333", linewidth=1.2, label="measured ceilings")
+    roof = [(x, min(x * roofline.bytes_per_second, roofline.flops_per_second) / 1e12) for x in (low, ridge, high)]
+    axes.plot(*zip(*roof, strict=True), color="#333333", linewidth=1.2, label="measured roofline")
     for model, mark in zip(dict.fromkeys(each.model for each in shown), "osD^vP*X" * 4, strict=False):
         own = [(x, each) for x, each in zip(intensities, shown, strict=True) if each.model == model]
         axes.scatter([x for x, _ in own], [e.flops_per_second / 1e12 for _, e in own], s=18, marker=mark, label=model)

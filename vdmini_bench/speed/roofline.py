@@ -8,11 +8,11 @@ import torch
 
 from vdmini_bench.speed.timing import time_once
 
-ROUNDS = 10
+REPETITIONS = 10
 
 
 @dataclass(frozen=True)
-class Ceiling:
+class Roofline:
     """The fastest square matrix product of a device in a dtype, FLOP/s, and the fastest copy, bytes/s read and written.
 
     `side` is the product's: large enough that nothing but the product counts.
@@ -24,7 +24,7 @@ class Ceiling:
     side: int
 
 
-def measure_ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
+def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
     """Measure both, a second or so; the fastest of several runs, since nothing makes a device faster than it is."""
     side = 8192 if device.type == "cuda" else 1024
     # Past every cache: 1 GiB on a GPU, 64 MiB on a CPU.
@@ -34,9 +34,9 @@ def measure_ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
     source = torch.empty(copied, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     with torch.inference_mode():
-        product = min(time_once(lambda: left @ right, device) for _ in range(ROUNDS))
-        copy = min(time_once(lambda: target.copy_(source), device) for _ in range(ROUNDS))
-    return Ceiling(
+        product = min(time_once(lambda: left @ right, device) for _ in range(REPETITIONS))
+        copy = min(time_once(lambda: target.copy_(source), device) for _ in range(REPETITIONS))
+    return Roofline(
         dtype=str(dtype).removeprefix("torch."),
         flops_per_second=2 * side**3 / (product / 1000),
         bytes_per_second=2 * copied / (copy / 1000),

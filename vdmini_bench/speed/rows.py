@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from vdmini_bench.results.score import Score
+from vdmini_bench.results.score import Better, Score
 from vdmini_bench.speed.gpu_sensor import SensorWatch
 from vdmini_bench.speed.timing import Timing, speedup_interval
+from vdmini_bench.system.tables import number_cell
 
 if TYPE_CHECKING:
     from vdmini_bench.config.timing import SpeedRequest
@@ -24,18 +25,35 @@ PROJECTED = "steps_projected"
 class SpeedRow:
     """One model in one scope.
 
-    `peak_bytes` is what a call allocates above what was there before it, None where it was not looked at. The speed-up
-    is over the teacher, with its 95 % interval; `flop_speedup` is what it would be if FLOPs were all that counts.
+    The speed-up is over the teacher, with its 95 % interval; `flop_speedup` is what it would be if FLOPs were all that
+    counts.
     """
 
     timing: Timing
-    peak_bytes: int | None
     flops: int | None
     speedup: float | None
     speedup_ci: tuple[float, float] | None
     flop_speedup: float | None
     verdict: str
     sensor: Mapping[str, Any]
+
+    def scores(self, protocol: str) -> Iterator[Score]:
+        """The latency with all its samples; peak memory where it was looked at; a student's speed-up."""
+        timing, runs = self.timing, len(self.timing.samples_ms)
+
+        def score(
+            kind: str, value: float, unit: str, better: Better, error: float | None, n: int, blocks: tuple[float, ...]
+        ) -> Score:
+            metric = f"{kind}_{timing.scope}"
+            return Score(timing.model, metric, VERSION, protocol, value, unit, better, error, n, n, "ok", blocks)
+
+        yield score("latency", timing.median_ms, "ms", "lower", timing.median_error_ms, runs, timing.samples_ms)
+        if timing.peak_bytes is not None:
+            yield score("peak_memory", timing.peak_bytes / 2**20, "MiB", "lower", None, 1, ())
+        if self.speedup is not None and self.speedup_ci is not None:
+            low, high = self.speedup_ci
+            # A 95 % interval is 3.92 standard errors wide.
+            yield score("speedup", self.speedup, "x", "higher", (high - low) / 3.92, runs, (low, high))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -49,7 +67,7 @@ class SpeedRow:
             "p95_ms": timing.p95_ms,
             "first_ms": timing.first_ms,
             "samples_ms": list(timing.samples_ms),
-            "peak_bytes": self.peak_bytes,
+            "peak_bytes": timing.peak_bytes,
             "flops": self.flops,
             "tflops_per_s": rate,
             "speedup": self.speedup,
@@ -61,41 +79,19 @@ class SpeedRow:
 
 
 def make_rows(
-    timings: Sequence[Timing],
-    flops: Mapping[tuple[str, str], int],
-    watch: SensorWatch,
-    teacher: str,
-    whole_runs: bool = True,
-) -> list[SpeedRow]:
-    """The rows of one scope's timings, the teacher's among them; `flops` are by model and scope.
-
-    Without `whole_runs` the timings are of stretches inside the runs that `watch` saw, which tells no memory or energy
-    of theirs.
-    """
-    reference = next(timing for timing in timings if timing.model == teacher)
-    rows = []
+    timings: Iterable[Timing], flops: Mapping[tuple[str, str], int], watch: SensorWatch
+) -> list[SpeedRow]:  # fmt: skip
+    """Timings as rows, each scope's beside the teacher's, which is its first; `flops` are by model and scope."""
+    rows, teachers = [], dict[str, Timing]()
     for timing in timings:
-        place = (timing.model, timing.scope)
-        row = SpeedRow(
-            timing=timing,
-            peak_bytes=timing.peak_bytes if whole_runs else None,
-            flops=flops.get(place),
-            speedup=None,
-            speedup_ci=None,
-            flop_speedup=None,
-            verdict="",
-            sensor=watch.summary(timing.model, timing.median_ms, whole_runs),
-        )
-        if timing is not reference:
-            ratio, low, high = speedup_interval(reference, timing)
-            whole, left = flops.get((teacher, timing.scope)), flops.get(place)
-            row = replace(
-                row,
-                speedup=ratio,
-                speedup_ci=(low, high),
-                flop_speedup=whole / left if whole and left else None,
-                verdict=verdict(low, high),
-            )
+        teacher = teachers.setdefault(timing.scope, timing)
+        own, whole = (flops.get((each.model, each.scope)) for each in (timing, teacher))
+        row = SpeedRow(timing, own, None, None, None, "", watch.summary(timing))
+        if timing is not teacher:
+            ratio, low, high = speedup_interval(teacher, timing)
+            fewer = whole / own if whole and own else None
+            said = verdict(low, high)
+            row = replace(row, speedup=ratio, speedup_ci=(low, high), flop_speedup=fewer, verdict=said)
         rows.append(row)
     return rows
 
@@ -132,24 +128,6 @@ def protocol_of(request: SpeedRequest, size: ClipSize, device: str) -> str:
     return f"{size}/{size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{device}"
 
 
-def latency_score(timing: Timing, protocol: str) -> Score:
-    """A timing as a score, with all its samples, as `compare` reads it."""
-    return Score(
-        model=timing.model,
-        metric=f"latency_{timing.scope}",
-        metric_version=VERSION,
-        protocol=protocol,
-        value=timing.median_ms,
-        unit="ms",
-        better="lower",
-        standard_error=timing.median_error_ms,
-        n=len(timing.samples_ms),
-        n_expected=len(timing.samples_ms),
-        status="ok",
-        blocks=timing.samples_ms,
-    )
-
-
 def origin_of(fingerprint: Fingerprint) -> dict[str, str]:
     """What all rows of timings share, by the leaderboard's columns: `compare` refuses those of unlike machines."""
     return {
@@ -179,18 +157,14 @@ def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:
                 f"{data['median_ms']:.4g}",
                 f"{data['mad_ms']:.2g}",
                 f"{data['p95_ms']:.4g}",
-                "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f}",
-                _number(None if row.flops is None else row.flops / 1e12),
-                _number(data["tflops_per_s"]),
-                _number(row.speedup),
+                "-" if data["peak_bytes"] is None else f"{data['peak_bytes'] / 2**20:,.0f}",
+                number_cell(None if row.flops is None else row.flops / 1e12, 4),
+                number_cell(data["tflops_per_s"], 4),
+                number_cell(row.speedup, 4),
                 "-" if row.speedup_ci is None else f"{row.speedup_ci[0]:.3f} to {row.speedup_ci[1]:.3f}",
-                _number(row.flop_speedup),
+                number_cell(row.flop_speedup, 4),
                 marked(row.verdict, data["throttled_by"]),
-                *([_number(data["energy_j"])] if with_energy else []),
+                *([number_cell(data["energy_j"], 4)] if with_energy else []),
             ]
         )
     return header, lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -1,9 +1,9 @@
-"""What is timed of a model: one denoiser pass, the VAE decode, a whole clip, and the stretches inside it."""
+"""What is timed of a model: one denoiser pass, the VAE decode, a whole clip, and the phases inside it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 IMAGE_FAMILIES = ("svd",)
 # Inside a clip, in their order.
-STRETCHES = ("encoders", "vae_encode", "steps")
+PHASES = ("encoders", "vae_encode", "steps")
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def timed_request(family: str, height: int, width: int) -> ClipRequest:
 
 
 @dataclass
-class StretchClock:
-    """Times stretches inside a call without waiting for the device: by CUDA events, or a monotonic clock."""
+class PhaseClock:
+    """Times phases inside a call without waiting for the device: by CUDA events, or a monotonic clock."""
 
     device: torch.device
     marks: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
@@ -186,16 +186,16 @@ class StretchClock:
         event.record(torch.cuda.current_stream(self.device))
         return event
 
-    def add(self, stretch: str, start: Any, end: Any) -> None:
-        """Note one occurrence of a stretch."""
-        self.marks.setdefault(stretch, []).append((start, end))
+    def add(self, phase: str, start: Any, end: Any) -> None:
+        """Note one occurrence of a phase."""
+        self.marks.setdefault(phase, []).append((start, end))
 
-    def listen(self, module: nn.Module, stretch: str) -> list[RemovableHandle]:
-        """Note every pass of a module as an occurrence of a stretch, until the handles are removed."""
+    def listen(self, module: nn.Module, phase: str) -> list[RemovableHandle]:
+        """Note every pass of a module as an occurrence of a phase, until the handles are removed."""
         started: list[Any] = []
 
         def leave(*_: Any) -> None:
-            self.add(stretch, started.pop(), self.mark())
+            self.add(phase, started.pop(), self.mark())
 
         return [
             module.register_forward_pre_hook(lambda *_: started.append(self.mark())),
@@ -203,7 +203,7 @@ class StretchClock:
         ]
 
     def take(self) -> dict[str, float]:
-        """Milliseconds of each stretch, all its occurrences together, and forget them; waits for the device."""
+        """Milliseconds of each phase, all its occurrences together, and forget them; waits for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found = {name: sum(self.between(*pair) for pair in pairs) for name, pairs in self.marks.items()}
@@ -216,8 +216,8 @@ class StretchClock:
 
 
 @contextmanager
-def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list[int]]:
-    """While active, a clip of the pipeline notes `STRETCHES` in the clock; the value gets each pass's batch size.
+def phases(pipeline: DiffusionPipeline, clock: PhaseClock) -> Iterator[list[int]]:
+    """While active, a clip of the pipeline notes `PHASES` in the clock; the value gets each pass's batch size.
 
     `encoders` are those of texts and images, `vae_encode` the VAE's, `steps` lasts from the start of the first denoiser
     pass to the end of the last scheduler step.
@@ -248,7 +248,7 @@ def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list
     @wraps(step)
     def noted_step(*given: Any, **named: Any) -> Any:
         result = step(*given, **named)
-        # Each step replaces what the one before it noted: the stretch grows to the last.
+        # Each step replaces what the one before it noted: the phase grows to the last.
         clock.marks["steps"] = [(begun[0], clock.mark())]
         return result
 
@@ -262,24 +262,20 @@ def stretches(pipeline: DiffusionPipeline, clock: StretchClock) -> Iterator[list
 
 
 class TimedClip:
-    """A clip's call that also keeps how long its stretches took, a value a call.
+    """A clip's call that also keeps how long its phases took, a value a call.
 
     `passes` is how often the denoiser ran in the last call, one for each clip of its batch: guidance doubles it.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, call: Callable[[], object], device: torch.device) -> None:
-        self._pipeline, self._call, self._clock = pipeline, call, StretchClock(device)
+        self._pipeline, self._call, self._clock = pipeline, call, PhaseClock(device)
         self.samples: dict[str, list[float]] = {}
         self.passes = 0
 
     def __call__(self) -> None:
         """Make the clip."""
-        with stretches(self._pipeline, self._clock) as batches:
+        with phases(self._pipeline, self._clock) as batches:
             self._call()
         self.passes = sum(batches)
         for name, milliseconds in self._clock.take().items():
             self.samples.setdefault(name, []).append(milliseconds)
-
-    def counted(self, runs: int) -> Mapping[str, tuple[float, ...]]:
-        """The stretches of the `runs` calls before the last one, which is made for its peak memory."""
-        return {name: tuple(values[-runs - 1 : -1]) for name, values in self.samples.items()}

@@ -6,30 +6,27 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
+import numpy as np
 import torch
 
-
-class Watch(Protocol):
-    """Looks at the machine around every timed run, outside the timed stretch."""
-
-    def before(self, model: str) -> None: ...
-    def after(self, model: str) -> None: ...
+from vdmini_bench.results.stats import median_ratio_interval
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The runs of one model in one scope, in milliseconds and in the order they ran; peak memory in bytes.
+    """The runs of one model in one scope, in milliseconds and in the order they ran.
 
+    `peak_bytes` is what a call allocates above what was there before it, None for what is but a part of the runs.
     `first_ms` is the very first run, warm-up included: what is compiled or loaded once is in it.
     """
 
     model: str
     scope: str
     samples_ms: tuple[float, ...]
-    peak_bytes: int
+    peak_bytes: int | None
     first_ms: float | None = None
 
     @property
@@ -51,7 +48,7 @@ class Timing:
     @property
     def p95_ms(self) -> float:
         """The 95th percentile of the runs, between the two nearest ones."""
-        return float(torch.tensor(self.samples_ms, dtype=torch.float64).quantile(0.95))
+        return float(np.quantile(self.samples_ms, 0.95))
 
 
 def time_interleaved(
@@ -62,23 +59,20 @@ def time_interleaved(
     warmup: int,
     device: torch.device,
     on_run: Callable[[], None] = lambda: None,
-    watch: Watch | None = None,
+    watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> list[Timing]:
-    """Run every model's call in turn, `runs` times round after `warmup` rounds, so that a slow spell hits all alike.
+    """Run the models' calls in interleaved repetitions, `runs` after `warmup`, so that a slow spell hits all alike.
 
-    `watch` is asked around each run that counts.
+    `watch` is entered with the model's name around each run that counts, outside what is timed.
     """
     samples: dict[str, list[float]] = {model: [] for model in calls}
     first: dict[str, float] = {}
     with torch.inference_mode():
-        for round_number in range(warmup + runs):
-            counts = round_number >= warmup
+        for repetition in range(warmup + runs):
+            counts = repetition >= warmup
             for model, call in calls.items():
-                if watch is not None and counts:
-                    watch.before(model)
-                elapsed = time_once(call, device)
-                if watch is not None and counts:
-                    watch.after(model)
+                with watch(model) if counts else nullcontext():
+                    elapsed = time_once(call, device)
                 first.setdefault(model, elapsed)
                 if counts:
                     samples[model].append(elapsed)
@@ -106,14 +100,9 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-def speedup_interval(teacher: Timing, student: Timing, resamples: int = 2000) -> tuple[float, float, float]:
-    """The ratio of medians teacher / student with its 95 % bootstrap interval over paired rounds."""
-    generator = torch.Generator().manual_seed(0)
-    slow, fast = torch.tensor(teacher.samples_ms), torch.tensor(student.samples_ms)
-    chosen = torch.randint(0, len(slow), (resamples, len(slow)), generator=generator)
-    ratios = slow[chosen].quantile(0.5, dim=1) / fast[chosen].quantile(0.5, dim=1)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975])).tolist()
-    return teacher.median_ms / student.median_ms, low, high
+def speedup_interval(teacher: Timing, student: Timing) -> tuple[float, float, float]:
+    """The ratio of medians teacher / student with its 95 % bootstrap interval over paired repetitions."""
+    return teacher.median_ms / student.median_ms, *median_ratio_interval(student.samples_ms, teacher.samples_ms)
 
 
 def device_name(device: torch.device) -> str:

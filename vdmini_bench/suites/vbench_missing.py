@@ -12,8 +12,7 @@ from vdmini_bench.config.vbench_dimensions import FILTERED, PROJECTS
 from vdmini_bench.suites.missing import Missing, missing_asset
 from vdmini_bench.suites.vbench_scorers import counts
 from vdmini_bench.vbench.environment import COMMAND, Environment
-from vdmini_bench.vbench.native.catalogue import examine_native
-from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions
+from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions, examine_native
 
 
 def missing_classifier() -> Missing:

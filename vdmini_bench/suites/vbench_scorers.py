@@ -11,16 +11,9 @@ from vdmini_bench.assets.cache import own_folder
 from vdmini_bench.config.vbench import VBenchSpec
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, VBENCH_VERSION, Mode
 from vdmini_bench.system.files import key_of, sha256_of
-from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest, weights_folder
-from vdmini_bench.vbench.native.catalogue import (
-    NATIVE_VERSION,
-    STATIC,
-    damaged_files,
-    is_native,
-    missing_files,
-    state_of,
-)
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
+from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
+from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
 
 # The dimensions that a classifier of the drawn world answers, all from one reading of a clip.
 DRAWN_WORLD = "drawn_world"
@@ -87,14 +80,9 @@ def counts(dimension: str, vbench: VBenchSpec) -> bool:
 
 
 def official_digest(dimension: str, vbench: VBenchSpec, record: Mapping[str, Any]) -> str:
-    """All that an official score follows from; weights by size and time, since they have gigabytes."""
-    states = {}
-    for weight in DIMENSIONS[dimension].weights:
-        path = weights_folder() / weight.path
-        if path.is_file():
-            states[weight.path] = [path.stat().st_size, path.stat().st_mtime_ns]
+    """All that an official score follows from."""
     settings = [official_mode(dimension, vbench), vbench.ratio, filters(dimension, vbench)]
-    return key_of([VBENCH_VERSION, packages_digest(record), states, settings])
+    return key_of([VBENCH_VERSION, packages_digest(record), weights_state(dimension), settings])
 
 
 def native_digest(dimension: str, vbench: VBenchSpec) -> str:
@@ -129,19 +117,19 @@ def _why_not_official(name: str, vbench: VBenchSpec, record: Mapping[str, Any] |
     problem = record["problems"][name]
     if problem is not None:
         return f"{problem}: see vdmini-bench doctor"
-    filtered = filters(name, vbench)
-    return _first_fault(missing_weights([name], filtered=filtered), damaged_weights([name], filtered=filtered))
+    return _first_fault(name, vbench, native=False)
 
 
 def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
     """Why our own code cannot score a dimension here; None where it can."""
     if not is_native(name):
         return "there is none"
+    return _first_fault(name, vbench, native=True)
+
+
+def _first_fault(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
     filtered = filters(name, vbench)
-    return _first_fault(missing_files([name], filtered=filtered), damaged_files([name], filtered=filtered))
-
-
-def _first_fault(missing: list[tuple[str, str]], damaged: list[tuple[str, str]]) -> str | None:
-    faults = [f"{path} is missing" for _, path in missing] + [fault for _, fault in damaged]
+    faults = [f"{path} is missing" for _, path in missing_weights([name], filtered=filtered, native=native)]
+    faults += [fault for _, fault in damaged_weights([name], filtered=filtered, native=native)]
     # The reason goes with the published rows, which say nothing of whose machine it was.
     return f"{faults[0].replace(str(own_folder('HOME', Path('~'))), '~')}: see vdmini-bench doctor" if faults else None

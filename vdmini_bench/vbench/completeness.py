@@ -59,6 +59,11 @@ class Completeness:
         """Whether everything asked for is there, once, and can be read."""
         return not (self.missing or self.duplicate or self.unreadable)
 
+    @property
+    def contents(self) -> dict[str, str]:
+        """The sha256 of every video by file name."""
+        return {found.file: found.sha256 for found in self.files.values()}
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data: every list in full."""
         kinds = ("missing", "extra", "duplicate", "unreadable", "identical")

@@ -1,4 +1,4 @@
-"""From a command's options to what is scored: prompts, images and the environment, or what is missing of them."""
+"""From a command's options to what is scored: prompts and images, or what is missing of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from vdmini_bench.assets.cache import asset_path
 from vdmini_bench.config.vbench_dimensions import Mode
 from vdmini_bench.data.picture import list_pictures
 from vdmini_bench.errors import MissingAssetsError, SuiteError
-from vdmini_bench.vbench.environment import Environment, default_environment, packages_digest
-from vdmini_bench.vbench.native.catalogue import is_native
+from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.prompts import Prompt, read_prompts
-from vdmini_bench.vbench.scoring import Scoring
 
 RATIOS = ("1-1", "8-5", "7-4", "16-9")
 I2V_PROMPTS = "vbench2_i2v_full_info.json"
@@ -42,43 +40,6 @@ def find_prompts(
     return tuple(read_prompts(file, crops))
 
 
-def prepare_scoring(
-    folder: Path,
-    output: Path,
-    mode: Mode,
-    dimensions: tuple[str, ...],
-    *,
-    prompt_file: Path | None,
-    images: Path | None,
-    ratio: str | None,
-    filtered: bool,
-    download: bool,
-    native: bool,
-) -> Scoring:
-    """Find all that scoring needs; where our own code scores everything, that is no environment.
-
-    Raises:
-        SuiteError: an option is missing or names something else than it should.
-        MissingAssetsError: the environment or the prompts are not there.
-    """
-    environment = default_environment()
-    only_native = native and all(map(is_native, dimensions))
-    packages = "" if only_native else packages_digest(environment.require())
-    return Scoring(
-        folder=folder,
-        output=output,
-        mode=mode,
-        dimensions=dimensions,
-        command=environment.command,
-        packages=packages,
-        prompts=find_prompts(mode, prompt_file, images, ratio, environment),
-        images=_images_by_prompt(images) if mode == "custom" and images is not None else {},
-        ratio=ratio or RATIOS[0],
-        filtered=filtered,
-        download=download,
-        native=native,
-    )
-
-
-def _images_by_prompt(folder: Path) -> dict[str, Path]:
+def images_by_prompt(folder: Path) -> dict[str, Path]:
+    """The images of `custom` videos, by the prompts that are their names."""
     return {path.stem: path for path in list_pictures(folder)}

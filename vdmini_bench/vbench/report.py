@@ -101,38 +101,12 @@ class Report:
                 status += f", {outcome.code}"
             lines.append([name, DIMENSIONS[name].group, score, mapped, count, status])
         for name, value in self.groups.items():
-            lines.append(
-                [
-                    name,
-                    "",
-                    "",
-                    "-" if value is None else f"{value:.4%}",
-                    "",
-                    "ok" if value is not None else "incomplete",
-                ]
-            )
+            mapped, status = ("-", "incomplete") if value is None else (f"{value:.4%}", "ok")
+            lines.append([name, "", "", mapped, "", status])
         return ["dimension", "group", "score", "normalised", "videos", "status"], lines
 
     def _score(
-        self,
-        model: str,
-        name: str,
-        value: float | None,
-        status: Status,
-        n: int,
-        expected: int,
-        code: str,
+        self, model: str, name: str, value: float | None, status: Status, n: int, expected: int, code: str
     ) -> Score:
-        return Score(
-            model=model,
-            metric=f"vbench_{name}",
-            metric_version=f"vbench-{VBENCH_VERSION}" if code == OFFICIAL else f"vbench-{VBENCH_VERSION}-{code}",
-            protocol=self.protocol,
-            value=value,
-            unit="",
-            better="higher",
-            standard_error=None,
-            n=n,
-            n_expected=expected,
-            status=status,
-        )
+        version = f"vbench-{VBENCH_VERSION}{'' if code == OFFICIAL else f'-{code}'}"
+        return Score(model, f"vbench_{name}", version, self.protocol, value, "", "higher", None, n, expected, status)

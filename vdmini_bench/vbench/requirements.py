@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
 from vdmini.models.weights import weights_fault
 from vdmini_bench.assets.cache import asset_path
-from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTER_WEIGHTS, FILTERED, WeightFile
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, DREAMSIM_WEIGHTS, FILTER_WEIGHTS, FILTERED, WeightFile
 from vdmini_bench.vbench.environment import COMMAND, Environment, weights_folder
+from vdmini_bench.vbench.native.catalogue import FILES, STATIC, native_dimensions, path_of
 
 ENVIRONMENT = "the vbench environment"
+WEIGHTS = {
+    weight.path: weight
+    for weight in (*DREAMSIM_WEIGHTS, *(weight for dimension in DIMENSIONS.values() for weight in dimension.weights))
+}
 
 
 @dataclass(frozen=True)
@@ -25,26 +30,27 @@ class Readiness:
     next: tuple[str, ...]
 
 
-def missing_weights(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[str, str]]:
-    """Dimension and path of every weight file that is not in its place; the filter's are temporal_flickering's."""
-    folder = weights_folder()
-    return [
-        (name, str(folder / weight.path))
-        for name in dimensions
-        for weight in _weights(name, filtered=filtered)
-        if not (folder / weight.path).is_file()
-    ]
+def missing_weights(dimensions: Iterable[str], *, filtered: bool, native: bool = False) -> list[tuple[str, str]]:
+    """Dimension and path of every weight file that is not in its place, of our own code's files where `native`.
+
+    The filter's are temporal_flickering's.
+    """
+    places = _places(dimensions, filtered=filtered, native=native)
+    return [(name, str(file)) for name, file, _ in places if not file.is_file()]
 
 
-def damaged_weights(dimensions: Iterable[str], *, filtered: bool) -> list[tuple[str, str]]:
-    """Dimension, and what is in the place of a weight file that is no such file; the filter's as above."""
-    folder = weights_folder()
-    return [
-        (name, f"{folder / weight.path} {fault}")
-        for name in dimensions
-        for weight in _weights(name, filtered=filtered)
-        if (folder / weight.path).is_file() and (fault := weight_fault(folder / weight.path)) is not None
-    ]
+def damaged_weights(dimensions: Iterable[str], *, filtered: bool, native: bool = False) -> list[tuple[str, str]]:
+    """Dimension, and what is in the place of a weight file that is no such file; all else as above."""
+    places = _places(dimensions, filtered=filtered, native=native)
+    faults = [(name, file, weight_fault(file)) for name, file, _ in places if file.is_file()]
+    return [(name, f"{file} {fault}") for name, file, fault in faults if fault is not None]
+
+
+def weights_state(dimension: str) -> dict[str, list[int]]:
+    """Size and time, by path, of each of its official weight files that is there: they have gigabytes."""
+    paths = {weight.path: weights_folder() / weight.path for weight in DIMENSIONS[dimension].weights}
+    found = {name: path.stat() for name, path in paths.items() if path.is_file()}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
 
 
 def weight_fault(file: Path) -> str | None:
@@ -70,25 +76,48 @@ def examine_dimensions(environment: Environment) -> list[Readiness]:
     return [_readiness(name, environment, problems) for name in DIMENSIONS]
 
 
+def examine_native() -> list[Readiness]:
+    """Look at every dimension that we have code for: which of its weights are there, those of its filter too."""
+    return [_ready(name, _lacking_weights(name, native=True)) for name in native_dimensions()]
+
+
 def _readiness(name: str, environment: Environment, problems: dict[str, str | None] | None) -> Readiness:
     lacks: dict[str, str] = {}
     if problems is None:
         lacks[ENVIRONMENT] = COMMAND
     elif problems[name] is not None:
         lacks[str(problems[name])] = _how_to_install(name, environment)
-    for weight in _weights(name, filtered=True):
-        file = weights_folder() / weight.path
+    lacks |= _lacking_weights(name, native=False)
+    if DIMENSIONS[name].group == "i2v" and asset_path("vbench-i2v") is None:
+        lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
+    return _ready(name, lacks)
+
+
+def _ready(name: str, lacks: dict[str, str]) -> Readiness:
+    return Readiness(name, tuple(lacks), tuple(lacks.values()))
+
+
+def _lacking_weights(name: str, *, native: bool) -> dict[str, str]:
+    """The weight files that are missing or damaged, each with the command that gets it."""
+    lacks = {}
+    for _, file, weight in _places([name], filtered=True, native=native):
         fault = weight_fault(file) if file.is_file() else ""
         if fault is not None:
             note = " (without --no-static-filter)" if name == FILTERED else ""
             lacks[f"{weight.path}{note}{fault and f', which {fault}'}"] = how_to_fetch(weight)
-    if DIMENSIONS[name].group == "i2v" and asset_path("vbench-i2v") is None:
-        lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
-    return Readiness(name, tuple(lacks), tuple(lacks.values()))
+    return lacks
 
 
-def _weights(name: str, *, filtered: bool) -> tuple[WeightFile, ...]:
-    return FILTER_WEIGHTS if filtered and name == FILTERED else DIMENSIONS[name].weights
+def _places(
+    dimensions: Iterable[str], *, filtered: bool, native: bool
+) -> Iterator[tuple[str, Path, WeightFile]]:  # fmt: skip
+    """Every weight file of these dimensions with its place, there or not."""
+    for name in dimensions:
+        chosen = FILTER_WEIGHTS if filtered and name == FILTERED else DIMENSIONS[name].weights
+        if native:
+            chosen = tuple(WEIGHTS[path] for path in FILES[STATIC if filtered and name == FILTERED else name])
+        for weight in chosen:
+            yield name, path_of(weight.path) if native else weights_folder() / weight.path, weight
 
 
 def how_to_fetch(weight: WeightFile) -> str:

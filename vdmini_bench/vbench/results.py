@@ -23,7 +23,7 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True)
 class DimensionResult:
-    """One dimension's score, raw and from 0 to 1, and each video's by file name; `skipped` had nothing to judge."""
+    """One dimension's score, raw and from 0 to 1, and each video's by file name; `skipped` had nothing to score."""
 
     dimension: str
     score: float
@@ -96,7 +96,7 @@ def keep_result(
 def kept_result(output: Path, dimension: str, key: str | None = None) -> DimensionResult | None:
     """What an earlier call kept; None where there is nothing, or it was made from something else than `key` says."""
     try:
-        record = json.loads(_record(output, dimension).read_text(encoding="utf-8"))
+        record = kept_record(output, dimension)
         if (key is not None and record["key"] != key) or not results_file(output, dimension).is_file():
             return None
         skipped = tuple(record["skipped"])
@@ -105,16 +105,10 @@ def kept_result(output: Path, dimension: str, key: str | None = None) -> Dimensi
         return None
 
 
-def kept_contents(output: Path, dimension: str) -> dict[str, str]:
-    """The sha256 by file name of the videos that a kept result is of."""
-    contents: dict[str, str] = json.loads(_record(output, dimension).read_text(encoding="utf-8"))["contents"]
-    return contents
-
-
-def kept_versions(output: Path, dimension: str) -> dict[str, str]:
-    """The versions that a kept result was made with; `native` is among them where our own code made it."""
-    versions: dict[str, str] = json.loads(_record(output, dimension).read_text(encoding="utf-8"))["versions"]
-    return versions
+def kept_record(output: Path, dimension: str) -> dict[str, Any]:
+    """All that is kept of a result: `contents` has its videos by sha256; `versions` has `native` where ours made it."""
+    record: dict[str, Any] = json.loads(_record(output, dimension).read_text(encoding="utf-8"))
+    return record
 
 
 def forget_result(output: Path, dimension: str) -> None:

@@ -20,20 +20,14 @@ from vdmini_bench.vbench.completeness import (
     read_record,
     write_record,
 )
-from vdmini_bench.vbench.environment import DriverError, call_driver, weights_folder
+from vdmini_bench.vbench.environment import DriverError, call_driver
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
-from vdmini_bench.vbench.native.catalogue import (
-    NATIVE_VERSION,
-    STATIC,
-    damaged_files,
-    is_native,
-    missing_files,
-    state_of,
-)
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
+from vdmini_bench.vbench.native.questions import Question, ask_entries
 from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights
+from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
 from vdmini_bench.vbench.results import (
     RECORD_VERSION,
     ResultError,
@@ -45,7 +39,6 @@ from vdmini_bench.vbench.results import (
 from vdmini_bench.vbench.totals import Totals, compute_totals
 
 if TYPE_CHECKING:
-    from vdmini_bench.vbench.native.judging import Question
     from vdmini_bench.vbench.native.scoring import NativeScores
 
 VIDEOS = "videos.json"
@@ -110,7 +103,7 @@ def score_videos(scoring: Scoring) -> Report:
     _require_images(scoring)
     _require_weights(scoring)
     found = _check(scoring)
-    natives = _judge_natively(scoring, found)
+    natives = _score_natively(scoring, found)
     outcomes = []
     for dimension in scoring.dimensions:
         outcomes.append(_outcome(scoring, dimension, found, natives))
@@ -149,23 +142,24 @@ def _require_images(scoring: Scoring) -> None:
 def _require_weights(scoring: Scoring) -> None:
     natives = [name for name in scoring.dimensions if scoring.is_native(name)]
     others = [name for name in scoring.dimensions if name not in natives]
-    damaged = damaged_weights(others, filtered=scoring.filters) + damaged_files(natives, filtered=scoring.filters)
+    damaged = damaged_weights(others, filtered=scoring.filters)
+    damaged += damaged_weights(natives, filtered=scoring.filters, native=True)
     if damaged:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
         raise MissingAssetsError(
             "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
-            f" doctor` says how to get each:\n{lines}"
+            f" doctor --all` says how to get each:\n{lines}"
         )
     unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
     # Our own code fetches nothing.
-    missing = missing_files([name for name in natives if name in unscored], filtered=scoring.filters)
+    missing = missing_weights([name for name in natives if name in unscored], filtered=scoring.filters, native=True)
     if not scoring.download:
         missing += missing_weights([name for name in others if name in unscored], filtered=scoring.filters)
     if missing:
         lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
-            "weights are missing, so nothing was scored; `vdmini-bench doctor` says how to get each, --download leaves"
-            f" that to the official code, and --dimensions chooses others:\n{lines}"
+            "weights are missing, so nothing was scored; `vdmini-bench doctor --all` says how to get each, --download"
+            f" leaves that to the official code, and --dimensions chooses others:\n{lines}"
         )
 
 
@@ -227,7 +221,7 @@ def _names(scoring: Scoring, dimensions: Sequence[str], *, filtered: bool) -> li
     return [request.name for request in request_videos(scoring.prompts, dimensions, filtered=filtered)]
 
 
-def _judge_natively(scoring: Scoring, found: Completeness) -> NativeScores | None:
+def _score_natively(scoring: Scoring, found: Completeness) -> NativeScores | None:
     """Ask our own code everything at once, so that each video is decoded once; None where it is to score nothing."""
     chosen = [name for name in scoring.dimensions if scoring.is_native(name)]
     if not chosen:
@@ -241,24 +235,14 @@ def _judge_natively(scoring: Scoring, found: Completeness) -> NativeScores | Non
             # Flickering costs next to nothing: it is measured before it is known which videos are still.
             questions += _of_candidates(scoring, found, STATIC) + _of_candidates(scoring, found, FILTERED)
         else:
-            questions += _questions(scoring, dimension, _entries(scoring, dimension, found.videos), found)
+            questions += ask_entries(dimension, _entries(scoring, dimension, found.videos), found.contents)
     natives.ask(questions)
     return natives
 
 
 def _of_candidates(scoring: Scoring, found: Completeness, dimension: str) -> list[Question]:
-    from vdmini_bench.vbench.native.judging import Question
-
     names = candidates(scoring.prompts)
     return [Question(dimension, found.videos[name].absolute(), found.files[name].sha256) for name in names]
-
-
-def _questions(
-    scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], found: Completeness
-) -> list[Question]:
-    from vdmini_bench.vbench.native.questions import ask_entries
-
-    return ask_entries(dimension, entries, {entry.file: entry.sha256 for entry in found.files.values()})
 
 
 def _outcome(scoring: Scoring, dimension: str, found: Completeness, natives: NativeScores | None) -> Outcome:
@@ -284,8 +268,8 @@ def _score(
 ) -> Outcome:
     entries = _entries(scoring, dimension, videos)
     paths = _paths(entries)
-    content = {entry.file: entry.sha256 for entry in found.files.values()}
-    contents = {Path(path).name: content[Path(path).name] for path in paths}
+    known = found.contents
+    contents = {name: known[name] for name in (Path(path).name for path in paths)}
     key = _key(scoring, dimension, entries, contents)
     kept = kept_result(scoring.output, dimension, key)
     if kept is not None:
@@ -294,7 +278,7 @@ def _score(
     if natives is None:
         response = _ask_driver(scoring, dimension, entries)
     else:
-        response = natives.response(dimension, _questions(scoring, dimension, entries, found))
+        response = natives.response(dimension, ask_entries(dimension, entries, contents))
     try:
         result = check_result(dimension, response.get("result"), paths)
     except ResultError as error:
@@ -316,18 +300,13 @@ def _logs(scoring: Scoring) -> Path:
 
 
 def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> str:
-    """The hash of all that a dimension's score follows from; weights by size and time, since they have gigabytes."""
+    """The hash of all that a dimension's score follows from."""
     named = [{**entry, "video_list": [Path(path).name for path in entry["video_list"]]} for entry in entries]
-    weights = {}
-    for weight in DIMENSIONS[dimension].weights:
-        path = weights_folder() / weight.path
-        if path.is_file():
-            weights[weight.path] = [path.stat().st_size, path.stat().st_mtime_ns]
     read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": _images(entries)}
     if scoring.is_native(dimension):
         return key_of({"version": RECORD_VERSION, **read, "native": NATIVE_VERSION, "weights": state_of(dimension)})
-    settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages, "weights": weights}
-    return key_of({"version": RECORD_VERSION, **read, **settings})
+    settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages}
+    return key_of({"version": RECORD_VERSION, **read, **settings, "weights": weights_state(dimension)})
 
 
 def _images(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from vdmini_bench.config.vbench_dimensions import OF_MODE
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
 from vdmini_bench.vbench.completeness import read_record, sha256_of_video
 from vdmini_bench.vbench.output import require_writable_file
-from vdmini_bench.vbench.results import kept_contents, kept_result, kept_versions, results_file
+from vdmini_bench.vbench.results import kept_record, kept_result, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS
 
 # A zip of the same results is the same file.
@@ -56,8 +56,9 @@ def _require_same_videos(output: Path, names: Sequence[str]) -> None:
     folder = Path(json.loads((output / SCORES).read_text(encoding="utf-8"))["folder"])
     now = {video.file: sha256_of_video(folder, video) for video in read_record(output / VIDEOS).values()}
     of_others = [
-        name for name in names if any(now.get(file) != sha256 for file, sha256 in kept_contents(output, name).items())
-    ]
+        name for name in names
+        if any(now.get(file) != sha256 for file, sha256 in kept_record(output, name)["contents"].items())
+    ]  # fmt: skip
     if of_others:
         raise IncompleteResultsError(
             f"{output}: videos have changed since {', '.join(of_others)} was scored: score all dimensions again"
@@ -65,7 +66,7 @@ def _require_same_videos(output: Path, names: Sequence[str]) -> None:
 
 
 def _require_official_code(output: Path, names: Sequence[str]) -> None:
-    native = [name for name in names if "native" in kept_versions(output, name)]
+    native = [name for name in names if "native" in kept_record(output, name)["versions"]]
     if native:
         raise IncompleteResultsError(
             f"{output}: {', '.join(native)} scored by our own code, while the leaderboard is of the official one: score"

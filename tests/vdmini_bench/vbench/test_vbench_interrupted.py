@@ -85,7 +85,7 @@ def test_an_interrupt_keeps_what_is_done(bench: Bench) -> None:
     expect(done, ExitCode.OK)
     bench.plan(imaging_quality="sleeps")
     script = (
-        "import sys; from pathlib import Path; from vdmini_bench.commands.options import expected_failures\n"
+        "import sys; from pathlib import Path; from vdmini_bench.system.program import expected_failures\n"
         "from vdmini_bench.vbench.scoring import Scoring, score_videos\n"
         "videos, output, *command = sys.argv[1:]\n"
         "names = ('subject_consistency', 'imaging_quality')\n"

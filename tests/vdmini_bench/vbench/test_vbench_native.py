@@ -33,9 +33,10 @@ from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC
 from vdmini_bench.vbench.native.dino import load_dino
 from vdmini_bench.vbench.native.frames import Clip, read_clip
-from vdmini_bench.vbench.native.judging import JUDGES, Mark, Question
 from vdmini_bench.vbench.native.networks import Networks
+from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, load_raft, reached
+from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
 from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
@@ -91,8 +92,8 @@ def test_every_clips_score_is_the_official_one(
     for path in CLIPS:
         text = golden["style"] if dimension == "appearance_style" else path.stem.removeprefix("vbench-")
         image = GOLDEN / "vbench-image.png" if dimension.startswith("i2v") else None
-        mark = JUDGES[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
-        assert mark.value == pytest.approx(official[path.name], abs=TOLERANCES.get(dimension, TOLERANCE))
+        score = SCORERS[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
+        assert score.value == pytest.approx(official[path.name], abs=TOLERANCES.get(dimension, TOLERANCE))
 
 
 def test_flow_is_the_official_networks(
@@ -324,10 +325,10 @@ def test_still_videos_are_chosen_by_the_native_filter(
         draw_video(folder / f"a still lake.-{index}.mp4", index, frames=2, side=128)
     still = {0, 3, 10, 11, 12, 20, 21}
 
-    def chosen(clip: Clip, question: Question, networks: Networks) -> Mark:
-        return Mark(float(int(question.video.stem.rpartition("-")[2]) in still))
+    def chosen(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+        return VideoScore(float(int(question.video.stem.rpartition("-")[2]) in still))
 
-    monkeypatch.setitem(JUDGES, STATIC, chosen)
+    monkeypatch.setitem(SCORERS, STATIC, chosen)
     where = ("--mode", "t2v", "--prompts", prompts, "-o", bench.output, "--dimensions", "temporal_flickering")
     done = invoke("vbench", "score", folder, *where, "--native", "--json")
     expect(done, ExitCode.OK)

@@ -27,8 +27,9 @@ from vdmini_bench.vbench import environment as module
 from vdmini_bench.vbench.environment import Environment, call_driver, default_environment
 from vdmini_bench.vbench.native.catalogue import ADAPTER_SETTINGS, FILES, STATIC
 from vdmini_bench.vbench.native.frames import read_clip
-from vdmini_bench.vbench.native.judging import JUDGES, Question
 from vdmini_bench.vbench.native.networks import Networks
+from vdmini_bench.vbench.native.questions import Question
+from vdmini_bench.vbench.native.scorers import SCORERS
 
 pytestmark = [
     pytest.mark.skipif(
@@ -129,7 +130,7 @@ def test_every_videos_score_is_the_official_one(
     for path in videos:
         text = STYLE if dimension == "appearance_style" else path.stem
         image = path.with_suffix(".png") if dimension.startswith("i2v") else None
-        ours = JUDGES[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
+        ours = SCORERS[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
         differences[path.name] = abs(ours.value - theirs[path.name]) / scale
     print(f"{dimension}: largest difference of a video {max(differences.values()):.1e}")
     assert max(differences.values()) <= TOLERANCE, differences

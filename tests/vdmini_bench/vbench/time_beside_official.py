@@ -82,8 +82,9 @@ def native(asked: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from vdmini_bench.vbench.native.frames import read_clip
-    from vdmini_bench.vbench.native.judging import JUDGES, Question
     from vdmini_bench.vbench.native.networks import Networks
+    from vdmini_bench.vbench.native.questions import Question
+    from vdmini_bench.vbench.native.scorers import SCORERS
 
     networks, spent, scores = Networks(torch.device("cpu")), dict.fromkeys(asked["dimensions"], 0.0), {}
     for path in map(Path, asked["videos"]):
@@ -92,7 +93,7 @@ def native(asked: dict[str, Any]) -> dict[str, Any]:
             started = time.process_time()
             text = STYLE if dimension == "appearance_style" else path.stem.rsplit("-", 1)[0]
             image = path.with_suffix(".png") if dimension.startswith("i2v") else None
-            scores[f"{dimension} {path.name}"] = JUDGES[dimension](
+            scores[f"{dimension} {path.name}"] = SCORERS[dimension](
                 clip, Question(dimension, path, "", text, image), networks
             ).value
             spent[dimension] += time.process_time() - started

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.vbench.native.correlation import (
     LEVELS,
     FrameEncoder,
@@ -18,7 +17,7 @@ from vdmini_bench.vbench.native.correlation import (
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import fill, read_checkpoint
+from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, require_names
 
 RADIUS = 3
 WIDTHS = (20, 32, 44, 56)
@@ -216,12 +215,8 @@ def load_amt(path: Path) -> AmtS:
         MissingAssetsError: it is another file.
     """
     checkpoint = read_checkpoint(path)
-    if "state_dict" not in checkpoint:
-        raise MissingAssetsError(f"{path} holds no AMT: it lacks state_dict; download it again")
-    with torch.device("meta"):
-        network = AmtS()
-    fill(network, checkpoint["state_dict"], path)
-    return network
+    require_names(checkpoint, ("state_dict",), path, "AMT")
+    return filled(AmtS, checkpoint["state_dict"], path)
 
 
 def _two_convolutions(into: int, out: int) -> nn.Sequential:

@@ -19,7 +19,7 @@ from vdmini_bench.vbench.native.transformer import (
     Block,
     class_token,
     depth_of,
-    fill,
+    filled,
     part_of,
     rename,
     require_names,
@@ -90,10 +90,9 @@ def clip_images(state: Mapping[str, Tensor], path: Path) -> ClipImages:
     require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "CLIP")
     width, _, patch, _ = seen["conv1.weight"].shape
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    with torch.device("meta"):
-        network = ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1])
-    fill(network, seen, path)
-    return network
+    return filled(
+        lambda: ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1]), seen, path
+    )
 
 
 def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:
@@ -107,7 +106,4 @@ def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:
     require_names(read, ("token_embedding.weight", "positional_embedding", "text_projection"), path, "CLIP")
     words, width = read["token_embedding.weight"].shape
     length, features = len(read["positional_embedding"]), read["text_projection"].shape[1]
-    with torch.device("meta"):
-        network = ClipTexts(width, depth_of(read), width // HEAD, length, words, features)
-    fill(network, read, path)
-    return network
+    return filled(lambda: ClipTexts(width, depth_of(read), width // HEAD, length, words, features), read, path)

@@ -24,7 +24,7 @@ from vdmini_bench.vbench.native.transformer import (
     Block,
     class_token,
     depth_of,
-    fill,
+    filled,
     quick_gelu,
     read_checkpoint,
     require_names,
@@ -109,10 +109,11 @@ def _branch(
 ) -> Branch:
     require_names(state, ("patch_embed.proj.weight", "pos_embed", *changes), path, "network of DreamSim")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
-    with torch.device("meta"):
-        network = Branch(width, depth_of(state), patch, state["pos_embed"].shape[1], activation, whole=whole)
-    fill(network, {name: value + changes[name] if name in changes else value for name, value in state.items()}, path)
-    return network
+    return filled(
+        lambda: Branch(width, depth_of(state), patch, state["pos_embed"].shape[1], activation, whole=whole),
+        {name: value + changes[name] if name in changes else value for name, value in state.items()},
+        path,
+    )
 
 
 def _changes_of(changes: Adapter, network: int) -> dict[str, Tensor]:

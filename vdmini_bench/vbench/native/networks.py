@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,10 +16,8 @@ from vdmini_bench.vbench.native.dreamsim import DreamSim, load_dreamsim
 from vdmini_bench.vbench.native.musiq import Musiq, load_musiq
 from vdmini_bench.vbench.native.raft import Raft, load_raft
 from vdmini_bench.vbench.native.tokens import Tokenizer, load_tokenizer
-from vdmini_bench.vbench.native.transformer import fill, read_checkpoint
+from vdmini_bench.vbench.native.transformer import Network, filled, read_checkpoint
 from vdmini_bench.vbench.native.viclip import ViClip, load_viclip
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Networks:
@@ -60,10 +57,8 @@ class Networks:
     @cached_property
     def aesthetic(self) -> nn.Linear:
         """LAION's head on the features of CLIP ViT-L/14."""
-        with torch.device("meta"):
-            head = nn.Linear(768, 1)
-        fill(head, read_checkpoint(path_of(catalogue.AESTHETIC)), path_of(catalogue.AESTHETIC))
-        return head
+        path = path_of(catalogue.AESTHETIC)
+        return filled(lambda: nn.Linear(768, 1), read_checkpoint(path), path)
 
     @cached_property
     def musiq(self) -> Musiq:

@@ -1,16 +1,27 @@
-"""From entries in the official format to questions about videos."""
+"""Questions about videos, from entries in the official format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.vbench.native.judging import Question
 
 TEXTS = ("temporal_style", "overall_consistency")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a dimension asks about a video: `text` is what it should show or the style, `image` what it came from."""
+
+    dimension: str
+    video: Path
+    sha256: str
+    text: str = ""
+    image: Path | None = None
 
 
 def ask_entries(dimension: str, entries: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> list[Question]:

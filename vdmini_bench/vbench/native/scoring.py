@@ -7,29 +7,30 @@ import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vdmini.finite import NotFiniteError
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError
-from vdmini_bench.system.files import key_of
+from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.launch import Share, process_device, share_out
 from vdmini_bench.vbench.environment import DriverError
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
 from vdmini_bench.vbench.native.frames import read_clip
-from vdmini_bench.vbench.native.judging import JUDGES, Mark, Question
 from vdmini_bench.vbench.native.networks import Networks
+from vdmini_bench.vbench.native.questions import Question
+from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
 
-MARKS = "native"
+KEPT = "native"
 
 
 @dataclass
-class Marks:
+class VideoScores:
     """What is known of videos, by a question's key, and the dimensions that failed with the reason."""
 
-    known: dict[str, Mark] = field(default_factory=dict)
+    known: dict[str, VideoScore] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -39,8 +40,8 @@ class NativeScores:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.folder = output / MARKS
-        self.marks = Marks(read_marks(self.folder))
+        self.folder = output / KEPT
+        self.scores = VideoScores(read_video_scores(self.folder))
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Answer all questions that are not answered yet, shared out among the processes of a launch.
@@ -49,19 +50,19 @@ class NativeScores:
             IncompleteError: a video could not be read.
         """
         unknown = {
-            key: question for question in questions if (key := key_of_question(question)) not in self.marks.known
+            key: question for question in questions if (key := key_of_question(question)) not in self.scores.known
         }
         if not unknown:
             return
         by_video: dict[Path, list[tuple[str, Question]]] = {}
         for key, question in unknown.items():
             by_video.setdefault(question.video, []).append((key, question))
-        for part in share_out(_judge_share, [*by_video.values()], self.folder):
-            self.marks.known |= part.known
-            self.marks.failures |= part.failures
+        for part in share_out(_score_share, [*by_video.values()], self.folder):
+            self.scores.known |= part.known
+            self.scores.failures |= part.failures
             for dimension, seconds in part.seconds.items():
-                self.marks.seconds[dimension] = self.marks.seconds.get(dimension, 0.0) + seconds
-        for dimension, reason in self.marks.failures.items():
+                self.scores.seconds[dimension] = self.scores.seconds.get(dimension, 0.0) + seconds
+        for dimension, reason in self.scores.failures.items():
             log = _log(self.output, dimension)
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(reason, encoding="utf-8")
@@ -72,12 +73,12 @@ class NativeScores:
         Raises:
             DriverError: its code failed.
         """
-        answers = [(question, self._mark(dimension, question)) for question in questions]
-        total = sum(mark.weight for _, mark in answers)
-        mean = sum(mark.value * mark.weight for _, mark in answers) / total if total else float("nan")
+        answers = [(question, self._score_of(dimension, question)) for question in questions]
+        total = sum(score.weight for _, score in answers)
+        mean = sum(score.value * score.weight for _, score in answers) / total if total else float("nan")
         scale = 100.0 if DIMENSIONS[dimension].percent else 1.0
-        videos = [_official(dimension, question, mark) for question, mark in answers]
-        seconds = self.marks.seconds.get(dimension, 0.0)
+        videos = [_official(dimension, question, score) for question, score in answers]
+        seconds = self.scores.seconds.get(dimension, 0.0)
         return {"result": [mean / scale, videos], "seconds": seconds, **provenance()}
 
     def static(self, questions: Iterable[Question]) -> dict[str, bool]:
@@ -86,20 +87,18 @@ class NativeScores:
         Raises:
             DriverError: the filter failed.
         """
-        return {str(question.video): self._mark(STATIC, question).value > 0 for question in questions}
+        return {str(question.video): self._score_of(STATIC, question).value > 0 for question in questions}
 
-    def _mark(self, dimension: str, question: Question) -> Mark:
-        mark = self.marks.known.get(key_of_question(question))
-        if mark is None:
-            reason = self.marks.failures.get(dimension, "it was not asked\n").strip().splitlines()[-1]
+    def _score_of(self, dimension: str, question: Question) -> VideoScore:
+        score = self.scores.known.get(key_of_question(question))
+        if score is None:
+            reason = self.scores.failures.get(dimension, "it was not asked\n").strip().splitlines()[-1]
             raise DriverError(dimension, reason, _log(self.output, dimension))
-        return mark
+        return score
 
 
 def key_of_question(question: Question) -> str:
     """The hash of all that an answer follows from; weights by size and time, an image by its bytes."""
-    from vdmini_bench.system.files import sha256_of
-
     image = sha256_of(question.image) if question.image is not None else ""
     of = [question.sha256, question.text, image, state_of(question.dimension)]
     return key_of([NATIVE_VERSION, question.dimension, *of])
@@ -117,22 +116,22 @@ def provenance() -> dict[str, Any]:
     return {"device": name, "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries}}
 
 
-def read_marks(folder: Path) -> dict[str, Mark]:
+def read_video_scores(folder: Path) -> dict[str, VideoScore]:
     """What earlier calls found; a line that a kill cut short is left out."""
     known = {}
     for file in sorted(folder.glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-                known[str(entry["key"])] = Mark(float(entry["value"]), int(entry["weight"]))
+                known[str(entry["key"])] = VideoScore(float(entry["value"]), int(entry["weight"]))
             except (ValueError, KeyError, TypeError):
                 continue
     return known
 
 
-def _judge_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> Marks:
+def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> VideoScores:
     """This process's videos, each decoded once for all that is asked about it."""
-    networks, marks = Networks(process_device()), Marks()
+    networks, scores = Networks(process_device()), VideoScores()
     problems: list[UnreadableVideoError] = []
     folder.mkdir(parents=True, exist_ok=True)
     own = share.of(videos)
@@ -141,55 +140,49 @@ def _judge_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]],
         record.write("\n")
         for asked in own:
             try:
-                found = _judge_video(asked, networks, marks)
+                found = _score_video(asked, networks, scores)
             except UnreadableVideoError as problem:
                 problems.append(problem)
             else:
                 record.writelines(f"{_line(key, question, found[key])}\n" for key, question in asked if key in found)
                 record.flush()
-                marks.known |= found
+                scores.known |= found
             advance()
     if problems:
         raise IncompleteError(problems)
-    return marks
+    return scores
 
 
-def _judge_video(asked: Sequence[tuple[str, Question]], networks: Networks, marks: Marks) -> Mapping[str, Mark]:
+def _score_video(
+    asked: Sequence[tuple[str, Question]], networks: Networks, scores: VideoScores
+) -> Mapping[str, VideoScore]:
     clip = read_clip(asked[0][1].video)
     found = {}
     for key, question in asked:
-        if question.dimension in marks.failures:
+        if question.dimension in scores.failures:
             continue
         started = time.monotonic()
         try:
-            mark = JUDGES[question.dimension](clip, question, networks)
-            if not math.isfinite(mark.value):
-                raise NotFiniteError(f"{question.video.name}: its score is {mark.value}")
-            found[key] = mark
+            score = SCORERS[question.dimension](clip, question, networks)
+            if not math.isfinite(score.value):
+                raise NotFiniteError(f"{question.video.name}: its score is {score.value}")
+            found[key] = score
         except Exception:
             # One dimension fails, the others go on.
-            marks.failures[question.dimension] = traceback.format_exc()
-        spent = marks.seconds.get(question.dimension, 0.0) + time.monotonic() - started
-        marks.seconds[question.dimension] = spent
+            scores.failures[question.dimension] = traceback.format_exc()
+        spent = scores.seconds.get(question.dimension, 0.0) + time.monotonic() - started
+        scores.seconds[question.dimension] = spent
     return found
 
 
-def _line(key: str, question: Question, mark: Mark) -> str:
-    return json.dumps(
-        {
-            "key": key,
-            "dimension": question.dimension,
-            "video": question.video.name,
-            "value": mark.value,
-            "weight": mark.weight,
-        }
-    )
+def _line(key: str, question: Question, score: VideoScore) -> str:
+    return json.dumps({"key": key, "dimension": question.dimension, "video": question.video.name, **asdict(score)})
 
 
-def _official(dimension: str, question: Question, mark: Mark) -> dict[str, Any]:
-    entry: dict[str, Any] = {"video_path": str(question.video), "video_results": mark.value}
+def _official(dimension: str, question: Question, score: VideoScore) -> dict[str, Any]:
+    entry: dict[str, Any] = {"video_path": str(question.video), "video_results": score.value}
     if dimension == "dynamic_degree":
-        entry["video_results"] = mark.value > 0
+        entry["video_results"] = score.value > 0
     if question.image is not None:
         entry["image_path"] = str(question.image)
     return entry

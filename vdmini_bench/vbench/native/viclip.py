@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts
 from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
@@ -16,7 +15,7 @@ from vdmini_bench.vbench.native.transformer import (
     Block,
     class_token,
     depth_of,
-    fill,
+    filled,
     part_of,
     read_checkpoint,
     rename,
@@ -74,15 +73,12 @@ def load_viclip(path: Path) -> ViClip:
         MissingAssetsError: it is another file.
     """
     checkpoint = read_checkpoint(path)
-    if "model" not in checkpoint:
-        raise MissingAssetsError(f"{path} holds no ViCLIP: it lacks model; download it again")
+    require_names(checkpoint, ("model",), path, "ViCLIP")
     state = rename(checkpoint["model"], CLIP_NAMES)
     texts = clip_texts(part_of(state, "text_encoder."), path)
     seen = part_of(state, "vision_encoder.")
     require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "ViCLIP")
     width, patch, features = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1], seen["proj"].shape[1]
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    with torch.device("meta"):
-        videos = ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features)
-    fill(videos, seen, path)
+    videos = filled(lambda: ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features), seen, path)
     return ViClip(videos, texts)

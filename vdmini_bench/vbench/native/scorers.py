@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from vdmini_bench.vbench.native.flickering import temporal_flickering
 from vdmini_bench.vbench.native.frames import Clip, embed_frames
 from vdmini_bench.vbench.native.musiq import fit_frames
 from vdmini_bench.vbench.native.networks import Networks
+from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import is_static, moves
 from vdmini_bench.vbench.native.similarity import consistency, faithfulness
 from vdmini_bench.vbench.native.viclip import middle_frames
@@ -31,39 +31,28 @@ SIDE = 224
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a dimension asks about a video: `text` is what it should show or the style, `image` what it came from."""
-
-    dimension: str
-    video: Path
-    sha256: str
-    text: str = ""
-    image: Path | None = None
-
-
-@dataclass(frozen=True)
-class Mark:
+class VideoScore:
     """One video's score in the official scale, and how much it counts in the mean over videos."""
 
     value: float
     weight: int = 1
 
 
-def _subject_consistency(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _subject_consistency(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     def shrink(pixels: Tensor) -> Tensor:
         resized = at.resize_shorter(pixels.to(networks.device), SIDE, "bilinear", smooth=False)
         return at.normalise(resized, at.IMAGENET)
 
     # The official mean is over frames: long videos count more.
-    return Mark(consistency(embed_frames(clip, shrink, networks.dino, BATCH)), len(clip.frames) - 1)
+    return VideoScore(consistency(embed_frames(clip, shrink, networks.dino, BATCH)), len(clip.frames) - 1)
 
 
-def _background_consistency(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _background_consistency(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     features = embed_frames(clip, _for_clip(networks), networks.clip_b, BATCH)
-    return Mark(consistency(features), len(clip.frames) - 1)
+    return VideoScore(consistency(features), len(clip.frames) - 1)
 
 
-def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     def shrink(pixels: Tensor) -> Tensor:
         resized = at.resize_shorter(pixels.to(networks.device), 256, "bicubic", smooth=True)
         return at.normalise(at.crop_centre(resized, SIDE), at.IMAGENET)
@@ -73,10 +62,10 @@ def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> Mark:
     with torch.inference_mode():
         pixels = at.normalise(at.resize_image(image, 256, SIDE), at.IMAGENET)
         of_image = networks.dino(pixels.to(networks.device)).cpu()
-    return Mark(faithfulness(embed_frames(clip, shrink, networks.dino, BATCH), of_image))
+    return VideoScore(faithfulness(embed_frames(clip, shrink, networks.dino, BATCH), of_image))
 
 
-def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _i2v_background(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     def shrink(pixels: Tensor) -> Tensor:
         return at.resize_square(pixels.to(networks.device), SIDE)
 
@@ -84,39 +73,39 @@ def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Mark:
     image = Image.fromarray(read_picture(question.image))
     with torch.inference_mode():
         of_image = networks.dreamsim(at.resize_image_square(image, SIDE).to(networks.device)).cpu()
-    return Mark(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
+    return VideoScore(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
 
 
-def _flickering(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(temporal_flickering(clip.frames))
+def _flickering(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    return VideoScore(temporal_flickering(clip.frames))
 
 
-def _smoothness(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(smoothness(clip, networks.amt, networks.device))
+def _smoothness(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    return VideoScore(smoothness(clip, networks.amt, networks.device))
 
 
-def _dynamic_degree(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(float(moves(clip, networks.raft, networks.device)))
+def _dynamic_degree(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    return VideoScore(float(moves(clip, networks.raft, networks.device)))
 
 
-def _static(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(float(is_static(clip, networks.raft, networks.device)))
+def _static(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    return VideoScore(float(is_static(clip, networks.raft, networks.device)))
 
 
-def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     features = embed_frames(clip, _for_clip(networks), networks.clip_l, BATCH)
     with torch.inference_mode():
-        return Mark(float(networks.aesthetic(F.normalize(features, dim=-1)).double().mean()) / 10)
+        return VideoScore(float(networks.aesthetic(F.normalize(features, dim=-1)).double().mean()) / 10)
 
 
-def _imaging_quality(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _imaging_quality(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     def shrink(pixels: Tensor) -> Tensor:
         return fit_frames(pixels.to(networks.device))
 
-    return Mark(float(embed_frames(clip, shrink, networks.musiq, BATCH // 4).double().mean()))
+    return VideoScore(float(embed_frames(clip, shrink, networks.musiq, BATCH // 4).double().mean()))
 
 
-def _appearance_style(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _appearance_style(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     texts, factor = networks.clip_b_texts
     with torch.inference_mode():
         numbers = networks.tokenizer.numbers(question.text, texts.length, cut=False)
@@ -134,16 +123,16 @@ def _appearance_style(clip: Clip, question: Question, networks: Networks) -> Mar
 
     features = embed_frames(Clip(frames, clip.frames_per_second), normalise, networks.clip_b, BATCH)
     likeness = F.cosine_similarity(features, wanted).double()
-    return Mark(float(likeness.mean()) * factor / 100, len(clip.frames))
+    return VideoScore(float(likeness.mean()) * factor / 100, len(clip.frames))
 
 
-def _video_and_text(clip: Clip, question: Question, networks: Networks) -> Mark:
+def _video_and_text(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     with torch.inference_mode():
         if "viclip" not in clip.seen:
             clip.seen["viclip"] = networks.viclip.vision_encoder(_for_viclip(clip, networks))
         seen, texts = clip.seen["viclip"], networks.viclip.text_encoder
         numbers = networks.tokenizer.numbers(question.text, texts.length, cut=True)
-        return Mark(float(F.cosine_similarity(seen, texts(numbers.to(networks.device)))))
+        return VideoScore(float(F.cosine_similarity(seen, texts(numbers.to(networks.device)))))
 
 
 def _for_viclip(clip: Clip, networks: Networks) -> Tensor:
@@ -161,7 +150,7 @@ def _for_clip(networks: Networks) -> Callable[[Tensor], Tensor]:
     return shrink
 
 
-JUDGES: dict[str, Callable[[Clip, Question, Networks], Mark]] = {
+SCORERS: dict[str, Callable[[Clip, Question, Networks], VideoScore]] = {
     "subject_consistency": _subject_consistency,
     "background_consistency": _background_consistency,
     FILTERED: _flickering,
