@@ -26,7 +26,7 @@ from vdmini_bench.commands import (
 )  # fmt: skip
 from vdmini_bench.commands.options import JSON
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.system.program import Program, expected_failures
+from vdmini_bench.system.program import Program
 from vdmini_bench.system.progress import prepare_torch
 
 # What the list of commands says of each, by what a user wants.
@@ -91,7 +91,6 @@ for module in (
 @main.command()
 @click.option("--all", "in_full", is_flag=True, help="Everything that was looked at, and the next step for each.")
 @JSON
-@expected_failures
 def doctor(in_full: bool, as_json: bool) -> None:
     """Say what works here and what does not: versions, device, disk, and what each command lacks."""
     from vdmini_bench.commands.doctor import examine, overview

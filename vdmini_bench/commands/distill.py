@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.models.devices import choose_device
+from vdmini_bench.system.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from vdmini_bench.config.distillation import DistillConfig
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 @DTYPE
 @DOWNLOAD
 @JSON
-@expected_failures
 def distill(
     file: Path,
     profile: str | None,
@@ -48,11 +48,9 @@ def distill(
 
     Goes on where it stopped. On several GPUs: accelerate launch -m vdmini_bench distill FILE
     """
-    from vdmini_bench.system.progress import quiet_libraries
 
     # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.models.devices import choose_device
     from vdmini_bench.system.launch import lead
 
     def work() -> None:
@@ -104,6 +102,3 @@ def _print_outcome(outcome: Outcome, price_per_hour: float | None, as_json: bool
     click.echo(f"losses, mean of the last {outcome.averaged_steps} steps: {losses}")
     click.echo(f"each step's: {outcome.losses_file}")
     click.echo(f"student: {outcome.student}")
-
-
-COMMANDS = (distill,)

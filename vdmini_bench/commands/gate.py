@@ -13,13 +13,15 @@ import click
 
 from vdmini_bench.commands.formats import with_format
 from vdmini_bench.commands.options import RESULTS
-from vdmini_bench.errors import ExitCode
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.compare.baseline import read_baseline, update_baseline
+from vdmini_bench.errors import ExitCode, NothingMeasuredError
+from vdmini_bench.results.runs import whole_run
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.tables import Format, markdown_text, number_cell, show_table
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.gate import Verdict
     from vdmini_bench.results.score import Row
-    from vdmini_bench.system.tables import Format
 
 # What programs read, of several outcomes the one that decides the exit code, and what people do.
 OUTCOMES = {
@@ -43,7 +45,6 @@ HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "
 @click.option("--allow-unlike", is_flag=True, help="Judge across machines, protocols and versions, and mark it.")
 @RESULTS
 @with_format
-@expected_failures
 def gate(
     run: str, baseline: Path, thresholds: Path | None, update: bool, add: bool, require_baseline: bool,
     allow_unlike: bool, results: Path, form: Format,
@@ -53,12 +54,8 @@ def gate(
     Exit codes: 0 passed, or no baseline yet; 1 a regression; 2 a wrong file or option; 3 a gated metric is missing from
     the run or from the baseline; 5 another machine, protocol, version or number of samples.
     """
-    from vdmini_bench.compare.baseline import read_baseline, update_baseline
     from vdmini_bench.compare.gate import exit_code, has_baseline, judge
     from vdmini_bench.config.thresholds import load_thresholds
-    from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.results.runs import whole_run
-    from vdmini_bench.results.store import Store
 
     limits = load_thresholds(thresholds)
     folder, records = whole_run(run, Store(results))
@@ -92,7 +89,6 @@ def gate(
 def _show(
     form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict]
 ) -> None:
-    from vdmini_bench.system.tables import markdown_text, show_table
 
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
     messages = [f"{each.verdict}: {each.model} {each.metric}: {each.reason}{_mark(each, True)}" for each in told]
@@ -122,11 +118,7 @@ def _mark(verdict: Verdict, why: bool) -> str:
 
 
 def _line(verdict: Verdict) -> list[str]:
-    from vdmini_bench.system.tables import number_cell
 
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
     numbers = map(number_cell, (verdict.baseline, verdict.value, change, verdict.threshold))
     return [verdict.model, verdict.metric, *numbers, verdict.verdict + _mark(verdict, False)]
-
-
-COMMANDS = (gate,)

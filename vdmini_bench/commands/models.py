@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import CHANNELS, DEVICE, DTYPE, JSON, Conditions, with_conditions, with_download
+from vdmini_bench.models.devices import dtype_name
 from vdmini_bench.system.files import check_can_write
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import print_table
 
 if TYPE_CHECKING:
     from vdmini_bench.studies.importance import Study
@@ -24,13 +26,10 @@ if TYPE_CHECKING:
 @CHANNELS
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the blocks into this PNG or SVG.")
 @JSON
-@expected_failures
 @with_download(weights=False)
 def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
     """Show the blocks of MODEL (a published or embedded name, a folder, a hub id) and their costs; reads no weights."""
     from vdmini_bench.models.inspect import block_lines, inspect_model
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     inspection = inspect_model(model, rule_or_file, channels)
@@ -56,18 +55,15 @@ def inspect(model: str, rule_or_file: str | None, channels: str | None, picture:
 )
 @DEVICE
 @DTYPE
-@expected_failures
 @with_download()
 def prune(
     model: str, rule_or_file: str, channels: str | None, output: Path, device: str | None, dtype: str | None
 ) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
     from vdmini.models.registry import block_graph
-    from vdmini_bench.models.devices import dtype_name
     from vdmini_bench.models.inspect import inspect_model
     from vdmini_bench.models.pruning import prune_into, read_channel_rule
     from vdmini_bench.models.sampling import load_to_keep
-    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     if output.exists():
@@ -91,14 +87,12 @@ def prune(
 @with_conditions(clips=8)
 @DEVICE
 @DTYPE
-@expected_failures
 @with_download()
 def sample(model: str, output: Path, conditions: Conditions, device: str | None, dtype: str | None) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
     from vdmini_bench.data.requests import warn_of_cut_prompts
     from vdmini_bench.models.sampling import sample_into
     from vdmini_bench.models.source import load_for_use
-    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -117,7 +111,6 @@ def sample(model: str, output: Path, conditions: Conditions, device: str | None,
 @DEVICE
 @DTYPE
 @JSON
-@expected_failures
 @with_download()
 def importance(
     model: str,
@@ -131,7 +124,6 @@ def importance(
     """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
     from vdmini_bench.studies.importance import measure_importance, parse_shard, write_importance
     from vdmini_bench.studies.plots import plot_importance
-    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -167,7 +159,6 @@ def importance(
 @click.option("--time", "time_share", type=float, help="At most this share of its measured time.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan's .json file.")
 @JSON
-@expected_failures
 @with_download(weights=False)
 def plan(
     model: str,
@@ -181,7 +172,6 @@ def plan(
 ) -> None:
     """Find the units of MODEL whose loss matters least for a wanted cost, and write the plan that removes them."""
     from vdmini_bench.studies.importance_plan import plan_from_importance
-    from vdmini_bench.system.progress import quiet_libraries
 
     quiet_libraries()
     check_can_write(output)
@@ -202,7 +192,6 @@ def plan(
 @with_conditions(clips=72, fewest=6)
 @DEVICE
 @DTYPE
-@expected_failures
 @with_download()
 def score_plans(
     model: str,
@@ -215,8 +204,6 @@ def score_plans(
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
     from vdmini_bench.metrics.reference import shipped_moments
     from vdmini_bench.studies import plan_scores
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     check_can_write(output)
@@ -235,6 +222,3 @@ def _study(model: str, conditions: Conditions, dtype: str | None, device: str | 
     loaded = load_for_use(model, dtype, device)
     warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
     return Study(loaded, requests, settings, conditions.batch_size, source_sha256(model))
-
-
-COMMANDS = (inspect, prune, sample, importance, plan, score_plans)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, WORKERS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.system.progress import quiet_libraries, say
+from vdmini_bench.system.tables import print_table
+from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
     from vdmini_bench.runs.run import RunResult
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 @RESULTS
 @DOWNLOAD
 @JSON
-@expected_failures
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, workers: int | None, results: Path,
     download: bool, as_json: bool,
@@ -41,7 +42,6 @@ def _run(
     download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from vdmini_bench.config.vbench import load_any_suite
-    from vdmini_bench.system.progress import quiet_libraries, say
 
     chosen = load_any_suite(suite, profile, overrides)
     banner = f"suite {chosen.name}, profile {chosen.profile_name}"
@@ -58,7 +58,6 @@ def _run(
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
     from vdmini_bench.runs.run import run_suite
-    from vdmini_bench.system.workers import choose_workers
 
     result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
@@ -72,7 +71,6 @@ def _run(
 
 def _print_run(suite: str, result: RunResult) -> None:
     from vdmini_bench.results.table import wide_table
-    from vdmini_bench.system.tables import print_table
 
     header, lines = wide_table(result.rows)
     print_table(f"{suite}, profile {result.profile}", header, lines)
@@ -80,6 +78,3 @@ def _print_run(suite: str, result: RunResult) -> None:
         click.echo(result.stand_in)
     click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
     click.echo(f"report, table, contact sheet and records: {result.run_dir}")
-
-
-COMMANDS = (run,)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import JSON, RESULTS, WORKERS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import print_table
+from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
     from vdmini_bench.suites.folder import Rates, ScoreRequest
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 @WORKERS
 @RESULTS
 @JSON
-@expected_failures
 def score(
     videos: Path, suite_file: Path, profile: str | None, against: Path | None, overrides: tuple[str, ...],
     rates: Rates, flow: bool, name: str | None, workers: int | None, results: Path, as_json: bool,
@@ -44,7 +45,6 @@ def score(
     def scored() -> None:
         from vdmini_bench.config.suite import load_suite
         from vdmini_bench.suites.folder import ScoreRequest
-        from vdmini_bench.system.progress import quiet_libraries
 
         suite = load_suite(suite_file, profile, overrides)
         quiet_libraries()
@@ -55,13 +55,11 @@ def score(
 
 def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: bool) -> None:
     from vdmini_bench.runs.score_folder import score_folder
-    from vdmini_bench.system.workers import choose_workers
 
     found = score_folder(request, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
-    from vdmini_bench.system.tables import print_table
 
     lines = [
         [each.metric, _number(each.value, 6), _number(each.standard_error, 3), str(each.n), each.status]
@@ -79,6 +77,3 @@ def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: b
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
-
-
-COMMANDS = (score,)

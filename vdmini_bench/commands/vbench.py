@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import JSON
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.tables import markdown_table, print_table
+from vdmini_bench.vbench.environment import check_environment, create_environment, default_environment, packages_digest
+from vdmini_bench.vbench.output import require_writable_file
 
 if TYPE_CHECKING:
     from vdmini_bench.vbench.report import Report
@@ -45,10 +49,8 @@ FILTER = click.option(
 @click.option("--python", default=sys.executable, help="The Python 3.11 to make it with.")
 @click.option("--check", is_flag=True, help="Only look at the one that is there, and say what it lacks.")
 @click.option("--again", is_flag=True, help="Make it anew.")
-@expected_failures
 def environment(python: str, check: bool, again: bool) -> None:
     """Make and check the environment of the official VBench: 2.2 GB, a minute or two, once."""
-    from vdmini_bench.vbench.environment import check_environment, create_environment, default_environment
 
     started = time.monotonic()
     chosen = default_environment()
@@ -90,7 +92,6 @@ def vbench() -> None:
     help="Score by our own code, on the official weights, the dimensions that it has; the others as always.",
 )
 @JSON
-@expected_failures
 def score(
     folder: Path,
     mode: str,
@@ -105,9 +106,7 @@ def score(
     as_json: bool,
 ) -> None:
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
     from vdmini_bench.system.launch import lead
-    from vdmini_bench.vbench.environment import default_environment, packages_digest
     from vdmini_bench.vbench.native.catalogue import is_native
     from vdmini_bench.vbench.preparation import RATIOS, find_prompts, images_by_prompt
     from vdmini_bench.vbench.scoring import Scoring, score_videos
@@ -131,8 +130,6 @@ def score(
 
 
 def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
-    from vdmini_bench.system.files import write_atomically
-    from vdmini_bench.system.tables import markdown_table, print_table
 
     header, lines = report.lines()
     write_atomically(output / "table.md", f"{markdown_table(header, lines)}\n\n{report.protocol}\n")
@@ -152,7 +149,6 @@ def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
 @vbench.command("zip")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("-o", "--zip", "target", type=click.Path(path_type=Path), help="Beside OUTPUT when not given.")
-@expected_failures
 def pack(output: Path, target: Path | None) -> None:
     """Pack what `score -o OUTPUT` kept into the zip that the public leaderboard takes."""
     from vdmini_bench.vbench.submission import write_submission
@@ -171,7 +167,6 @@ def pack(output: Path, target: Path | None) -> None:
 @IMAGES
 @RATIO
 @FILTER
-@expected_failures
 def prompts(
     mode: str,
     dimensions: tuple[str, ...],
@@ -183,10 +178,6 @@ def prompts(
     filtered: bool,
 ) -> None:
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
-    from vdmini_bench.system.files import write_atomically
-    from vdmini_bench.vbench.environment import default_environment
-    from vdmini_bench.vbench.output import require_writable_file
     from vdmini_bench.vbench.preparation import find_prompts
     from vdmini_bench.vbench.prompts import request_videos
 
@@ -201,6 +192,3 @@ def prompts(
     ]
     write_atomically(output, "".join(f"{line}\n" for line in lines))
     click.echo(f"{len(requests):,} videos of {len({request.prompt for request in requests}):,} prompts: {output}")
-
-
-COMMANDS = (vbench,)
