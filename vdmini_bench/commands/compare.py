@@ -86,7 +86,6 @@ def compare(
 
 
 def _suite_name(suite: str | None) -> str | None:
-
     if suite is None or not is_file(Path(suite)):
         return suite
     from vdmini_bench.config.yaml_file import Document
@@ -109,7 +108,6 @@ def _to_json(a: ResultSet, b: ResultSet, deltas: Sequence[Delta], notes: Sequenc
 
 
 def _print_deltas(form: Format, a: ResultSet, b: ResultSet, deltas: Sequence[Delta]) -> None:
-
     several = len({delta.model for delta in deltas}) > 1
     unlike = any(delta.unlike for delta in deltas)
     lines = []

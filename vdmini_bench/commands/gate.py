@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS
+from vdmini_bench.commands.options import PATH, RESULTS
 from vdmini_bench.compare.baseline import read_baseline, update_baseline
 from vdmini_bench.errors import ExitCode, NothingMeasuredError
 from vdmini_bench.results.runs import whole_run
@@ -37,8 +37,8 @@ HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "
 
 @click.command()
 @click.argument("run")
-@click.option("--baseline", required=True, type=click.Path(path_type=Path), help="CSV in the leaderboard's format.")
-@click.option("--thresholds", type=click.Path(path_type=Path), help="YAML; the package's own when not given.")
+@click.option("--baseline", required=True, type=PATH, help="CSV in the leaderboard's format.")
+@click.option("--thresholds", type=PATH, help="YAML; the package's own when not given.")
 @click.option("--update", is_flag=True, help="Make this run the baseline of its suite, profile and machine; exit 0.")
 @click.option("--add", is_flag=True, help="Add this run to the baseline's: three and more tell the noise; exit 0.")
 @click.option("--require-baseline", is_flag=True, help="Exit 2 instead of 0 where there is no baseline yet.")
@@ -89,7 +89,6 @@ def gate(
 def _show(
     form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict]
 ) -> None:
-
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
     messages = [f"{each.verdict}: {each.model} {each.metric}: {each.reason}{_mark(each, True)}" for each in told]
     if form == "markdown":
@@ -118,7 +117,6 @@ def _mark(verdict: Verdict, why: bool) -> str:
 
 
 def _line(verdict: Verdict) -> list[str]:
-
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
     numbers = map(number_cell, (verdict.baseline, verdict.value, change, verdict.threshold))
     return [verdict.model, verdict.metric, *numbers, verdict.verdict + _mark(verdict, False)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vdmini_bench.commands.formats import with_format
+from vdmini_bench.commands.options import PATH
 from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
 from vdmini_bench.results.leaderboard import add_rows, latest_rows, read_leaderboard, rows_to_csv
 from vdmini_bench.results.records import is_file
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vdmini_bench.results.score import Row
 
 R = TypeVar("R")
-FILE = click.argument("file", type=click.Path(path_type=Path), default=Path("results/leaderboard.csv"))
+FILE = click.argument("file", type=PATH, default=Path("results/leaderboard.csv"))
 FILTERS = ("suite", "profile", "model", "metric")
 MOST_PANELS = 24
 COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
@@ -53,7 +54,6 @@ def leaderboard() -> None:
 @with_format
 def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Format) -> None:
     """Show the newest measurements in FILE."""
-
     rows = [row for row in _read(file) if wanted(row)]
     rows = rows if everything else sorted(latest_rows(rows), key=lambda row: (row.suite, row.profile, row.model))
     if form == "json":
@@ -71,11 +71,10 @@ def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Form
 
 
 @leaderboard.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="May be one of FILES.")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="May be one of FILES.")
 def merge(files: tuple[Path, ...], output: Path) -> None:
     """Write the rows of FILES to one file: sorted, each once, beside those that it has."""
-
     rows = [row for file in files for row in _read(file)]
     add_rows(output, rows)
     click.echo(f"{len(read_leaderboard(output))} rows: {output}")
@@ -84,7 +83,7 @@ def merge(files: tuple[Path, ...], output: Path) -> None:
 @leaderboard.command()
 @FILE
 @with_filters
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the trend into this picture (.png, .svg).")
+@click.option("-o", "--output", type=PATH, help="Draw the trend into this picture (.png, .svg).")
 @with_format
 def history(file: Path, wanted: Callable[[Row], bool], output: Path | None, form: Format) -> None:
     """Show measurements of FILE over time, and the steps in them."""
@@ -134,7 +133,6 @@ def _draw(series: list[Series], output: Path) -> None:
 
 
 def _read(file: Path) -> list[Row]:
-
     if not is_file(file):
         raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")
     return read_leaderboard(file)

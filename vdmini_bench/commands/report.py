@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import RESULTS
+from vdmini_bench.commands.options import PATH, RESULTS
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.runs import whole_run
 from vdmini_bench.results.store import Store
@@ -14,12 +14,10 @@ from vdmini_bench.results.store import Store
 
 @click.command()
 @click.argument("run", default="latest")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The file; report.html in the run when not given."
-)
+@click.option("-o", "--output", type=PATH, help="The file; report.html in the run when not given.")
 @click.option(
     "--importance",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A folder that `importance` left; one of the teacher if found.",
 )
 @RESULTS

@@ -165,3 +165,9 @@ def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[
         "scores": [score.to_json() for score in scores],
         "notes": dict(notes),
     }
+
+
+def origin_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What the rows of a record's scores share: `compare` refuses those of unlike machines."""
+    cells = {name: str(record[name]) for name in ("machine_id", "gpu", "torch", "commit", "date")}
+    return {**cells, "dirty": str(record["dirty"]).lower()}

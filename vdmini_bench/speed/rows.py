@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.results.score import Better, Score
@@ -15,7 +14,6 @@ from vdmini_bench.system.tables import number_cell
 if TYPE_CHECKING:
     from vdmini_bench.config.timing import SpeedRequest
     from vdmini_bench.speed.scopes import ClipSize
-    from vdmini_bench.system.fingerprint import Fingerprint
 
 VERSION = "speed-1"
 PROJECTED = "steps_projected"
@@ -126,18 +124,6 @@ def protocol_of(request: SpeedRequest, size: ClipSize, device: str) -> str:
     how += "-optimized" if request.optimized else ""
     how += "" if request.guidance is None else f"-guidance{request.guidance:g}"
     return f"{size}/{size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{device}"
-
-
-def origin_of(fingerprint: Fingerprint) -> dict[str, str]:
-    """What all rows of timings share, by the leaderboard's columns: `compare` refuses those of unlike machines."""
-    return {
-        "machine_id": fingerprint.machine_id,
-        "gpu": fingerprint.gpu,
-        "torch": fingerprint.versions["torch"],
-        "commit": fingerprint.commit,
-        "dirty": str(fingerprint.dirty).lower(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
 
 
 def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:

@@ -68,7 +68,7 @@ class Program(click.Group):
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command and end as what it raises says; a closed output is told apart from where click would end with 1."""
+        """Run a command; a closed output is told apart from where click would end the process with 1."""
         try:
             return expected_failures(super().invoke)(ctx)
         except BrokenPipeError as error:
