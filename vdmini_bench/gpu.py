@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -234,7 +233,7 @@ def step(model: str, plan: str, output: Path) -> None:
     from vdmini_bench.distill.step_benchmark import distill_step
 
     record = distill_step(model, plan, torch.device("cuda"))
-    data: dict[str, Any] = record.to_json()
+    data = asdict(record)
     write_atomically(output, json.dumps(data, indent=1) + "\n")
     click.echo(json.dumps(data))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini_bench.distill.estimate import ClipShapes
 from vdmini_bench.models.random_models import build_random
+from vdmini_bench.speed.timing import time_once
 
 STEPS = 2
 
@@ -37,10 +36,6 @@ class StepRecord:
     peak_bytes: int | None
     losses: dict[str, float]
     out_of_memory: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return asdict(self)
 
 
 def distill_step(
@@ -75,11 +70,7 @@ def distill_step(
         task = family_of(teacher).default_task(teacher)
         with Training(Alone(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
             for _ in range(STEPS):
-                started = time.monotonic()
-                training.train_step()
-                if cuda:
-                    torch.cuda.synchronize(device)
-                seconds.append(time.monotonic() - started)
+                seconds.append(time_once(training.train_step, device) / 1000)
             losses = asdict(training.history[-1])
     except RuntimeError as error:
         # Libraries beside torch's own allocator say it in their own words.
@@ -98,29 +89,22 @@ def random_clip(denoiser: nn.Module, size: ModelInput) -> ClipShapes:
     channels = 4 if family == "svd" else config.in_channels
     shapes: dict[str, tuple[int, ...]] = {"latents": (size.frames, channels, size.height, size.width)}
     texts: dict[str, tuple[int, ...]] = {}
-    if family == "svd":
-        shapes |= {
-            "condition": (4, size.height, size.width),
-            "embeddings": (1, config.cross_attention_dim),
-            "time_ids": (3,),
-        }
-    elif family == "videocrafter2":
-        texts, shapes["fps"] = {"context": (77, config.cross_attention_dim)}, ()
-    elif family == "hunyuanvideo":
-        texts = {
-            "prompt_embeds": (256, config.text_embed_dim),
-            "pooled_prompt": (config.pooled_projection_dim,),
-            "prompt_mask": (256,),
-        }
-    elif family == "wan":
-        texts = {"prompt_embeds": (512, config.text_dim)}
-    elif family == "cogvideox":
-        texts = {"prompt_embeds": (config.max_text_seq_length, config.text_embed_dim)}
-    elif family == "mochi":
-        texts = {
-            "prompt_embeds": (config.max_sequence_length, config.text_embed_dim),
-            "prompt_mask": (config.max_sequence_length,),
-        }
+    match family:
+        case "svd":
+            shapes["condition"] = (4, size.height, size.width)
+            shapes |= {"embeddings": (1, config.cross_attention_dim), "time_ids": (3,)}
+        case "videocrafter2":
+            texts, shapes["fps"] = {"context": (77, config.cross_attention_dim)}, ()
+        case "hunyuanvideo":
+            texts = {"prompt_embeds": (256, config.text_embed_dim), "prompt_mask": (256,)}
+            texts["pooled_prompt"] = (config.pooled_projection_dim,)
+        case "wan":
+            texts = {"prompt_embeds": (512, config.text_dim)}
+        case "cogvideox":
+            texts = {"prompt_embeds": (config.max_text_seq_length, config.text_embed_dim)}
+        case "mochi":
+            tokens = config.max_sequence_length
+            texts = {"prompt_embeds": (tokens, config.text_embed_dim), "prompt_mask": (tokens,)}
     generator = torch.Generator().manual_seed(0)
 
     def value(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -130,8 +114,3 @@ def random_clip(denoiser: nn.Module, size: ModelInput) -> ClipShapes:
 
     unconditional = {name: value(name, shape) for name, shape in texts.items()}
     return ClipShapes({name: value(name, shape) for name, shape in (shapes | texts).items()}, unconditional or None)
-
-
-def is_finite(record: StepRecord) -> bool:
-    """Whether every loss is a number."""
-    return bool(record.losses) and all(math.isfinite(value) for value in record.losses.values())

@@ -13,14 +13,15 @@ from vdmini.latent_index import LatentIndex
 from vdmini.latents import LatentCache, UnreadableClipsError, encode_to_cache
 from vdmini.models.registry import replace_denoiser
 from vdmini_bench.data.requests import warn_of_cut_prompts
-from vdmini_bench.distill.recipe import STUDENT, Recipe
-from vdmini_bench.distill.trainer import distill_into
+from vdmini_bench.distill.recipe import Recipe
+from vdmini_bench.distill.trainer import STUDENT, distill_into
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError, few
 from vdmini_bench.models.source import pipeline_of
 from vdmini_bench.system.launch import Share, process_device
 from vdmini_bench.system.progress import progress, say
 
 CPU = torch.device("cpu")
+LATENTS, DRAWN_CLIPS = "latents", "clips"
 
 
 def distill_student(share: Share, recipe: Recipe, encoded: Path, pruned: Path, folder: Path) -> None:
@@ -49,12 +50,6 @@ def distill_student(share: Share, recipe: Recipe, encoded: Path, pruned: Path, f
         provenance,
         recipe.preview,
     )
-
-
-LATENTS = "latents"
-
-
-DRAWN_CLIPS = "clips"
 
 
 def encode_clips(recipe: Recipe, folder: Path) -> None:

@@ -17,7 +17,6 @@ from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import (
     ClipShapes,
-    EstimateRequest,
     MemoryEstimate,
     available_bytes,
     estimate_memory,
@@ -103,14 +102,8 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     if done["distill"]:
         return plan
     clips, seconds = _clips(context, recipe.load(recipe.teacher))
-    request = EstimateRequest(
-        recipe.teacher, recipe.pruning, recipe.dtype, recipe.distill, clips.shapes, processes, limit
-    )
-    plan = replace(
-        plan,
-        memory=tuple(estimate_memory(request)),
-        encode_seconds=None if done["encode"] else seconds * recipe.count,
-    )
+    memory = tuple(estimate_memory(recipe, clips.shapes, processes, limit))
+    plan = replace(plan, memory=memory, encode_seconds=None if done["encode"] else seconds * recipe.count)
     return replace(plan, step_seconds=share_out(_time_steps, context)[0]) if timing and plan.fits else plan
 
 

@@ -72,14 +72,13 @@ def _row(bench: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
     if score.model in GENERATED and score.status == "ok":
         source = bench.model_source(score.model)
         sha = bench.inputs.teacher if score.model == "teacher" else checkpoint_sha256(source)
-        origin |= {"checkpoint_sha": sha[:16], "params_m": number_text(_denoiser_parameters(source) / 1e6)}
+        origin |= {"checkpoint_sha": sha[:16], "params_m": number_text(denoiser_parameters(model_folder(source)) / 1e6)}
     return row_of(score, origin)
 
 
 @cache
-def _denoiser_parameters(source: str) -> int:
-    """The weights of all of a model's denoisers, a second expert too, counted without reading any."""
-    folder = model_folder(source)
+def denoiser_parameters(folder: Path) -> int:
+    """The weights of all denoisers in a folder, of a second expert too, counted without reading any."""
     parts = [part for part in DENOISERS if (folder / part).is_dir()] or ["."]
     return sum(count_parameters(load_model(folder / part, device="meta").denoiser) for part in parts)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vdmini_bench.config.suite import CommonSuite
-from vdmini_bench.distill.recipe import STUDENT
+from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.score import SCORES, Score, record_of
 from vdmini_bench.results.store import Store
