@@ -15,11 +15,7 @@ from vdmini_bench.results.store import Store
 @click.command()
 @click.argument("run", default="latest")
 @click.option("-o", "--output", type=PATH, help="The file; report.html in the run when not given.")
-@click.option(
-    "--importance",
-    type=PATH,
-    help="A folder that `importance` left; one of the teacher if found.",
-)
+@click.option("--importance", type=PATH, help="A folder that `importance` left; one of the teacher if found.")
 @RESULTS
 def report(run: str, output: Path | None, importance: Path | None, results: Path) -> None:
     """Write RUN as one HTML file that opens from disk: tables, pictures, and clips that play in step.

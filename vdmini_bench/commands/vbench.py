@@ -25,9 +25,7 @@ DIMENSIONS = click.option(
 )
 PROMPTS = click.option("--prompts", "prompt_file", type=PATH, help="An official prompt file, in place of ours.")
 IMAGES = click.option(
-    "--images",
-    type=PATH,
-    help="i2v: one ratio's crops. custom: images named as the videos' prompts.",
+    "--images", type=PATH, help="i2v: one ratio's crops. custom: images named as the videos' prompts."
 )
 RATIO = click.option("--ratio", type=click.Choice(["1-1", "8-5", "7-4", "16-9"]), help="i2v: of the images animated.")
 FILTER = click.option(

@@ -35,11 +35,7 @@ def distill_student(share: Share, recipe: Recipe, encoded: Path, pruned: Path, f
     if skipped and share.is_main:
         named = few([f"{name} ({reason})" for name, reason in skipped.items()])
         say(f"warning: {len(skipped)} clips could not be read and are left out of {len(clips) + len(skipped)}: {named}")
-    provenance = {
-        "teacher_sha256": recipe.teacher_sha256,
-        "distill": recipe.distill.model_dump(),
-        "clips": len(clips),
-    }
+    provenance = {"teacher_sha256": recipe.teacher_sha256, "distill": recipe.distill.model_dump(), "clips": len(clips)}
     distill_into(
         folder,
         teacher.to(process_device()),

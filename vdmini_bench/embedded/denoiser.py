@@ -71,12 +71,7 @@ def train_denoiser(
         return edm_loss(prediction, clean, noise, sigmas)
 
     train_for_minutes(
-        model,
-        loss_of_step,
-        minutes=minutes,
-        learning_rate=LEARNING_RATE,
-        checkpoint=checkpoint,
-        average=average,
+        model, loss_of_step, minutes=minutes, learning_rate=LEARNING_RATE, checkpoint=checkpoint, average=average
     )
     return average.eval()
 

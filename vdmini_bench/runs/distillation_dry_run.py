@@ -15,13 +15,7 @@ from vdmini.conditioning.base import TrainingClip
 from vdmini.distill.batch import TrainingClips
 from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel
-from vdmini_bench.distill.estimate import (
-    ClipShapes,
-    MemoryEstimate,
-    available_bytes,
-    estimate_memory,
-    time_steps,
-)
+from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.steps import LATENTS
 from vdmini_bench.distill.trainer import CHECKPOINT
