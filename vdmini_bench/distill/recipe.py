@@ -12,10 +12,18 @@ from vdmini.conditioning.base import EncodeSettings
 from vdmini.latents import ClipSource
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
+from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.config.suite import DistillSpec
-from vdmini_bench.distill.trainer import Preview
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.system.launch import process_device
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What to sample while training, for people to look at."""
+
+    requests: Sequence[ClipRequest]
+    settings: SampleSettings
 
 
 @dataclass(frozen=True)

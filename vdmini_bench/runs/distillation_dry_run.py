@@ -17,9 +17,9 @@ from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.recipe import Recipe
-from vdmini_bench.distill.steps import LATENTS
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
