@@ -29,6 +29,7 @@ from vdmini_bench.config.suite import DistillSpec
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill.loss_log import logged, write_losses
 from vdmini_bench.distill.recipe import Preview, Recipe
+from vdmini_bench.speed.timing import device_name
 from vdmini_bench.system.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"
@@ -110,7 +111,7 @@ def distill_into(
         timed_steps=timed,
         seconds=seconds,
         processes=state.num_processes,
-        device=torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu",
+        device=device_name(state.device),
         peak_memory_bytes=_peak_memory(state.device),
     )
     if state.is_main_process:

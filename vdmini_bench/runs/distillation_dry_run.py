@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from vdmini.conditioning import conditioning_of
 from vdmini.conditioning.base import TrainingClip
@@ -20,6 +19,7 @@ from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import pipeline_of
 from vdmini_bench.runs.stages.encode import LATENTS
+from vdmini_bench.speed.timing import device_name
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
@@ -58,19 +58,8 @@ class DistillPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `distill --dry-run --json` prints."""
-        return {
-            "steps": [{"name": name, "done": done} for name, done in self.steps],
-            "begun": self.begun,
-            "device": self.device,
-            "processes": self.processes,
-            "limit_bytes": self.limit_bytes,
-            "fits": self.fits,
-            "memory": [asdict(each) for each in self.memory],
-            "training_steps": self.training_steps,
-            "step_seconds": self.step_seconds,
-            "encode_seconds": self.encode_seconds,
-            "hours": self.hours,
-        }
+        steps = [{"name": name, "done": done} for name, done in self.steps]
+        return {**asdict(self), "steps": steps, "fits": self.fits, "hours": self.hours}
 
 
 def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
@@ -88,7 +77,7 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     plan = DistillPlan(
         steps=tuple(done.items()),
         begun=(context.folder("distill") / CHECKPOINT).exists(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         processes=processes,
         limit_bytes=limit,
         training_steps=recipe.distill.steps,

@@ -162,17 +162,9 @@ def time_models(
     after = measure_roofline(device, dtype)
     notes += _remarks(rows, roofline, after, device)
     return SpeedReport(
-        request,
-        teacher.family,
-        size,
-        device_name(device),
-        sizes,
-        tuple(rows),
-        tuple(blocks),
-        roofline,
-        after,
+        request, teacher.family, size, device_name(device), sizes, tuple(rows), tuple(blocks), roofline, after,
         tuple(notes),
-    )
+    )  # fmt: skip
 
 
 def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> None:
@@ -204,15 +196,9 @@ def _possible(request: SpeedRequest, models: Mapping[str, VideoModel], notes: li
 
 
 def _time_scope(
-    scope: Scope,
-    request: SpeedRequest,
-    models: Mapping[str, VideoModel],
-    size: ClipSize,
-    flops: dict[tuple[str, str], int],
-    device: torch.device,
-    sensor: GpuSensor | None,
-    advance: Advance,
-) -> list[SpeedRow]:
+    scope: Scope, request: SpeedRequest, models: Mapping[str, VideoModel], size: ClipSize,
+    flops: dict[tuple[str, str], int], device: torch.device, sensor: GpuSensor | None, advance: Advance,
+) -> list[SpeedRow]:  # fmt: skip
     watch = SensorWatch(sensor)
     calls = {name: _call(scope, request, model, size, device) for name, model in models.items()}
     timings = time_interleaved(
