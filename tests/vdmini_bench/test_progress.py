@@ -9,7 +9,7 @@ import sys
 import pytest
 
 TALKER = """
-from vdmini_bench.progress import say, write_readable
+from vdmini_bench.system.progress import say, write_readable
 from vdmini_bench.table import print_table
 write_readable()
 print_table("\\u03bc \\udce9", ["model", "FVD"], [["caf\\u00e9", "123.4 \\u00b1 1.25"], ["plain", "x\\u00d7y \\u2026"]])
