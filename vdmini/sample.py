@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,38 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
             f"this model makes sides that divide by {multiple}, not {settings.height}x{settings.width} pixels: ask for"
             f" {nearest}"
         )
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    options: Mapping[str, object],
+) -> NDArray[np.float32]:
+    """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments."""
+    run: Any = pipeline
+    return np.asarray(
+        run(
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            generator=[request.generator() for request in requests],
+            **options,
+        ).frames
+    )
+
+
+def draw_prompts(
+    pipeline: DiffusionPipeline,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    options: Mapping[str, object],
+) -> NDArray[np.float32]:
+    """What a pipeline makes of each request's prompt, by its own guidance where the settings have none."""
+    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
+    prompts = [request.text() for request in requests]
+    return draw(pipeline, requests, settings, {"prompt": prompts, **guidance, **options})
 
 
 def sample_clips(

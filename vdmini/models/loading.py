@@ -24,6 +24,7 @@ from vdmini.models.registry import (
     OFFICIAL,
     family_of,
     pipeline_denoiser,
+    published_name,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def original_checkpoint(
     published = _published(family)
     module = family_named(OFFICIAL[published])
     denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype).eval()
-    return VideoModel(source=name, family=module.NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=module.name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
@@ -135,7 +136,7 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
     # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts,
     # which lose nothing where there are no values.
     nn.Module.to(denoiser, device="meta", dtype=dtype).eval()
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
@@ -147,7 +148,7 @@ def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: to
             f"{name!r} holds no denoiser of {', '.join(classes)}: give a folder that save_pretrained wrote"
         )
     denoiser = load_network(native, folder, dtype).to(device)
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
@@ -172,7 +173,7 @@ def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: t
     denoiser = pipeline_denoiser(pipeline)
     family = family_of(denoiser)
     pipeline.to(device)
-    return VideoModel(name, family.NAME, denoiser, getattr(pipeline, "vae", None), pipeline)
+    return VideoModel(name, family.name, denoiser, getattr(pipeline, "vae", None), pipeline)
 
 
 def _published(name: str) -> str:
@@ -180,7 +181,7 @@ def _published(name: str) -> str:
         raise ModelLoadError(
             f"{name!r} is no published model's name{nearest(name, OFFICIAL)}: use one of {', '.join(OFFICIAL)}"
         )
-    return name if name in OFFICIAL else next(each for each, family in OFFICIAL.items() if family == name)
+    return published_name(name)
 
 
 def _denoiser_classes() -> dict[str, Any]:

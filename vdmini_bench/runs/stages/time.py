@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vdmini.cost import count_flops, count_parameters
-from vdmini.models.registry import VideoModel
+from vdmini.models.registry import VideoModel, family_named
 from vdmini.sample import sample_video, to_pixels
 from vdmini_bench.compare.comparability import is_of_a_machine
 from vdmini_bench.config.timing import SpeedRequest
 from vdmini_bench.results.score import Better, Score
 from vdmini_bench.speed.rows import VERSION, latency_score, protocol_of
 from vdmini_bench.speed.scopes import (
-    IMAGE_FAMILIES,
     ClipSize,
     decode_call,
     denoiser_call,
@@ -91,7 +90,7 @@ def _protocol(bench: CommonBench, family: str) -> str:
     """The protocol that `vdmini-bench time` has for the same clip."""
     settings, profile = bench.sample_settings, bench.suite.profile
     guidance = settings.guidance
-    if family in IMAGE_FAMILIES:
+    if family_named(family).from_image:
         guidance = None if settings.max_guidance == 1 else settings.max_guidance
     asked = SpeedRequest(profile.teacher, dtype=profile.dtype, guidance=guidance)
     return protocol_of(asked, _clip_size(bench), device_name(bench.device))
