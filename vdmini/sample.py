@@ -103,13 +103,15 @@ def _first_not_finite(pipeline: DiffusionPipeline, request: ClipRequest, setting
 
     Only a clip that went wrong is watched, so that no other waits for the device after every step.
     """
+    from vdmini.models.registry import DENOISERS
+
     finite: list[bool] = []
 
     def watch(denoiser: nn.Module, inputs: object, output: Any) -> None:
         finite.append(is_finite(output[0]))
 
     with ExitStack() as hooks:
-        for name in ("unet", "transformer", "transformer_2"):
+        for name in DENOISERS:
             denoiser = getattr(pipeline, name, None)
             if isinstance(denoiser, nn.Module):
                 hooks.callback(denoiser.register_forward_hook(watch).remove)

@@ -18,7 +18,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models.unet import UNetFamily, student_layout
+from vdmini.models.unet import UNetFamily, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, require_sides
 from vdmini.tasks.base import Task
@@ -128,40 +128,7 @@ class VDMiniUNetMotionModel(UNetMotionModel):
     ) -> None:
         if mid_block_type not in (None, MID_BLOCK_TYPE):
             raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            layers_per_block=layers_per_block,
-            downsample_padding=downsample_padding,
-            mid_block_scale_factor=mid_block_scale_factor,
-            act_fn=act_fn,
-            norm_num_groups=norm_num_groups,
-            norm_eps=norm_eps,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            reverse_transformer_layers_per_block=reverse_transformer_layers_per_block,
-            temporal_transformer_layers_per_block=temporal_transformer_layers_per_block,
-            reverse_temporal_transformer_layers_per_block=reverse_temporal_transformer_layers_per_block,
-            transformer_layers_per_mid_block=transformer_layers_per_mid_block,
-            temporal_transformer_layers_per_mid_block=temporal_transformer_layers_per_mid_block,
-            use_linear_projection=use_linear_projection,
-            num_attention_heads=num_attention_heads,
-            motion_max_seq_length=motion_max_seq_length,
-            motion_num_attention_heads=motion_num_attention_heads,
-            reverse_motion_num_attention_heads=reverse_motion_num_attention_heads,
-            use_motion_mid_block=use_motion_mid_block,
-            mid_block_layers=mid_block_layers,
-            encoder_hid_dim=encoder_hid_dim,
-            encoder_hid_dim_type=encoder_hid_dim_type,
-            addition_embed_type=addition_embed_type,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            time_cond_proj_dim=time_cond_proj_dim,
-        )
+        super().__init__(**settings_of(UNetMotionModel, self.config))
         if mid_block_type is None:
             self.mid_block = None
 

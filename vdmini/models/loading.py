@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from vdmini.errors import ModelLoadError
-from vdmini.finite import check_weights
-from vdmini.models.hub import source_folder
-from vdmini.models.registry import EMBEDDED, VideoModel, family_named, is_published
-
-if TYPE_CHECKING:
-    import torch
-
 import importlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from vdmini.errors import nearest
+from vdmini.errors import ModelLoadError, nearest
+from vdmini.finite import check_weights
 from vdmini.models.folders import load_network, load_networks, read_json
+from vdmini.models.hub import source_folder
 from vdmini.models.registry import (
     DENOISERS,
+    EMBEDDED,
     FAMILIES,
     OFFICIAL,
+    VideoModel,
+    family_named,
     family_of,
+    is_published,
     pipeline_denoiser,
     published_name,
 )
@@ -185,10 +181,7 @@ def _published(name: str) -> str:
 
 
 def _denoiser_classes() -> dict[str, Any]:
-    classes: dict[str, Any] = {}
-    for family in FAMILIES:
-        classes |= family_named(family).denoiser_classes()
-    return classes
+    return dict(each for family in FAMILIES for each in family_named(family).denoiser_classes().items())
 
 
 def known_names() -> str:

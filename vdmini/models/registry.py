@@ -101,6 +101,11 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
     return graph
 
 
+def graph_of(model: VideoModel | nn.Module) -> BlockGraph:
+    """The blocks of a loaded model or a bare denoiser, at the family's default input."""
+    return model.blocks if isinstance(model, VideoModel) else block_graph(model)
+
+
 def family_named(name: str) -> Family:
     """The family of a name; raises ModelLoadError for a name that is not registered."""
     if name not in FAMILIES:

@@ -7,8 +7,9 @@ samplers, `Mid` the whole middle block.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,11 @@ def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
         _check_sampler(f"D.{stage}.downsample", stage < stages - 1, kept)
         _check_sampler(f"{up}.upsample", 0 < stage < stages, kept)
     return UNetLayout(teacher_stages, tuple(layers[:stages]), "Mid" in kept)
+
+
+def settings_of(parent: type[Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a student's settings that its parent's constructor takes."""
+    return {name: config[name] for name in inspect.signature(parent).parameters}
 
 
 class UNetFamily(Family):
