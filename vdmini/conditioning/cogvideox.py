@@ -37,18 +37,10 @@ class CogVideoXConditioning(TransformerConditioning):
             )
         return super().encode_clip(pipeline, clip, settings)
 
-    def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
-    ) -> dict[str, Any]:
-        inputs = super().denoiser_inputs(denoiser, latents, timesteps, conditions, guidance)
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
         config: Any = denoiser.config
         if config.use_rotary_positional_embeddings:
-            _, frames, _, height, width = latents.shape
+            _, frames, _, height, width = inputs["hidden_states"].shape
             grid = (height // config.patch_size, width // config.patch_size)
             base = (config.sample_width // config.patch_size, config.sample_height // config.patch_size)
             inputs["image_rotary_emb"] = get_3d_rotary_pos_embed(
@@ -56,7 +48,7 @@ class CogVideoXConditioning(TransformerConditioning):
                 crops_coords=get_resize_crop_region_for_grid(grid, *base),
                 grid_size=grid,
                 temporal_size=frames,
-                device=latents.device,
+                device=inputs["hidden_states"].device,
             )
         return inputs
 

@@ -30,21 +30,13 @@ class HunyuanVideoConditioning(TransformerConditioning):
     )
     prompt_options = MappingProxyType({})
 
-    def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
-    ) -> dict[str, Any]:
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
         """A network with a guidance embedding gets a thousand times `guidance`, 6 where it is None."""
-        inputs = super().denoiser_inputs(denoiser, latents, timesteps, conditions, guidance)
         config: Any = denoiser.config
-        dtype: Any = denoiser.dtype
         if config.guidance_embeds:
-            scales = torch.full_like(timesteps, GUIDANCE, dtype=dtype) if guidance is None else guidance.to(dtype)
-            inputs["guidance"] = scales * 1000
+            default = torch.full_like(inputs["timestep"], GUIDANCE, dtype=torch.float32)
+            scales = default if guidance is None else guidance
+            inputs["guidance"] = scales.to(inputs["hidden_states"].dtype) * 1000
         return inputs
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:

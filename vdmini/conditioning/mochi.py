@@ -22,16 +22,8 @@ class MochiConditioning(TransformerConditioning):
     family = FAMILY
     arguments = MappingProxyType({"prompt_embeds": "encoder_hidden_states", "prompt_mask": "encoder_attention_mask"})
 
-    def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
-    ) -> dict[str, Any]:
-        inputs = super().denoiser_inputs(denoiser, latents, timesteps, conditions, guidance)
-        return {**inputs, "encoder_attention_mask": conditions["prompt_mask"].bool()}
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+        return {**inputs, "encoder_attention_mask": inputs["encoder_attention_mask"].bool()}
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """The mean of the prompt's own tokens, B E float32."""

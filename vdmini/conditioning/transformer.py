@@ -69,11 +69,16 @@ class TransformerConditioning(Conditioning):
         guidance: Tensor | None,
     ) -> dict[str, Any]:
         dtype: Any = denoiser.dtype
-        return {
+        inputs = {
             "hidden_states": (latents if self.frames_first else latents.transpose(1, 2)).to(dtype),
             "timestep": timesteps,
             **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
         }
+        return self.finish(inputs, denoiser, guidance)
+
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+        """The denoiser's inputs with what this family's has beside those of all."""
+        return inputs
 
     def prediction(self, output: Any) -> Tensor:
         return output.sample if self.frames_first else output.sample.transpose(1, 2)

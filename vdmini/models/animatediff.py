@@ -18,7 +18,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models.unet import UNetFamily, settings_of, student_layout
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, require_sides
 from vdmini.tasks.base import Task
@@ -37,16 +37,6 @@ UNET_CONFIG: dict[str, Any] = {
     "motion_num_attention_heads": 8,
     "motion_max_seq_length": 32,
     "use_motion_mid_block": True,
-}
-
-VAE_CONFIG: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-    "scaling_factor": 0.18215,
 }
 
 MID_BLOCK_TYPE = "UNetMidBlockCrossAttnMotion"
@@ -149,7 +139,7 @@ class AnimateDiff(UNetFamily):
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
         config = UNET_CONFIG | ({"use_motion_mid_block": False} if name == "animatediff-v3" else {})
-        return UNetMotionModel(**config), AutoencoderKL(**VAE_CONFIG)
+        return UNetMotionModel(**config), AutoencoderKL(**STABLE_DIFFUSION_VAE)
 
     def load_original(self, name: str, path: Path) -> nn.Module:
         """Raise ModelLoadError: an original file holds motion modules alone, without the UNet they go into."""

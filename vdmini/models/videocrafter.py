@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models import videocrafter_keys
-from vdmini.models.unet import UNetFamily, student_layout
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, student_layout
 from vdmini.models.videocrafter_unet import MID_BLOCK_TYPE, PAIR_PARTS, load_original, original_layout, pairs_of_stages
 from vdmini.models.videocrafter_unet import VideoCrafterUNet as VideoCrafterUNet
 from vdmini.requests import ClipRequest, SampleSettings
@@ -25,17 +25,6 @@ from vdmini.tasks.epsilon import EpsilonTask
 
 # T2V-Turbo-v2 embeds the guidance and the motion guidance it was distilled with.
 TURBO_CONFIG: dict[str, Any] = {"time_cond_dim": 256, "motion_cond_dim": 256}
-
-# Stable Diffusion's VAE, which knows single frames.
-VAE_CONFIG: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-    "scaling_factor": 0.18215,
-}
 
 TEXT_TOKENS = 77
 
@@ -63,7 +52,8 @@ class VideoCrafter(UNetFamily):
     pair_parts = PAIR_PARTS
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
-        return VideoCrafterUNet(**(TURBO_CONFIG if name == "t2v-turbo-v2" else {})), AutoencoderKL(**VAE_CONFIG)
+        config = TURBO_CONFIG if name == "t2v-turbo-v2" else {}
+        return VideoCrafterUNet(**config), AutoencoderKL(**STABLE_DIFFUSION_VAE)
 
     def load_original(self, name: str, path: Path) -> nn.Module:
         """Read VideoCrafter2's `model.ckpt` or T2V-Turbo-v2's `unet_mg.pt`, which say themselves what they are."""
