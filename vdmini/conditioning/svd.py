@@ -56,8 +56,9 @@ class SvdConditioning(Conditioning):
 
     def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config
-        image = (config.out_channels, size.height, size.width)
-        return super().clip_shapes(denoiser, size) | {"latents": (size.frames, *image), "condition": image}
+        shapes = super().clip_shapes(denoiser, size)
+        latents = (size.frames, config.out_channels, size.height, size.width)
+        return {"latents": latents, "condition": latents[1:], **{name: shapes[name] for name in self.arguments}}
 
     def denoiser_inputs(
         self,
