@@ -68,6 +68,10 @@ class DistillSpec(Specification):
     batch_size: Positive
     micro_batch_size: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)]
+    lr_scheduler: Literal[
+        "warm_cosine", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "warm_cosine"
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
     head_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
