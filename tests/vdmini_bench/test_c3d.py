@@ -16,7 +16,7 @@ from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
 from vdmini_bench.metrics.converters import CONVERTERS
 from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.frechet import Moments
-from vdmini_bench.metrics.fvd import FVD_VERSION
+from vdmini_bench.metrics.fvd import FVD_VERSIONS
 from vdmini_bench.metrics.inception import inception_score_stylegan_v, inception_score_tgan_v2
 from vdmini_bench.metrics.reference import Reference
 from vdmini_bench.metrics.scorer import Scorer, why_no_c3d
@@ -138,7 +138,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def scores(probabilities: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None) -> dict[str, Score]:
     random = np.random.default_rng(0)
     logits, flows = random.normal(size=(24, 8)).astype(np.float32), random.uniform(size=(24, 15, 2))
-    features = ClipFeatures(logits, flows, FVD_VERSION, probabilities)
+    features = ClipFeatures(logits, flows, probabilities)
     reference = Reference(Moments.of(logits, ddof=0), flows.reshape(-1, 2), logits)
     return {score.metric: score for score in Scorer(protocol(), "teacher", "id").of(features, reference)}
 
@@ -165,4 +165,4 @@ def test_without_the_network_both_are_unavailable() -> None:
     found = scores(None)
     assert {found[name].status for name in ("inception_score_tgan_v2", "inception_score_stylegan_v")} == {"unavailable"}
     assert {found[name].status for name in ("fvd", "kvd", "flow_distance")} == {"ok"}
-    assert found["fvd"].metric_version == f"{FVD_VERSION}-n"
+    assert found["fvd"].metric_version == f"{FVD_VERSIONS[protocol().network]}-n"

@@ -29,7 +29,7 @@ CHILD = """
 import os, sys
 import torch
 from torch import nn
-import vdmini_bench.features, vdmini_bench.scoring
+import vdmini_bench.metrics.features, vdmini_bench.runs.score_folder
 
 class SmallI3d(nn.Module):
     def forward(self, video):
@@ -37,7 +37,7 @@ class SmallI3d(nn.Module):
             raise ValueError("out of memory, say")
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
-vdmini_bench.metrics.features.load_i3d = lambda packaged: SmallI3d()
+vdmini_bench.metrics.features.load_i3d = lambda asset: SmallI3d()
 vdmini_bench.runs.score_folder.fetch_networks = lambda protocol: "small"
 sys.modules["pytorch_fid"] = None
 
@@ -52,7 +52,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 import torch
-import vdmini_bench.stages.sample as stage
+import vdmini_bench.runs.stages.sample as stage
 from vdmini.sample import ClipRequest
 from vdmini_bench.system.sharing import lead
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vdmini_bench.assets import videomae_checkpoint
 from vdmini_bench.assets.cache import import_asset
 from vdmini_bench.assets.videomae_checkpoint import GIANT, VIDEOMAE, Size
 from vdmini_bench.cli import main
@@ -61,7 +62,8 @@ def filled(name: str, shape: list[int]) -> Tensor:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(videomae, "GIANT", SMALL)
+    for asking in (videomae, videomae_checkpoint):
+        monkeypatch.setattr(asking, "GIANT", SMALL)
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
 
 
@@ -98,7 +100,7 @@ def test_frames_are_prepared_as_the_original_does(vectors: dict[str, NDArray[Any
 
 def test_the_giant_has_the_originals_tensors(vectors: dict[str, NDArray[Any]]) -> None:
     published = {name: tuple(shape) for name, shape in json.loads(str(vectors["giant_keys"])).items()}
-    assert videomae.original_shapes(GIANT) == published
+    assert videomae_checkpoint.original_shapes(GIANT) == published
     with torch.device("meta"):
         network = VideoMae(GIANT)
         original = {name: torch.empty(shape) for name, shape in published.items()}
@@ -212,7 +214,7 @@ def small_i3d(protocol: ProtocolSpec) -> str:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders of videos as long as a clip and no longer, so that no offset is drawn."""
-    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged: SmallI3d())
+    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda asset: SmallI3d())
     monkeypatch.setattr("vdmini_bench.runs.score_folder.fetch_networks", small_i3d)
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     for name, start in (("made", 0), ("real", 30)):

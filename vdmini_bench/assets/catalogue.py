@@ -37,13 +37,13 @@ ASSETS = {
         ),
         Asset(
             name="i3d-torchscript",
-            what="the same I3D as TorchScript, as used by StyleGAN-V; preferred for FVD once imported",
+            what="the same I3D as TorchScript, as used by StyleGAN-V",
             source="i3d_torchscript.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
             sha256=None,
             size_bytes=None,
             licence="not stated",
             file_name="i3d_torchscript.safetensors",
-            needed_for="FVD, in place of i3d-kinetics400",
+            needed_for="FVD and KVD with network: i3d-torchscript, as in the preset stylegan-v",
         ),
         Asset(
             name="c3d-ucf101",

@@ -17,7 +17,7 @@ from vdmini_bench.config.yaml_file import nearest_key
 UCF101_VIDEOS = 13_320
 Offset = Literal["start", "random"]
 # What FVD and KVD compare features of; the names are those of the assets.
-FeatureNetwork = Literal["i3d-kinetics400", "videomae-ssv2"]
+FeatureNetwork = Literal["i3d-kinetics400", "i3d-torchscript", "videomae-ssv2"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ PRESETS = {
             "frames_per_second": 25,
             "resample": False,
             "preprocessing": "square-256-lanczos",
-            "network": "i3d-kinetics400",
             "network_resize": "plain",
             "reference_offset": "random",
             "generated_offset": "start",
@@ -105,6 +104,8 @@ PRESETS = {
             "sampling": "first",
         },
         suggested={
+            # Of both files of I3D; the metric's version says which a score is of.
+            "network": "i3d-torchscript",
             "clips_per_block": 2048,
             "blocks": 1,
             "reference_clips": 2048,
@@ -182,18 +183,18 @@ def fill_from_preset(data: Any) -> Any:
 
 
 def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
-    """Refuse what goes with I3D alone in a protocol of another network.
+    """Refuse what goes with the packaged I3D alone in a protocol of another network.
 
     Raises:
-        PydanticCustomError: the reference or the Inception Score needs I3D, or a clip has an odd number of frames.
+        PydanticCustomError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
     """
     if network == "i3d-kinetics400":
         return
     if reference == "shipped":
-        reason = "reference: shipped, which holds features of I3D: set reference: computed"
+        reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
     elif inception == "i3d-kinetics400":
         reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
-    elif frames % 2:
+    elif network == "videomae-ssv2" and frames % 2:
         reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
     else:
         return

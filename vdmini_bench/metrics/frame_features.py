@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini_bench.metrics.fid import load_inception_features
-from vdmini_bench.metrics.fvd import load_packaged_i3d
+from vdmini_bench.metrics.fvd import load_i3d
 from vdmini_bench.metrics.i3d import SIZE, ConvolutionUnit, InceptionI3d, MaxPoolSame
 
 I3D_FRAMES_VERSION = "i3d-kinetics400-still-1"
@@ -106,7 +106,7 @@ def load_frame_network(name: str = "i3d", cache: Path | None = None) -> FrameNet
     """
     if name not in ("i3d", "inception"):
         raise ValueError(f"no frame network {name!r}: take i3d or inception")
-    network = StillI3d(load_packaged_i3d(cache)) if name == "i3d" else InceptionFrames(load_inception_features(cache))
+    network = StillI3d(load_i3d(cache)) if name == "i3d" else InceptionFrames(load_inception_features(cache))
     network.requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d) if name == "i3d" else network  # type: ignore[call-overload]
 

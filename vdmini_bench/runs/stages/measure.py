@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.metrics.features import clip_features
+from vdmini_bench.metrics.features import Measured, clip_features
 from vdmini_bench.metrics.fid import FID_VERSION
 from vdmini_bench.metrics.reference import load_reference
 from vdmini_bench.metrics.scorer import NO_FRAMES, Scorer, score_frames, why_no_c3d
@@ -22,14 +22,8 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
     """Write the row's features and scores."""
     protocol = bench.suite.profile.protocol
     reader = _reader(bench, subject)
-    features = clip_features(
-        reader,
-        f"score {subject}",
-        protocol.network_resize,
-        classify=sees_c3d(protocol),
-        packaged=protocol.reference == "shipped",
-        network=protocol.network,
-    )
+    measured = Measured(protocol.network, protocol.network_resize, classes=sees_c3d(protocol))
+    features = clip_features(reader, f"score {subject}", measured)
     features.save(folder)
     reference = load_reference(bench.folder("reference"))
     scorer = Scorer(protocol, subject, protocol.identity(f"ref{reference.moments.count}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.data.clip_reader import ClipReader
+from vdmini_bench.metrics.features import Measured
 from vdmini_bench.metrics.reference import copy_shipped, write_reference
 from vdmini_bench.suites.clip_selection import clip_reader
 from vdmini_bench.suites.distributions import Workbench
@@ -17,9 +18,8 @@ def run_stage(bench: Workbench, subject: str, folder: Path) -> None:
         copy_shipped(folder)
         return
     label = "score reference clips"
-    features = write_reference(
-        folder, reference_reader(bench), label, protocol.network_resize, protocol.ddof, protocol.network
-    )
+    measured = Measured(protocol.network, protocol.network_resize)
+    features = write_reference(folder, reference_reader(bench), label, measured, protocol.ddof)
     features.save(folder)
 
 
