@@ -130,6 +130,9 @@ def _network_type() -> type[nn.Module]:
         from pytorch_fid.inception import InceptionV3
     except ImportError as error:
         raise AssetError(WEIGHTS, f"FID needs the package pytorch-fid ({error})", "pip install pytorch-fid") from error
+    except RuntimeError as error:
+        reason = f"torchvision, which pytorch-fid needs, does not fit this torch ({error})"
+        raise AssetError(WEIGHTS, reason, "pip install torchvision --index-url THE_INDEX_OF_YOUR_TORCH") from error
     network_type: type[nn.Module] = InceptionV3
     return network_type
 

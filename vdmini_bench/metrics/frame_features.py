@@ -79,7 +79,8 @@ def _hold_still(module: nn.Module) -> None:
         padding = (0, module.kernel[1] // 2, module.kernel[2] // 2) if module.symmetric else (0, 0, 0)
         still = nn.Conv3d(whole.in_channels, whole.out_channels, module.kernel, module.stride, padding, bias=False)
         with torch.no_grad():
-            still.weight.copy_(whole.weight.sum(dim=2, keepdim=True))
+            # Rounding follows the order in memory.
+            still.weight.copy_(whole.weight.contiguous().sum(dim=2, keepdim=True))
         module.convolution = still
 
 
