@@ -91,7 +91,8 @@ def clips_to_features(
             raise ValueError("no clips: the iterable of batches is empty")
         # One block that grows: rows kept one by one between the large buffers of a network would cut the space those
         # leave into pieces that no later buffer fits in; 2,000 clips have cost ten times the memory of 200.
-        return torch.from_numpy(np.fromiter(chain([first], rows), np.dtype((np.float32, first.shape))))
+        features = np.fromiter(chain([first], rows), np.dtype((np.float32, first.shape)))
+    return torch.from_numpy(features)
 
 
 def _single(batch: Tensor) -> Iterable[Tensor]:
