@@ -26,7 +26,7 @@ class VideoFeatures(Metric):
         network_resize: how frames come to 224x224, as in `clips_to_features`.
     """
 
-    sets = ("real", "generated")
+    sets: tuple[str, ...] = ("real", "generated")
     is_differentiable, higher_is_better, full_state_update = False, False, False
     dimensions: Tensor
 
