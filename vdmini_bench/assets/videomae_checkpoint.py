@@ -14,19 +14,10 @@ from torch import Tensor
 from vdmini_bench.errors import AssetError
 
 VIDEOMAE = "videomae-ssv2"
-
-
 COMMAND = f"vdmini-bench assets import {VIDEOMAE} PATH"
-
-
 # Something-Something v2; the fine-tunings on other data sets differ from it in their heads alone.
 CLASSES = 174
-
-
-PATCH = 14
-
-
-TUBELET = 2
+PATCH, TUBELET = 14, 2
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,18 @@ from vdmini_bench.metrics.features import ClipFeatures, Measured, clip_features,
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.system.files import sha256_of
 
+MOMENTS, FLOWS = "moments.npz", "flows.npy"
+SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
+
 
 def shipped_digest() -> str:
     """The identity of the reference that ships with the package; raises SuiteError where it does not."""
-
     try:
         return "".join(sha256_of(SHIPPED / name) for name in (MOMENTS, FLOWS))
     except OSError as error:
         raise SuiteError(
             f"the shipped reference is not part of this installation ({error}); use --set protocol.reference=computed"
         ) from error
-
-
-MOMENTS = "moments.npz"
-
-
-FLOWS = "flows.npy"
-
-
-SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 
 @dataclass(frozen=True)
