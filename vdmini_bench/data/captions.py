@@ -41,9 +41,6 @@ MOTIONS: dict[str, tuple[str, Trajectory]] = {
     **ACTIONS,
     REST: ("rests", lambda t, speed: (0 * t, 0 * t, 1 + 0 * t, 0 * t)),
 }
-    **ACTIONS,
-    REST: ("rests", lambda t, speed: (0 * t, 0 * t, 1 + 0 * t, 0 * t)),
-}
 # Those that leave the left thing on the left.
 PAIR_MOTIONS = ("Bounce", "Fall", "Grow", "Rest", "Rise", "Shrink")
 # Radii in pixels; things of a pair are smaller, so that both fit, and their size goes unsaid.
