@@ -18,7 +18,7 @@ from vdmini_bench.vbench.native.correlation import (
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import fill, read_checkpoint
+from vdmini_bench.vbench.native.transformer import build, read_checkpoint
 
 RADIUS = 3
 WIDTHS = (20, 32, 44, 56)
@@ -218,10 +218,7 @@ def load_amt(path: Path) -> AmtS:
     checkpoint = read_checkpoint(path)
     if "state_dict" not in checkpoint:
         raise MissingAssetsError(f"{path} holds no AMT: it lacks state_dict; download it again")
-    with torch.device("meta"):
-        network = AmtS()
-    fill(network, checkpoint["state_dict"], path)
-    return network
+    return build(AmtS, checkpoint["state_dict"], path)
 
 
 def _two_convolutions(into: int, out: int) -> nn.Sequential:

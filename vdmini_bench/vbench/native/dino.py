@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from vdmini_bench.vbench.native.transformer import (
     HEAD,
     Block,
+    build,
     class_token,
     depth_of,
-    fill,
     read_checkpoint,
     require_names,
 )
@@ -72,7 +72,4 @@ def load_dino(path: Path) -> Dino:
     require_names(state, ("patch_embed.proj.weight", "pos_embed"), path, "DINO")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     grid = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    with torch.device("meta"):
-        network = Dino(width, depth_of(state), width // HEAD, patch, grid)
-    fill(network, state, path)
-    return network
+    return build(lambda: Dino(width, depth_of(state), width // HEAD, patch, grid), state, path)

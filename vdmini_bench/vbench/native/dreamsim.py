@@ -22,9 +22,9 @@ from vdmini_bench.vbench.native.transformer import (
     HEAD,
     Activation,
     Block,
+    build,
     class_token,
     depth_of,
-    fill,
     quick_gelu,
     read_checkpoint,
     require_names,
@@ -109,10 +109,9 @@ def _branch(
 ) -> Branch:
     require_names(state, ("patch_embed.proj.weight", "pos_embed", *changes), path, "network of DreamSim")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
-    with torch.device("meta"):
-        network = Branch(width, depth_of(state), patch, state["pos_embed"].shape[1], activation, whole=whole)
-    fill(network, {name: value + changes[name] if name in changes else value for name, value in state.items()}, path)
-    return network
+    places = state["pos_embed"].shape[1]
+    changed = {name: value + changes[name] if name in changes else value for name, value in state.items()}
+    return build(lambda: Branch(width, depth_of(state), patch, places, activation, whole=whole), changed, path)
 
 
 def _changes_of(changes: Adapter, network: int) -> dict[str, Tensor]:

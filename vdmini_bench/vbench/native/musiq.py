@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import Block, class_token, fill, read_checkpoint, rename
+from vdmini_bench.vbench.native.transformer import Block, build, class_token, read_checkpoint, rename
 
 PATCH = 32
 GRID = 10
@@ -143,10 +143,7 @@ def load_musiq(path: Path) -> Musiq:
     Raises:
         MissingAssetsError: it is another file.
     """
-    with torch.device("meta"):
-        network = Musiq()
-    fill(network, _joined(rename(read_checkpoint(path), _NAMES)), path)
-    return network
+    return build(Musiq, _joined(rename(read_checkpoint(path), _NAMES)), path)
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from vdmini_bench.vbench.native.correlation import (
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import fill, read_checkpoint
+from vdmini_bench.vbench.native.transformer import build, read_checkpoint
 
 RADIUS = 4
 STEPS = 20
@@ -236,10 +236,7 @@ def load_raft(path: Path) -> Raft:
     state = {name.removeprefix("module."): value for name, value in read_checkpoint(path).items()}
     # A norm that belongs to two modules is in the file twice.
     state = {name: value for name, value in state.items() if ".norm3." not in name}
-    with torch.device("meta"):
-        network = Raft()
-    fill(network, state, path)
-    return network
+    return build(Raft, state, path)
 
 
 def _centred(pixels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from vdmini_bench.errors import MissingAssetsError
 # Channels of one head, in all of them.
 HEAD = 64
 Activation = Callable[[Tensor], Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 CLIP_NAMES = {
     "transformer.resblocks.": "blocks.",
     "attn.in_proj_": "attn.qkv.",
@@ -185,13 +186,15 @@ def read_checkpoint(path: Path) -> Any:
         raise MissingAssetsError(f"{path} cannot be read as weights ({reason}): download it again") from error
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Make a file's tensors those of a network, on the meta device till then, ready to be used in single precision.
+def build(make: Callable[[], Network], state: Mapping[str, Tensor], path: Path) -> Network:
+    """Make a network whose tensors are a file's, ready to be used in single precision.
 
     Raises:
         MissingAssetsError: the file is of another network.
         NotFiniteError: a weight is not finite: a threshold or a cut to whole numbers would hide that.
     """
+    with torch.device("meta"):
+        network = make()
     try:
         # In the place of its own: weights of gigabytes are neither drawn at random first nor there twice.
         network.load_state_dict(state, assign=True)
@@ -208,3 +211,4 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         check_weights(network)
     except NotFiniteError as error:
         raise NotFiniteError(f"{path}: {error}") from error
+    return network
