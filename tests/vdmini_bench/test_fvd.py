@@ -178,8 +178,8 @@ def test_weights_that_changed_are_fetched_again(
     copy = tmp_path / i3d_weights.name
     copy.write_bytes(copy.read_bytes()[:-1] + b"\0")
 
-    def refuse(name: str, work: Path) -> Path:
-        raise AssetError(name, "fetching", "")
+    def refuse(work: Path) -> Path:
+        raise AssetError("i3d-kinetics400", "fetching", "")
 
     monkeypatch.setattr("vdmini_bench.assets.cache._download_archive", refuse)
     with pytest.raises(AssetError, match="fetching"):

@@ -13,7 +13,7 @@ import numpy as np
 
 from vdmini.locks import has_locks
 from vdmini_bench.assets.cache import asset_path, cache_folder
-from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS, I3D
 from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
@@ -95,10 +95,7 @@ def _assets() -> list[Finding]:
     findings = []
     for name, asset in ASSETS.items():
         here = asset_path(name) is not None
-        fetch = name == "i3d-kinetics400"
-        command = (
-            f"vdmini-bench assets fetch {name} (a run does it)" if fetch else f"vdmini-bench assets import {name} PATH"
-        )
+        command = f"{asset.command} (a run does it)" if name == I3D else asset.command
         findings.append(
             Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
         )

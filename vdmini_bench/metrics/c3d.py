@@ -18,7 +18,6 @@ from vdmini_bench.assets.cache import asset_path, fetch_asset
 C3D = "c3d-ucf101"
 FRAMES = 16
 CLASSES = 101
-COMMAND = f"vdmini-bench assets import {C3D} PATH"
 SIZE = 112
 CONVOLUTIONS = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
 POOLED_AFTER = {"conv1a": (1, 2, 2), "conv2a": (2, 2, 2), "conv3b": (2, 2, 2), "conv4b": (2, 2, 2), "conv5b": (2, 2, 2)}

@@ -100,7 +100,7 @@ def why_no_inception(cache: Path | None = None) -> str | None:
     except AssetError as error:
         return str(error)
     if asset_path(WEIGHTS, cache) is None and not _hub_weights().is_file():
-        return f"no Inception network: vdmini-bench assets import {WEIGHTS} PATH"
+        return f"no Inception network: {ASSETS[WEIGHTS].command}"
     return None
 
 

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.metrics.c3d import C3D, COMMAND, FRAMES
+from vdmini_bench.metrics.c3d import C3D, FRAMES
 from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.fid import FID_VERSION, FrameFid, load_inception_features, why_no_inception
 from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
@@ -110,13 +112,11 @@ class Scorer:
 
 def why_no_c3d(protocol: ProtocolSpec) -> str | None:
     """Why the Inception Scores of UCF101's own classifier cannot be had, or None when they can or are not asked for."""
-    from vdmini_bench.assets.cache import asset_path
-
     if protocol.inception != "c3d-ucf101":
         return None
     if protocol.frames != FRAMES:
         return f"clips of {protocol.frames} frames, and C3D takes {FRAMES}"
-    return None if asset_path(C3D) is not None else f"no C3D network: {COMMAND}"
+    return None if asset_path(C3D) is not None else f"no C3D network: {ASSETS[C3D].command}"
 
 
 def why_no_fid(protocol: ProtocolSpec) -> str | None:

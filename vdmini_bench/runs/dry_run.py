@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.assets.catalogue import I3D
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.data.synthetic import clip_count
@@ -18,7 +19,7 @@ from vdmini_bench.suites.clip_selection import choose_clips
 from vdmini_bench.suites.datasets import DRAWN, dataset_root
 from vdmini_bench.suites.distributions import digest_inputs, networks_digest
 from vdmini_bench.suites.jobs import Inputs, Job, PromptedInputs, plan_jobs
-from vdmini_bench.suites.missing import I3D, Missing, find_missing
+from vdmini_bench.suites.missing import Missing, find_missing
 from vdmini_bench.suites.vbench import ask_for_videos, jobs_of_videos, prepared
 from vdmini_bench.suites.vbench import find_missing as find_missing_of_videos
 from vdmini_bench.suites.vbench_training_clips import training_data
