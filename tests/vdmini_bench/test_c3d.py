@@ -12,7 +12,7 @@ from vdmini_bench.assets.cache import import_asset
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import load_suite
 from vdmini_bench.errors import AssetError
-from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.c3d import clip_to_probabilities, load_c3d
 from vdmini_bench.metrics.converters import CONVERTERS
 from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.frechet import Moments
@@ -71,15 +71,14 @@ def clips(count: int, frames: int = 16) -> Tensor:
 def test_an_imported_network_answers_as_the_file_does(tmp_path: Path, module: C3dCall) -> None:
     network = load_c3d(stored(tmp_path, module))
     assert network is not None
-    together = clips_to_probabilities([clips(3)], network)
-    assert torch.equal(together, clips_to_probabilities(clips(3).split(1), network))
+    together = torch.stack([clip_to_probabilities(clip, network) for clip in clips(3)])
     with torch.inference_mode():
         asked = module(clips(3).transpose(1, 2))
     assert torch.allclose(together, asked, rtol=1e-4)
     # Otherwise any network would do.
     assert float((asked[0] - asked[1]).abs().max()) > 1e-3
     with pytest.raises(ValueError, match="clips of 14 frames: C3D takes 16"):
-        clips_to_probabilities([clips(1, 14)], network)
+        clip_to_probabilities(clips(1, 14)[0], network)
 
 
 def test_without_a_file_there_is_no_network(tmp_path: Path) -> None:

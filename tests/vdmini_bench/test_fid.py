@@ -87,6 +87,7 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_torchvision_of_another_torch_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pytorch_fid").mkdir()
+    (tmp_path / "pytorch_fid" / "__init__.py").touch()
     (tmp_path / "pytorch_fid" / "inception.py").write_text("raise RuntimeError('no operator torchvision::nms')")
     for name in [name for name in sys.modules if name.startswith("pytorch_fid")]:
         monkeypatch.delitem(sys.modules, name)

@@ -125,7 +125,9 @@ def write_dataset(
             for index in range(1, (test_per_group if held_out else train_per_group) + 1):
                 clip = draw_clip(action, group, index)
                 relative = f"{action}/v_{action}_g{group:02d}_c{index:02d}.avi"
-                _write_once(root / "UCF-101" / relative, clip)
+                path = root / "UCF-101" / relative
+                if not path.exists():
+                    write_whole(path, clip.frames, FRAMES_PER_SECOND)
                 captions.append(f"{relative},{clip.caption}")
                 (test if held_out else train).append(relative if held_out else f"{relative} {number}")
                 on_clip()
@@ -141,11 +143,6 @@ def clip_count(train_per_group: int, test_per_group: int) -> int:
     """How many clips `write_dataset` writes."""
     held_out = len(TEST_GROUPS)
     return len(ACTIONS) * (held_out * test_per_group + (GROUPS - held_out) * train_per_group)
-
-
-def _write_once(path: Path, clip: DrawnClip) -> None:
-    if not path.exists():
-        write_whole(path, clip.frames, FRAMES_PER_SECOND)
 
 
 def _pixel_grid() -> tuple[FloatArray, FloatArray]:

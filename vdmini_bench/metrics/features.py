@@ -17,7 +17,7 @@ from vdmini.finite import check_rows
 from vdmini_bench.assets.videomae_checkpoint import VIDEOMAE
 from vdmini_bench.config.protocols import FeatureNetwork
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.metrics.c3d import CLASSES, clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.c3d import CLASSES, clip_to_probabilities, load_c3d
 from vdmini_bench.metrics.flow import flow_magnitudes
 from vdmini_bench.metrics.fvd import NetworkResize, clips_to_features, load_i3d
 from vdmini_bench.metrics.videomae import load_videomae
@@ -100,7 +100,7 @@ def _share_of_features(share: Share, reader: ClipReader, label: str, measured: M
             # B T C H W uint8 with B = 1.
             batch = torch.from_numpy(clip).permute(0, 3, 1, 2)[None]
             if c3d is not None and probabilities is not None:
-                probabilities[number] = clips_to_probabilities([batch.to(share_device())], c3d)[0].numpy()
+                probabilities[number] = clip_to_probabilities(batch[0].to(share_device()), c3d).numpy()
             yield batch
         own.check()
 

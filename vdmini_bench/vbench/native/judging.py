@@ -87,22 +87,6 @@ def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Mark:
     return Mark(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
 
 
-def _flickering(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(temporal_flickering(clip.frames))
-
-
-def _smoothness(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(smoothness(clip, networks.amt, networks.device))
-
-
-def _dynamic_degree(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(float(moves(clip, networks.raft, networks.device)))
-
-
-def _static(clip: Clip, question: Question, networks: Networks) -> Mark:
-    return Mark(float(is_static(clip, networks.raft, networks.device)))
-
-
 def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> Mark:
     features = embed_frames(clip, _for_clip(networks), networks.clip_l, BATCH)
     with torch.inference_mode():
@@ -164,9 +148,9 @@ def _for_clip(networks: Networks) -> Callable[[Tensor], Tensor]:
 JUDGES: dict[str, Callable[[Clip, Question, Networks], Mark]] = {
     "subject_consistency": _subject_consistency,
     "background_consistency": _background_consistency,
-    FILTERED: _flickering,
-    "motion_smoothness": _smoothness,
-    "dynamic_degree": _dynamic_degree,
+    FILTERED: lambda clip, question, of: Mark(temporal_flickering(clip.frames)),
+    "motion_smoothness": lambda clip, question, of: Mark(smoothness(clip, of.amt, of.device)),
+    "dynamic_degree": lambda clip, question, of: Mark(float(moves(clip, of.raft, of.device))),
     "aesthetic_quality": _aesthetic_quality,
     "imaging_quality": _imaging_quality,
     "appearance_style": _appearance_style,
@@ -174,5 +158,5 @@ JUDGES: dict[str, Callable[[Clip, Question, Networks], Mark]] = {
     "overall_consistency": _video_and_text,
     "i2v_subject": _i2v_subject,
     "i2v_background": _i2v_background,
-    STATIC: _static,
+    STATIC: lambda clip, question, of: Mark(float(is_static(clip, of.raft, of.device))),
 }

@@ -7,7 +7,7 @@ import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +175,7 @@ def _judge_video(asked: Sequence[tuple[str, Question]], networks: Networks, mark
 
 
 def _line(key: str, question: Question, mark: Mark) -> str:
-    return json.dumps(
-        {
-            "key": key,
-            "dimension": question.dimension,
-            "video": question.video.name,
-            "value": mark.value,
-            "weight": mark.weight,
-        }
-    )
+    return json.dumps({"key": key, "dimension": question.dimension, "video": question.video.name, **asdict(mark)})
 
 
 def _official(dimension: str, question: Question, mark: Mark) -> dict[str, Any]:
