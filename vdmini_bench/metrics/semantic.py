@@ -93,8 +93,8 @@ DIMENSIONS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
 }
 
 
-# What VBench-I2V asks (github.com/Vchitect/VBench, vbench2_beta_i2v) of a clip that was made from a first frame: does it
-# still show the thing, and the background, that the frame had?
+# What VBench-I2V asks (github.com/Vchitect/VBench, vbench2_beta_i2v): does a clip still show the thing, and the
+# background, that its first frame had?
 FAITHFULNESS_VERSION = "drawn-classifier-i2v-1"
 FAITHFULNESS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
     "embedded-i2v_subject": (None, _color),
