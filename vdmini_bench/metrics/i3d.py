@@ -32,7 +32,7 @@ MIXED = {
 
 
 def pad_same(inputs: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], value: float = 0.0) -> Tensor:
-    """Pad B C T H W or B C H W as TensorFlow's "SAME", with `value`: ceil(size / stride) outputs, the odd pixel at the end."""
+    """Pad B C T H W or B C H W as TensorFlow's "SAME": ceil(size / stride) outputs, the odd pixel at the end."""
     padding: list[int] = []
     for size, window, step in reversed(list(zip(inputs.shape[2:], kernel, stride, strict=True))):
         total = max((-(-size // step) - 1) * step + window - size, 0)
