@@ -119,7 +119,7 @@ def _networks() -> Networks:
     from vdmini_bench.studies.sensitivity import Networks
 
     # FVD's reference was made with the package's weights.
-    return Networks(load_i3d(packaged=True), NetworkFeatures(load_frame_network()))
+    return Networks(load_i3d(), NetworkFeatures(load_frame_network()))
 
 
 COMMANDS = (sensitivity,)
