@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests | lint | docs | lowest | newest | kills | reruns | gpu`."""
+"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def newest(session: nox.Session) -> None:
     """Run the tests with the newest versions of everything, whatever the constraints; that torch is gigabytes."""
     session.install("--upgrade", "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("pytest", *WORKERS, *session.posargs)
+
+
+@nox.session
+def fid(session: nox.Session) -> None:
+    """Run frame FID through pytorch-fid's own network, with seeded weights."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Alone: what they depend on is here, and nothing may bring another torch.
+    session.install("-c", CONSTRAINTS, "--no-deps", "torchvision", "pytorch-fid")
+    session.run("pytest", "tests/vdmini_bench/test_fid_network.py", *session.posargs)
 
 
 @nox.session

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError, nearest
-from vdmini.models import svd
+from vdmini.models.svd import FAMILY
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_unet import MID_BLOCK_TYPE
 
@@ -144,7 +144,7 @@ def _small_inputs(denoiser: nn.Module) -> dict[str, Tensor]:
     network: Any = denoiser
     side = 2 ** len(network.down_blocks)
     weight = next(denoiser.parameters())
-    shapes = svd.example_inputs(denoiser, ModelInput(batch=1, frames=2, height=side, width=side))
+    shapes = FAMILY.example_inputs(denoiser, ModelInput(batch=1, frames=2, height=side, width=side))
     return {name: torch.zeros_like(shape, dtype=weight.dtype, device=weight.device) for name, shape in shapes.items()}
 
 

@@ -188,7 +188,7 @@ def encode_to_cache(
     with _locked(folder):
         wanted = LatentIndex(family, identity, asdict(settings), clips_per_shard, names)
         index = _continue(folder, wanted)
-        _write_unconditional(folder, index, pipeline, conditioning, settings)
+        _write_unconditional(folder, index, pipeline, conditioning)
 
         def encode(position: int) -> dict[str, Tensor]:
             return _encode(pipeline, conditioning, clips.clip(position), settings, index.shapes)
@@ -209,7 +209,7 @@ def _conditioning_of(pipeline: DiffusionPipeline) -> tuple[str, Conditioning]:
     from vdmini.models.registry import family_of, pipeline_denoiser
 
     denoiser = pipeline_denoiser(pipeline)
-    return family_of(denoiser).NAME, conditioning_of(denoiser)
+    return family_of(denoiser).name, conditioning_of(denoiser)
 
 
 @contextmanager
@@ -242,12 +242,12 @@ def _continue(folder: Path, wanted: LatentIndex) -> LatentIndex:
 
 @torch.no_grad()
 def _write_unconditional(
-    folder: Path, index: LatentIndex, pipeline: DiffusionPipeline, conditioning: Conditioning, settings: EncodeSettings
+    folder: Path, index: LatentIndex, pipeline: DiffusionPipeline, conditioning: Conditioning
 ) -> None:
     path = folder / UNCONDITIONAL_FILE
     if (folder / INDEX_FILE).exists() and (index.unconditional is None or file_sha256(path) == index.unconditional):
         return
-    values = conditioning.unconditional(pipeline, settings)
+    values = conditioning.unconditional(pipeline)
     if values is not None:
         stored = {name: _stored(value) for name, value in values.items()}
         _check_finite("the empty condition", stored)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # What the measures may change of a denoiser's output, of its largest entry: sums are taken in another order. Compiled
 # code rounds less often in the small formats.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-CHANNELS_LAST_FAMILIES = ("svd", "videocrafter2", "animatediff")
 
 
 @dataclass(frozen=True)
@@ -52,25 +51,25 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
     Raises ModelLoadError where there is no denoiser that a family knows.
     """
     denoiser = pipeline if isinstance(pipeline, nn.Module) else pipeline_denoiser(pipeline)
-    family = family_of(denoiser).NAME
+    family = family_of(denoiser)
     vae: Any = None if isinstance(pipeline, nn.Module) else getattr(pipeline, "vae", None)
     undo: list[Callable[[], None]] = []
     measures = []
     if fused := _fuse_projections(denoiser, undo):
         measures.append(f"{fused} fused projections")
-    if family == "hunyuanvideo":
+    if family.cuts_text:
         _drop_text_padding(denoiser, undo)
         measures.append("text without padding")
     weight = next(denoiser.parameters())
     small_on_gpu = weight.is_cuda and weight.dtype in (torch.float16, torch.bfloat16)
-    if small_on_gpu and family in CHANNELS_LAST_FAMILIES:
+    if small_on_gpu and family.convolves_frames:
         part: Any
         for part in (denoiser, vae):
             if part is not None:
                 arrange(part, torch.channels_last)
                 undo.append(partial(arrange, part, torch.contiguous_format))
         measures.append("channels-last convolutions")
-    if vae is not None and hasattr(vae, "use_slicing") and not vae.use_slicing and family != "svd":
+    if vae is not None and hasattr(vae, "use_slicing") and not vae.use_slicing:
         vae.enable_slicing()
         undo.append(vae.disable_slicing)
         measures.append("VAE decode a frame or clip at a time")

@@ -7,12 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vdmini.errors import PlanError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = 1
 

@@ -31,16 +31,18 @@ class Target:
     time: float | None = None
 
     def __post_init__(self) -> None:
-        limits = {name: getattr(self, name) for name in ("flops", "params", "time")}
-        if all(limit is None for limit in limits.values()):
+        if not self._limits:
             raise PlanError("no target: give a share of the teacher's flops, params or time")
-        for name, limit in limits.items():
-            if limit is not None and not 0 < limit <= 1:
+        for name, limit in self._limits.items():
+            if not 0 < limit <= 1:
                 raise PlanError(f"target {name}={limit:g} is no share of the teacher's: choose more than 0, at most 1")
 
+    @property
+    def _limits(self) -> dict[str, float]:
+        return {name: limit for name, limit in vars(self).items() if limit is not None}
+
     def __str__(self) -> str:
-        limits = {name: getattr(self, name) for name in ("flops", "params", "time")}
-        return ",".join(f"{name}={limit:g}" for name, limit in limits.items() if limit is not None)
+        return ",".join(f"{name}={limit:g}" for name, limit in self._limits.items())
 
 
 def plan_for_target(
@@ -56,9 +58,9 @@ def plan_for_target(
     `unit_seconds` and `total_seconds` are measured times of the units and of the whole denoiser, for a time target.
     Raises PlanError when scores are missing or the target cannot be met.
     """
-    from vdmini.models.registry import VideoModel, block_graph
+    from vdmini.models.registry import graph_of
 
-    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
+    graph = graph_of(model)
     removed = graph.blocks_of(cheapest_units(graph, target, scores, unit_seconds, total_seconds))
     return plan_removing(model, {*removed}, f"planner:{target}")
 
@@ -105,12 +107,12 @@ def _savings(
     blocks = {block.name: block for block in graph.blocks}
     rows: list[list[float]] = []
     needed: list[float] = []
-    if target.flops is not None:
-        rows.append([sum(blocks[name].flops for name in unit.blocks) / graph.flops for unit in graph.units])
-        needed.append(1 - target.flops)
-    if target.params is not None:
-        rows.append([sum(blocks[name].params for name in unit.blocks) / graph.params for unit in graph.units])
-        needed.append(1 - target.params)
+    for cost, limit in (("flops", target.flops), ("params", target.params)):
+        if limit is not None:
+            spent = {name: getattr(block, cost) for name, block in blocks.items()}
+            whole = getattr(graph, cost)
+            rows.append([sum(spent[name] for name in unit.blocks) / whole for unit in graph.units])
+            needed.append(1 - limit)
     if target.time is not None:
         if unit_seconds is None or not total_seconds:
             raise PlanError("a time target needs measured times: run importance, which writes them, or target flops")

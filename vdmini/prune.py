@@ -57,9 +57,9 @@ def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
         family = family_of(teacher)
     except ModelLoadError as error:
         raise PlanError(f"the plan cannot be applied: {error}") from error
-    if plan.family != family.NAME:
+    if plan.family != family.name:
         raise PlanError(
-            f"the plan is for family {plan.family!r}, the teacher is of family {family.NAME!r}: make a new plan"
+            f"the plan is for family {plan.family!r}, the teacher is of family {family.name!r}: make a new plan"
         )
     identity = architecture_sha256(family.architecture(teacher))
     if plan.teacher != identity:

@@ -5,25 +5,15 @@ A rule is written `name` or `name:option=value,...`, for instance `random:flops=
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
-
-from vdmini.errors import PlanError
-from vdmini.plan import PruningPlan, architecture_sha256
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from vdmini.models.registry import VideoModel
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vdmini.blocks import Block, BlockGraph
-from vdmini.errors import nearest
+from vdmini.errors import PlanError, nearest
+from vdmini.plan import PruningPlan, architecture_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,13 +42,12 @@ def make_plan(model: VideoModel | nn.Module | str, rule: str = "vdmini") -> Prun
     Raises PlanError for an unknown rule or option, and when the rule does not fit the model's topology.
     """
     from vdmini.models.loading import load_model
-    from vdmini.models.registry import VideoModel, block_graph
+    from vdmini.models.registry import graph_of
 
     chosen, options = parse_rule(rule)
     if isinstance(model, str):
         model = load_model(model, random_weights=True, device="meta")
-    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
-    return plan_removing(model, {*chosen.choose(graph, options)}, rule)
+    return plan_removing(model, {*chosen.choose(graph_of(model), options)}, rule)
 
 
 def parse_rule(text: str) -> tuple[Rule, dict[str, float]]:
@@ -87,33 +76,9 @@ def remove_nothing(graph: BlockGraph, options: Options) -> tuple[str, ...]:
     return ()
 
 
-def remove_shallow_redundancy(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """VDMini's rule: thin the shallow stages, keep the deep ones that carry motion, drop the lowest resolution.
-
-    For a UNet of four stages a side: D.3, Mid, U.0 and D.2's downsampler go, and so do the second pair of D.0 and D.1
-    and the middle pair of U.2 and U.3 (Wu et al., arXiv 2411.18375, as its published sizes imply).
-    """
-    return graph.blocks_of(_units(graph, "vdmini", "D.0.1+U.3.1", "D.1.1+U.2.1", "Mid", "D.3+U.0"))
-
-
-def remove_second_pairs(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """Thin the two shallowest resolutions alone."""
-    return graph.blocks_of(_units(graph, "second-pairs", "D.0.1+U.3.1", "D.1.1+U.2.1"))
-
-
-def remove_as_bk_base(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """BK-SDM Base (Kim et al., arXiv 2305.15798): the second pair of every stage goes, the middle one going up."""
-    return graph.blocks_of(_units(graph, "bk-base", *BK_BASE))
-
-
-def remove_as_bk_small(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """BK-SDM Small: Base without the middle block."""
-    return graph.blocks_of(_units(graph, "bk-small", *BK_BASE, "Mid"))
-
-
-def remove_as_bk_tiny(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """BK-SDM Tiny: Small without the lowest resolution."""
-    return graph.blocks_of(_units(graph, "bk-tiny", *BK_BASE, "Mid", "D.3+U.0"))
+def removing(rule: str, *units: str) -> Callable[[BlockGraph, Options], tuple[str, ...]]:
+    """Remove these units, by a rule of this name."""
+    return lambda graph, options: graph.blocks_of(_known_units(graph, rule, units))
 
 
 def remove_uniformly(graph: BlockGraph, options: Options) -> tuple[str, ...]:
@@ -173,15 +138,22 @@ def keep_in_each_stack(graph: BlockGraph, options: Options) -> tuple[str, ...]:
     return tuple(removed)
 
 
-BK_BASE = ("D.0.1+U.3.1", "D.1.1+U.2.1", "D.2.1+U.1.1", "D.3.1+U.0.1")
+# The second pairs down, each with the middle pair up that reads its skip.
+SHALLOW = ("D.0.1+U.3.1", "D.1.1+U.2.1")
+BK_BASE = (*SHALLOW, "D.2.1+U.1.1", "D.3.1+U.0.1")
 FLOPS = {"flops": 0.7}
 RULES: dict[str, Rule] = {
     "none": Rule(remove_nothing, "keep everything"),
-    "vdmini": Rule(remove_shallow_redundancy, "the paper's rule for UNets of four stages"),
-    "second-pairs": Rule(remove_second_pairs, "thin the two shallowest resolutions"),
-    "bk-base": Rule(remove_as_bk_base, "BK-SDM Base: one pair of every stage"),
-    "bk-small": Rule(remove_as_bk_small, "BK-SDM Small: Base without the middle block"),
-    "bk-tiny": Rule(remove_as_bk_tiny, "BK-SDM Tiny: Small without the lowest resolution"),
+    # Thins the shallow stages, keeps the deep ones that carry motion and drops the lowest resolution, of four a side
+    # (Wu et al., arXiv 2411.18375, as its published sizes imply).
+    "vdmini": Rule(removing("vdmini", *SHALLOW, "Mid", "D.3+U.0"), "the paper's rule for UNets of four stages"),
+    "second-pairs": Rule(removing("second-pairs", *SHALLOW), "thin the two shallowest resolutions"),
+    # Kim et al., arXiv 2305.15798.
+    "bk-base": Rule(removing("bk-base", *BK_BASE), "BK-SDM Base: one pair of every stage"),
+    "bk-small": Rule(removing("bk-small", *BK_BASE, "Mid"), "BK-SDM Small: Base without the middle block"),
+    "bk-tiny": Rule(
+        removing("bk-tiny", *BK_BASE, "Mid", "D.3+U.0"), "BK-SDM Tiny: Small without the lowest resolution"
+    ),
     "uniform": Rule(remove_uniformly, "spread evenly, down to a share of the FLOPs", FLOPS),
     "random": Rule(remove_at_random, "drawn by seed, down to a share of the FLOPs", {**FLOPS, "seed": 0}),
     "deepest-first": Rule(remove_deepest_first, "a control: the deepest first, down to a share of the FLOPs", FLOPS),
@@ -191,7 +163,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _units(graph: BlockGraph, rule: str, *names: str) -> tuple[str, ...]:
+def _known_units(graph: BlockGraph, rule: str, names: tuple[str, ...]) -> tuple[str, ...]:
     known = [unit.name for unit in graph.units]
     absent = [name for name in names if name not in known]
     if absent:
@@ -242,9 +214,9 @@ def plan_removing(model: VideoModel | nn.Module, removed: Collection[str], rule:
 
     Raises PlanError when a block is unknown or what is left cannot be wired.
     """
-    from vdmini.models.registry import VideoModel, block_graph, family_named
+    from vdmini.models.registry import VideoModel, family_named, graph_of
 
-    graph = model.blocks if isinstance(model, VideoModel) else block_graph(model)
+    graph = graph_of(model)
     denoiser = model.denoiser if isinstance(model, VideoModel) else model
     unknown = sorted({*removed} - {*graph.prunable})
     if unknown:

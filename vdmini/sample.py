@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,38 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
             f"this model makes sides that divide by {multiple}, not {settings.height}x{settings.width} pixels: ask for"
             f" {nearest}"
         )
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    options: Mapping[str, object],
+) -> NDArray[np.float32]:
+    """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments."""
+    run: Any = pipeline
+    return np.asarray(
+        run(
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            generator=[request.generator() for request in requests],
+            **options,
+        ).frames
+    )
+
+
+def draw_prompts(
+    pipeline: DiffusionPipeline,
+    requests: Sequence[ClipRequest],
+    settings: SampleSettings,
+    options: Mapping[str, object],
+) -> NDArray[np.float32]:
+    """What a pipeline makes of each request's prompt, by its own guidance where the settings have none."""
+    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
+    prompts = [request.text() for request in requests]
+    return draw(pipeline, requests, settings, {"prompt": prompts, **guidance, **options})
 
 
 def sample_clips(
@@ -71,13 +103,15 @@ def _first_not_finite(pipeline: DiffusionPipeline, request: ClipRequest, setting
 
     Only a clip that went wrong is watched, so that no other waits for the device after every step.
     """
+    from vdmini.models.registry import DENOISERS
+
     finite: list[bool] = []
 
     def watch(denoiser: nn.Module, inputs: object, output: Any) -> None:
         finite.append(is_finite(output[0]))
 
     with ExitStack() as hooks:
-        for name in ("unet", "transformer", "transformer_2"):
+        for name in DENOISERS:
             denoiser = getattr(pipeline, name, None)
             if isinstance(denoiser, nn.Module):
                 hooks.callback(denoiser.register_forward_hook(watch).remove)

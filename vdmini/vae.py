@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vdmini.cost import count_flops, count_parameters
 from vdmini.models.svd_unet import NoMidBlock
+from vdmini.models.unet import settings_of
 
 # Every normalisation of the decoder has this many groups, so this is also the step between widths.
 GROUPS = 32
@@ -81,17 +82,7 @@ class VDMiniAutoencoderKLTemporalDecoder(AutoencoderKLTemporalDecoder):
         decoder_mid_block: bool = False,
     ) -> None:
         _check_shape(block_out_channels, layers_per_block, decoder_block_out_channels, decoder_layers_per_block)
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            block_out_channels=block_out_channels,
-            layers_per_block=layers_per_block,
-            latent_channels=latent_channels,
-            sample_size=sample_size,
-            scaling_factor=scaling_factor,
-            force_upcast=force_upcast,
-        )
+        super().__init__(**settings_of(AutoencoderKLTemporalDecoder, self.config))
         self.decoder = VDMiniTemporalDecoder(
             in_channels=latent_channels,
             out_channels=out_channels,

@@ -112,9 +112,9 @@ def test_official_model_is_what_stable_diffusion_and_the_adapter_make(name: str,
         assembled = UNetMotionModel.from_unet2d(image_unet, adapter, load_weights=False)
     official = load_model(name, random_weights=True, device="meta").denoiser
     # JSON, as it identifies a teacher, has one kind of list.
-    shown, expected = (json.dumps(animatediff.architecture(each), indent=2) for each in (assembled, official))
+    shown, expected = (json.dumps(animatediff.FAMILY.architecture(each), indent=2) for each in (assembled, official))
     assert shown == expected
-    assert make_plan(name).teacher == architecture_sha256(animatediff.architecture(assembled))
+    assert make_plan(name).teacher == architecture_sha256(animatediff.FAMILY.architecture(assembled))
 
 
 @torch.no_grad()
@@ -203,7 +203,7 @@ def test_the_unet_of_stable_diffusion_xl_is_of_no_family() -> None:
 
 def test_an_original_file_is_refused_with_the_way_to_load_it(tmp_path: Path) -> None:
     with pytest.raises(vdmini.ModelLoadError, match="put UNet and motion adapter together"):
-        animatediff.load_original("animatediff", tmp_path / "mm_sd_v15_v2.ckpt")
+        animatediff.FAMILY.load_original("animatediff", tmp_path / "mm_sd_v15_v2.ckpt")
 
 
 def test_an_unknown_middle_block_is_refused() -> None:

@@ -19,10 +19,9 @@ from vdmini.blocks import ModelInput
 from vdmini.channels import RatioError, prune_channels
 from vdmini.cost import count_flops, count_parameters
 from vdmini.errors import PlanError
-from vdmini.models import svd
 from vdmini.models.loading import load_model
 from vdmini.models.registry import block_graph
-from vdmini.models.svd import SVD_UNET_CONFIG
+from vdmini.models.svd import FAMILY, SVD_UNET_CONFIG
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_unet import VDMiniUNetSpatioTemporal
 from vdmini.prune import apply_plan
@@ -254,7 +253,7 @@ def test_rounding_stops_all_that_a_normalisation_sees_and_is_caught(
     """Torch-Pruning rounds within each of a normalisation's 32 groups: asked for multiples of 32, it takes nothing."""
     pruner = torch_pruning.pruner.BasePruner
     network = copy.deepcopy(small)
-    shapes = svd.example_inputs(small, ModelInput(batch=1, frames=2, height=4, width=4))
+    shapes = FAMILY.example_inputs(small, ModelInput(batch=1, frames=2, height=4, width=4))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unwrapped parameters detected")
         pruner(
@@ -346,7 +345,7 @@ def test_blocks_then_channels_makes_a_student_that_reloads(
         assert torch.equal(copy.deepcopy(again.denoiser)(**inputs).sample, both(**inputs).sample)
     weightless = load_model(tmp_path / "both", device="meta")
     assert weightless.blocks.params == count_parameters(both)
-    assert weightless.blocks.flops == count_flops(both, svd.example_inputs(both, svd.default_input(both)))
+    assert weightless.blocks.flops == count_flops(both, FAMILY.example_inputs(both, FAMILY.default_input(both)))
     assert weightless.blocks.flops < 0.4 * block_graph(teacher).flops
 
 
@@ -372,9 +371,9 @@ def test_blocks_cannot_go_after_channels(small: UNetSpatioTemporalConditionModel
     # Widths are a part of what a plan is for, and plans for usual widths are for what they were before.
     with pytest.raises(PlanError, match="the plan is for a teacher with configuration"):
         apply_plan(narrow, make_plan(small, "none"))
-    assert "layer_channels" not in svd.architecture(small)
+    assert "layer_channels" not in FAMILY.architecture(small)
     usual = VDMiniChannelPrunedUNetSpatioTemporal(**SHALLOW)
-    assert svd.architecture(usual) == svd.architecture(small)
+    assert FAMILY.architecture(usual) == FAMILY.architecture(small)
 
 
 def test_arguments_that_do_not_fit_are_refused(

@@ -14,7 +14,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from tiny_clips import NoiseClips, encoded, same, svd_pipeline, svd_unet, weights
 from torch import Tensor, nn
 
-from vdmini.conditioning import svd
+from vdmini.conditioning.svd import CONDITIONING
 from vdmini.distill import Distilled, DistillSettings, distill
 from vdmini.distill.batch import Batch, draw_share
 from vdmini.distill.processes import Alone
@@ -90,7 +90,7 @@ def test_the_first_losses_are_those_of_the_batch_that_the_seed_draws(
     student, sigma = apply_plan(teacher, plan), batch.sample.levels.view(2, 1, 1, 1, 1)
     noisy = batch.sample.clean + sigma * batch.sample.noise
     scaled = noisy / (sigma**2 + 1).sqrt()
-    inputs = svd.denoiser_inputs(teacher, scaled, batch.sample.levels.log() / 4, batch.conditions, None)
+    inputs = CONDITIONING.denoiser_inputs(teacher, scaled, batch.sample.levels.log() / 4, batch.conditions, None)
     student_stages, teacher_stages = zip(*feature_pairs(plan), strict=True)
     with torch.no_grad(), FeatureTap(student, student_stages) as ours, FeatureTap(teacher, teacher_stages) as theirs:
         prediction, target = student(**inputs).sample, teacher(**inputs).sample
@@ -252,7 +252,7 @@ def test_real_clips_are_the_teachers_or_the_datas(
     assert torch.equal(seen["data"][1], batch.sample.clean)
     sigma = batch.sample.levels.view(2, 1, 1, 1, 1)
     noisy = batch.sample.clean + sigma * batch.sample.noise
-    inputs = svd.denoiser_inputs(
+    inputs = CONDITIONING.denoiser_inputs(
         teacher, noisy / (sigma**2 + 1).sqrt(), batch.sample.levels.log() / 4, batch.conditions, None
     )
     with torch.no_grad():

@@ -111,6 +111,26 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth(
     assert same(weights(student), before)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("constant", [1, 1, 1, 1]), ("constant_with_warmup", [0, 0.5, 1, 1]), ("linear", [0, 0.5, 1, 0.5])],
+)
+def test_the_schedules_of_diffusers_go_by_their_names(
+    name: str,
+    expected: list[float],
+    teacher: UNetSpatioTemporalConditionModel,
+    plan: PruningPlan,
+    clips: LatentCache,
+) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=4, lr_scheduler=name, lr_warmup_steps=2, lambda_mca=0.0)
+    student = apply_plan(teacher, plan)
+    with Training(Alone(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as training:
+        assert [training.rate_factor(step) for step in range(4)] == expected
+    settings = dataclasses.replace(settings, lr_scheduler="sine")
+    with pytest.raises(ValueError, match="sine"):
+        Training(Alone(torch.device("cpu")), teacher, apply_plan(teacher, plan), plan, clips, EDM, settings)
+
+
 def test_weight_decay_pulls_at_the_weights_alone(
     teacher: UNetSpatioTemporalConditionModel, plan: PruningPlan, clips: LatentCache, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ import copy, json, sys, traceback
 import numpy as np, torch
 import vdmini
 from diffusers import DiffusionPipeline
-from vdmini.models import family_of, pipeline_denoiser
+from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.sample import ClipRequest, SampleSettings
 
 pictures = np.load(sys.argv[1])

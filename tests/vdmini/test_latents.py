@@ -21,8 +21,8 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vdmini.conditioning import svd
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
+from vdmini.conditioning.svd import CONDITIONING
 from vdmini.errors import ModelLoadError
 from vdmini.latents import (
     LatentCache,
@@ -49,8 +49,8 @@ class FakeConditioning:
         words = torch.tensor([len(clip.prompt), clip.seed, settings.frames_per_second])
         return {"latents": frames + settings.noise_strength * noise, "prompt": words, "level": torch.tensor(0.5)}
 
-    def unconditional(self, pipeline: object, settings: EncodeSettings) -> dict[str, Tensor] | None:
-        return {"prompt": torch.tensor([0, 0, settings.frames_per_second])} if self.empty else None
+    def unconditional(self, pipeline: object) -> dict[str, Tensor] | None:
+        return {"prompt": torch.tensor([0.0, 0.0, 7.0])} if self.empty else None
 
 
 @dataclass
@@ -423,7 +423,7 @@ def test_a_pipeline_encodes_into_a_cache(tiny_pipeline: StableVideoDiffusionPipe
     batch = cache.batch(torch.tensor([2, 0]))
     assert batch["latents"].shape == (2, 2, 4, 4, 4)
     for place, clip in enumerate((made[2], made[0])):
-        expected = svd.encode_clip(tiny_pipeline, clip, settings)
+        expected = CONDITIONING.encode_clip(tiny_pipeline, clip, settings)
         assert set(expected) == set(batch)
         for name, value in expected.items():
             torch.testing.assert_close(batch[name][place], value, rtol=0, atol=0)

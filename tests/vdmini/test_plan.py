@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdmini.errors import PlanError
-from vdmini.models import unet
 from vdmini.models.registry import VideoModel
+from vdmini.models.svd import FAMILY as SVD
 from vdmini.plan import PruningPlan
 from vdmini.rules import make_plan
 
@@ -148,7 +148,7 @@ NAMES = st.lists(
 
 @given(kept=NAMES, removed=NAMES)
 def test_unwirable_blocks_never_fail_otherwise(kept: list[str], removed: list[str]) -> None:
-    for judge in (unet.student_names, unet.feature_pairs):
+    for judge in (SVD.student_names, SVD.feature_pairs):
         with contextlib.suppress(PlanError):
             judge(kept, removed)
 
@@ -168,7 +168,7 @@ def test_unwirable_blocks_never_fail_otherwise(kept: list[str], removed: list[st
 def test_what_cannot_be_wired_is_explained(official: VideoModel, removed: list[str], message: str) -> None:
     kept = [name for name in official.blocks.prunable if name not in removed]
     with pytest.raises(PlanError, match=message):
-        unet.student_names(kept, removed)
+        SVD.student_names(kept, removed)
 
 
 def test_a_pruned_model_is_no_teacher_for_vdmini(official: VideoModel) -> None:

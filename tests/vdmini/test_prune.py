@@ -18,7 +18,7 @@ from vdmini.blocks import BlockGraph
 from vdmini.cost import count_parameters
 from vdmini.errors import PlanError
 from vdmini.models.loading import load_model
-from vdmini.models.registry import VideoModel, block_graph
+from vdmini.models.registry import VideoModel, block_graph, family_named
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.requests import ClipRequest
@@ -177,12 +177,13 @@ def test_gradient_checkpointing_gives_the_same_gradients(
 
 def with_removed(plan: PruningPlan, removed: Iterable[str]) -> PruningPlan:
     """The plan with other blocks removed and the skips that follow."""
-    from vdmini.models.unet import skip_wiring
-
     names = {*removed}
     kept = tuple(name for name in plan.kept if name not in names)
     return dataclasses.replace(
-        plan, kept=kept, removed=tuple(name for name in plan.kept if name in names), skips=skip_wiring(kept)
+        plan,
+        kept=kept,
+        removed=tuple(name for name in plan.kept if name in names),
+        skips=family_named("svd").skip_wiring(kept),
     )
 
 

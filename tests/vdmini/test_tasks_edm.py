@@ -10,9 +10,10 @@ from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 from vdmini.tasks.base import Networks, Noised
-from vdmini.tasks.edm import EdmTask, denoised_from_prediction, edm_loss, noisy_at_sigma, preconditioned
+from vdmini.tasks.edm import EdmTask, edm_loss
 
 SIGMAS = torch.tensor([0.002, 0.5, 1.0, 700.0])
+TASK = EdmTask()
 SHAPE = (4, 3, 4, 5, 6)
 
 
@@ -35,12 +36,12 @@ def test_preconditioning_and_denoising_are_svds_schedulers() -> None:
     clean, noise, prediction = (tensor[:1] for tensor in tensors(3))
     for step, timestep in enumerate(scheduler.timesteps):
         sigma, following = scheduler.sigmas[step], scheduler.sigmas[step + 1]
-        noisy = noisy_at_sigma(clean, noise, sigma[None])
+        noisy = TASK.noisy(clean, noise, sigma[None])
         torch.testing.assert_close(noisy, scheduler.add_noise(clean, noise, timestep[None]))
-        network_input, noise_level = preconditioned(noisy, sigma[None])
+        network_input, noise_level = TASK.network_input(noisy, sigma[None])
         torch.testing.assert_close(network_input, scheduler.scale_model_input(noisy, timestep))
         torch.testing.assert_close(noise_level, timestep[None])
-        denoised = denoised_from_prediction(prediction, noisy, sigma[None])
+        denoised = TASK.denoised(prediction, noisy, sigma[None])
         result = scheduler.step(prediction, timestep, noisy)
         torch.testing.assert_close(denoised, result.pred_original_sample)
         euler = noisy + (noisy - denoised) / sigma * (following - sigma)
@@ -49,29 +50,25 @@ def test_preconditioning_and_denoising_are_svds_schedulers() -> None:
 
 def test_the_networks_input_has_unit_variance_at_every_noise_level() -> None:
     clean, noise = tensors(2)
-    network_input, _ = preconditioned(noisy_at_sigma(clean, noise, SIGMAS), SIGMAS)
+    network_input, _ = TASK.network_input(TASK.noisy(clean, noise, SIGMAS), SIGMAS)
     torch.testing.assert_close(network_input.flatten(1).std(1), torch.ones(4), rtol=0.1, atol=0)
 
 
 def test_the_loss_is_edms_weighted_denoising_error() -> None:
     clean, noise, prediction = (tensor.double() for tensor in tensors(3))
     sigmas = SIGMAS.double()
-    noisy = noisy_at_sigma(clean, noise, sigmas)
-    error = (denoised_from_prediction(prediction, noisy, sigmas) - clean).square().flatten(1).mean(1)
+    noisy = TASK.noisy(clean, noise, sigmas)
+    error = (TASK.denoised(prediction, noisy, sigmas) - clean).square().flatten(1).mean(1)
     weight = (sigmas**2 + 1) / sigmas**2
     torch.testing.assert_close(edm_loss(prediction, clean, noise, sigmas), (weight * error).mean(), rtol=1e-5, atol=0)
 
 
-def test_the_task_is_its_functions() -> None:
-    task = EdmTask()
+def test_the_tasks_loss_is_edms_and_no_guidance_is_embedded() -> None:
     clean, noise, prediction = tensors(3)
-    noisy = task.noisy(clean, noise, SIGMAS)
-    assert torch.equal(noisy, noisy_at_sigma(clean, noise, SIGMAS))
-    assert torch.equal(task.denoised(prediction, noisy, SIGMAS), denoised_from_prediction(prediction, noisy, SIGMAS))
     networks = Networks(lambda *_: prediction, lambda *_: prediction, None)
-    loss = task.loss(Noised(clean, noise, SIGMAS), prediction, clean, None, networks)
+    loss = TASK.loss(Noised(clean, noise, SIGMAS), prediction, clean, None, networks)
     assert torch.equal(loss, edm_loss(prediction, clean, noise, SIGMAS))
-    assert task.draw_guidance(3, torch.Generator()) is None
+    assert TASK.draw_guidance(3, torch.Generator()) is None
 
 
 @pytest.mark.parametrize("task", [EdmTask(), EdmTask(sigma_mean=-2.0, sigma_std=0.5)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vdmini.tasks.base import Networks, Noised
-from vdmini.tasks.flow import FlowTask, flow_loss, interpolated, shifted
+from vdmini.tasks.flow import FlowTask, flow_loss, shifted
 
 SHAPE = (1, 2, 4, 3, 3)
 
@@ -99,8 +99,8 @@ def test_the_adversarys_noise_to_signal_ratios_are_sfvs() -> None:
         [0.071, 0.369, 1.93], rel=0.05
     )
     clean, noise = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
-    signal = interpolated(noise, clean, levels[:1]).item()
-    assert interpolated(clean, noise, levels[:1]).item() / signal == pytest.approx(ratios[0].item())
+    signal = FlowTask().noisy(noise, clean, levels[:1]).item()
+    assert FlowTask().noisy(clean, noise, levels[:1]).item() / signal == pytest.approx(ratios[0].item())
 
 
 def test_guidance_is_embedded_only_where_asked() -> None:

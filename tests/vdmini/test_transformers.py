@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
 
-from vdmini import models
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_parameters
 from vdmini.errors import PlanError
 from vdmini.features import FeatureTap, feature_pairs
+from vdmini.models import registry
 from vdmini.models.family import Family
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel, block_graph, family_named
@@ -64,16 +64,16 @@ def hunyuanvideo() -> VideoModel:
 
 
 def family_of(tiny: Tiny) -> Family:
-    """The family's module."""
+    """The family's object."""
     return family_named(tiny.family)
 
 
 def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
     """The plan that removes just these blocks."""
-    family = models.family_of(denoiser)
+    family = registry.family_of(denoiser)
     names = [name for unit in family.units(denoiser) for name in unit.blocks]
     return PruningPlan(
-        family=family.NAME,
+        family=family.name,
         teacher=architecture_sha256(family.architecture(denoiser)),
         rule="by hand",
         kept=tuple(name for name in names if name not in removed),
@@ -95,7 +95,7 @@ def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
 
 def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
     """The submodules of every block."""
-    return models.family_of(denoiser).block_modules(denoiser)
+    return registry.family_of(denoiser).block_modules(denoiser)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -112,7 +112,7 @@ def test_official_models_are_configured_as_the_published_files_are_converted(nam
     module = family_named(PUBLISHED[name][0])
     (denoiser_class,) = module.denoiser_classes().values()
     parameters = inspect.signature(denoiser_class).parameters.values()
-    assert module.CONFIGS[name] == {each.name: each.default for each in parameters} | CONVERTED[name]
+    assert module.configs[name] == {each.name: each.default for each in parameters} | CONVERTED[name]
 
 
 @pytest.mark.parametrize(("dual", "single", "billions"), [(16, 32, "10.33"), (20, 28, "11.12"), (12, 36, "9.54")])

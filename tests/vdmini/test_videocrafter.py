@@ -18,7 +18,7 @@ from vdmini.errors import ModelLoadError
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.models.loading import load_model
 from vdmini.models.registry import block_graph
-from vdmini.models.videocrafter import VideoCrafterUNet, architecture, encoder_features
+from vdmini.models.videocrafter import FAMILY, VideoCrafterUNet, encoder_features
 from vdmini.models.videocrafter_unet import load_original
 from vdmini.plan import PruningPlan, architecture_sha256
 from vdmini.prune import apply_plan
@@ -233,9 +233,9 @@ def test_a_plan_for_the_published_model_fits_its_checkpoint(turbo: Original) -> 
             motion_cond_dim=256,
         )
     assert built.config.layers_per_block != loaded.config.layers_per_block
-    assert architecture_sha256(architecture(built)) == architecture_sha256(architecture(loaded))
-    assert architecture_sha256(architecture(VideoCrafterUNet.from_original(pruned(weights), config))) != (
-        architecture_sha256(architecture(loaded))
+    assert architecture_sha256(FAMILY.architecture(built)) == architecture_sha256(FAMILY.architecture(loaded))
+    assert architecture_sha256(FAMILY.architecture(VideoCrafterUNet.from_original(pruned(weights), config))) != (
+        architecture_sha256(FAMILY.architecture(loaded))
     )
 
 

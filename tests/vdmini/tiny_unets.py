@@ -11,6 +11,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from vdmini.models import animatediff
+from vdmini.models.unet import STABLE_DIFFUSION_VAE
 from vdmini.models.videocrafter import VideoCrafterUNet
 from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline, consistency_scheduler, ddim_scheduler
 
@@ -46,7 +47,7 @@ def animatediff_pipeline(denoiser: nn.Module) -> AnimateDiffPipeline:
         eos_token_id=vocabulary["<|endoftext|>"],
         pad_token_id=vocabulary["<|endoftext|>"],
     )
-    vae = {**animatediff.VAE_CONFIG, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1, "sample_size": 64}
+    vae = {**STABLE_DIFFUSION_VAE, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1, "sample_size": 64}
     return AnimateDiffPipeline(
         vae=AutoencoderKL(**vae).eval(),
         text_encoder=CLIPTextModel(text).eval(),

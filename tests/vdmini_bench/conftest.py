@@ -13,9 +13,9 @@ from small_scoring import SmallI3d, fill
 def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The small network stands for I3D, there is none for frame FID, and the cache is the test's own."""
     for asking in ("metrics.features", "studies.importance"):
-        monkeypatch.setattr(f"vdmini_bench.{asking}.load_i3d", lambda packaged=False: SmallI3d())
+        monkeypatch.setattr(f"vdmini_bench.{asking}.load_i3d", lambda asset="": SmallI3d())
     for asking in ("folder", "distributions"):
-        monkeypatch.setattr(f"vdmini_bench.suites.{asking}.fetch_networks", lambda protocol: None)
+        monkeypatch.setattr(f"vdmini_bench.suites.{asking}.fetch_asset", lambda name: None)
         monkeypatch.setattr(f"vdmini_bench.suites.{asking}.networks_digest", lambda protocol: "small")
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))

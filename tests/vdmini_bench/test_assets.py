@@ -43,7 +43,7 @@ def small_i3d(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     entry = dataclasses.replace(ASSETS[I3D], sha256=assets.sha256_of(weights), size_bytes=len(WEIGHTS))
     monkeypatch.setitem(ASSETS, I3D, entry)
     archive = write_archive(tmp_path / "made_up.tar.gz", {"../../evil": b"evil", assets._I3D_MEMBER: WEIGHTS})
-    monkeypatch.setattr(assets, "_download_archive", lambda name, work: archive)
+    monkeypatch.setattr(assets, "_download_archive", lambda work: archive)
     monkeypatch.setattr("vdmini_bench.assets.i3d_checkpoint.read_original_weights", lambda path: {"a": torch.ones(3)})
     return archive
 
@@ -159,13 +159,12 @@ CHILD = """
 import dataclasses, sys, time
 from pathlib import Path
 import torch
-from vdmini_bench import assets
-from vdmini_bench.metrics import i3d
+from vdmini_bench.assets import cache as assets, i3d_checkpoint as i3d
 
 root, member, digest, size = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 assets.ASSETS["i3d-kinetics400"] = dataclasses.replace(assets.ASSETS["i3d-kinetics400"], sha256=digest, size_bytes=size)
 
-def download(name, work):
+def download(work):
     with (root / "downloads").open("a") as log:
         log.write("once\\n")
     time.sleep(1)

@@ -12,11 +12,11 @@ from vdmini_bench.assets.cache import import_asset
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import load_suite
 from vdmini_bench.errors import AssetError
-from vdmini_bench.metrics.c3d import clips_to_probabilities, load_c3d
+from vdmini_bench.metrics.c3d import clip_to_probabilities, load_c3d
 from vdmini_bench.metrics.converters import CONVERTERS
 from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.frechet import Moments
-from vdmini_bench.metrics.fvd import FVD_VERSION
+from vdmini_bench.metrics.fvd import FVD_VERSIONS
 from vdmini_bench.metrics.inception import inception_score_stylegan_v, inception_score_tgan_v2
 from vdmini_bench.metrics.reference import Reference
 from vdmini_bench.metrics.scorer import Scorer, why_no_c3d
@@ -71,15 +71,14 @@ def clips(count: int, frames: int = 16) -> Tensor:
 def test_an_imported_network_answers_as_the_file_does(tmp_path: Path, module: C3dCall) -> None:
     network = load_c3d(stored(tmp_path, module))
     assert network is not None
-    together = clips_to_probabilities([clips(3)], network)
-    assert torch.equal(together, clips_to_probabilities(clips(3).split(1), network))
+    together = torch.stack([clip_to_probabilities(clip, network) for clip in clips(3)])
     with torch.inference_mode():
         asked = module(clips(3).transpose(1, 2))
     assert torch.allclose(together, asked, rtol=1e-4)
     # Otherwise any network would do.
     assert float((asked[0] - asked[1]).abs().max()) > 1e-3
     with pytest.raises(ValueError, match="clips of 14 frames: C3D takes 16"):
-        clips_to_probabilities([clips(1, 14)], network)
+        clip_to_probabilities(clips(1, 14)[0], network)
 
 
 def test_without_a_file_there_is_no_network(tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def scores(probabilities: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None) -> dict[str, Score]:
     random = np.random.default_rng(0)
     logits, flows = random.normal(size=(24, 8)).astype(np.float32), random.uniform(size=(24, 15, 2))
-    features = ClipFeatures(logits, flows, FVD_VERSION, probabilities)
+    features = ClipFeatures(logits, flows, probabilities)
     reference = Reference(Moments.of(logits, ddof=0), flows.reshape(-1, 2), logits)
     return {score.metric: score for score in Scorer(protocol(), "teacher", "id").of(features, reference)}
 
@@ -165,4 +164,4 @@ def test_without_the_network_both_are_unavailable() -> None:
     found = scores(None)
     assert {found[name].status for name in ("inception_score_tgan_v2", "inception_score_stylegan_v")} == {"unavailable"}
     assert {found[name].status for name in ("fvd", "kvd", "flow_distance")} == {"ok"}
-    assert found["fvd"].metric_version == f"{FVD_VERSION}-n"
+    assert found["fvd"].metric_version == f"{FVD_VERSIONS[protocol().network]}-n"

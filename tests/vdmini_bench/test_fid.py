@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vdmini.finite import NotFiniteError
 from vdmini_bench.assets import cache as assets
 from vdmini_bench.errors import AssetError
-from vdmini_bench.metrics.fid import FidInception, FrameFid, load_inception_features
+from vdmini_bench.metrics.fid import FidInception, FrameFid, load_inception_features, why_no_inception
 from vdmini_bench.metrics.frechet import frechet_distance
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -83,6 +83,16 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     with pytest.raises(AssetError, match="pip install pytorch-fid"):
         load_inception_features(tmp_path)
+
+
+def test_a_torchvision_of_another_torch_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_fid").mkdir()
+    (tmp_path / "pytorch_fid" / "__init__.py").touch()
+    (tmp_path / "pytorch_fid" / "inception.py").write_text("raise RuntimeError('no operator torchvision::nms')")
+    for name in [name for name in sys.modules if name.startswith("pytorch_fid")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "does not fit this torch (no operator torchvision::nms)" in (why_no_inception(tmp_path) or "")
 
 
 @pytest.mark.usefixtures("pytorch_fid")

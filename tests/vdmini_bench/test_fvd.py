@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,20 +16,24 @@ from small_scripts import I3dCall, save_script
 from torch import Tensor, nn
 
 from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.config.protocols import FeatureNetwork
+from vdmini_bench.config.suite import load_suite
 from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics.agreement import measure_agreement, probe_clips
 from vdmini_bench.metrics.converters import CONVERTERS
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import (
-    FVD_VERSION,
-    SCRIPT_VERSION,
+    FVD_VERSIONS,
     clips_to_features,
-    fvd_version,
     load_i3d,
-    load_packaged_i3d,
 )
 from vdmini_bench.metrics.i3d import InceptionI3d
 from vdmini_bench.metrics.i3d_script import read_i3d_script
+from vdmini_bench.metrics.kernel import KVD_VERSIONS
+from vdmini_bench.suites.distributions import networks_digest
+from vdmini_bench.suites.missing import missing_networks
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 
 
 class Probe(nn.Module):
@@ -57,7 +63,6 @@ def test_features_equal_the_original(i3d_weights: Path, golden: Path) -> None:
     assert np.abs(features.numpy() - vectors["logits"]).max() < 1e-4
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert FVD_VERSION
 
 
 def test_range_layout_and_order() -> None:
@@ -173,8 +178,8 @@ def test_weights_that_changed_are_fetched_again(
     copy = tmp_path / i3d_weights.name
     copy.write_bytes(copy.read_bytes()[:-1] + b"\0")
 
-    def refuse(name: str, work: Path) -> Path:
-        raise AssetError(name, "fetching", "")
+    def refuse(work: Path) -> Path:
+        raise AssetError("i3d-kinetics400", "fetching", "")
 
     monkeypatch.setattr("vdmini_bench.assets.cache._download_archive", refuse)
     with pytest.raises(AssetError, match="fetching"):
@@ -203,7 +208,7 @@ def ported(i3d_weights: Path, epsilon: float) -> Ported:
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
-def test_an_imported_script_is_preferred_and_its_weights_answer_as_it_does(
+def test_the_weights_of_an_imported_script_answer_as_it_does_and_are_taken_by_name_alone(
     i3d_weights: Path, tmp_path: Path, epsilon: float
 ) -> None:
     original = ported(i3d_weights, epsilon)
@@ -211,12 +216,14 @@ def test_an_imported_script_is_preferred_and_its_weights_answer_as_it_does(
     stored = import_asset(
         "i3d-torchscript", save_script(I3dCall(original), tmp_path / "from_the_user.pt"), cache, convert=CONVERTERS
     )
-    network = load_i3d(cache)
-    assert fvd_version(network) == SCRIPT_VERSION != FVD_VERSION
+    for suffix in ("", ".sha256"):
+        shutil.copy(i3d_weights.with_name(i3d_weights.name + suffix), cache)
+    network, packaged = load_i3d(cache, "i3d-torchscript"), load_i3d(cache)
+    alone = load_i3d(i3d_weights.parent).state_dict()
+    assert all(torch.equal(value, alone[name]) for name, value in packaged.state_dict().items())
     video = torch.rand(1, 3, 9, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         assert torch.allclose(network(video), original(video), atol=1e-3)
-    packaged = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
     agreement = measure_agreement(network, packaged, probe_clips(1))
     if epsilon == 1e-3:
         assert agreement.network < 1e-3
@@ -227,11 +234,33 @@ def test_an_imported_script_is_preferred_and_its_weights_answer_as_it_does(
         assert "epsilon are others" in str(agreement)
     stored.write_bytes(stored.read_bytes() + b" ")
     with pytest.raises(AssetError, match="has changed"):
-        load_i3d(cache)
+        load_i3d(cache, "i3d-torchscript")
+
+
+def test_every_network_has_versions_of_its_own() -> None:
+    for versions in (FVD_VERSIONS, KVD_VERSIONS):
+        assert {*versions} == {*get_args(FeatureNetwork)}
+        assert len({*versions.values()}) == len(versions)
+
+
+def test_what_the_cache_holds_never_chooses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path))
+    for name in ("i3d_kinetics400", "i3d_torchscript"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        (tmp_path / f"{name}.safetensors.sha256").write_text(digest)
+    protocol = load_suite(SUITE, "paper").profile.protocol
+    for name in ("i3d-kinetics400", "i3d-torchscript"):
+        named = protocol.model_copy(update={"network": name})
+        assert networks_digest(named) == hashlib.sha256(name.replace("-", "_").encode()).hexdigest()
+        assert missing_networks(named) == []
+    (tmp_path / "i3d_torchscript.safetensors").unlink()
+    (missing,) = missing_networks(named)
+    assert missing.command == "vdmini-bench assets import i3d-torchscript PATH"
 
 
 def test_a_script_whose_norms_were_folded_is_read(i3d_weights: Path, tmp_path: Path) -> None:
-    packaged = load_packaged_i3d(i3d_weights.parent).requires_grad_(False)
+    packaged = load_i3d(i3d_weights.parent)
     state = read_i3d_script(save_script(I3dCall(packaged), tmp_path / "folded.pt"))
     assert {name: value.shape for name, value in state.items()} == {
         name: value.shape for name, value in packaged.state_dict().items()

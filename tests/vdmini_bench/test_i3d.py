@@ -35,7 +35,7 @@ def test_logits_equal_the_original(network: InceptionI3d, golden: Path) -> None:
 
 
 def test_folded_logits_equal_the_original(i3d_weights: Path, golden: Path) -> None:
-    folded = load_i3d(packaged=True)
+    folded = load_i3d()
     assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in folded.modules())
     vectors = np.load(golden / "i3d_kinetics400.npz")
     video = torch.from_numpy(vectors["video"]).repeat_interleave(16, 2).repeat_interleave(16, 3)

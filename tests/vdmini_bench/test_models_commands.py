@@ -61,7 +61,7 @@ import copy
 import sys
 import numpy
 import torch
-from vdmini.models import load_model
+from vdmini.models.loading import load_model
 from vdmini.sample import sample_clips
 from vdmini_bench.requests import choose_settings, drawn_requests
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline

@@ -51,7 +51,8 @@ def test_a_preset_fills_a_protocol(tmp_path: Path, name: str) -> None:
         found.reference_clips,
     )  # fmt: skip
     assert (found.condition_split, found.reference_split) == ("all", "all")
-    assert found.network == ("videomae-ssv2" if name == "cd-fvd-videomae" else "i3d-kinetics400")
+    networks = {"cd-fvd-videomae": "videomae-ssv2", "stylegan-v": "i3d-torchscript"}
+    assert found.network == networks.get(name, "i3d-kinetics400")
     assert found.sampling == ("first" if name == "stylegan-v" else "balanced")
     # What was resolved and written down can be read again.
     assert ProtocolSpec.model_validate(found.model_dump()) == found
@@ -103,13 +104,17 @@ def test_what_a_preset_fixes_cannot_be_changed_under_its_name(tmp_path: Path, pr
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("reference: shipped, inception: c3d-ucf101, frames: 10", "holds features of I3D: set reference: computed"),
+        (
+            "reference: shipped, inception: c3d-ucf101, frames: 10",
+            "holds features of i3d-kinetics400: set reference: computed",
+        ),
         ("reference: computed, inception: i3d-kinetics400, frames: 10", "set inception: c3d-ucf101"),
         ("reference: computed, inception: c3d-ucf101, frames: 11", "it takes frames in pairs: set an even number"),
     ],
 )
-def test_what_does_not_go_with_videomae_is_refused(tmp_path: Path, changed: str, said: str) -> None:
-    own = "name: p, network: videomae-ssv2, frames_per_second: 7, clips_per_block: 2, blocks: 2, reference_clips: 20"
+def test_what_does_not_go_with_another_network_is_refused(tmp_path: Path, changed: str, said: str) -> None:
+    network = "videomae-ssv2" if "pairs" in said else "i3d-torchscript"
+    own = f"name: p, network: {network}, frames_per_second: 7, clips_per_block: 2, blocks: 2, reference_clips: 20"
     with pytest.raises(SuiteError) as caught:
         load(tmp_path, f"{own}, {changed}")
     assert said in str(caught.value)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from vdmini.blocks import ModelInput
+from vdmini.cost import count_parameters
 from vdmini.models.loading import load_model
-from vdmini.models.registry import family_of
+from vdmini.models.registry import block_graph, family_of
 from vdmini.rules import make_plan
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.random_models import build_random, materialise
@@ -69,6 +71,16 @@ def test_a_narrow_model_has_the_blocks_of_the_published_one(
     assert make_plan(narrow, plan).removed == make_plan(published, plan).removed
     assert next(narrow.denoiser.parameters()).numel() < next(published.denoiser.parameters()).numel()
     assert narrow.pipeline is not None
+
+
+@pytest.mark.parametrize(("name", "width"), [("animatediff", 64), ("hunyuanvideo", 256), ("wan2.1-t2v-1.3b", 256)])
+def test_the_settings_of_another_width_give_that_width(name: str, width: int) -> None:
+    published: Any = load_model(name, random_weights=True, device="meta").denoiser
+    family = family_of(published)
+    with torch.device("meta"):
+        narrow = type(published).from_config({**published.config, **family.narrowed(published, width)})
+    assert family.width(narrow) == width < family.width(published)
+    assert block_graph(narrow, ModelInput(1, 2, 8, 8)).params < count_parameters(published)
 
 
 def test_encoders_have_their_published_sizes() -> None:

@@ -248,7 +248,7 @@ def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: st
             whole = np.concatenate([clip(number, 48), clip(number, 48)])[:frames]
             write_video(tmp_path / name / f"{number}.mkv", whole, rate)
     options = ("--against", tmp_path / "real", "--set", f"protocol.preset={preset}", "--profile", "paper",
-               "--set", "protocol.clips_per_block=2")  # fmt: skip
+               "--set", "protocol.clips_per_block=2", "--set", "protocol.network=i3d-kinetics400")  # fmt: skip
     rows = shown(score(tmp_path / "made", "--json", *options))
     assert float(rows["fvd"]["value"]) > 0
     assert rows["fvd"]["protocol"].startswith(f"{preset}@{PRESETS[preset].version}/n2x2/against4-")
@@ -256,6 +256,13 @@ def test_every_preset_scores_a_folder_against_another(tmp_path: Path, preset: st
     for variant in ("tgan_v2", "stylegan_v"):
         assert rows[f"inception_score_{variant}"]["status"] == "unavailable"
     assert rows["fvd"]["metric_version"].endswith("-n") == (preset in ("stylegan-v", "cd-fvd"))
+
+
+def test_a_network_that_was_not_imported_is_named_with_its_command(videos: Path, tmp_path: Path) -> None:
+    done = score(videos, "--against", fill(tmp_path / "real"), "--profile", "paper", "--set",
+                 "protocol.preset=stylegan-v")  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert "next     vdmini-bench assets import i3d-torchscript PATH" in done.stderr
 
 
 class ChannelMeans(nn.Module):
@@ -327,7 +334,7 @@ def test_features_that_are_not_finite_fail_by_the_name_of_their_clip(
         def forward(self, video: Tensor) -> Tensor:
             return super().forward(video) / (video.mean() > -0.99)
 
-    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged=False: Broken())
+    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda asset: Broken())
     real = fill(tmp_path / "real", 6, start=50)
     black = videos / "01.mkv" if side == "videos" else real / "51.mkv"
     write_video(black, np.zeros((10, 32, 32, 3), np.uint8), 7)

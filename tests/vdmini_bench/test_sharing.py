@@ -37,8 +37,8 @@ class SmallI3d(nn.Module):
             raise ValueError("out of memory, say")
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
-vdmini_bench.metrics.features.load_i3d = lambda packaged: SmallI3d()
-vdmini_bench.suites.folder.fetch_networks = lambda protocol: None
+vdmini_bench.metrics.features.load_i3d = lambda asset: SmallI3d()
+vdmini_bench.suites.folder.fetch_asset = lambda name: None
 vdmini_bench.suites.folder.networks_digest = lambda protocol: "small"
 sys.modules["pytorch_fid"] = None
 

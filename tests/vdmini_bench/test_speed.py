@@ -24,7 +24,7 @@ from vdmini_bench.cli import main
 from vdmini_bench.compare.deltas import compare_result_sets
 from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.config.timing import SpeedRequest
-from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.errors import BenchError
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.benchmark import SpeedReport, time_models
 from vdmini_bench.speed.blocks import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
@@ -253,11 +253,9 @@ def test_a_published_models_own_clip_gives_its_default_input(family: str) -> Non
     assert compression(alone) == compression(model) == COMPRESSION[family]
 
 
-def test_a_family_in_no_table_is_timed_by_what_its_vae_says() -> None:
+def test_a_model_is_timed_by_what_its_own_vae_says() -> None:
     vae = AutoencoderKLWan(base_dim=4, num_res_blocks=1, scale_factor_spatial=16, scale_factor_temporal=2)
-    assert compression(VideoModel("folder", "new", nn.Identity(), vae, None)) == (2, 16)
-    with pytest.raises(SuiteError, match="folder: no VAE says how large its latents are"):
-        compression(VideoModel("folder", "new", nn.Identity(), None, None))
+    assert compression(VideoModel("folder", "wan", nn.Identity(), vae, None)) == (2, 16)
 
 
 def test_the_decoders_flops_are_the_known_ones() -> None:

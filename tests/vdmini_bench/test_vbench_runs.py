@@ -16,7 +16,7 @@ from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
 from vdmini_bench.config.vbench_dimensions import T2V, VBENCH_VERSION
 from vdmini_bench.distill import estimate as estimation
-from vdmini_bench.metrics import image_faithfulness, scene_classifier, semantic
+from vdmini_bench.metrics import scene_classifier, semantic
 from vdmini_bench.vbench.native.catalogue import DINO
 from vdmini_bench.vbench.native.dino import Dino
 
@@ -107,7 +107,7 @@ def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
         "VDMINI_VBENCH_ENV", str(fake_environment(tmp_path / "env", i2v_background="no dreamsim").folder)
     )
     # As if every clip were told right, whatever the random classifier says.
-    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(semantic, "FEWEST_RIGHT", 0.0)
     more = ("dataset.drawn_train_per_group=1", "dataset.drawn_test_per_group=1")
     code, output, errors = run(I2V_SUITE, tmp_path / "results", *more)
     assert code == 0, errors
@@ -117,11 +117,11 @@ def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
         assert (extra["metric_version"], extra["value"]) == (f"vbench-{VBENCH_VERSION}", 0.5)
         assert rows[model, "vbench_camera_motion"]["value"] == 0.5
         assert "no dreamsim" in rows[model, "vbench_i2v_background"]["note"]
-        assert {rows[model, name]["status"] for name in image_faithfulness.DIMENSIONS} == {"ok"}
+        assert {rows[model, name]["status"] for name in semantic.FAITHFULNESS} == {"ok"}
         assert rows[model, "vbench_total"]["value"] is None
         assert "temporal_flickering" not in rows[model, "vbench_total"]["note"]
-    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 1.1)
-    monkeypatch.setattr(image_faithfulness, "FAITHFULNESS_VERSION", "another")
+    monkeypatch.setattr(semantic, "FEWEST_RIGHT", 1.1)
+    monkeypatch.setattr(semantic, "FAITHFULNESS_VERSION", "another")
     code, output, errors = run(I2V_SUITE, tmp_path / "results", *more)
     poor = by_place(output["rows"])["teacher", "embedded-i2v_subject"]
     assert (code, poor["status"], poor["value"]) == (0, "unavailable", None)
@@ -139,7 +139,7 @@ def test_weights_alone_have_a_suite_scored_natively(
     # Where it would be zeros, all frames would look alike.
     torch.save({name: torch.randn_like(value) for name, value in network.state_dict().items()}, file)
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
-    monkeypatch.setattr(image_faithfulness, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(semantic, "FEWEST_RIGHT", 0.0)
     few = ("dataset.drawn_train_per_group=1", "dataset.drawn_test_per_group=1")
     code, output, errors = run(I2V_SUITE, tmp_path / "results", *few)
     assert code == 0, errors

@@ -14,7 +14,7 @@ from vdmini_bench.config.vbench import VBenchProfile, VBenchSpec, VBenchSuite, l
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V, OF_MODE, T2V
 from vdmini_bench.data.captions import parse_caption
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.metrics import image_faithfulness, scene_classifier
+from vdmini_bench.metrics import scene_classifier, semantic
 from vdmini_bench.metrics.semantic import Reading
 from vdmini_bench.runs.stages.judge import score_of_marks
 from vdmini_bench.suites.jobs import Job, PromptedInputs, TrainingInputs, plan_training
@@ -258,11 +258,11 @@ def test_an_animated_clip_must_keep_shape_and_colour_together() -> None:
     same = Reading.of(scene)
     beside = replace(same, shapes=(None, "disc"), colours=(None, "red"), background="plum")
     mixed = replace(same, shapes=("disc", "ring"), colours=("blue", "red"))
-    assert image_faithfulness.faithful("embedded-i2v_subject", [scene] * 3, [same, beside, mixed]) == [
+    assert semantic.clip_marks("embedded-i2v_subject", [scene] * 3, [same, beside, mixed]) == [
         True,
         True,
         False,
     ]
-    assert image_faithfulness.faithful("embedded-i2v_background", [scene] * 2, [same, beside]) == [True, False]
+    assert semantic.clip_marks("embedded-i2v_background", [scene] * 2, [same, beside]) == [True, False]
     with pytest.raises(ValueError, match="unknown dimension"):
-        image_faithfulness.faithful("i2v_subject", [], [])
+        semantic.clip_marks("i2v_subject", [], [])

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.assets import videomae_checkpoint
+from vdmini_bench.assets.cache import fetch_asset, import_asset
 from vdmini_bench.assets.videomae_checkpoint import GIANT, VIDEOMAE, Size
 from vdmini_bench.cli import main
 from vdmini_bench.commands import doctor
@@ -33,7 +34,7 @@ from vdmini_bench.metrics import videomae
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import clips_to_features, prepare_clips
 from vdmini_bench.metrics.videomae import VideoMae, convert_weights, load_videomae
-from vdmini_bench.suites.distributions import fetch_networks, networks_digest
+from vdmini_bench.suites.distributions import networks_digest
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 SMALL = Size(width=44, hidden=192, depth=3, heads=4)
@@ -61,7 +62,8 @@ def filled(name: str, shape: list[int]) -> Tensor:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(videomae, "GIANT", SMALL)
+    for asking in (videomae, videomae_checkpoint):
+        monkeypatch.setattr(asking, "GIANT", SMALL)
     monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
 
 
@@ -98,7 +100,7 @@ def test_frames_are_prepared_as_the_original_does(vectors: dict[str, NDArray[Any
 
 def test_the_giant_has_the_originals_tensors(vectors: dict[str, NDArray[Any]]) -> None:
     published = {name: tuple(shape) for name, shape in json.loads(str(vectors["giant_keys"])).items()}
-    assert videomae.original_shapes(GIANT) == published
+    assert videomae_checkpoint.original_shapes(GIANT) == published
     with torch.device("meta"):
         network = VideoMae(GIANT)
         original = {name: torch.empty(shape) for name, shape in published.items()}
@@ -205,9 +207,9 @@ class SmallI3d(nn.Module):
         return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
 
 
-def fetch_but_i3d(protocol: ProtocolSpec) -> None:
-    if protocol.network != "i3d-kinetics400":
-        fetch_networks(protocol)
+def fetch_but_i3d(name: str) -> None:
+    if name != "i3d-kinetics400":
+        fetch_asset(name)
 
 
 def digest_but_i3d(protocol: ProtocolSpec) -> str:
@@ -217,8 +219,8 @@ def digest_but_i3d(protocol: ProtocolSpec) -> str:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders of videos as long as a clip and no longer, so that no offset is drawn."""
-    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda packaged: SmallI3d())
-    monkeypatch.setattr("vdmini_bench.suites.folder.fetch_networks", fetch_but_i3d)
+    monkeypatch.setattr("vdmini_bench.metrics.features.load_i3d", lambda asset: SmallI3d())
+    monkeypatch.setattr("vdmini_bench.suites.folder.fetch_asset", fetch_but_i3d)
     monkeypatch.setattr("vdmini_bench.suites.folder.networks_digest", digest_but_i3d)
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     for name, start in (("made", 0), ("real", 30)):

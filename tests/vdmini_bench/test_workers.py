@@ -112,19 +112,20 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-import vdmini_bench.features as features
-from vdmini_bench.clips import ClipReader
+import vdmini_bench.metrics.features as features
+from vdmini_bench.data.clip_reader import ClipReader
 
 class Fake(torch.nn.Module):
     def forward(self, video):
         return video.mean(dim=(3, 4)).flatten(1)[:, :20].repeat(1, 20)
 
-features.load_i3d = lambda packaged: Fake()
+features.load_i3d = lambda asset: Fake()
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     paths = sorted(Path(sys.argv[1]).glob("*.mkv")) * (int(sys.argv[2]) // 10)
-    found = features.clip_features(ClipReader(paths, 10, 7, workers=2), "score", "plain")
+    reader = ClipReader(paths, 10, 7, workers=2)
+    found = features.clip_features(reader, "score", features.Measured(network_resize="plain"))
     assert found.embeddings.shape == (int(sys.argv[2]), 400)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -7,29 +7,42 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
+from vdmini.blocks import ModelInput
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.errors import ModelLoadError
+from vdmini.models.family import Family
 from vdmini.models.registry import family_of
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from torch import Tensor, nn
 
-# One module a family that can be distilled; each implements `Conditioning`.
+# The families that can be distilled, each with its module in this package, which holds its `CONDITIONING`.
 CONDITIONING = {
-    "svd": "vdmini.conditioning.svd",
-    "videocrafter2": "vdmini.conditioning.videocrafter",
-    "hunyuanvideo": "vdmini.conditioning.hunyuanvideo",
-    "wan": "vdmini.conditioning.wan",
-    "cogvideox": "vdmini.conditioning.cogvideox",
-    "mochi": "vdmini.conditioning.mochi",
+    "svd": "svd",
+    "videocrafter2": "videocrafter",
+    "hunyuanvideo": "hunyuanvideo",
+    "wan": "wan",
+    "cogvideox": "cogvideox",
+    "mochi": "mochi",
 }
 
 
 class Conditioning(Protocol):
-    """What a family's module must say, so that distilling need not know the family."""
+    """What a family's module must say, so that distilling need not know the family.
+
+    `arguments` names the denoiser's argument for each condition that goes there as it is.
+    """
+
+    family: Family
+    arguments: Mapping[str, str]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The conditions that `encode_prompt` gives."""
+        return tuple(self.arguments)
 
     def encode_clip(
         self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings
@@ -40,8 +53,20 @@ class Conditioning(Protocol):
         a size that the model cannot take.
         """
 
-    def unconditional(self, pipeline: DiffusionPipeline, settings: EncodeSettings) -> dict[str, Tensor] | None:
-        """The text conditions of an empty prompt, as `encode_clip` gives them; None where guidance is not by text."""
+    def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
+        """The conditions that are a prompt's, as the pipeline makes them; none where guidance is not by text."""
+        return {}
+
+    def unconditional(self, pipeline: DiffusionPipeline) -> dict[str, Tensor] | None:
+        """What `encode_prompt` makes of an empty prompt; None where that is nothing."""
+        return self.encode_prompt(pipeline, "") or None
+
+    def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        """The shapes of what `encode_clip` gives for latents of a size."""
+        config: Any = denoiser.config
+        shapes = self.family.input_shapes(denoiser, size)
+        conditions = {name: shapes[argument][1:] for name, argument in self.arguments.items()}
+        return {"latents": (size.frames, config.in_channels, size.height, size.width), **conditions}
 
     def denoiser_inputs(
         self,
@@ -50,7 +75,7 @@ class Conditioning(Protocol):
         timesteps: Tensor,
         conditions: Mapping[str, Tensor],
         guidance: Tensor | None,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Keyword arguments of the denoiser, in its own number format.
 
         Takes the network's input B T C H W, timesteps B, conditions B ... and the guidance scales B to embed. A network
@@ -67,16 +92,17 @@ class Conditioning(Protocol):
     def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
         """The channels of each of `encoder_features`' maps."""
 
-    def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Maps (B T) C H W from the first half of the network, given `denoiser_inputs`; no later block runs."""
 
 
 def conditioning_of(denoiser: nn.Module) -> Conditioning:
     """How clips are fed to a denoiser; raises ModelLoadError for a model that cannot be distilled."""
-    family = family_of(denoiser).NAME
+    family = family_of(denoiser).name
     if family not in CONDITIONING:
         raise ModelLoadError(
             f"a model of family {family!r} can be pruned and sampled, not yet distilled: give one of the families"
             f" {', '.join(CONDITIONING)}"
         )
-    return cast(Conditioning, importlib.import_module(CONDITIONING[family]))
+    found: Conditioning = importlib.import_module(f"vdmini.conditioning.{CONDITIONING[family]}").CONDITIONING
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,78 +11,86 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from vdmini.blocks import ModelInput
+from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encoding_precision
-from vdmini.models import svd
+from vdmini.models.svd import FAMILY, encoder_features
 
 
-@torch.no_grad()
-def encode_clip(pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings) -> dict[str, Tensor]:
-    """Encode a clip just as the pipeline encodes its condition image, the first frame.
+class SvdConditioning(Conditioning):
+    """SVD is guided by its image, not by text."""
 
-    "latents" T C H W are VAE means times the scaling factor, "condition" C H W without it, as SVD feeds them, of the
-    first frame plus `noise_strength` times noise from the clip's seed. "embeddings" 1 E come from the image encoder,
-    "time_ids" 3 hold (fps - 1, motion bucket, noise strength). Raises ValueError as `clip_pixels` does.
-    """
-    run: Any = pipeline
-    device = run._execution_device
-    frames = clip_pixels(clip, multiple=run.vae_scale_factor).to(device)
-    noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(clip.seed)).to(device)
-    with encoding_precision(run.vae) as dtype:
-        latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
-        # The noise is added in float32, as the pipeline does, and only the sum is rounded.
-        noisy = (frames[:1] + settings.noise_strength * noise).to(dtype)
-        condition = run.vae.encode(noisy).latent_dist.mode()[0]
-    embeddings = run._encode_image([Image.fromarray(clip.frames[0])], device, 1, False)[0]
-    return {
-        "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
-        "condition": condition.float().cpu().contiguous(),
-        "embeddings": embeddings.float().cpu(),
-        "time_ids": torch.tensor(
-            [settings.frames_per_second - 1, settings.motion_bucket, settings.noise_strength], dtype=torch.float32
-        ),
-    }
+    family = FAMILY
+    arguments = MappingProxyType({"embeddings": "encoder_hidden_states", "time_ids": "added_time_ids"})
+    texts = ()
+
+    @torch.no_grad()
+    def encode_clip(
+        self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings
+    ) -> dict[str, Tensor]:
+        """Encode a clip just as the pipeline encodes its condition image, the first frame.
+
+        "latents" T C H W are VAE means times the scaling factor, "condition" C H W without it, as SVD feeds them, of
+        the first frame plus `noise_strength` times noise from the clip's seed. "embeddings" 1 E come from the image
+        encoder, "time_ids" 3 hold (fps - 1, motion bucket, noise strength). Raises ValueError as `clip_pixels` does.
+        """
+        run: Any = pipeline
+        device = run._execution_device
+        frames = clip_pixels(clip, multiple=run.vae_scale_factor).to(device)
+        noise = torch.randn(frames[:1].shape, generator=torch.Generator().manual_seed(clip.seed)).to(device)
+        with encoding_precision(run.vae) as dtype:
+            latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
+            # The noise is added in float32, as the pipeline does, and only the sum is rounded.
+            noisy = (frames[:1] + settings.noise_strength * noise).to(dtype)
+            condition = run.vae.encode(noisy).latent_dist.mode()[0]
+        embeddings = run._encode_image([Image.fromarray(clip.frames[0])], device, 1, False)[0]
+        return {
+            "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
+            "condition": condition.float().cpu().contiguous(),
+            "embeddings": embeddings.float().cpu(),
+            "time_ids": torch.tensor(
+                [settings.frames_per_second - 1, settings.motion_bucket, settings.noise_strength], dtype=torch.float32
+            ),
+        }
+
+    def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        shapes = super().clip_shapes(denoiser, size)
+        latents = (size.frames, config.out_channels, size.height, size.width)
+        return {"latents": latents, "condition": latents[1:], **{name: shapes[name] for name in self.arguments}}
+
+    def denoiser_inputs(
+        self,
+        denoiser: nn.Module,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditions: Mapping[str, Tensor],
+        guidance: Tensor | None,
+    ) -> dict[str, Any]:
+        """The condition goes beside every frame, over channels."""
+        dtype: Any = denoiser.dtype
+        condition = conditions["condition"][:, None].expand(-1, latents.shape[1], -1, -1, -1)
+        return {
+            "sample": torch.cat([latents.to(dtype), condition.to(dtype)], dim=2),
+            "timestep": timesteps,
+            **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
+        }
+
+    def prediction(self, output: Any) -> Tensor:
+        return output.sample
+
+    def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The image embedding, B E float32."""
+        return conditions["embeddings"].float().mean(1)
+
+    def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
+        config: Any = denoiser.config
+        return tuple(config.block_out_channels)
+
+    def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """The output of each down stage, (B T) C H W."""
+        return encoder_features(denoiser, **inputs)
 
 
-def unconditional(pipeline: DiffusionPipeline, settings: EncodeSettings) -> None:
-    """None: SVD is guided by its image, not by text."""
-
-
-def denoiser_inputs(
-    denoiser: nn.Module,
-    latents: Tensor,
-    timesteps: Tensor,
-    conditions: Mapping[str, Tensor],
-    guidance: Tensor | None,
-) -> dict[str, Tensor]:
-    """Keyword arguments of SVD's UNet: `latents` B T C H W with the condition beside every frame, over channels."""
-    dtype: Any = denoiser.dtype
-    condition = conditions["condition"][:, None].expand(-1, latents.shape[1], -1, -1, -1)
-    return {
-        "sample": torch.cat([latents.to(dtype), condition.to(dtype)], dim=2),
-        "timestep": timesteps,
-        "encoder_hidden_states": conditions["embeddings"].to(dtype),
-        "added_time_ids": conditions["time_ids"].to(dtype),
-    }
-
-
-def prediction(output: Any) -> Tensor:
-    """The v-prediction B T C H W, the denoiser's own layout."""
-    sample: Tensor = output.sample
-    return sample
-
-
-def condition_embedding(conditions: Mapping[str, Tensor]) -> Tensor:
-    """The image embedding, B E float32."""
-    return conditions["embeddings"].float().mean(1)
-
-
-def encoder_channels(denoiser: nn.Module) -> tuple[int, ...]:
-    """The channels of each down stage."""
-    config: Any = denoiser.config
-    return tuple(config.block_out_channels)
-
-
-def encoder_features(denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W."""
-    return svd.encoder_features(denoiser, **inputs)
+CONDITIONING: Conditioning = SvdConditioning()

@@ -1,48 +1,114 @@
-"""The first half of any video transformer as an encoder: a view that shares its weights and hooks none of its modules.
+"""How clips are fed to any video transformer, and its first half as an encoder.
 
-With gradient checkpointing in the denoiser, the encoder checkpoints as well.
+The encoder is a view that shares the denoiser's weights and hooks none of its modules; with gradient checkpointing in
+the denoiser, the encoder checkpoints as well.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vdmini.conditioning import Conditioning
+from vdmini.conditioning.base import EncodeSettings, TrainingClip
+from vdmini.conditioning.pixels import channel_values, clip_pixels, encode_video
 from vdmini.models.transformer import TransformerFamily
 
 MAPS = 4
 
 
-def encoder_channels(denoiser: nn.Module, family: TransformerFamily) -> tuple[int, ...]:
-    """The channels of each of `encoder_features`' maps: the width of the denoiser, at most four times."""
-    config: Any = denoiser.config
-    width = config.num_attention_heads * config.attention_head_dim
-    return (width,) * len(_tapped(encoder_view(denoiser, family), family))
+class TransformerConditioning(Conditioning):
+    """Latents of a causal video VAE, and what the pipeline's `encode_prompt` gives, in the order of `arguments`.
 
-
-def encoder_features(
-    denoiser: nn.Module, family: TransformerFamily, inputs: Mapping[str, Tensor], grid: tuple[int, int, int]
-) -> list[Tensor]:
-    """What at most four evenly spaced blocks of the first half make of the video tokens: maps (B T) C H W.
-
-    `grid` is T x H x W in patches, whose tokens run in this order. No block of the second half runs; the output layers
-    do, on what the first half made, and nobody reads their result: they are less than a ten-thousandth of the work.
+    `frames_first` says that the denoiser takes B T C H W, where others take B C T H W.
     """
-    view = encoder_view(denoiser, family)
-    recorded: dict[int, Tensor] = {}
-    blocks = _tapped(view, family)
-    handles = [_record(block, position, recorded) for position, block in enumerate(blocks)]
-    try:
-        view(**inputs)
-    finally:
-        # Gradient checkpointing keeps the blocks until the backward pass, and runs them again there.
-        for handle in handles:
-            handle.remove()
-    return [_as_maps(recorded[position], grid) for position in range(len(blocks))]
+
+    family: TransformerFamily
+    frames_first: bool = False
+    prompt_options: Mapping[str, object] = MappingProxyType({"do_classifier_free_guidance": False})
+
+    @torch.no_grad()
+    def encode_clip(
+        self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings
+    ) -> dict[str, Tensor]:
+        """Encode a clip and its prompt as the pipeline does; raises ValueError as `clip_pixels` does.
+
+        "latents" T C H W are VAE means, normalised by the VAE's own mean and deviation of each channel where it has
+        these, times its scaling factor where it has one.
+        """
+        run: Any = pipeline
+        stride, multiple = self.family.clip_steps(pipeline)
+        pixels = clip_pixels(clip, multiple=multiple, frame_stride=stride)
+        latents = encode_video(run.vae, pixels.to(run._execution_device))
+        config = run.vae.config
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            latents = (latents - channel_values(config.latents_mean)) / channel_values(config.latents_std)
+        return {"latents": latents * config.get("scaling_factor", 1.0), **self.encode_prompt(pipeline, clip.prompt)}
+
+    @torch.no_grad()
+    def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
+        run: Any = pipeline
+        # Pipelines return more, for guidance.
+        values = run.encode_prompt([prompt], device=run._execution_device, **self.prompt_options)
+        named = zip(self.arguments, values, strict=False)
+        return {name: value[0].float().cpu().contiguous() for name, value in named}
+
+    def denoiser_inputs(
+        self,
+        denoiser: nn.Module,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditions: Mapping[str, Tensor],
+        guidance: Tensor | None,
+    ) -> dict[str, Any]:
+        dtype: Any = denoiser.dtype
+        inputs = {
+            "hidden_states": (latents if self.frames_first else latents.transpose(1, 2)).to(dtype),
+            "timestep": timesteps,
+            **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
+        }
+        return self.finish(inputs, denoiser, guidance)
+
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+        """The denoiser's inputs with what this family's has beside those of all."""
+        return inputs
+
+    def prediction(self, output: Any) -> Tensor:
+        return output.sample if self.frames_first else output.sample.transpose(1, 2)
+
+    def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
+        """The width of the denoiser, at most four times."""
+        return (self.family.width(denoiser),) * len(_tapped(encoder_view(denoiser, self.family), self.family))
+
+    def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """What at most four evenly spaced blocks of the first half make of the video tokens: maps (B T) C H W.
+
+        Height and width are in patches. No block of the second half runs; the output layers do, on what the first half
+        made, and nobody reads their result: they are less than a ten-thousandth of the work.
+        """
+        view = encoder_view(denoiser, self.family)
+        recorded: dict[int, Tensor] = {}
+        blocks = _tapped(view, self.family)
+        handles = [_record(block, position, recorded) for position, block in enumerate(blocks)]
+        try:
+            view(**inputs)
+        finally:
+            # Gradient checkpointing keeps the blocks until the backward pass, and runs them again there.
+            for handle in handles:
+                handle.remove()
+        shape = inputs["hidden_states"].shape
+        sizes = (shape[1] if self.frames_first else shape[2], *shape[3:])
+        grid = [size // patch for size, patch in zip(sizes, self.family.patch(denoiser), strict=True)]
+        # Tokens run through a clip frame by frame, row by row.
+        maps = [recorded[position].unflatten(1, grid) for position in range(len(blocks))]
+        return [each.permute(0, 1, 4, 2, 3).flatten(0, 1) for each in maps]
 
 
 def encoder_view(denoiser: nn.Module, family: TransformerFamily) -> nn.Module:
@@ -84,7 +150,3 @@ def _record(block: nn.Module, position: int, recorded: dict[int, Tensor]) -> Rem
         recorded[position] = output[0] if isinstance(output, tuple) else output
 
     return block.register_forward_hook(record)
-
-
-def _as_maps(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    return tokens.unflatten(1, grid).permute(0, 1, 4, 2, 3).flatten(0, 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encoding_precision
-from vdmini.models import videocrafter
+from vdmini.models.videocrafter import FAMILY, encoder_features
 from vdmini.models.videocrafter_pipeline import TURBO_GUIDANCE, guidance_embedding
 
 # What T2V-Turbo-v2's pipeline embeds: motion guidance in the noisier half of the schedule, none in the other.
@@ -19,82 +21,78 @@ MOTION_GUIDANCE = 0.05
 MOTION_TIMESTEP = 500
 
 
-@torch.no_grad()
-def encode_clip(pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings) -> dict[str, Tensor]:
-    """Encode a clip frame by frame, and its prompt as the pipeline does.
+class VideoCrafterConditioning(Conditioning):
+    """The text is the text encoder's states, "context" N E."""
 
-    "latents" T C H W are VAE means times the scaling factor, "context" N E the text encoder's states, "fps" the frame
-    rate. Raises ValueError as `clip_pixels` does.
-    """
-    run: Any = pipeline
-    frames = clip_pixels(clip, multiple=2 ** (len(run.vae.config.block_out_channels) - 1)).to(run._execution_device)
-    with encoding_precision(run.vae) as dtype:
-        latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
-    return {
-        "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
-        "context": _context(pipeline, clip.prompt),
-        "fps": torch.tensor(float(settings.frames_per_second)),
-    }
+    family = FAMILY
+    arguments = MappingProxyType({"context": "encoder_hidden_states", "fps": "fps"})
+    texts = ("context",)
 
+    @torch.no_grad()
+    def encode_clip(
+        self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings
+    ) -> dict[str, Tensor]:
+        """Encode a clip frame by frame; "latents" T C H W are VAE means times the scaling factor.
 
-@torch.no_grad()
-def unconditional(pipeline: DiffusionPipeline, settings: EncodeSettings) -> dict[str, Tensor]:
-    """The context N E of an empty prompt, float32."""
-    return {"context": _context(pipeline, "")}
+        Raises ValueError as `clip_pixels` does.
+        """
+        run: Any = pipeline
+        frames = clip_pixels(clip, multiple=self.family.latent_compression(run.vae)[1]).to(run._execution_device)
+        with encoding_precision(run.vae) as dtype:
+            latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
+        return {
+            "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
+            **self.encode_prompt(pipeline, clip.prompt),
+            "fps": torch.tensor(float(settings.frames_per_second)),
+        }
 
+    @torch.no_grad()
+    def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
+        run: Any = pipeline
+        return {"context": run._encode_text([prompt])[0].float().cpu()}
 
-def _context(pipeline: DiffusionPipeline, prompt: str) -> Tensor:
-    run: Any = pipeline
-    context: Tensor = run._encode_text([prompt])[0]
-    return context.float().cpu()
+    def denoiser_inputs(
+        self,
+        denoiser: nn.Module,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditions: Mapping[str, Tensor],
+        guidance: Tensor | None,
+    ) -> dict[str, Any]:
+        """A network with guidance embeddings gets those of `guidance`, 7.5 where it is None, and of motion guidance.
 
+        The latter is what T2V-Turbo-v2's pipeline has at each timestep.
+        """
+        config: Any = denoiser.config
+        dtype: Any = denoiser.dtype
+        inputs = {
+            "sample": latents.transpose(1, 2).to(dtype),
+            "timestep": timesteps,
+            "encoder_hidden_states": conditions["context"].to(dtype),
+            "fps": conditions["fps"],
+        }
+        if config.time_cond_dim is not None:
+            scales = torch.full_like(timesteps, TURBO_GUIDANCE, dtype=torch.float32) if guidance is None else guidance
+            inputs["timestep_cond"] = guidance_embedding(scales, config.time_cond_dim).to(inputs["sample"])
+        if config.motion_cond_dim is not None:
+            motion = torch.where(timesteps >= MOTION_TIMESTEP, MOTION_GUIDANCE, 0.0)
+            inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
+        return inputs
 
-def denoiser_inputs(
-    denoiser: nn.Module,
-    latents: Tensor,
-    timesteps: Tensor,
-    conditions: Mapping[str, Tensor],
-    guidance: Tensor | None,
-) -> dict[str, Tensor]:
-    """Keyword arguments of VideoCrafter2's UNet for `latents` B T C H W and timesteps 0 to 999.
+    def prediction(self, output: Any) -> Tensor:
+        return output.sample.transpose(1, 2)
 
-    A network with guidance embeddings gets those of `guidance`, 7.5 where it is None, and of the motion guidance that
-    T2V-Turbo-v2's pipeline has at each timestep.
-    """
-    config: Any = denoiser.config
-    dtype: Any = denoiser.dtype
-    inputs = {
-        "sample": latents.transpose(1, 2).to(dtype),
-        "timestep": timesteps,
-        "encoder_hidden_states": conditions["context"].to(dtype),
-        "fps": conditions["fps"],
-    }
-    if config.time_cond_dim is not None:
-        scales = torch.full_like(timesteps, TURBO_GUIDANCE, dtype=torch.float32) if guidance is None else guidance
-        inputs["timestep_cond"] = guidance_embedding(scales, config.time_cond_dim).to(inputs["sample"])
-    if config.motion_cond_dim is not None:
-        motion = torch.where(timesteps >= MOTION_TIMESTEP, MOTION_GUIDANCE, 0.0)
-        inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
-    return inputs
+    def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The mean of the context's tokens, B E float32."""
+        return conditions["context"].float().mean(1)
 
+    def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
+        config: Any = denoiser.config
+        return tuple(config.block_out_channels)
 
-def prediction(output: Any) -> Tensor:
-    """The predicted noise, B T C H W."""
-    sample: Tensor = output.sample
-    return sample.transpose(1, 2)
-
-
-def condition_embedding(conditions: Mapping[str, Tensor]) -> Tensor:
-    """The mean of the context's tokens, B E float32."""
-    return conditions["context"].float().mean(1)
-
-
-def encoder_channels(denoiser: nn.Module) -> tuple[int, ...]:
-    """The channels of each down stage."""
-    config: Any = denoiser.config
-    return tuple(config.block_out_channels)
+    def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """The output of each down stage, (B T) C H W."""
+        return encoder_features(denoiser, **inputs)
 
 
-def encoder_features(denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W."""
-    return videocrafter.encoder_features(denoiser, **inputs)
+CONDITIONING: Conditioning = VideoCrafterConditioning()

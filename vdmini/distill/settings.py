@@ -19,12 +19,16 @@ class DistillSettings:
     at a time (all at once when None): both change memory and speed, not the result. `real` says what the discriminator
     holds against the student: what the teacher made of the same noisy clips, or the clips themselves (SF-V).
     `balance` "adaptive" multiplies `lambda_mca` so that both losses pull equally at the student's output.
+    `lr_scheduler` "warm_cosine" warms up over 3 % of the steps and falls as a cosine to a tenth; others are diffusers'
+    ("constant", "constant_with_warmup", "linear", "cosine", ...), which warm up over `lr_warmup_steps`.
     """
 
     steps: int
     batch_size: int
     micro_batch_size: int | None = None
     learning_rate: float = 1e-5
+    lr_scheduler: str = "warm_cosine"
+    lr_warmup_steps: int = 0
     head_learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"

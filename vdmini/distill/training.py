@@ -6,13 +6,14 @@ import contextlib
 import copy
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
+from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -73,7 +74,7 @@ class Training:
         # Whose gradients were not finite in the newest step.
         self.broken: tuple[str, ...] = ()
         self.student = processes.spread(student)
-        self.optimizer = _optimizer(student, settings)
+        self.optimizer, self.rate_factor = _optimizer(student, settings), _rate_factor(settings)
         self.average = Average(self.bare_student)
         # Last, so that nothing listens when anything above is refused.
         student_stages, teacher_stages = zip(*feature_pairs(plan), strict=True)
@@ -119,7 +120,8 @@ class Training:
 
     def update_weights(self, norm: Tensor) -> Tensor:
         """Take a step with the gradients that `backward` left, the student's of this norm; the norm of the heads'."""
-        self._set_learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self.rate_factor(self.step)
         nn.utils.clip_grads_with_norm_(self.bare_student.parameters(), self.settings.gradient_clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -198,13 +200,6 @@ class Training:
             }
             without = self._predict(self.teacher, batch, {**batch.conditions, **empty})
         return Networks(self._predict(self.student, batch), self._predict(self.teacher, batch), without)
-
-    def _set_learning_rate(self) -> None:
-        """Warm up over 3 % of the steps, then fall as a cosine to a tenth."""
-        progress = self.step / self.settings.steps
-        factor = min(1.0, (progress + 1 / self.settings.steps) / 0.03) * (0.55 + 0.45 * math.cos(math.pi * progress))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
 
     def averaged_student(self, average: Mapping[str, Tensor]) -> nn.Module:
         """The moving average, gathered, as a network of its own."""
@@ -287,6 +282,22 @@ def _not_finite(network: nn.Module) -> list[str]:
         if gradient is not None and not is_finite(gradient):
             broken.append(name)
     return broken
+
+
+def _rate_factor(settings: DistillSettings) -> Callable[[int], float]:
+    """What the learning rate is multiplied by at each step; raises ValueError for an unknown scheduler."""
+
+    def warm_cosine(step: int) -> float:
+        progress = step / settings.steps
+        return min(1.0, (progress + 1 / settings.steps) / 0.03) * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+    if settings.lr_scheduler == "warm_cosine":
+        return warm_cosine
+    # Its factors alone are of use: they follow from the step, which a checkpoint keeps.
+    unused = torch.optim.SGD([torch.zeros(())], lr=1.0)
+    warmup = settings.lr_warmup_steps
+    scheduler = get_scheduler(settings.lr_scheduler, unused, num_warmup_steps=warmup, num_training_steps=settings.steps)
+    return scheduler.lr_lambdas[0]
 
 
 def _optimizer(student: nn.Module, settings: DistillSettings) -> torch.optim.Optimizer:

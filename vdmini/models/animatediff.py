@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_motion_model import UNetMotionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from vdmini.blocks import ModelInput, Unit, prunable_names
+from vdmini.blocks import ModelInput
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models import unet
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import require_sides
+from vdmini.sample import draw_prompts, require_sides
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
-
-NAME = "animatediff"
 
 # Stable Diffusion 1.5 with the motion adapter v1-5-2. SD 1.5's configuration calls its 8 heads "attention_head_dim".
 # Source of the motion modules: github.com/guoyww/AnimateDiff, configs/inference/inference-v2.yaml and -v3.yaml.
@@ -42,18 +39,7 @@ UNET_CONFIG: dict[str, Any] = {
     "use_motion_mid_block": True,
 }
 
-VAE_CONFIG: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-    "scaling_factor": 0.18215,
-}
-
 MID_BLOCK_TYPE = "UNetMidBlockCrossAttnMotion"
-PAIR_PARTS = ("resnets", "attentions", "motion_modules")
 PIPELINE_FRAMES = 16
 TEXT_TOKENS = 77
 
@@ -132,40 +118,7 @@ class VDMiniUNetMotionModel(UNetMotionModel):
     ) -> None:
         if mid_block_type not in (None, MID_BLOCK_TYPE):
             raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            layers_per_block=layers_per_block,
-            downsample_padding=downsample_padding,
-            mid_block_scale_factor=mid_block_scale_factor,
-            act_fn=act_fn,
-            norm_num_groups=norm_num_groups,
-            norm_eps=norm_eps,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            reverse_transformer_layers_per_block=reverse_transformer_layers_per_block,
-            temporal_transformer_layers_per_block=temporal_transformer_layers_per_block,
-            reverse_temporal_transformer_layers_per_block=reverse_temporal_transformer_layers_per_block,
-            transformer_layers_per_mid_block=transformer_layers_per_mid_block,
-            temporal_transformer_layers_per_mid_block=temporal_transformer_layers_per_mid_block,
-            use_linear_projection=use_linear_projection,
-            num_attention_heads=num_attention_heads,
-            motion_max_seq_length=motion_max_seq_length,
-            motion_num_attention_heads=motion_num_attention_heads,
-            reverse_motion_num_attention_heads=reverse_motion_num_attention_heads,
-            use_motion_mid_block=use_motion_mid_block,
-            mid_block_layers=mid_block_layers,
-            encoder_hid_dim=encoder_hid_dim,
-            encoder_hid_dim_type=encoder_hid_dim_type,
-            addition_embed_type=addition_embed_type,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            time_cond_proj_dim=time_cond_proj_dim,
-        )
+        super().__init__(**settings_of(UNetMotionModel, self.config))
         if mid_block_type is None:
             self.mid_block = None
 
@@ -173,108 +126,77 @@ class VDMiniUNetMotionModel(UNetMotionModel):
 SETTINGS = tuple(inspect.signature(VDMiniUNetMotionModel).parameters)
 
 
-def matches(denoiser: nn.Module) -> bool:
-    """Whether a denoiser belongs to this family, as teacher or as student; that of Stable Diffusion XL does not."""
-    return isinstance(denoiser, UNetMotionModel) and denoiser.config.addition_embed_type is None
+class AnimateDiff(UNetFamily):
+    """`animatediff` has motion adapter v1-5-2, `animatediff-v3` v1-5-3, whose middle block has no motion modules."""
+
+    name = "animatediff"
+    classes = (UNetMotionModel, VDMiniUNetMotionModel)
+    pair_parts = ("resnets", "attentions", "motion_modules")
+
+    def matches(self, denoiser: nn.Module) -> bool:
+        """That of Stable Diffusion XL does not belong to this family."""
+        return isinstance(denoiser, UNetMotionModel) and denoiser.config.addition_embed_type is None
+
+    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
+        config = UNET_CONFIG | ({"use_motion_mid_block": False} if name == "animatediff-v3" else {})
+        return UNetMotionModel(**config), AutoencoderKL(**STABLE_DIFFUSION_VAE)
+
+    def load_original(self, name: str, path: Path) -> nn.Module:
+        """Raise ModelLoadError: an original file holds motion modules alone, without the UNet they go into."""
+        raise ModelLoadError(
+            f"{path}: original checkpoints of {name!r} are not read: put UNet and motion adapter together in"
+            " diffusers' AnimateDiffPipeline, save it and give its folder"
+        )
+
+    def default_task(self, denoiser: nn.Module) -> Task:
+        """Its noise is predicted, under a linear schedule."""
+        return EpsilonTask(beta_schedule="linear")
+
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of the pipeline's own length at the model's own size: 16 frames of 64x64 latents."""
+        config: Any = denoiser.config
+        side = config.sample_size or UNET_CONFIG["sample_size"]
+        return ModelInput(batch=1, frames=min(PIPELINE_FRAMES, config.motion_max_seq_length), height=side, width=side)
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        context = config.cross_attention_dim
+        width = context if isinstance(context, int) else context[0]
+        return {
+            "sample": (size.batch, config.in_channels, size.frames, size.height, size.width),
+            "timestep": (size.batch,),
+            "encoder_hidden_states": (size.batch * size.frames, TEXT_TOKENS, width),
+        }
+
+    def architecture(self, denoiser: nn.Module) -> dict[str, object]:
+        config: Any = denoiser.config
+        return {name: config.get(name, MID_BLOCK_TYPE) for name in SETTINGS if name != "sample_size"}
+
+    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        net: Any = teacher
+        config = self.architecture(teacher) | {"sample_size": net.config.sample_size}
+        return VDMiniUNetMotionModel(**_cut(config, kept, removed))
+
+    def sample(
+        self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+    ) -> NDArray[np.float32]:
+        run: Any = pipeline
+        # The pipeline asks for 8, whatever its VAE.
+        require_sides(settings, math.lcm(8, run.vae_scale_factor))
+        longest = run.unet.config.motion_max_seq_length
+        if settings.frames > longest:
+            raise ValueError(f"this model makes {longest} frames at most, not {settings.frames}: ask for {longest}")
+        # A whole clip at a time, so that the batch it travels in does not choose what is decoded with it.
+        options = {"decode_chunk_size": settings.frames, "output_type": "np"}
+        return draw_prompts(pipeline, requests, settings, options)
 
 
-def build_official(name: str) -> tuple[nn.Module, nn.Module]:
-    """The denoiser and VAE with random weights, on torch's current default device.
-
-    `animatediff` is Stable Diffusion 1.5 with the motion adapter v1-5-2, `animatediff-v3` with v1-5-3, whose middle
-    block has no motion modules.
-    """
-    config = UNET_CONFIG | ({"use_motion_mid_block": False} if name == "animatediff-v3" else {})
-    return UNetMotionModel(**config), AutoencoderKL(**VAE_CONFIG)
+FAMILY = AnimateDiff()
 
 
-def load_original(name: str, path: Path) -> nn.Module:
-    """Raise ModelLoadError: an original AnimateDiff file holds motion modules alone, without the UNet they go into."""
-    raise ModelLoadError(
-        f"{path}: original checkpoints of {name!r} are not read: put UNet and motion adapter together in diffusers'"
-        " AnimateDiffPipeline, save it and give its folder"
-    )
-
-
-def denoiser_classes() -> dict[str, type[nn.Module]]:
-    """The denoiser classes of this family by the name that a config.json gives them."""
-    return {each.__name__: each for each in (UNetMotionModel, VDMiniUNetMotionModel)}
-
-
-def default_task(denoiser: nn.Module) -> Task:
-    """Its noise is predicted, under a linear schedule."""
-    return EpsilonTask(beta_schedule="linear")
-
-
-def default_input(denoiser: nn.Module) -> ModelInput:
-    """One clip of the pipeline's own length at the model's own size: 16 frames of 64x64 latents."""
-    config: Any = denoiser.config
-    side = config.sample_size or UNET_CONFIG["sample_size"]
-    return ModelInput(batch=1, frames=min(PIPELINE_FRAMES, config.motion_max_seq_length), height=side, width=side)
-
-
-def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
-    config: Any = denoiser.config
-    context = config.cross_attention_dim
-    shapes = {
-        "sample": (size.batch, config.in_channels, size.frames, size.height, size.width),
-        "timestep": (size.batch,),
-        "encoder_hidden_states": (
-            size.batch * size.frames,
-            TEXT_TOKENS,
-            context if isinstance(context, int) else context[0],
-        ),
-    }
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def architecture(denoiser: nn.Module) -> dict[str, object]:
-    """The part of a denoiser's configuration that decides its weights: what a plan identifies its teacher by."""
-    config: Any = denoiser.config
-    return {name: config.get(name, MID_BLOCK_TYPE) for name in SETTINGS if name != "sample_size"}
-
-
-def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
-    """The submodules of every block in the order they run; those outside the stages included, so none is left over."""
-    net: Any = denoiser
-    blocks: dict[str, tuple[nn.Module, ...]] = {"embeddings": (net.time_embedding,), "conv_in": (net.conv_in,)}
-    for name, stage in stage_modules(denoiser).items():
-        blocks |= {"Mid": (stage,)} if name == "Mid" else unet.stage_blocks(name, stage, PAIR_PARTS)
-    blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
-    return blocks
-
-
-def units(denoiser: nn.Module) -> tuple[Unit, ...]:
-    """The smallest removals that leave a UNet which can be wired."""
-    config: Any = denoiser.config
-    prunable = prunable_names(block_modules(denoiser), stage_modules(denoiser))
-    return unet.units(prunable, config.block_out_channels)
-
-
-def block_depth(denoiser: nn.Module, block: str) -> int:
-    """Depth of a block: 0 at the input and output, the number of resolutions for the middle block."""
-    net: Any = denoiser
-    return unet.depth_of(block, len(net.down_blocks))
-
-
-def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
-    """The student's network for the blocks kept of a teacher, with its own random weights.
-
-    Raises PlanError when the kept blocks cannot be wired into a UNet.
-    """
-    student: nn.Module = VDMiniUNetMotionModel(**student_config(teacher, kept, removed))
-    return student
-
-
-def student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
-    """Constructor arguments of `VDMiniUNetMotionModel` for the blocks kept of a teacher.
-
-    Raises PlanError when the kept blocks cannot be wired into a UNet.
-    """
-    layout = unet.student_layout(kept, removed)
-    net: Any = teacher
-    config: dict[str, Any] = architecture(teacher) | {"sample_size": net.config.sample_size}
+def _cut(config: dict[str, Any], kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
+    """The settings of a teacher cut to those of its student."""
+    layout = student_layout(kept, removed)
     down = {stage: _kept_pairs(kept, f"D.{stage}") for stage in range(len(layout.layers))}
     up = {stage: _kept_pairs(kept, f"U.{stage}") for stage in range(layout.dropped_stages, layout.teacher_stages)}
     for name in DOWN_STAGE_SETTINGS:
@@ -303,36 +225,3 @@ def _left_of(setting: Any, pairs: Mapping[int, Sequence[int]]) -> Any:
 
 def _last(setting: Any) -> Any:
     return setting if isinstance(setting, int) else setting[-1]
-
-
-def sample(
-    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
-    run: Any = pipeline
-    # The pipeline asks for 8, whatever its VAE.
-    require_sides(settings, math.lcm(8, run.vae_scale_factor))
-    longest = run.unet.config.motion_max_seq_length
-    if settings.frames > longest:
-        raise ValueError(f"this model makes {longest} frames at most, not {settings.frames}: ask for {longest}")
-    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
-    return np.asarray(
-        run(
-            prompt=[request.text() for request in requests],
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            generator=[request.generator() for request in requests],
-            # A whole clip at a time, so that the batch it travels in does not choose what is decoded with it.
-            decode_chunk_size=settings.frames,
-            output_type="np",
-            **guidance,
-        ).frames
-    )
-
-
-stage_modules = unet.stage_modules
-skip_wiring = unet.skip_wiring
-student_names = unet.student_names
-feature_pairs = unet.feature_pairs

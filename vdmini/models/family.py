@@ -1,10 +1,10 @@
-"""What a family's module must say."""
+"""What a family says of itself, so that planning, pruning, distilling and timing need not know it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vdmini.blocks import ModelInput, Unit
 
@@ -19,26 +19,94 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """What a family's module must say, so that planning, pruning and distilling need not know the family."""
+    """One kind of denoiser; a family's file holds its object, `FAMILY`.
 
-    NAME: str
+    `from_image` says that clips are made from an image, not a prompt; `convolves_frames` that two-dimensional
+    convolutions do most of the work; `cuts_text` that `optimize` may leave out the padding of its texts.
+    """
 
-    def matches(self, denoiser: nn.Module) -> bool: ...
-    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]: ...
-    def load_original(self, name: str, path: Path) -> nn.Module: ...
-    def denoiser_classes(self) -> dict[str, type[nn.Module]]: ...
-    def default_task(self, denoiser: nn.Module) -> Task: ...
-    def default_input(self, denoiser: nn.Module) -> ModelInput: ...
-    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]: ...
-    def architecture(self, denoiser: nn.Module) -> dict[str, object]: ...
-    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]: ...
-    def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]: ...
-    def units(self, denoiser: nn.Module) -> tuple[Unit, ...]: ...
-    def block_depth(self, denoiser: nn.Module, block: str) -> int: ...
-    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module: ...
-    def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]: ...
-    def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]: ...
-    def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]: ...
+    name: str
+    from_image: bool = False
+    convolves_frames: bool = False
+    cuts_text: bool = False
+
+    def matches(self, denoiser: nn.Module) -> bool:
+        """Whether a denoiser belongs to this family, as teacher or as student."""
+
+    def denoiser_classes(self) -> dict[str, type[nn.Module]]:
+        """The denoiser classes of this family by the name that a config.json gives them."""
+
+    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
+        """The denoiser and VAE of a published model with random weights, on torch's current default device."""
+
+    def load_original(self, name: str, path: Path) -> nn.Module:
+        """The denoiser of a published model's original file; raises ModelLoadError for any other."""
+
+    def default_task(self, denoiser: nn.Module) -> Task:
+        """What a denoiser is trained to do."""
+
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of the size that the denoiser was published for."""
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        """The shapes of the keyword arguments of one forward pass at a size, without guidance by a second pass."""
+
+    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
+        """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
+        import torch
+
+        return {name: torch.empty(shape, device="meta") for name, shape in self.input_shapes(denoiser, size).items()}
+
+    def latent_compression(self, vae: Any) -> tuple[int, int]:
+        """How many frames, and how many pixels along a side, one latent of the VAE stands for."""
+
+    def width(self, denoiser: nn.Module) -> int:
+        """The channels of a UNet's first stage, or the hidden size of a transformer."""
+
+    def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
+        """The settings that give the same topology another width; raises ValueError for one that does not fit."""
+        raise ValueError("comes in its published widths only: leave the width out")
+
+    def architecture(self, denoiser: nn.Module) -> dict[str, object]:
+        """The part of a denoiser's configuration that decides its weights: what a plan identifies its teacher by."""
+
+    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        """The submodules of every block in the order they run; none is left out."""
+
+    def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
+        """The module whose output is each stage's output, in the order they run."""
+
+    def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
+        """The smallest removals that leave a network which can be wired."""
+
+    def block_depth(self, denoiser: nn.Module, block: str) -> int:
+        """Depth of a block, as `Block` counts it."""
+
+    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        """The student's network for the blocks kept of a teacher, with its own random weights.
+
+        Raises PlanError when the kept blocks cannot be wired.
+        """
+
+    def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """(reader, writer) of each skip connection; raises PlanError where they do not pair up."""
+
+    def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
+        """What each kept block is called in the student; raises PlanError as `build_student` does."""
+
+    def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
+        """(student stage, teacher stage) whose outputs should agree, in the order they run.
+
+        Raises PlanError as `build_student` does.
+        """
+
     def sample(
         self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[np.float32]:
+        """Each request's clip: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
+
+
+def require_multiple(width: int, step: int) -> None:
+    """Raise ValueError unless a width divides by `step`."""
+    if width < step or width % step:
+        raise ValueError(f"needs a multiple of {step}, such as {step}")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
-from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.models.family import require_multiple
+from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
-NAME = "hunyuanvideo"
 TEXT_TOKENS = 256
 
 # Source: diffusers' scripts/convert_hunyuan_video_to_diffusers.py, which builds the class with its defaults.
@@ -64,67 +60,47 @@ def split_single_blocks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-FAMILY = TransformerFamily(
-    denoiser_class=HunyuanVideoTransformer3DModel,
-    configs=CONFIGS,
-    stacks=(
+class HunyuanVideo(TransformerFamily):
+    """Its guidance is embedded, at no extra cost."""
+
+    name = "hunyuanvideo"
+    cuts_text = True
+    denoiser_class = HunyuanVideoTransformer3DModel
+    vae_class = AutoencoderKLHunyuanVideo
+    configs = CONFIGS
+    stacks = (
         Stack("Dual", "transformer_blocks", "num_layers"),
         Stack("Single", "single_transformer_blocks", "num_single_layers"),
-    ),
-    embeddings=("x_embedder", "context_embedder", "time_text_embed"),
-    output=("norm_out", "proj_out"),
-    prepare_original=split_single_blocks,
-)
+    )
+    embeddings = ("x_embedder", "context_embedder", "time_text_embed")
+    output = ("norm_out", "proj_out")
 
-matches = FAMILY.matches
-denoiser_classes = FAMILY.denoiser_classes
-architecture = FAMILY.architecture
-block_modules = FAMILY.block_modules
-stage_modules = FAMILY.stage_modules
-units = FAMILY.units
-block_depth = FAMILY.block_depth
-build_student = FAMILY.build_student
-skip_wiring = FAMILY.skip_wiring
-student_names = FAMILY.student_names
-feature_pairs = FAMILY.feature_pairs
-load_original = FAMILY.load_original
+    def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return split_single_blocks(weights)
 
+    def default_task(self, denoiser: nn.Module) -> Task:
+        """Rectified flow, shifted as its published scheduler is."""
+        return FlowTask()
 
-def build_official(name: str) -> tuple[nn.Module, nn.Module]:
-    """The denoiser and VAE of `hunyuanvideo` with random weights, on torch's current default device."""
-    # The published VAE has the defaults of its class.
-    return FAMILY.build(name), AutoencoderKLHunyuanVideo()
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of 97 frames of 544x960 pixels, the smaller of the published sizes."""
+        return ModelInput(batch=1, frames=25, height=68, width=120)
 
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        shapes: dict[str, tuple[int, ...]] = {
+            "hidden_states": (size.batch, config.in_channels, size.frames, size.height, size.width),
+            "timestep": (size.batch,),
+            "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.text_embed_dim),
+            "encoder_attention_mask": (size.batch, TEXT_TOKENS),
+            "pooled_projections": (size.batch, config.pooled_projection_dim),
+        }
+        return shapes | ({"guidance": (size.batch,)} if config.guidance_embeds else {})
 
-def default_task(denoiser: nn.Module) -> Task:
-    """Rectified flow, shifted as its published scheduler is."""
-    return FlowTask()
-
-
-def default_input(denoiser: nn.Module) -> ModelInput:
-    """One clip of 97 frames of 544x960 pixels, the smaller of the published sizes."""
-    return ModelInput(batch=1, frames=25, height=68, width=120)
+    def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
+        config: Any = denoiser.config
+        require_multiple(width, config.attention_head_dim)
+        return {"num_attention_heads": width // config.attention_head_dim}
 
 
-def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass at a size, with 256 text tokens, on the meta device: shapes only."""
-    config: Any = denoiser.config
-    shapes: dict[str, tuple[int, ...]] = {
-        "hidden_states": (size.batch, config.in_channels, size.frames, size.height, size.width),
-        "timestep": (size.batch,),
-        "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.text_embed_dim),
-        "encoder_attention_mask": (size.batch, TEXT_TOKENS),
-        "pooled_projections": (size.batch, config.pooled_projection_dim),
-    }
-    if config.guidance_embeds:
-        shapes["guidance"] = (size.batch,)
-    return meta_tensors(shapes)
-
-
-def sample(
-    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` is embedded, at no extra cost."""
-    run: Any = pipeline
-    multiple = run.vae_scale_factor_spatial * run.transformer.config.patch_size
-    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=4)
+FAMILY = HunyuanVideo()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from vdmini.errors import ModelLoadError
-from vdmini.finite import check_weights
-from vdmini.models.hub import source_folder
-from vdmini.models.registry import EMBEDDED, VideoModel, family_named, is_published
-
-if TYPE_CHECKING:
-    import torch
-
 import importlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from vdmini.errors import nearest
+from vdmini.errors import ModelLoadError, nearest
+from vdmini.finite import check_weights
 from vdmini.models.folders import load_network, load_networks, read_json
+from vdmini.models.hub import source_folder
 from vdmini.models.registry import (
     DENOISERS,
+    EMBEDDED,
     FAMILIES,
     OFFICIAL,
+    VideoModel,
+    family_named,
     family_of,
+    is_published,
     pipeline_denoiser,
+    published_name,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +106,7 @@ def original_checkpoint(
     published = _published(family)
     module = family_named(OFFICIAL[published])
     denoiser = module.load_original(published, Path(name)).to(device=device, dtype=dtype).eval()
-    return VideoModel(source=name, family=module.NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=module.name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
@@ -135,7 +132,7 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
     # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts,
     # which lose nothing where there are no values.
     nn.Module.to(denoiser, device="meta", dtype=dtype).eval()
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
@@ -147,7 +144,7 @@ def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: to
             f"{name!r} holds no denoiser of {', '.join(classes)}: give a folder that save_pretrained wrote"
         )
     denoiser = load_network(native, folder, dtype).to(device)
-    return VideoModel(source=name, family=family_of(denoiser).NAME, denoiser=denoiser, vae=None, pipeline=None)
+    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=None, pipeline=None)
 
 
 def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
@@ -172,7 +169,7 @@ def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: t
     denoiser = pipeline_denoiser(pipeline)
     family = family_of(denoiser)
     pipeline.to(device)
-    return VideoModel(name, family.NAME, denoiser, getattr(pipeline, "vae", None), pipeline)
+    return VideoModel(name, family.name, denoiser, getattr(pipeline, "vae", None), pipeline)
 
 
 def _published(name: str) -> str:
@@ -180,14 +177,11 @@ def _published(name: str) -> str:
         raise ModelLoadError(
             f"{name!r} is no published model's name{nearest(name, OFFICIAL)}: use one of {', '.join(OFFICIAL)}"
         )
-    return name if name in OFFICIAL else next(each for each, family in OFFICIAL.items() if family == name)
+    return published_name(name)
 
 
 def _denoiser_classes() -> dict[str, Any]:
-    classes: dict[str, Any] = {}
-    for family in FAMILIES:
-        classes |= family_named(family).denoiser_classes()
-    return classes
+    return dict(each for family in FAMILIES for each in family_named(family).denoiser_classes().items())
 
 
 def known_names() -> str:

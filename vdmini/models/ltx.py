@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
-from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
-NAME = "ltx"
 TEXT_TOKENS = 128
 
 # Source: diffusers' scripts/convert_ltx_to_diffusers.py, which builds the class with its defaults.
@@ -42,68 +37,42 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
-FAMILY = TransformerFamily(
-    denoiser_class=LTXVideoTransformer3DModel,
-    configs=CONFIGS,
-    stacks=(Stack("Block", "transformer_blocks", "num_layers"),),
-    embeddings=("proj_in", "time_embed", "caption_projection"),
-    output=("norm_out", "proj_out"),
-)
 
-matches = FAMILY.matches
-denoiser_classes = FAMILY.denoiser_classes
-architecture = FAMILY.architecture
-block_modules = FAMILY.block_modules
-stage_modules = FAMILY.stage_modules
-units = FAMILY.units
-block_depth = FAMILY.block_depth
-build_student = FAMILY.build_student
-skip_wiring = FAMILY.skip_wiring
-student_names = FAMILY.student_names
-feature_pairs = FAMILY.feature_pairs
-load_original = FAMILY.load_original
+class LtxVideo(TransformerFamily):
+    """The VAE of version 0.9.0 has the defaults of its class (diffusers' scripts/convert_ltx_to_diffusers.py).
 
+    Later versions share the denoiser, not the VAE.
+    """
 
-def build_official(name: str) -> tuple[nn.Module, nn.Module]:
-    """The denoiser and VAE of `ltx-video-2b` with random weights, on torch's current default device."""
-    # The VAE of version 0.9.0 has the defaults of its class (diffusers' scripts/convert_ltx_to_diffusers.py); later
-    # versions share the denoiser, not the VAE.
-    return FAMILY.build(name), AutoencoderKLLTXVideo()
+    name = "ltx"
+    denoiser_class = LTXVideoTransformer3DModel
+    vae_class = AutoencoderKLLTXVideo
+    configs = CONFIGS
+    stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
+    embeddings = ("proj_in", "time_embed", "caption_projection")
+    output = ("norm_out", "proj_out")
 
+    def default_task(self, denoiser: nn.Module) -> Task:
+        return FlowTask()
 
-def default_task(denoiser: nn.Module) -> Task:
-    """Rectified flow."""
-    return FlowTask()
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of 161 frames of 512x704 pixels, the pipeline's default."""
+        return ModelInput(batch=1, frames=21, height=16, width=22)
 
-
-def default_input(denoiser: nn.Module) -> ModelInput:
-    """One clip of 161 frames of 512x704 pixels, the pipeline's default."""
-    return ModelInput(batch=1, frames=21, height=16, width=22)
-
-
-def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass at a size, with 128 text tokens, on the meta device: shapes only."""
-    config: Any = denoiser.config
-    tokens = size.frames * size.height * size.width
-    return meta_tensors(
-        {
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        tokens = size.frames * size.height * size.width
+        return {
             "hidden_states": (size.batch, tokens, config.in_channels),
             "timestep": (size.batch,),
             "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.caption_channels),
             "encoder_attention_mask": (size.batch, TEXT_TOKENS),
             "video_coords": (size.batch, 3, tokens),
         }
-    )
+
+    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+        """The denoiser is told `frames_per_second`; the pipeline's own default is 25."""
+        return {"frame_rate": settings.frames_per_second}
 
 
-def sample(
-    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` above 1 runs the denoiser twice.
-
-    The denoiser is told `frames_per_second`; the pipeline's own default is 25.
-    """
-    run: Any = pipeline
-    multiple = run.vae_spatial_compression_ratio * run.transformer.config.patch_size
-    rate = {"frame_rate": settings.frames_per_second}
-    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=8, options=rate)
+FAMILY = LtxVideo()

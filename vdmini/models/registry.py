@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vdmini.blocks import Block, BlockGraph, ModelInput
 from vdmini.errors import ModelLoadError, nearest
@@ -17,36 +17,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# One module a family; each implements `Family`.
-FAMILIES = {
-    "svd": "vdmini.models.svd",
-    "videocrafter2": "vdmini.models.videocrafter",
-    "animatediff": "vdmini.models.animatediff",
-    "hunyuanvideo": "vdmini.models.hunyuanvideo",
-    "wan": "vdmini.models.wan",
-    "cogvideox": "vdmini.models.cogvideox",
-    "ltx": "vdmini.models.ltx",
-    "mochi": "vdmini.models.mochi",
+# The module of each family beside this one, which holds its `FAMILY`, and its published models: these can be built
+# without their weights, and the family's name means the first.
+FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "svd": ("svd", ("svd", "svd-xt")),
+    "videocrafter2": ("videocrafter", ("videocrafter2", "t2v-turbo-v2")),
+    "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
+    "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
+    "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
+    "cogvideox": ("cogvideox", ("cogvideox-2b", "cogvideox-5b")),
+    "ltx": ("ltx", ("ltx-video-2b",)),
+    "mochi": ("mochi", ("mochi-1-preview",)),
 }
-
-
-# Published models that can be built without their weights, and the family of each; a family's name means its first.
-OFFICIAL = {
-    "svd": "svd",
-    "svd-xt": "svd",
-    "videocrafter2": "videocrafter2",
-    "t2v-turbo-v2": "videocrafter2",
-    "animatediff": "animatediff",
-    "animatediff-v3": "animatediff",
-    "hunyuanvideo": "hunyuanvideo",
-    "wan2.1-t2v-1.3b": "wan",
-    "wan2.1-t2v-14b": "wan",
-    "wan2.2-t2v-a14b": "wan",
-    "cogvideox-2b": "cogvideox",
-    "cogvideox-5b": "cogvideox",
-    "ltx-video-2b": "ltx",
-    "mochi-1-preview": "mochi",
-}
+OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 
 
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
@@ -80,6 +63,11 @@ def is_published(name: str) -> bool:
     return name in OFFICIAL or name in FAMILIES
 
 
+def published_name(name: str) -> str:
+    """The published model that a name means, which is its own or its family's."""
+    return name if name in OFFICIAL else FAMILIES[name][1][0]
+
+
 def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGraph:
     """A denoiser's blocks with their weights and FLOPs at `size`, or at the family's default input.
 
@@ -105,7 +93,7 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
                 prunable=stage in stages,
             )
         )
-    graph = BlockGraph(family=family.NAME, input=size, blocks=tuple(blocks), units=family.units(denoiser))
+    graph = BlockGraph(family=family.name, input=size, blocks=tuple(blocks), units=family.units(denoiser))
     if graph.params != count_parameters(denoiser):
         raise ValueError(
             f"blocks of {type(denoiser).__name__} hold {graph.params} weights of {count_parameters(denoiser)}"
@@ -113,18 +101,24 @@ def block_graph(denoiser: nn.Module, size: ModelInput | None = None) -> BlockGra
     return graph
 
 
+def graph_of(model: VideoModel | nn.Module) -> BlockGraph:
+    """The blocks of a loaded model or a bare denoiser, at the family's default input."""
+    return model.blocks if isinstance(model, VideoModel) else block_graph(model)
+
+
 def family_named(name: str) -> Family:
     """The family of a name; raises ModelLoadError for a name that is not registered."""
     if name not in FAMILIES:
         raise ModelLoadError(f"unknown family {name!r}{nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
-    return cast(Family, importlib.import_module(FAMILIES[name]))
+    family: Family = importlib.import_module(f"vdmini.models.{FAMILIES[name][0]}").FAMILY
+    return family
 
 
 def family_of(denoiser: nn.Module) -> Family:
     """The family a denoiser belongs to; raises ModelLoadError when no family knows its class."""
-    for name in FAMILIES:
-        if family_named(name).matches(denoiser):
-            return family_named(name)
+    for family in map(family_named, FAMILIES):
+        if family.matches(denoiser):
+            return family
     raise ModelLoadError(
         f"no family knows {type(denoiser).__name__}: give the denoiser itself, out of any wrapper, of a"
         f" model of one of the families {', '.join(FAMILIES)}"

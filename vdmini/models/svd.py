@@ -1,4 +1,4 @@
-"""Stable Video Diffusion's family (SVD, SVD-XT, AnimateLCM-SVD, SF-V), its configurations and its student's class."""
+"""Stable Video Diffusion's family: SVD, SVD-XT, AnimateLCM-SVD and SF-V."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vdmini.blocks import ModelInput, Unit, prunable_names
+from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError
-from vdmini.models import unet
+from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_checkpoint import load_unet
 from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal, layer_channels
+from vdmini.models.unet import UNetFamily, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import require_sides
+from vdmini.sample import draw, require_sides
 from vdmini.tasks.base import Task
 from vdmini.tasks.edm import EdmTask
-
-NAME = "svd"
 
 SVD_UNET_CONFIG: dict[str, Any] = {
     "sample_size": 96,
@@ -55,141 +54,116 @@ SVD_VAE_CONFIG: dict[str, Any] = {
     "force_upcast": True,
 }
 
-PAIR_PARTS = ("resnets", "attentions")
+
+class StableVideoDiffusion(UNetFamily):
+    """Students lack whole blocks, or channels of their layers."""
+
+    name = "svd"
+    from_image = True
+    classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
+    pair_parts = ("resnets", "attentions")
+
+    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
+        return UNetSpatioTemporalConditionModel(**_official_config(name)), AutoencoderKLTemporalDecoder(
+            **SVD_VAE_CONFIG
+        )
+
+    def load_original(self, name: str, path: Path) -> nn.Module:
+        """Read a UNet's own .safetensors file, such as AnimateLCM-SVD's; raises ModelLoadError for any other."""
+        return load_unet(path, _official_config(name))
+
+    def default_task(self, denoiser: nn.Module) -> Task:
+        """Multi-step diffusion in EDM's terms; a one-step student is trained by `SfvTask`."""
+        return EdmTask()
+
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of the model's own length: 72x128 latents for SVD's own sample size, else a square of its own."""
+        config: Any = denoiser.config
+        # SVD is published with sample_size 96, yet its pipeline samples 576x1024 pixels by default.
+        published = config.sample_size in (None, SVD_UNET_CONFIG["sample_size"])
+        height, width = (72, 128) if published else (config.sample_size, config.sample_size)
+        return ModelInput(batch=1, frames=config.num_frames, height=height, width=width)
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        time_ids = config.projection_class_embeddings_input_dim // config.addition_time_embed_dim
+        context = config.cross_attention_dim
+        return {
+            "sample": (size.batch, size.frames, config.in_channels, size.height, size.width),
+            "timestep": (size.batch,),
+            "encoder_hidden_states": (size.batch, 1, context if isinstance(context, int) else context[0]),
+            "added_time_ids": (size.batch, time_ids),
+        }
+
+    def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
+        channels = super().narrowed(denoiser, width)
+        return {**channels, "num_attention_heads": tuple(each // 64 for each in channels["block_out_channels"])}
+
+    def architecture(self, denoiser: nn.Module) -> dict[str, object]:
+        # SVD and SVD-XT differ only in these two, which shape no weight: a plan for one fits the other.
+        decides_nothing = ("sample_size", "num_frames")
+        config: Any = denoiser.config
+        names = [name for name in (*SVD_UNET_CONFIG, "mid_block_type") if name not in decides_nothing]
+        decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
+        # Left out where every layer has its usual width: such a network is the same whichever class it has.
+        return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
+
+    def entry(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        net: Any = denoiser
+        return {"embeddings": (net.time_embedding, net.add_embedding), "conv_in": (net.conv_in,)}
+
+    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        blocks = super().block_modules(denoiser)
+        return {name: modules for name, modules in blocks.items() if not isinstance(modules[0], NoMidBlock)}
+
+    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        """Raises PlanError when the kept blocks cannot be wired, and when blocks are to go after channels.
+
+        The blocks that would become neighbours do not agree on which channels are left.
+        """
+        config = _student_config(teacher, kept, removed)
+        widths = layer_channels(teacher)
+        if widths and removed:
+            raise PlanError(
+                f"the teacher's channels were pruned, so that {removed[0]} cannot go any more: prune blocks first, then"
+                " channels, starting from the teacher that has all of both"
+            )
+        if widths:
+            return VDMiniChannelPrunedUNetSpatioTemporal(**config, layer_channels=widths)
+        return VDMiniUNetSpatioTemporal(**config)
+
+    def sample(
+        self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+    ) -> NDArray[np.float32]:
+        """Animate each request's image."""
+        run: Any = pipeline
+        # The pipeline asks for 8, whatever its VAE.
+        require_sides(settings, math.lcm(8, run.vae_scale_factor))
+        if settings.frames < 2:
+            # Its guidance grows from the first frame to the last.
+            raise ValueError(f"this model makes 2 frames or more, not {settings.frames}: ask for more")
+        options = {
+            "image": [request.picture() for request in requests],
+            "min_guidance_scale": settings.min_guidance,
+            "max_guidance_scale": settings.max_guidance,
+            "fps": settings.frames_per_second,
+            "motion_bucket_id": settings.motion_bucket,
+            "noise_aug_strength": settings.noise_strength,
+            "decode_chunk_size": settings.frames,
+            "output_type": "np",
+        }
+        return draw(pipeline, requests, settings, options)
 
 
-def matches(denoiser: nn.Module) -> bool:
-    """Whether a denoiser belongs to this family, as teacher or as student."""
-    return isinstance(denoiser, UNetSpatioTemporalConditionModel)
-
-
-def build_official(name: str) -> tuple[nn.Module, nn.Module]:
-    """The denoiser and VAE of `svd` or `svd-xt` with random weights, on torch's current default device."""
-    return UNetSpatioTemporalConditionModel(**_official_config(name)), AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
+FAMILY = StableVideoDiffusion()
 
 
 def _official_config(name: str) -> dict[str, Any]:
     return SVD_UNET_CONFIG | ({"num_frames": 25} if name == "svd-xt" else {})
 
 
-def load_original(name: str, path: Path) -> nn.Module:
-    """Read a UNet's own .safetensors file, such as AnimateLCM-SVD's; raises ModelLoadError for any other."""
-    return load_unet(path, _official_config(name))
-
-
-def denoiser_classes() -> dict[str, type[nn.Module]]:
-    """The denoiser classes of this family by the name that a config.json gives them."""
-    # That module builds on the classes of this one.
-    from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
-
-    classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
-    return {each.__name__: each for each in classes}
-
-
-def default_task(denoiser: nn.Module) -> Task:
-    """Multi-step diffusion in EDM's terms; a one-step student is trained by `SfvTask`."""
-    return EdmTask()
-
-
-def default_input(denoiser: nn.Module) -> ModelInput:
-    """One clip of the model's own length: 72x128 latents for SVD's own sample size, else a square of the model's."""
-    config: Any = denoiser.config
-    # SVD is published with sample_size 96, yet its pipeline samples 576x1024 pixels by default.
-    if config.sample_size in (None, SVD_UNET_CONFIG["sample_size"]):
-        return ModelInput(batch=1, frames=config.num_frames, height=72, width=128)
-    return ModelInput(batch=1, frames=config.num_frames, height=config.sample_size, width=config.sample_size)
-
-
-def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
-    config: Any = denoiser.config
-    time_ids = config.projection_class_embeddings_input_dim // config.addition_time_embed_dim
-    context = config.cross_attention_dim
-    shapes = {
-        "sample": (size.batch, size.frames, config.in_channels, size.height, size.width),
-        "timestep": (size.batch,),
-        "encoder_hidden_states": (size.batch, 1, context if isinstance(context, int) else context[0]),
-        "added_time_ids": (size.batch, time_ids),
-    }
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def architecture(denoiser: nn.Module) -> dict[str, object]:
-    """The part of a denoiser's configuration that decides its weights: what a plan identifies its teacher by."""
-    # SVD and SVD-XT differ only in these two, which shape no weight: a plan for one fits the other.
-    decides_nothing = ("sample_size", "num_frames")
-    config: Any = denoiser.config
-    names = [name for name in (*SVD_UNET_CONFIG, "mid_block_type") if name not in decides_nothing]
-    decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
-    # Left out where every layer has its usual width: such a network is the same whichever class it has.
-    return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
-
-
-def block_modules(denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
-    """The submodules of every block in the order they run; those outside the stages included, so none is left over."""
-    net: Any = denoiser
-    blocks: dict[str, tuple[nn.Module, ...]] = {
-        "embeddings": (net.time_embedding, net.add_embedding),
-        "conv_in": (net.conv_in,),
-    }
-    for index, stage in enumerate(net.down_blocks):
-        blocks |= unet.stage_blocks(f"D.{index}", stage, PAIR_PARTS)
-    if not isinstance(net.mid_block, NoMidBlock):
-        blocks["Mid"] = (net.mid_block,)
-    for index, stage in enumerate(net.up_blocks):
-        blocks |= unet.stage_blocks(f"U.{index}", stage, PAIR_PARTS)
-    blocks["conv_out"] = (net.conv_norm_out, net.conv_out)
-    return blocks
-
-
-def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """The module whose output is each stage's output."""
-    net: Any = denoiser
-    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
-    stages["Mid"] = net.mid_block
-    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
-
-
-def units(denoiser: nn.Module) -> tuple[Unit, ...]:
-    """The smallest removals that leave a UNet which can be wired."""
-    config: Any = denoiser.config
-    prunable = prunable_names(block_modules(denoiser), stage_modules(denoiser))
-    return unet.units(prunable, config.block_out_channels)
-
-
-def block_depth(denoiser: nn.Module, block: str) -> int:
-    """Depth of a block: 0 at the input and output, the number of resolutions for the middle block."""
-    net: Any = denoiser
-    return unet.depth_of(block, len(net.down_blocks))
-
-
-def build_student(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
-    """The student's network for the blocks kept of a teacher, with its own random weights.
-
-    Raises PlanError when the kept blocks cannot be wired into a UNet, and when blocks are to go from a teacher whose
-    channels were pruned: the blocks that would become neighbours do not agree on which channels are left.
-    """
-    config = student_config(teacher, kept, removed)
-    widths = layer_channels(teacher)
-    if widths and removed:
-        raise PlanError(
-            f"the teacher's channels were pruned, so that {removed[0]} cannot go any more: prune blocks first, then"
-            " channels, starting from the teacher that has all of both"
-        )
-    if widths:
-        from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
-
-        return VDMiniChannelPrunedUNetSpatioTemporal(**config, layer_channels=widths)
-    student: nn.Module = VDMiniUNetSpatioTemporal(**config)
-    return student
-
-
-def student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
-    """Constructor arguments of `VDMiniUNetSpatioTemporal` for the blocks kept of a teacher.
-
-    Raises PlanError when the kept blocks cannot be wired into a UNet.
-    """
-    layout = unet.student_layout(kept, removed)
+def _student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
+    layout = student_layout(kept, removed)
     stages = len(layout.layers)
     config = {name: getattr(teacher.config, name) for name in SVD_UNET_CONFIG}
     for name in (
@@ -232,37 +206,3 @@ def encoder_features(
         hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
         features.append(hidden)
     return features
-
-
-def sample(
-    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-) -> NDArray[np.float32]:
-    """Animate each request's image: B T H W C float32 RGB in [0, 1]; raises ValueError for a size it cannot make."""
-    run: Any = pipeline
-    # The pipeline asks for 8, whatever its VAE.
-    require_sides(settings, math.lcm(8, run.vae_scale_factor))
-    if settings.frames < 2:
-        # Its guidance grows from the first frame to the last.
-        raise ValueError(f"this model makes 2 frames or more, not {settings.frames}: ask for more")
-    return np.asarray(
-        run(
-            image=[request.picture() for request in requests],
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            min_guidance_scale=settings.min_guidance,
-            max_guidance_scale=settings.max_guidance,
-            fps=settings.frames_per_second,
-            motion_bucket_id=settings.motion_bucket,
-            noise_aug_strength=settings.noise_strength,
-            decode_chunk_size=settings.frames,
-            generator=[request.generator() for request in requests],
-            output_type="np",
-        ).frames
-    )
-
-
-skip_wiring = unet.skip_wiring
-student_names = unet.student_names
-feature_pairs = unet.feature_pairs

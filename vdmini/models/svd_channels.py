@@ -12,6 +12,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from vdmini.models.svd_unet import MID_BLOCK_TYPE, VDMiniUNetSpatioTemporal
+from vdmini.models.unet import settings_of
 
 
 class VDMiniChannelPrunedUNetSpatioTemporal(VDMiniUNetSpatioTemporal):
@@ -43,22 +44,7 @@ class VDMiniChannelPrunedUNetSpatioTemporal(VDMiniUNetSpatioTemporal):
         mid_block_type: str | None = MID_BLOCK_TYPE,
         layer_channels: dict[str, list[int]] | None = None,
     ) -> None:
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            layers_per_block=layers_per_block,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            num_attention_heads=num_attention_heads,
-            num_frames=num_frames,
-            mid_block_type=mid_block_type,
-        )
+        super().__init__(**settings_of(VDMiniUNetSpatioTemporal, self.config))
         for name, channels in (layer_channels or {}).items():
             _narrow(self, name, channels)
         _follow_layers(self)

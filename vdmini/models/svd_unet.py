@@ -8,6 +8,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
+from vdmini.models.unet import settings_of
+
 MID_BLOCK_TYPE = "UNetMidBlockSpatioTemporal"
 
 
@@ -56,21 +58,7 @@ class VDMiniUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
     ) -> None:
         if mid_block_type not in (None, MID_BLOCK_TYPE):
             raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            addition_time_embed_dim=addition_time_embed_dim,
-            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
-            layers_per_block=layers_per_block,
-            cross_attention_dim=cross_attention_dim,
-            transformer_layers_per_block=transformer_layers_per_block,
-            num_attention_heads=num_attention_heads,
-            num_frames=num_frames,
-        )
+        super().__init__(**settings_of(UNetSpatioTemporalConditionModel, self.config))
         if mid_block_type is None:
             self.mid_block = NoMidBlock()
 

@@ -7,13 +7,13 @@ stack `Dual`. A family's file says which class it has, where its stacks are and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import init_empty_weights
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from vdmini.blocks import Unit
 from vdmini.errors import ModelLoadError, PlanError
+from vdmini.models.family import Family
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import require_sides
+from vdmini.sample import draw_prompts, require_sides
 
 PAIRS_PER_STACK = 4
 
@@ -63,37 +64,54 @@ class OwnTensors(nn.Module):
         self._buffers = owner._buffers
 
 
-@dataclass(frozen=True)
-class TransformerFamily:
-    """What a family's file says of its class, and what follows from it for planning, pruning and loading.
+class TransformerFamily(Family):
+    """What follows from a transformer's class and stacks for planning, pruning, loading and sampling.
 
-    `configs` holds the published configurations by name, each with every constructor argument; `embeddings` and
-    `output` name the submodules that run before and after the stacks. `prepare_original` changes the weights of an
-    original file, by name, where diffusers' converter would not take them as they are.
+    `configs` holds the published configurations by name, each with every constructor argument, and `vae_configs` what
+    their VAEs have beside the defaults of `vae_class`; `embeddings` and `output` name the submodules that run before
+    and after the stacks. The VAE decodes `latents_at_once` latents beyond the first together.
     """
 
     denoiser_class: type[Any]
+    vae_class: type[Any]
     configs: Mapping[str, Mapping[str, Any]]
     stacks: tuple[Stack, ...]
     embeddings: tuple[str, ...]
     output: tuple[str, ...]
-    prepare_original: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    latents_at_once: int = 1
 
     def matches(self, denoiser: nn.Module) -> bool:
-        """Whether a denoiser belongs to this family, as teacher or as student."""
         return isinstance(denoiser, self.denoiser_class)
 
-    def build(self, name: str) -> nn.Module:
-        """The denoiser of a published configuration with random weights, on torch's current default device."""
-        denoiser: nn.Module = self.denoiser_class(**self.configs[name])
-        return denoiser
-
     def denoiser_classes(self) -> dict[str, type[nn.Module]]:
-        """The denoiser class of this family by the name that a config.json gives it; students have the same."""
         return {self.denoiser_class.__name__: self.denoiser_class}
 
+    def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
+        return self.denoiser_class(**self.configs[name]), self.vae_class(**self.vae_configs.get(name, {}))
+
+    def latent_compression(self, vae: Any) -> tuple[int, int]:
+        return vae.temporal_compression_ratio, vae.spatial_compression_ratio
+
+    def width(self, denoiser: nn.Module) -> int:
+        config: Any = denoiser.config
+        return int(config.num_attention_heads * config.attention_head_dim)
+
+    def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
+        """The latents that make one token: frames, rows and columns."""
+        config: Any = denoiser.config
+        if isinstance(config.patch_size, int):
+            return config.get("patch_size_t") or 1, config.patch_size, config.patch_size
+        frames, height, width = config.patch_size
+        return frames, height, width
+
+    def clip_steps(self, pipeline: DiffusionPipeline) -> tuple[int, int]:
+        """What the frames of a clip beyond the first, and its sides in pixels, must divide by."""
+        run: Any = pipeline
+        frames, pixels = self.latent_compression(run.vae)
+        return frames * self.latents_at_once, pixels * max(self.patch(run.transformer)[1:])
+
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
-        """A denoiser's configuration: what a plan identifies its teacher by."""
         config: Any = denoiser.config
         return {option: config.get(option) for option in next(iter(self.configs.values()))}
 
@@ -122,7 +140,7 @@ class TransformerFamily:
         return stages
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
-        """The smallest removals: every block of a stage on its own."""
+        """Every block of a stage on its own."""
         names = [name for stack in self.stacks for name in stack.blocks(denoiser) if name != stack.last]
         return tuple(Unit(name, (name,)) for name in names)
 
@@ -132,10 +150,7 @@ class TransformerFamily:
         return names.index(block) if block in names else 0
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
-        """The student's network for the blocks kept of a teacher: the teacher's class with fewer blocks in its stacks.
-
-        Raises PlanError when a stack is left without blocks.
-        """
+        """The teacher's class with fewer blocks in its stacks; raises PlanError when a stack is left without blocks."""
         places = self._kept_places(kept, removed)
         counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
         native: Any = type(teacher)
@@ -144,14 +159,11 @@ class TransformerFamily:
         return student
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """(reader, writer) of each skip connection: transformers have none."""
+        """Transformers have none."""
         return ()
 
     def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
-        """What each kept block is called in the student, where every stack is numbered from 0 again.
-
-        Raises PlanError as `build_student` does.
-        """
+        """Every stack is numbered from 0 again."""
         return {
             f"{stage}.{place}": f"{stage}.{index}"
             for stage, places in self._kept_places(kept, removed).items()
@@ -159,10 +171,7 @@ class TransformerFamily:
         }
 
     def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
-        """(student block, teacher block) whose outputs should agree: at most four a stack, evenly spaced.
-
-        Raises PlanError as `build_student` does.
-        """
+        """At most four blocks a stack, evenly spaced."""
         # A kept block's successor reads, in the teacher, what the removed blocks between them made of its output. So
         # the student's block answers for these too: its partner is the teacher's last block before that successor,
         # and the last block's partner is the stack's end. Each feature holds all tokens, hence so few of them.
@@ -178,7 +187,7 @@ class TransformerFamily:
                 pairs.append((stack.last, stack.last))
         return pairs
 
-    def load_original(self, name: str, path: str | Path) -> nn.Module:
+    def load_original(self, name: str, path: Path) -> nn.Module:
         """Read a published model's original single file, .safetensors or pickled tensors, into its diffusers class.
 
         `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
@@ -210,6 +219,28 @@ class TransformerFamily:
         denoiser.load_state_dict(weights, assign=True)
         return denoiser
 
+    def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of an original file, by name, as diffusers' converter can take them."""
+        return {**weights}
+
+    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+        """More arguments of this family's pipeline."""
+        return {}
+
+    def sample(
+        self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
+    ) -> NDArray[np.float32]:
+        """Draw each request's prompt: B T H W C float32 RGB in [0, 1].
+
+        Raises ValueError for a size or a number of frames that VAE and patches cannot make.
+        """
+        stride, multiple = self.clip_steps(pipeline)
+        require_sides(settings, multiple)
+        if settings.frames % stride != 1:
+            nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
+            raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
+        return draw_prompts(pipeline, requests, settings, {"output_type": "np", **self.pipeline_options(settings)})
+
     def _kept_places(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, list[int]]:
         places: dict[str, list[int]] = {stack.stage: [] for stack in self.stacks}
         for name in (*kept, *removed):
@@ -226,45 +257,3 @@ class TransformerFamily:
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
-
-
-def sample_prompts(
-    pipeline: DiffusionPipeline,
-    requests: Sequence[ClipRequest],
-    settings: SampleSettings,
-    *,
-    multiple: int,
-    frame_stride: int,
-    options: Mapping[str, object] | None = None,
-) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1].
-
-    VAE and patches make sides that divide by `multiple` and 1 + k * `frame_stride` frames; `options` are more arguments
-    of this family's pipeline. Raises ValueError for another size or number of frames.
-    """
-    require_sides(settings, multiple)
-    if settings.frames % frame_stride != 1:
-        nearest = max(0, round((settings.frames - 1) / frame_stride)) * frame_stride + 1
-        raise ValueError(
-            f"this model makes 1 + {frame_stride}k frames, not {settings.frames}: ask for {nearest} frames"
-        )
-    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
-    run: Any = pipeline
-    return np.asarray(
-        run(
-            prompt=[request.text() for request in requests],
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            generator=[request.generator() for request in requests],
-            output_type="np",
-            **guidance,
-            **(options or {}),
-        ).frames
-    )
-
-
-def meta_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of the given shapes on the meta device, by name."""
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -7,17 +7,31 @@ samplers, `Mid` the whole middle block.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vdmini.blocks import Unit
+from vdmini.blocks import Unit, prunable_names
 from vdmini.errors import PlanError
+from vdmini.models.family import Family, require_multiple
 
 if TYPE_CHECKING:
     from torch import nn
 
+# Heads have 64 channels each.
+WIDTH_STEP = 64
+# It knows single frames.
+STABLE_DIFFUSION_VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
 _BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
 
 
@@ -33,16 +47,6 @@ class UNetLayout:
     def dropped_stages(self) -> int:
         """How many of the lowest resolutions are gone."""
         return self.teacher_stages - len(self.layers)
-
-
-def depth_of(block: str, stages: int) -> int:
-    """Depth of a block in a UNet of `stages` resolutions: 0 at the input and output, `stages` for the middle block."""
-    side, *place = block.split(".")
-    if side == "Mid":
-        return stages
-    if side in ("D", "U"):
-        return int(place[0]) if side == "D" else stages - 1 - int(place[0])
-    return 0
 
 
 def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
@@ -75,7 +79,119 @@ def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
     return UNetLayout(teacher_stages, tuple(layers[:stages]), "Mid" in kept)
 
 
-def units(prunable: Sequence[str], widths: Sequence[int]) -> tuple[Unit, ...]:
+def settings_of(parent: type[Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a student's settings that its parent's constructor takes."""
+    return {name: config[name] for name in inspect.signature(parent).parameters}
+
+
+class UNetFamily(Family):
+    """What follows from a UNet's classes and the modules of its pairs, which have diffusers' names.
+
+    `pair_parts` are the lists of a stage that hold one module of each pair, in the order they run.
+    """
+
+    classes: tuple[type[Any], ...]
+    pair_parts: tuple[str, ...]
+    convolves_frames = True
+
+    def matches(self, denoiser: nn.Module) -> bool:
+        return isinstance(denoiser, self.classes)
+
+    def denoiser_classes(self) -> dict[str, type[nn.Module]]:
+        return {each.__name__: each for each in self.classes}
+
+    def latent_compression(self, vae: Any) -> tuple[int, int]:
+        """The VAEs know single frames, and halve them between any two of their widths."""
+        return 1, 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def width(self, denoiser: nn.Module) -> int:
+        config: Any = denoiser.config
+        return config.block_out_channels[0]
+
+    def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
+        require_multiple(width, WIDTH_STEP)
+        return {"block_out_channels": tuple(width * times for times in (1, 2, 4, 4))}
+
+    def entry(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        """The blocks that run before the stages."""
+        net: Any = denoiser
+        return {"embeddings": (net.time_embedding,), "conv_in": (net.conv_in,)}
+
+    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        net: Any = denoiser
+        blocks = self.entry(denoiser)
+        for name, stage in self.stage_modules(denoiser).items():
+            blocks |= {"Mid": (stage,)} if name == "Mid" else _stage_blocks(name, stage, self.pair_parts)
+        return blocks | {"conv_out": (net.conv_norm_out, net.conv_out)}
+
+    def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
+        net: Any = denoiser
+        stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
+        if net.mid_block is not None:
+            stages["Mid"] = net.mid_block
+        return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
+
+    def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
+        config: Any = denoiser.config
+        prunable = prunable_names(self.block_modules(denoiser), self.stage_modules(denoiser))
+        return _units(prunable, config.block_out_channels)
+
+    def block_depth(self, denoiser: nn.Module, block: str) -> int:
+        """0 at the input and output, the number of resolutions for the middle block."""
+        net: Any = denoiser
+        stages = len(net.down_blocks)
+        side, *place = block.split(".")
+        if side == "Mid":
+            return stages
+        if side in ("D", "U"):
+            return int(place[0]) if side == "D" else stages - 1 - int(place[0])
+        return 0
+
+    def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Up pairs read what the first convolution and the down blocks wrote, the last written first."""
+        written = ["conv_in", *(name for name in kept if name.startswith("D."))]
+        readers = [name for name in kept if name.startswith("U.") and not name.endswith(".upsample")]
+        if len(readers) != len(written):
+            raise PlanError(
+                f"{len(written)} skips are written but {len(readers)} are read: remove as many D as U pairs"
+            )
+        return tuple(zip(readers, reversed(written), strict=True))
+
+    def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
+        """Stages and pairs are numbered from 0 again."""
+        dropped = student_layout(kept, removed).dropped_stages
+        names: dict[str, str] = {}
+        next_pair: dict[str, int] = {}
+        for name in kept:
+            side, _, rest = name.partition(".")
+            if not rest:
+                names[name] = name
+                continue
+            index, unit = rest.split(".")
+            stage = f"{side}.{int(index) - dropped}" if side == "U" else f"{side}.{index}"
+            if unit.isdigit():
+                unit = str(next_pair.get(stage, 0))
+                next_pair[stage] = int(unit) + 1
+            names[name] = f"{stage}.{unit}"
+        return names
+
+    def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
+        """Stages of the same resolution.
+
+        Where the teacher's stage goes on to a downsampler that the student lacks, its last kept pair is named instead.
+        """
+        layout = student_layout(kept, removed)
+        pairs = []
+        for stage in range(len(layout.layers)):
+            whole = f"D.{stage}.downsample" not in removed
+            pairs.append((f"D.{stage}", f"D.{stage}" if whole else _last_pair(kept, f"D.{stage}")))
+        if layout.mid:
+            pairs.append(("Mid", "Mid"))
+        pairs += [(f"U.{stage}", f"U.{stage + layout.dropped_stages}") for stage in range(len(layout.layers))]
+        return pairs
+
+
+def _units(prunable: Sequence[str], widths: Sequence[int]) -> tuple[Unit, ...]:
     """What can leave a UNet of these blocks, whose resolutions have `widths` channels, and still fit together.
 
     All pairs of a down stage but the first, each with the up pair that reads its skip; the middle block; and the lowest
@@ -99,54 +215,14 @@ def units(prunable: Sequence[str], widths: Sequence[int]) -> tuple[Unit, ...]:
     return tuple(found)
 
 
-def skip_wiring(kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """(reader, writer) of each skip connection: up pairs read what the first convolution and the down blocks wrote.
-
-    The last written is read first. Raises PlanError when there are more readers than writers, or fewer.
-    """
-    written = ["conv_in", *(name for name in kept if name.startswith("D."))]
-    readers = [name for name in kept if name.startswith("U.") and not name.endswith(".upsample")]
-    if len(readers) != len(written):
-        raise PlanError(f"{len(written)} skips are written but {len(readers)} are read: remove as many D as U pairs")
-    return tuple(zip(readers, reversed(written), strict=True))
-
-
-def student_names(kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
-    """What each kept block is called in the student, whose stages and pairs are numbered from 0 again.
-
-    Raises PlanError as `student_layout` does.
-    """
-    dropped = student_layout(kept, removed).dropped_stages
-    names: dict[str, str] = {}
-    next_pair: dict[str, int] = {}
-    for name in kept:
-        side, _, rest = name.partition(".")
-        if not rest:
-            names[name] = name
-            continue
-        index, unit = rest.split(".")
-        stage = f"{side}.{int(index) - dropped}" if side == "U" else f"{side}.{index}"
-        if unit.isdigit():
-            unit = str(next_pair.get(stage, 0))
-            next_pair[stage] = int(unit) + 1
-        names[name] = f"{stage}.{unit}"
-    return names
-
-
-def feature_pairs(kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
-    """(student stage, teacher stage) of the same resolution, in the order they run.
-
-    Where the teacher's stage goes on to a downsampler that the student lacks, its last kept pair is named instead.
-    """
-    layout = student_layout(kept, removed)
-    pairs = []
-    for stage in range(len(layout.layers)):
-        whole = f"D.{stage}.downsample" not in removed
-        pairs.append((f"D.{stage}", f"D.{stage}" if whole else _last_pair(kept, f"D.{stage}")))
-    if layout.mid:
-        pairs.append(("Mid", "Mid"))
-    pairs += [(f"U.{stage}", f"U.{stage + layout.dropped_stages}") for stage in range(len(layout.layers))]
-    return pairs
+def _stage_blocks(name: str, stage: nn.Module, parts: Sequence[str]) -> dict[str, tuple[nn.Module, ...]]:
+    """The submodules of each block of a stage: its pairs, from those lists `parts` that it has, and its samplers."""
+    lists = [getattr(stage, part) for part in parts if hasattr(stage, part)]
+    blocks = {f"{name}.{index}": modules for index, modules in enumerate(zip(*lists, strict=True))}
+    for sampler in ("downsample", "upsample"):
+        if getattr(stage, f"{sampler}rs", None):
+            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
+    return blocks
 
 
 def _pairs(names: Sequence[str], stage: str) -> int:
@@ -162,22 +238,3 @@ def _check_sampler(name: str, wanted: bool, kept: Sequence[str]) -> None:
         raise PlanError(f"{name} is removed but leads to a resolution that is kept: keep it")
     if not wanted and name in kept:
         raise PlanError(f"{name} is kept but leads to no resolution that is kept: remove it")
-
-
-def stage_modules(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """The module whose output is each stage's output, in the order they run, for a UNet with diffusers' names."""
-    net: Any = denoiser
-    stages = {f"D.{index}": stage for index, stage in enumerate(net.down_blocks)}
-    if net.mid_block is not None:
-        stages["Mid"] = net.mid_block
-    return stages | {f"U.{index}": stage for index, stage in enumerate(net.up_blocks)}
-
-
-def stage_blocks(name: str, stage: nn.Module, parts: Sequence[str]) -> dict[str, tuple[nn.Module, ...]]:
-    """The submodules of each block of a stage: its pairs, from those lists `parts` that it has, and its samplers."""
-    lists = [getattr(stage, part) for part in parts if hasattr(stage, part)]
-    blocks = {f"{name}.{index}": modules for index, modules in enumerate(zip(*lists, strict=True))}
-    for sampler in ("downsample", "upsample"):
-        if getattr(stage, f"{sampler}rs", None):
-            blocks[f"{name}.{sampler}"] = tuple(getattr(stage, f"{sampler}rs"))
-    return blocks

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily, meta_tensors, sample_prompts
-from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.models.family import require_multiple
+from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
-NAME = "wan"
 TEXT_TOKENS = 512
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py (Wan-T2V-1.3B, Wan-T2V-14B, Wan2.2-T2V-A14B).
@@ -47,60 +42,42 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "wan2.2-t2v-a14b": _LARGE,
 }
 
-FAMILY = TransformerFamily(
-    denoiser_class=WanTransformer3DModel,
-    configs=CONFIGS,
-    stacks=(Stack("Block", "blocks", "num_layers"),),
-    embeddings=("rope", "patch_embedding", "condition_embedder"),
-    output=("norm_out", "proj_out"),
-)
 
-matches = FAMILY.matches
-denoiser_classes = FAMILY.denoiser_classes
-architecture = FAMILY.architecture
-block_modules = FAMILY.block_modules
-stage_modules = FAMILY.stage_modules
-units = FAMILY.units
-block_depth = FAMILY.block_depth
-build_student = FAMILY.build_student
-skip_wiring = FAMILY.skip_wiring
-student_names = FAMILY.student_names
-feature_pairs = FAMILY.feature_pairs
-load_original = FAMILY.load_original
+class Wan(TransformerFamily):
+    """All share the VAE of Wan 2.1; a published model of Wan 2.2 is one of its experts."""
 
+    name = "wan"
+    denoiser_class = WanTransformer3DModel
+    vae_class = AutoencoderKLWan
+    configs = CONFIGS
+    stacks = (Stack("Block", "blocks", "num_layers"),)
+    embeddings = ("rope", "patch_embedding", "condition_embedder")
+    output = ("norm_out", "proj_out")
 
-def build_official(name: str) -> tuple[nn.Module, nn.Module]:
-    """The denoiser (of Wan 2.2, one expert) and VAE of a published model with random weights, on the default device."""
-    # The published VAE, that of Wan 2.1 in all of these, has the defaults of its class.
-    return FAMILY.build(name), AutoencoderKLWan()
+    def latent_compression(self, vae: Any) -> tuple[int, int]:
+        return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
 
+    def default_task(self, denoiser: nn.Module) -> Task:
+        """Rectified flow, shifted as its pipeline documents for 480p."""
+        return FlowTask(shift=3.0)
 
-def default_task(denoiser: nn.Module) -> Task:
-    """Rectified flow, shifted as its pipeline documents for 480p."""
-    return FlowTask(shift=3.0)
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of 81 frames of 480x832 pixels, the pipeline's default."""
+        return ModelInput(batch=1, frames=21, height=60, width=104)
 
-
-def default_input(denoiser: nn.Module) -> ModelInput:
-    """One clip of 81 frames of 480x832 pixels, the pipeline's default."""
-    return ModelInput(batch=1, frames=21, height=60, width=104)
-
-
-def example_inputs(denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass at a size, with 512 text tokens, on the meta device: shapes only."""
-    config: Any = denoiser.config
-    return meta_tensors(
-        {
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        return {
             "hidden_states": (size.batch, config.in_channels, size.frames, size.height, size.width),
             "timestep": (size.batch,),
             "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.text_dim),
         }
-    )
+
+    def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
+        config: Any = denoiser.config
+        require_multiple(width, config.attention_head_dim)
+        heads = width // config.attention_head_dim
+        return {"num_attention_heads": heads, "ffn_dim": config.ffn_dim * heads // config.num_attention_heads}
 
 
-def sample(
-    pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
-) -> NDArray[np.float32]:
-    """Draw each request's prompt: B T H W C float32 RGB in [0, 1]; `guidance` above 1 runs the denoiser twice."""
-    run: Any = pipeline
-    multiple = run.vae_scale_factor_spatial * max(run.transformer.config.patch_size[1:])
-    return sample_prompts(pipeline, requests, settings, multiple=multiple, frame_stride=4)
+FAMILY = Wan()

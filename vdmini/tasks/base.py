@@ -41,19 +41,21 @@ class Task(Protocol):
     """One kind of teacher's way of training; latents and predictions are B T C H W, levels B float32."""
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise levels to train at."""
+        """Draw `count` noise levels to train at."""
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise levels for the discriminator to see clips at."""
+        """Draw `count` noise levels for the discriminator to see clips at."""
 
     def draw_guidance(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Draw the guidance scales B to embed, as a pipeline takes them; None where none are embedded."""
+        return None
 
     def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """Noise clean latents to their levels."""
 
     def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """What the network is given for noisy latents: the latents as it takes them, and timesteps B."""
+        return noisy, levels
 
     def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
         """The clean latents that a prediction implies; `noisy` is that of `noisy`, not the network's input."""

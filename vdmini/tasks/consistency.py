@@ -7,11 +7,11 @@ their motion prior.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vdmini.tasks.base import Networks, Noised, Task
 from vdmini.tasks.schedule import (
     TRAINING_TIMESTEPS,
     cumulative_alphas,
@@ -22,12 +22,9 @@ from vdmini.tasks.schedule import (
     timesteps_of,
 )
 
-if TYPE_CHECKING:
-    from vdmini.tasks.base import Networks, Noised
-
 
 @dataclass(frozen=True)
-class ConsistencyTask:
+class ConsistencyTask(Task):
     """Levels are timesteps: 4, 9, ..., 999 with 200 solver steps; predictions are of the noise.
 
     Guidance scales follow T2V-Turbo-v2 in the convention of latent consistency models: w adds w times the difference
@@ -66,7 +63,6 @@ class ConsistencyTask:
         return ((index + 1) * (TRAINING_TIMESTEPS // self.solver_steps) - 1).float()
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` timesteps for the discriminator to see clips at, float32."""
         return timesteps_of(log_normal(count, self.adversary_mean, self.adversary_std, generator), self.alphas)
 
     def draw_guidance(self, count: int, generator: torch.Generator) -> Tensor:
@@ -78,10 +74,6 @@ class ConsistencyTask:
         """sqrt(alpha) * clean + sqrt(1 - alpha) * noise, B T C H W."""
         signal, spread = scales_at(levels, self.alphas, clean)
         return signal * clean + spread * noise
-
-    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """The noisy latents and their timesteps as they are."""
-        return noisy, levels
 
     def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
         """The clean latents B T C H W that a predicted noise implies, without the boundary scalings."""

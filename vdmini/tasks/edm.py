@@ -7,20 +7,34 @@ appendix D).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vdmini.tasks.base import Networks, Noised, Task
 from vdmini.tasks.schedule import log_normal, per_clip, require_positive
 
-if TYPE_CHECKING:
-    from vdmini.tasks.base import Networks, Noised
+
+class SigmaTask(Task):
+    """Levels are sigmas, at which the network predicts v."""
+
+    def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """clean + sigma * noise, B T C H W."""
+        return clean + per_clip(levels, clean) * noise
+
+    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """c_in * x B T C H W and c_noise B, with c_in = 1 / sqrt(sigma^2 + 1) and c_noise = ln(sigma) / 4."""
+        return noisy / (per_clip(levels, noisy) ** 2 + 1).sqrt(), levels.log() / 4
+
+    def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
+        """c_skip * x + c_out * F with c_skip = 1 / (sigma^2 + 1) and c_out = -sigma / sqrt(sigma^2 + 1)."""
+        spread = per_clip(levels, noisy)
+        return noisy / (spread**2 + 1) - prediction.to(noisy) * spread / (spread**2 + 1).sqrt()
 
 
 @dataclass(frozen=True)
-class EdmTask:
-    """Levels are sigmas, ln(sigma) ~ N(sigma_mean, sigma_std); the defaults are Stable Video Diffusion's own.
+class EdmTask(SigmaTask):
+    """ln(sigma) ~ N(sigma_mean, sigma_std); the defaults are Stable Video Diffusion's own.
 
     The adversary's are those of SF-V (arXiv 2406.04324, section 4), not discretised.
     """
@@ -34,27 +48,10 @@ class EdmTask:
         require_positive(self, "sigma_std", "adversary_std")
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` sigmas to train at, float32."""
         return log_normal(count, self.sigma_mean, self.sigma_std, generator)
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` sigmas for the discriminator to see clips at, float32."""
         return log_normal(count, self.adversary_mean, self.adversary_std, generator)
-
-    def draw_guidance(self, count: int, generator: torch.Generator) -> None:
-        """No guidance is embedded."""
-
-    def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """See `noisy_at_sigma`."""
-        return noisy_at_sigma(clean, noise, levels)
-
-    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `preconditioned`."""
-        return preconditioned(noisy, levels)
-
-    def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-        """See `denoised_from_prediction`."""
-        return denoised_from_prediction(prediction, noisy, levels)
 
     def loss(
         self,
@@ -66,28 +63,6 @@ class EdmTask:
     ) -> Tensor:
         """See `edm_loss`."""
         return edm_loss(student_prediction, sample.clean, sample.noise, sample.levels)
-
-
-def noisy_at_sigma(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """Add noise of the strengths `sigmas` B to `clean` latents B T C H W: clean + sigma * noise."""
-    return clean + per_clip(sigmas, clean) * noise
-
-
-def preconditioned(noisy: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
-    """The network's input c_in * x B T C H W and its timestep c_noise B.
-
-    c_in = 1 / sqrt(sigma^2 + 1) and c_noise = ln(sigma) / 4.
-    """
-    return noisy / (per_clip(sigmas, noisy) ** 2 + 1).sqrt(), sigmas.log() / 4
-
-
-def denoised_from_prediction(prediction: Tensor, noisy: Tensor, sigmas: Tensor) -> Tensor:
-    """Turn a v-prediction B T C H W into the latents c_skip * x + c_out * F; `noisy` is x, not yet scaled by c_in.
-
-    c_skip = 1 / (sigma^2 + 1) and c_out = -sigma / sqrt(sigma^2 + 1).
-    """
-    spread = per_clip(sigmas, noisy)
-    return noisy / (spread**2 + 1) - prediction.to(noisy) * spread / (spread**2 + 1).sqrt()
 
 
 def edm_loss(prediction: Tensor, clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from vdmini.tasks.base import Networks, Noised, Task
 from vdmini.tasks.schedule import (
     TRAINING_TIMESTEPS,
     BetaSchedule,
@@ -19,14 +20,11 @@ from vdmini.tasks.schedule import (
     timesteps_of,
 )
 
-if TYPE_CHECKING:
-    from vdmini.tasks.base import Networks, Noised
-
 Prediction = Literal["epsilon", "v"]
 
 
 @dataclass(frozen=True)
-class EpsilonTask:
+class EpsilonTask(Task):
     """Levels are timesteps, equally likely; the defaults are those of latent diffusion.
 
     VideoCrafter2 has `smallest_scale` 0.7: its clean latents shrink to that size in the first `shrinking_timesteps`.
@@ -64,26 +62,17 @@ class EpsilonTask:
         )
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` timesteps of 0 to 999, float32."""
         return torch.randint(TRAINING_TIMESTEPS, (count,), generator=generator, device="cpu").float()
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` timesteps for the discriminator to see clips at, float32."""
         sigmas = log_normal(count, self.adversary_mean, self.adversary_std, generator)
         every = torch.arange(TRAINING_TIMESTEPS, dtype=torch.float64, device="cpu")
         return timesteps_of(sigmas, self.alphas, self._size(every))
-
-    def draw_guidance(self, count: int, generator: torch.Generator) -> None:
-        """No guidance is embedded."""
 
     def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """sqrt(alpha) * clean + sqrt(1 - alpha) * noise, B T C H W, where clean has its size at the timestep."""
         signal, spread = scales_at(levels, self.alphas, clean)
         return signal * self._sized(clean, levels) + spread * noise
-
-    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """The noisy latents and their timesteps as they are."""
-        return noisy, levels
 
     def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
         """The clean latents B T C H W that a prediction implies."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vdmini.tasks.base import Networks, Noised, Task
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS, per_clip, require_positive
-
-if TYPE_CHECKING:
-    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)
-class FlowTask:
+class FlowTask(Task):
     """Levels are the noise's share s in [0, 1] of noisy = (1 - s) * clean + s * noise.
 
     s is drawn logit-normal (Esser et al. 2024, section 3.1), then shifted towards noise. `shift` defaults to that of
@@ -40,11 +37,9 @@ class FlowTask:
             raise ValueError(f"guidance must be a finite number, not {self.guidance}")
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` shares of noise to train at, float32."""
         return shifted(logit_normal(count, self.logit_mean, self.logit_std, generator), self.shift)
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` shares of noise for the discriminator to see clips at, float32."""
         return logit_normal(count, self.adversary_mean, self.adversary_std, generator)
 
     def draw_guidance(self, count: int, generator: torch.Generator) -> Tensor | None:
@@ -52,8 +47,9 @@ class FlowTask:
         return None if self.guidance is None else torch.full((count,), self.guidance, device="cpu")
 
     def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """See `interpolated`."""
-        return interpolated(clean, noise, levels)
+        """(1 - s) * clean + s * noise, B T C H W."""
+        share = per_clip(levels, clean)
+        return (1 - share) * clean + share * noise
 
     def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy latents as they are, and their timesteps B: 1000 * s."""
@@ -86,12 +82,6 @@ def logit_normal(count: int, mean: float, std: float, generator: torch.Generator
 def shifted(levels: Tensor, shift: float) -> Tensor:
     """Multiply the noise-to-signal ratio of `levels` by `shift` (Esser et al. 2024, equation 23): 0 and 1 stay."""
     return shift * levels / (1 + (shift - 1) * levels)
-
-
-def interpolated(clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-    """(1 - s) * clean + s * noise, B T C H W, at `levels` B."""
-    share = per_clip(levels, clean)
-    return (1 - share) * clean + share * noise
 
 
 def flow_loss(velocity: Tensor, clean: Tensor, noise: Tensor) -> Tensor:

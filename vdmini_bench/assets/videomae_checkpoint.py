@@ -11,22 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.errors import AssetError
 
 VIDEOMAE = "videomae-ssv2"
-
-
-COMMAND = f"vdmini-bench assets import {VIDEOMAE} PATH"
-
-
 # Something-Something v2; the fine-tunings on other data sets differ from it in their heads alone.
 CLASSES = 174
-
-
-PATCH = 14
-
-
-TUBELET = 2
+PATCH, TUBELET = 14, 2
 
 
 @dataclass(frozen=True)
@@ -58,11 +49,12 @@ def read_original_weights(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(VIDEOMAE, f"{path} cannot be read as weights and nothing else ({reason})", COMMAND) from error
+        said = f"{path} cannot be read as weights and nothing else ({reason})"
+        raise AssetError(VIDEOMAE, said, ASSETS[VIDEOMAE].command) from error
     state = _unwrapped(found)
     problem = _difference(state, original_shapes(GIANT))
     if problem is not None:
-        raise AssetError(VIDEOMAE, f"{path} is another network: {problem}", COMMAND)
+        raise AssetError(VIDEOMAE, f"{path} is another network: {problem}", ASSETS[VIDEOMAE].command)
     # Each in memory of its own: a checkpoint may hold slices of one buffer, which safetensors does not write.
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 

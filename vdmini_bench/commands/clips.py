@@ -95,7 +95,7 @@ def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Pa
         from vdmini_bench.metrics.fvd import load_i3d
 
         # FVD's reference was made with the package's weights.
-        networks = Networks(load_i3d(packaged=True), NetworkFeatures(load_frame_network()))
+        networks = Networks(load_i3d(), NetworkFeatures(load_frame_network()))
     numbers = series(measure_study(study, networks, output / "answers"), study)
     write_sensitivity(output, numbers)
     found = orderings(numbers)

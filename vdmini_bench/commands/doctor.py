@@ -15,7 +15,7 @@ import numpy as np
 
 from vdmini.locks import has_locks
 from vdmini_bench.assets.cache import asset_path, cache_folder
-from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS, I3D
 from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
@@ -119,10 +119,11 @@ def _embedded() -> list[Finding]:
 def _assets() -> list[Finding]:
     findings = []
     for name, asset in ASSETS.items():
-        get = f"fetch {name} (a run does it)" if name == "i3d-kinetics400" else f"import {name} PATH"
-        lacks = asset_path(name) is None
-        state, command = (f"missing; for {asset.needed_for}", f"vdmini-bench assets {get}") if lacks else ("here", "")
-        findings.append(Finding(f"asset {name}", state, command))
+        here = asset_path(name) is not None
+        command = f"{asset.command} (a run does it)" if name == I3D else asset.command
+        findings.append(
+            Finding(f"asset {name}", "here" if here else f"missing; for {asset.needed_for}", "" if here else command)
+        )
     return findings
 
 
@@ -135,8 +136,7 @@ def _i3d_agreement() -> list[Finding]:
     try:
         return [Finding("two I3D files", str(imported_agreement()))]
     except AssetError as error:
-        # One that was imported takes the place of the packaged weights, so that a score would fail.
-        return [Finding("two I3D files", error.reason, error.command, False)]
+        return [Finding("two I3D files", error.reason, error.command)]
 
 
 def native_findings() -> list[Finding]:

@@ -10,11 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
-
-
 HIGHEST_RATE = 1000
-
-
 RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,18})?$"
 
 

@@ -17,7 +17,7 @@ from vdmini_bench.config.yaml_file import nearest_key
 UCF101_VIDEOS = 13_320
 Offset = Literal["start", "random"]
 # What FVD and KVD compare features of; the names are those of the assets.
-FeatureNetwork = Literal["i3d-kinetics400", "videomae-ssv2"]
+FeatureNetwork = Literal["i3d-kinetics400", "i3d-torchscript", "videomae-ssv2"]
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,26 @@ class Preset:
     silent: str
 
 
+# The same number of clips of all 101 classes, of the whole data set on both sides.
+WHOLE = {
+    "clips_per_block": UCF101_VIDEOS, "blocks": 1, "reference_clips": UCF101_VIDEOS,
+    "condition_split": "all", "reference_split": "all", "sampling": "balanced",
+}  # fmt: skip
+CONSECUTIVE = {"frames_per_second": 25, "resample": False}
+FROM_THE_START = {"reference_offset": "start", "generated_offset": "start"}
+SMOOTH = {"network": "i3d-kinetics400", "network_resize": "antialiased", "covariance": "n-1"}
+PLAIN = {"network_resize": "plain", "covariance": "n", "short_videos": "leave-out", "reference_offset": "random"}
+
 CD_FVD = Preset(
     version=1,
     fixed={
-        "frames_per_second": 25,
-        "resample": False,
-        "preprocessing": "short-side-256-crop-square",
+        **CONSECUTIVE,
+        **PLAIN,
         "network": "i3d-kinetics400",
-        "network_resize": "plain",
-        "reference_offset": "random",
+        "preprocessing": "short-side-256-crop-square",
         "generated_offset": "random",
-        "covariance": "n",
-        "short_videos": "leave-out",
     },
-    suggested={
-        "clips_per_block": 2048,
-        "blocks": 1,
-        "reference_clips": UCF101_VIDEOS,
-        "condition_split": "all",
-        "reference_split": "all",
-        "sampling": "balanced",
-    },
+    suggested={**WHOLE, "clips_per_block": 2048},
     frames=(16, 128),
     source="cd-fvd (github.com/songweige/content-debiased-fvd), model i3d, resolution 256",
     silent="nothing; its own I3D has batch-norm epsilon 1e-5 where the original has 1e-3, which is kept here",
@@ -65,26 +64,16 @@ PRESETS = {
         # 2: frames are those of FFmpeg's filter `fps`.
         version=2,
         fixed={
+            **SMOOTH,
+            **FROM_THE_START,
             "frames_per_second": 7,
             "resample": True,
             "preprocessing": "resize",
             "resize_width": 320,
             "resize_height": 240,
-            "network": "i3d-kinetics400",
-            "network_resize": "antialiased",
-            "reference_offset": "start",
-            "generated_offset": "start",
-            "covariance": "n-1",
             "short_videos": "leave-out",
         },
-        suggested={
-            "clips_per_block": UCF101_VIDEOS,
-            "blocks": 1,
-            "reference_clips": UCF101_VIDEOS,
-            "condition_split": "all",
-            "reference_split": "all",
-            "sampling": "balanced",
-        },
+        suggested=WHOLE,
         frames=(14,),
         source="SF-V (arXiv 2406.04324): the first frame of each UCF101 clip is animated, 14 frames at 7 fps, 320x240",
         silent="resizing (bicubic, antialiased), covariance (N - 1), clips of under 2 s (left out), the part of a clip",
@@ -92,25 +81,15 @@ PRESETS = {
     "stylegan-v": Preset(
         version=1,
         fixed={
-            "frames_per_second": 25,
-            "resample": False,
+            **CONSECUTIVE,
+            **PLAIN,
             "preprocessing": "square-256-lanczos",
-            "network": "i3d-kinetics400",
-            "network_resize": "plain",
-            "reference_offset": "random",
             "generated_offset": "start",
-            "covariance": "n",
-            "short_videos": "leave-out",
             # The first of the sorted list: about 15 of the 101 classes, as published.
             "sampling": "first",
         },
-        suggested={
-            "clips_per_block": 2048,
-            "blocks": 1,
-            "reference_clips": 2048,
-            "condition_split": "all",
-            "reference_split": "all",
-        },
+        # Of the two files of I3D; the metric's version says which a score is of.
+        suggested={**WHOLE, "clips_per_block": 2048, "reference_clips": 2048, "network": "i3d-torchscript"},
         frames=(16,),
         source="StyleGAN-V (github.com/universome/stylegan-v), fvd2048_16f",
         silent="nothing; its data preparation also stores frames as JPEG, which is left out here",
@@ -118,24 +97,13 @@ PRESETS = {
     "svd": Preset(
         version=1,
         fixed={
-            "frames_per_second": 25,
-            "resample": False,
+            **SMOOTH,
+            **CONSECUTIVE,
+            **FROM_THE_START,
             "preprocessing": "short-side-240-crop-320x240",
-            "network": "i3d-kinetics400",
-            "network_resize": "antialiased",
-            "reference_offset": "start",
-            "generated_offset": "start",
-            "covariance": "n-1",
             "short_videos": "refuse",
         },
-        suggested={
-            "clips_per_block": UCF101_VIDEOS,
-            "blocks": 1,
-            "reference_clips": UCF101_VIDEOS,
-            "condition_split": "all",
-            "reference_split": "all",
-            "sampling": "balanced",
-        },
+        suggested=WHOLE,
         frames=(16,),
         source="Stable Video Diffusion (arXiv 2311.15127): 13,320 videos prompted by class name, in the real histogram",
         silent="the part of a real clip (its start), covariance (N - 1), resizing to 224 (bilinear, antialiased)",
@@ -182,18 +150,18 @@ def fill_from_preset(data: Any) -> Any:
 
 
 def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
-    """Refuse what goes with I3D alone in a protocol of another network.
+    """Refuse what goes with the packaged I3D alone in a protocol of another network.
 
     Raises:
-        PydanticCustomError: the reference or the Inception Score needs I3D, or a clip has an odd number of frames.
+        PydanticCustomError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
     """
     if network == "i3d-kinetics400":
         return
     if reference == "shipped":
-        reason = "reference: shipped, which holds features of I3D: set reference: computed"
+        reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
     elif inception == "i3d-kinetics400":
         reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
-    elif frames % 2:
+    elif network == "videomae-ssv2" and frames % 2:
         reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
     else:
         return

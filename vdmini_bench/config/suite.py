@@ -68,6 +68,10 @@ class DistillSpec(Specification):
     batch_size: Positive
     micro_batch_size: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)]
+    lr_scheduler: Literal[
+        "warm_cosine", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "warm_cosine"
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
     head_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
@@ -98,13 +102,7 @@ class DistillSpec(Specification):
     @field_validator("task")
     @classmethod
     def _task_must_be_known(cls, task: str | None) -> str | None:
-        from vdmini.tasks import make_task
-
-        try:
-            if task is not None:
-                make_task(task, {})
-        except ValueError as error:
-            raise PydanticCustomError("task", "{reason}", {"reason": str(error)}) from error
+        check_task(task, {})
         return task
 
     @field_validator("task_options")
@@ -112,17 +110,22 @@ class DistillSpec(Specification):
     def _options_must_be_the_tasks(
         cls, options: dict[str, float | str | None], info: ValidationInfo
     ) -> dict[str, float | str | None]:
-        if info.data.get("task") is None:
-            if options:
-                raise PydanticCustomError("task_options", "name the task that these options are of: set distill.task")
-            return options
-        from vdmini.tasks import make_task
-
-        try:
-            make_task(info.data["task"], options)
-        except ValueError as error:
-            raise PydanticCustomError("task_options", "{reason}", {"reason": str(error)}) from error
+        task = info.data.get("task")
+        if task is None and options:
+            raise PydanticCustomError("task_options", "name the task that these options are of: set distill.task")
+        check_task(task, options)
         return options
+
+
+def check_task(task: str | None, options: dict[str, float | str | None]) -> None:
+    """Refuse a task that is unknown or has no such options, by PydanticCustomError; None is any family's own."""
+    from vdmini.tasks import make_task
+
+    try:
+        if task is not None:
+            make_task(task, options)
+    except ValueError as error:
+        raise PydanticCustomError("task", "{reason}", {"reason": str(error)}) from error
 
 
 class DistillSpecOfSuite(DistillSpec):

@@ -49,11 +49,8 @@ class ThresholdsFile(Specification):
     metrics: dict[str, Threshold]
 
 
-class _Header(Specification):
-    version: Literal[1]
-    models: Names | None = None
-    machines: Machines = "same"
-    metrics: dict[str, dict[str, Any]]
+class _Header(ThresholdsFile):
+    metrics: dict[str, dict[str, Any]]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

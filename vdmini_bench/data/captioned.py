@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,17 +49,27 @@ class ClipFormat:
 
 
 @dataclass(frozen=True)
+class Member:
+    """Where the bytes of a video are inside a file."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class CaptionedVideo:
-    """A video file, the name it is known by, and what it shows."""
+    """A video file, or a member of one, the name it is known by, and what it shows."""
 
     name: str
     path: Path
     caption: str
+    member: Member | None = None
 
 
 @dataclass(frozen=True)
 class CaptionedVideos:
-    """Video files as a source of training clips, in the order given; each clip's seed is its position."""
+    """Videos as a source of training clips, in the order given; each clip's seed is its position."""
 
     videos: tuple[CaptionedVideo, ...]
     format: ClipFormat
@@ -70,9 +81,13 @@ class CaptionedVideos:
     def clip(self, index: int) -> TrainingClip:
         """Read a clip; raises UnreadableClipError."""
         video = self.videos[index]
+        path, file = video.path, None
         try:
-            with video.path.open("rb") as file:
-                frames = read_frames(video.path, self.format.frames, self.format.frames_per_second, file=file)
+            with video.path.open("rb") as whole:
+                if (member := video.member) is not None:
+                    whole.seek(member.offset)
+                    path, file = path / member.name, io.BytesIO(whole.read(member.size))
+                frames = read_frames(path, self.format.frames, self.format.frames_per_second, file=file or whole)
         except OSError as error:
             raise UnreadableClipError(video.name, f"{video.path}: {error.strerror}") from error
         except UnreadableVideoError as error:

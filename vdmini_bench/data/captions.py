@@ -35,13 +35,12 @@ Side = Literal["left", "right"]
 Split = Literal["train", "held-out", "any"]
 
 
-def _rest(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 0 * time, 0 * time, 1 + 0 * time, 0 * time
-
-
 REST = "Rest"
 # Rest is what a classifier must be able to answer of a clip in which nothing moves but the camera.
-MOTIONS: dict[str, tuple[str, Trajectory]] = {**ACTIONS, REST: ("rests", _rest)}
+MOTIONS: dict[str, tuple[str, Trajectory]] = {
+    **ACTIONS,
+    REST: ("rests", lambda t, speed: (0 * t, 0 * t, 1 + 0 * t, 0 * t)),
+}
 # Those that leave the left thing on the left.
 PAIR_MOTIONS = ("Bounce", "Fall", "Grow", "Rest", "Rise", "Shrink")
 # Radii in pixels; things of a pair are smaller, so that both fit, and their size goes unsaid.

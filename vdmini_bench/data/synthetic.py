@@ -45,60 +45,32 @@ BACKGROUNDS = {
 TEXTURES = ("gradient", "stripes", "checks")
 
 
-# Each action returns (x offset, y offset, scale, rotation in radians) over time in [0, 1]; offsets in pixels.
-def _slide(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 15 * speed * (time - 0.5), 0 * time, 1 + 0 * time, 0 * time
-
-
-def _slide_left(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return -15 * speed * (time - 0.5), 0 * time, 1 + 0 * time, 0 * time
-
-
-def _rise(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 0 * time, -15 * speed * (time - 0.5), 1 + 0 * time, 0 * time
-
-
-def _fall(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 0 * time, 15 * speed * (time - 0.5), 1 + 0 * time, 0 * time
-
-
-def _bounce(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 4 * (time - 0.5), 5 - 12 * np.abs(np.sin(np.pi * 1.5 * speed * time)), 1 + 0 * time, 0 * time
-
-
-def _orbit(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    angle = 2 * np.pi * 0.8 * speed * time
-    return 7 * np.cos(angle), 7 * np.sin(angle), 1 + 0 * time, 0 * time
-
-
-def _grow(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 0 * time, 0 * time, 0.7 + 0.9 * speed * time, 0 * time
-
-
-def _shrink(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 0 * time, 0 * time, 0.7 + 0.9 * speed * (1 - time), 0 * time
-
-
-def _spin(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 5 * np.sin(2 * np.pi * time), 0 * time, 1.15 + 0 * time, np.pi * 1.2 * speed * time
-
-
-def _sway(time: FloatArray, speed: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    return 8 * np.sin(2 * np.pi * speed * time), 2 * time, 1 + 0 * time, 0.5 * np.sin(2 * np.pi * speed * time)
-
-
+# The verb of a caption, and (x offset, y offset, scale, rotation in radians) over time in [0, 1]; offsets in pixels.
 ACTIONS: dict[str, tuple[str, Trajectory]] = {
-    "Bounce": ("bounces", _bounce),
-    "Fall": ("falls", _fall),
-    "Grow": ("grows", _grow),
-    "Orbit": ("circles", _orbit),
-    "Rise": ("rises", _rise),
-    "Shrink": ("shrinks", _shrink),
-    "SlideLeft": ("slides left", _slide_left),
-    "SlideRight": ("slides right", _slide),
-    "Spin": ("spins", _spin),
-    "Sway": ("sways", _sway),
-}
+    "Bounce": (
+        "bounces",
+        lambda t, speed: (4 * (t - 0.5), 5 - 12 * np.abs(np.sin(np.pi * 1.5 * speed * t)), 1 + 0 * t, 0 * t),
+    ),
+    "Fall": ("falls", lambda t, speed: (0 * t, 15 * speed * (t - 0.5), 1 + 0 * t, 0 * t)),
+    "Grow": ("grows", lambda t, speed: (0 * t, 0 * t, 0.7 + 0.9 * speed * t, 0 * t)),
+    "Orbit": (
+        "circles",
+        lambda t, speed: (
+            7 * np.cos(2 * np.pi * 0.8 * speed * t), 7 * np.sin(2 * np.pi * 0.8 * speed * t), 1 + 0 * t, 0 * t,
+        ),
+    ),
+    "Rise": ("rises", lambda t, speed: (0 * t, -15 * speed * (t - 0.5), 1 + 0 * t, 0 * t)),
+    "Shrink": ("shrinks", lambda t, speed: (0 * t, 0 * t, 0.7 + 0.9 * speed * (1 - t), 0 * t)),
+    "SlideLeft": ("slides left", lambda t, speed: (-15 * speed * (t - 0.5), 0 * t, 1 + 0 * t, 0 * t)),
+    "SlideRight": ("slides right", lambda t, speed: (15 * speed * (t - 0.5), 0 * t, 1 + 0 * t, 0 * t)),
+    "Spin": ("spins", lambda t, speed: (5 * np.sin(2 * np.pi * t), 0 * t, 1.15 + 0 * t, np.pi * 1.2 * speed * t)),
+    "Sway": (
+        "sways",
+        lambda t, speed: (
+            8 * np.sin(2 * np.pi * speed * t), 2 * t, 1 + 0 * t, 0.5 * np.sin(2 * np.pi * speed * t),
+        ),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,7 +125,9 @@ def write_dataset(
             for index in range(1, (test_per_group if held_out else train_per_group) + 1):
                 clip = draw_clip(action, group, index)
                 relative = f"{action}/v_{action}_g{group:02d}_c{index:02d}.avi"
-                _write_once(root / "UCF-101" / relative, clip)
+                path = root / "UCF-101" / relative
+                if not path.exists():
+                    write_whole(path, clip.frames, FRAMES_PER_SECOND)
                 captions.append(f"{relative},{clip.caption}")
                 (test if held_out else train).append(relative if held_out else f"{relative} {number}")
                 on_clip()
@@ -169,11 +143,6 @@ def clip_count(train_per_group: int, test_per_group: int) -> int:
     """How many clips `write_dataset` writes."""
     held_out = len(TEST_GROUPS)
     return len(ACTIONS) * (held_out * test_per_group + (GROUPS - held_out) * train_per_group)
-
-
-def _write_once(path: Path, clip: DrawnClip) -> None:
-    if not path.exists():
-        write_whole(path, clip.frames, FRAMES_PER_SECOND)
 
 
 def _pixel_grid() -> tuple[FloatArray, FloatArray]:

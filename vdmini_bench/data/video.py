@@ -83,11 +83,8 @@ def read_every_frame(path: Path) -> NDArray[np.uint8]:
     Raises:
         UnreadableVideoError: the file cannot be opened or decoded, holds no frame, or its frames change size.
     """
-    try:
-        with path.open("rb") as file, _opened(path, file) as container:
-            frames = [_pixels(frame, path) for frame in _decoded(container, path)]
-    except OSError as error:
-        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+    with _untrusted(path) as container:
+        frames = [_pixels(frame, path) for frame in _decoded(container, path)]
     if not frames or len({frame.shape for frame in frames}) > 1:
         raise UnreadableVideoError(path, "its frames change size" if frames else "it holds no frame")
     return np.stack(frames)
@@ -99,11 +96,8 @@ def frame_sizes(path: Path) -> Counter[tuple[int, int]]:
     Raises:
         UnreadableVideoError: the file cannot be opened or decoded.
     """
-    try:
-        with path.open("rb") as file, _opened(path, file) as container:
-            return Counter((frame.width, frame.height) for frame in _decoded(container, path))
-    except OSError as error:
-        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+    with _untrusted(path) as container:
+        return Counter((frame.width, frame.height) for frame in _decoded(container, path))
 
 
 def has_cover_picture(path: Path) -> bool:
@@ -122,15 +116,12 @@ def video_facts(path: Path) -> VideoFacts:
     Raises:
         UnreadableVideoError: the file cannot be opened or holds no video.
     """
-    try:
-        with path.open("rb") as file, _opened(path, file) as container:
-            first = next(_decoded(container, path), None)
-            if first is None:
-                raise UnreadableVideoError(path, "it holds no frame")
-            height, width = _pixels(first, path).shape[:2]
-            return VideoFacts(float(_rate(_stream(container, path))), width, height)
-    except OSError as error:
-        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+    with _untrusted(path) as container:
+        first = next(_decoded(container, path), None)
+        if first is None:
+            raise UnreadableVideoError(path, "it holds no frame")
+        height, width = _pixels(first, path).shape[:2]
+        return VideoFacts(float(_rate(_stream(container, path))), width, height)
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -139,11 +130,8 @@ def read_timeline(path: Path) -> Timeline:
     Raises:
         UnreadableVideoError: the file cannot be opened or holds no video.
     """
-    try:
-        with path.open("rb") as file, _opened(path, file) as container:
-            return _timeline(container, path)
-    except OSError as error:
-        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
+    with _untrusted(path) as container:
+        return _timeline(container, path)
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], frames_per_second: float) -> None:
@@ -170,6 +158,16 @@ def write_whole(path: Path, frames: NDArray[np.uint8], frames_per_second: float)
     """Write a video as `write_video` does, so that a file of its name is never a part of it."""
     with replacing(path) as partial:
         write_video(partial, frames, frames_per_second)
+
+
+@contextmanager
+def _untrusted(path: Path) -> Iterator[av.container.InputContainer]:
+    """The same of a file that is read only if it holds its own frames."""
+    try:
+        with path.open("rb") as file, _opened(path, file) as container:
+            yield container
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,24 +66,19 @@ def list_videos(root: Path) -> VideoFolder:
 
 def count_copies(videos: Sequence[VideoFile]) -> int:
     """How many videos have the bytes of one before them; only those of equal size are read."""
-    by_size: dict[int, list[Path]] = {}
-    for video in videos:
-        by_size.setdefault(video.path.stat().st_size, []).append(video.path)
-    copies = 0
-    for size, paths in by_size.items():
-        if size and len(paths) > 1:
-            copies += len(paths) - len({_content(path) for path in paths})
-    return copies
+    paths = [video.path for video in videos]
+    sizes = Counter(map(_size, paths))
+    alike = [path for path in paths if _size(path) and sizes[_size(path)] > 1]
+    return len(alike) - len({*map(_content, alike)})
 
 
 def copies_of(videos: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     """The videos that have the bytes of one of the others; only those of equal size are read."""
-    by_size: dict[int, list[Path]] = {}
-    for path in others:
-        by_size.setdefault(_size(path), []).append(path)
-    alike = [path for path in videos if _size(path) and _size(path) in by_size]
-    contents = {size: {_content(path) for path in by_size[size]} for size in {_size(path) for path in alike}}
-    return [path for path in alike if _content(path) in contents[_size(path)]]
+    sizes = {*map(_size, others)}
+    alike = [path for path in videos if _size(path) and _size(path) in sizes]
+    sizes = {*map(_size, alike)}
+    contents = {_content(path) for path in others if _size(path) in sizes}
+    return [path for path in alike if _content(path) in contents]
 
 
 def check_apart(one: Path, other: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,10 +11,7 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 
-from vdmini.conditioning.base import TrainingClip
-from vdmini.latents import UnreadableClipError
-from vdmini_bench.data.captioned import ClipFormat, leave_out
-from vdmini_bench.data.video import read_frames
+from vdmini_bench.data.captioned import CaptionedVideo, CaptionedVideos, ClipFormat, Member, leave_out
 from vdmini_bench.errors import SuiteError, UnreadableVideoError
 from vdmini_bench.system.text_files import decode_text
 
@@ -25,47 +21,7 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_TEXT_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class TarredVideo:
-    """A video inside a shard: where its bytes are, and what it shows."""
-
-    name: str
-    shard: Path
-    member: str
-    offset: int
-    size: int
-    caption: str
-
-
-@dataclass(frozen=True)
-class TarredVideos:
-    """Videos in .tar shards as a source of training clips; each clip's seed is its position."""
-
-    videos: tuple[TarredVideo, ...]
-    format: ClipFormat
-
-    @property
-    def names(self) -> Sequence[str]:
-        return [video.name for video in self.videos]
-
-    def clip(self, index: int) -> TrainingClip:
-        """Read a clip; raises UnreadableClipError."""
-        video = self.videos[index]
-        try:
-            with video.shard.open("rb") as file:
-                file.seek(video.offset)
-                content = io.BytesIO(file.read(video.size))
-            frames = read_frames(
-                video.shard / video.member, self.format.frames, self.format.frames_per_second, file=content
-            )
-        except OSError as error:
-            raise UnreadableClipError(video.name, f"{video.shard}: {error.strerror}") from error
-        except UnreadableVideoError as error:
-            raise UnreadableClipError(video.name, str(error)) from error
-        return TrainingClip(video.name, self.format.fit(frames), video.caption, seed=index)
-
-
-def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = False) -> TarredVideos:
+def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = False) -> CaptionedVideos:
     """The samples of the shards that a path, a glob or a range such as `train-{000000..000012}.tar` names, in order.
 
     A sample is the members of a shard that share a name up to its first dot: one video (.mp4, .avi, .mkv, .webm) with
@@ -91,7 +47,7 @@ def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = Fa
     leave_out(problems, len(videos), skip_unreadable)
     if not videos:
         raise SuiteError(f"{pattern}: the shards hold no samples: give shards with key.mp4 and key.txt in them")
-    return TarredVideos(tuple(videos), format)
+    return CaptionedVideos(tuple(videos), format)
 
 
 def _shards(pattern: str) -> list[Path]:
@@ -128,10 +84,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Member:
-    name: str
-    offset: int
-    size: int
+class _Member(Member):
     # What a caption may be in; empty for a video.
     content: bytes
 
@@ -175,7 +128,7 @@ def _check_end(shard: Path, end: int) -> None:
                 raise SuiteError(f"{shard}: more follows its end at byte {end}: give joined shards one by one")
 
 
-def _video_of(name: str, shard: Path, members: Sequence[tuple[str, _Member]]) -> TarredVideo:
+def _video_of(name: str, shard: Path, members: Sequence[tuple[str, _Member]]) -> CaptionedVideo:
     suffixes = [suffix for suffix, _ in members]
     twice = sorted({suffix for suffix in suffixes if suffixes.count(suffix) > 1})
     if twice:
@@ -187,7 +140,7 @@ def _video_of(name: str, shard: Path, members: Sequence[tuple[str, _Member]]) ->
     caption = _caption_of(dict(members))
     if not videos[0].size:
         raise SuiteError("its video is empty: fetch it again")
-    return TarredVideo(name, shard, videos[0].name, videos[0].offset, videos[0].size, caption)
+    return CaptionedVideo(name, shard, caption, videos[0])
 
 
 def _caption_of(members: dict[str, _Member]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
+from vdmini.conditioning import conditioning_of
 from vdmini.cost import count_parameters
 from vdmini.distill.processes import Alone
 from vdmini.distill.settings import DistillSettings
@@ -84,33 +84,14 @@ def distill_step(
 
 def random_clip(denoiser: nn.Module, size: ModelInput) -> ClipShapes:
     """One clip of noise with conditions of noise, in the shapes that the family's clips are encoded to."""
-    config: Any = denoiser.config
-    family = family_of(denoiser).NAME
-    channels = 4 if family == "svd" else config.in_channels
-    shapes: dict[str, tuple[int, ...]] = {"latents": (size.frames, channels, size.height, size.width)}
-    texts: dict[str, tuple[int, ...]] = {}
-    match family:
-        case "svd":
-            shapes["condition"] = (4, size.height, size.width)
-            shapes |= {"embeddings": (1, config.cross_attention_dim), "time_ids": (3,)}
-        case "videocrafter2":
-            texts, shapes["fps"] = {"context": (77, config.cross_attention_dim)}, ()
-        case "hunyuanvideo":
-            texts = {"prompt_embeds": (256, config.text_embed_dim), "prompt_mask": (256,)}
-            texts["pooled_prompt"] = (config.pooled_projection_dim,)
-        case "wan":
-            texts = {"prompt_embeds": (512, config.text_dim)}
-        case "cogvideox":
-            texts = {"prompt_embeds": (config.max_text_seq_length, config.text_embed_dim)}
-        case "mochi":
-            tokens = config.max_sequence_length
-            texts = {"prompt_embeds": (tokens, config.text_embed_dim), "prompt_mask": (tokens,)}
+    conditioning = conditioning_of(denoiser)
+    shapes = conditioning.clip_shapes(denoiser, size)
     generator = torch.Generator().manual_seed(0)
 
-    def value(name: str, shape: tuple[int, ...]) -> Tensor:
+    def value(name: str) -> Tensor:
         if name in ("prompt_mask", "fps"):
-            return torch.full(shape, 1.0 if name == "prompt_mask" else 8.0)
-        return torch.randn(shape, generator=generator)
+            return torch.full(shapes[name], 1.0 if name == "prompt_mask" else 8.0)
+        return torch.randn(shapes[name], generator=generator)
 
-    unconditional = {name: value(name, shape) for name, shape in texts.items()}
-    return ClipShapes({name: value(name, shape) for name, shape in (shapes | texts).items()}, unconditional or None)
+    unconditional = {name: value(name) for name in conditioning.texts}
+    return ClipShapes({name: value(name) for name in shapes}, unconditional or None)

@@ -67,6 +67,7 @@ def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: 
 @WORK
 def reference(work: Path) -> None:
     """Score 2,100 held-out drawn clips and install their statistics as the shipped reference."""
+    from vdmini_bench.metrics.features import Measured
     from vdmini_bench.metrics.reference import SHIPPED, write_reference
 
     quiet_libraries()
@@ -83,7 +84,8 @@ def reference(work: Path) -> None:
             write_video(path, draw_clip(action, int(group), int(index)).frames, FRAMES_PER_SECOND)
             advance()
     SHIPPED.mkdir(parents=True, exist_ok=True)
-    write_reference(SHIPPED, ClipReader(paths, FRAMES, FRAMES_PER_SECOND), "score reference clips", packaged=True)
+    reader = ClipReader(paths, FRAMES, FRAMES_PER_SECOND)
+    write_reference(SHIPPED, reader, "score reference clips", Measured())
     shutil.rmtree(folder)
     click.echo(f"wrote {SHIPPED}")
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
-from vdmini.models.videocrafter import default_task
+from vdmini.models.videocrafter import FAMILY
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini.tasks.epsilon import EpsilonTask
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS
@@ -182,7 +182,7 @@ def _validation(
 
 
 def _task(model: TextToVideo) -> EpsilonTask:
-    task = default_task(model.denoiser)
+    task = FAMILY.default_task(model.denoiser)
     assert isinstance(task, EpsilonTask)
     return task
 

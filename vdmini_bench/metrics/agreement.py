@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.synthetic import ACTIONS, draw_clip
-from vdmini_bench.metrics.fvd import load_i3d, load_packaged_i3d, prepare_clips
+from vdmini_bench.metrics.fvd import load_i3d, prepare_clips
 
 # Float32 in another order of summing; beyond it the weights, the padding or the batch-norm epsilon are others.
 ROUNDING = 1e-2
@@ -45,7 +45,7 @@ def imported_agreement(cache: Path | None = None) -> Agreement:
     Raises:
         AssetError: the imported one has changed, or the packaged weights cannot be fetched.
     """
-    return measure_agreement(load_i3d(cache), load_packaged_i3d(cache), probe_clips())
+    return measure_agreement(load_i3d(cache, "i3d-torchscript"), load_i3d(cache), probe_clips())
 
 
 def measure_agreement(imported: nn.Module, packaged: nn.Module, clips: Tensor) -> Agreement:

@@ -6,7 +6,7 @@ and the preprocessing, which is TGANv2's: BGR, 112x112, less the mean clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from vdmini_bench.assets.cache import asset_path, fetch_asset
 C3D = "c3d-ucf101"
 FRAMES = 16
 CLASSES = 101
-COMMAND = f"vdmini-bench assets import {C3D} PATH"
 SIZE = 112
 CONVOLUTIONS = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
 POOLED_AFTER = {"conv1a": (1, 2, 2), "conv2a": (2, 2, 2), "conv3b": (2, 2, 2), "conv4b": (2, 2, 2), "conv5b": (2, 2, 2)}
@@ -79,18 +78,13 @@ def load_c3d(cache: Path | None = None) -> C3dUcf101 | None:
     return C3dUcf101(load_file(fetch_asset(C3D, cache)))
 
 
-def clips_to_probabilities(clips: Iterable[Tensor], network: nn.Module) -> Tensor:
-    """Turn clips B 16 3 H W uint8 RGB of any size into N x 101 float32 probabilities on the CPU, one clip at a time.
+def clip_to_probabilities(clip: Tensor, network: nn.Module) -> Tensor:
+    """Turn a clip 16 3 H W uint8 RGB of any size into 101 float32 probabilities on the CPU.
 
     Raises:
-        ValueError: no clips, or clips of another length.
+        ValueError: a clip of another length.
     """
-    rows = []
+    if len(clip) != FRAMES:
+        raise ValueError(f"clips of {len(clip)} frames: C3D takes {FRAMES}")
     with torch.inference_mode():
-        for batch in clips:
-            if batch.shape[1] != FRAMES:
-                raise ValueError(f"clips of {batch.shape[1]} frames: C3D takes {FRAMES}")
-            rows += [network(clip.transpose(1, 2).contiguous()).float().cpu() for clip in batch.split(1)]
-    if not rows:
-        raise ValueError("no clips: the iterable of batches is empty")
-    return torch.cat(rows)
+        return network(clip[None].transpose(1, 2).contiguous())[0].float().cpu()

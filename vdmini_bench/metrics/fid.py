@@ -100,7 +100,7 @@ def why_no_inception(cache: Path | None = None) -> str | None:
     except AssetError as error:
         return str(error)
     if asset_path(WEIGHTS, cache) is None and not _hub_weights().is_file():
-        return f"no Inception network: vdmini-bench assets import {WEIGHTS} PATH"
+        return f"no Inception network: {ASSETS[WEIGHTS].command}"
     return None
 
 
@@ -130,6 +130,9 @@ def _network_type() -> type[nn.Module]:
         from pytorch_fid.inception import InceptionV3
     except ImportError as error:
         raise AssetError(WEIGHTS, f"FID needs the package pytorch-fid ({error})", "pip install pytorch-fid") from error
+    except RuntimeError as error:
+        reason = f"torchvision, which pytorch-fid needs, does not fit this torch ({error})"
+        raise AssetError(WEIGHTS, reason, "pip install torchvision --index-url THE_INDEX_OF_YOUR_TORCH") from error
     network_type: type[nn.Module] = InceptionV3
     return network_type
 

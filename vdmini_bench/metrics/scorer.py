@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.metrics.c3d import C3D, COMMAND, FRAMES
+from vdmini_bench.metrics.c3d import C3D, FRAMES
 from vdmini_bench.metrics.features import ClipFeatures
 from vdmini_bench.metrics.fid import FID_VERSION, FrameFid, load_inception_features, why_no_inception
 from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
-from vdmini_bench.metrics.fvd import FVD_VERSION, SCRIPT_VERSION
+from vdmini_bench.metrics.fvd import FVD_VERSIONS
 from vdmini_bench.metrics.inception import inception_score, inception_score_stylegan_v, inception_score_tgan_v2
-from vdmini_bench.metrics.kernel import KVD_VERSION, SCRIPT_KVD_VERSION, VIDEOMAE_KVD_VERSION, polynomial_mmd
+from vdmini_bench.metrics.kernel import KVD_VERSIONS, polynomial_mmd
 from vdmini_bench.metrics.reference import Reference
-from vdmini_bench.metrics.videomae import VIDEOMAE_VERSION
 from vdmini_bench.results.score import Better, Score
 from vdmini_bench.system.launch import process_device
 from vdmini_bench.system.progress import progress
@@ -32,8 +33,6 @@ NO_FRAMES = (
     "the shipped reference holds no frames: give real videos (score --against DIR, or --set"
     " protocol.reference=computed)"
 )
-# KVD's version, by that of FVD on the same features.
-KVD_VERSIONS = {FVD_VERSION: KVD_VERSION, SCRIPT_VERSION: SCRIPT_KVD_VERSION, VIDEOMAE_VERSION: VIDEOMAE_KVD_VERSION}
 # Two published numbers of one name: neither their epsilon nor their splits agree.
 INCEPTION_SCORES: dict[str, tuple[str, Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], float]]] = {
     "inception_score_tgan_v2": ("c3d-ucf101-splits1-eps1e-20-2", inception_score_tgan_v2),
@@ -59,7 +58,9 @@ class Scorer:
             moments = Moments.of(features.embeddings[block], self.protocol.ddof)
             return frechet_distance_of_moments(moments, reference.moments)
 
-        scores = [self.blocks("fvd", self._fvd_version(features), "", "lower", fvd)]
+        # What the covariance is divided by moves the number, by about 1 / N of its traces.
+        version = FVD_VERSIONS[self.protocol.network]
+        scores = [self.blocks("fvd", version if self.protocol.ddof else f"{version}-n", "", "lower", fvd)]
         if features.flows is not None and reference.flows is not None:
             flows, real_flows = features.flows, reference.flows
 
@@ -73,12 +74,8 @@ class Scorer:
             def kvd(block: slice) -> float:
                 return polynomial_mmd(features.embeddings[block], real)
 
-            scores.append(self.blocks("kvd", KVD_VERSIONS[features.version], "", "lower", kvd))
+            scores.append(self.blocks("kvd", KVD_VERSIONS[self.protocol.network], "", "lower", kvd))
         return scores + self._inception_scores(features)
-
-    def _fvd_version(self, features: ClipFeatures) -> str:
-        # What the covariance is divided by moves the number, by about 1 / N of its traces.
-        return features.version if self.protocol.ddof else f"{features.version}-n"
 
     def _inception_scores(self, features: ClipFeatures) -> list[Score]:
         if self.protocol.inception == "i3d-kinetics400":
@@ -115,13 +112,11 @@ class Scorer:
 
 def why_no_c3d(protocol: ProtocolSpec) -> str | None:
     """Why the Inception Scores of UCF101's own classifier cannot be had, or None when they can or are not asked for."""
-    from vdmini_bench.assets.cache import asset_path
-
     if protocol.inception != "c3d-ucf101":
         return None
     if protocol.frames != FRAMES:
         return f"clips of {protocol.frames} frames, and C3D takes {FRAMES}"
-    return None if asset_path(C3D) is not None else f"no C3D network: {COMMAND}"
+    return None if asset_path(C3D) is not None else f"no C3D network: {ASSETS[C3D].command}"
 
 
 def unavailable_metrics(protocol: ProtocolSpec) -> dict[str, str]:

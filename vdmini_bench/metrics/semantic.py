@@ -93,6 +93,17 @@ DIMENSIONS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
 }
 
 
+# What VBench-I2V asks (github.com/Vchitect/VBench, vbench2_beta_i2v): does a clip still show the thing, and the
+# background, that its first frame had?
+FAITHFULNESS_VERSION = "drawn-classifier-i2v-1"
+FAITHFULNESS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
+    "embedded-i2v_subject": (None, _color),
+    "embedded-i2v_background": (None, _scene),
+}
+# Where the classifier misses more of the drawn clips themselves, its answers say too little of generated ones.
+FEWEST_RIGHT = 0.9
+
+
 def clip_marks(dimension: str, asked: Sequence[Scene], seen: Sequence[Reading]) -> list[bool]:
     """Whether each clip shows what its caption says, for the clips whose captions say anything of the dimension.
 
@@ -102,11 +113,12 @@ def clip_marks(dimension: str, asked: Sequence[Scene], seen: Sequence[Reading]) 
     Raises:
         ValueError: an unknown dimension, or not a reading for each scene.
     """
-    if dimension not in DIMENSIONS:
-        raise ValueError(f"unknown dimension {dimension!r}: choose one of {', '.join(DIMENSIONS)}")
+    known = DIMENSIONS | FAITHFULNESS
+    if dimension not in known:
+        raise ValueError(f"unknown dimension {dimension!r}: choose one of {', '.join(known)}")
     if len(asked) != len(seen):
         raise ValueError(f"{len(seen)} readings of {len(asked)} scenes: give one for each, in the same order")
-    things, shows = DIMENSIONS[dimension]
+    things, shows = known[dimension]
     return [
         shows(scene, reading)
         for scene, reading in zip(asked, seen, strict=True)

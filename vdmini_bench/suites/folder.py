@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vdmini_bench.assets.cache import fetch_asset
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.data.clip_reader import ClipReader
@@ -25,7 +26,7 @@ from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import choose_reference, clip_reader
 from vdmini_bench.suites.context import ScoringContext
 from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset
-from vdmini_bench.suites.distributions import fetch_networks, networks_digest
+from vdmini_bench.suites.distributions import networks_digest
 from vdmini_bench.suites.jobs import TrainingInputs, plan_scoring
 from vdmini_bench.suites.missing import missing_networks, missing_table
 from vdmini_bench.system.files import check_writable
@@ -122,7 +123,7 @@ def open_folder(request: ScoreRequest, results: Path, workers: int) -> FolderCon
     if missing_weights:
         raise MissingAssetsError(missing_table(request.suite, missing_weights))
     check_writable(results)
-    fetch_networks(protocol)
+    fetch_asset(protocol.network)
     real, reference, reference_name = _reference(request, store)
     shared = copies_of([video.path for video in chosen], [video.path for video in real])
     if shared:

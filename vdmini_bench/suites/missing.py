@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
-from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS, I3D
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import CommonProfile, CommonSuite
 from vdmini_bench.errors import BenchError
 from vdmini_bench.models.source import model_folder
-
-# The one network of FVD that is fetched by itself.
-I3D = "i3d-kinetics400"
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def missing_asset(name: str) -> Missing:
     """What is known of an asset that is to be imported."""
     asset = ASSETS[name]
     size = f"{asset.size_bytes / 1e6:,.0f} MB" if asset.size_bytes else "unknown"
-    return Missing(name, asset.what, size, asset.licence, asset.source, f"vdmini-bench assets import {name} PATH")
+    return Missing(name, asset.what, size, asset.licence, asset.source, asset.command)
 
 
 def missing_table(suite: CommonSuite, missing: list[Missing]) -> str:

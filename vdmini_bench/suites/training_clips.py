@@ -12,12 +12,12 @@ from vdmini.latents import ClipSource, UnreadableClipError
 from vdmini.models.registry import VideoModel
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.config.distillation import ClipSpec, DistillConfig, FolderData, GeneratedData, SamplingSpec
-from vdmini_bench.data.captioned import CaptionedVideos, ClipFormat, read_captioned
+from vdmini_bench.data.captioned import ClipFormat, read_captioned
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.requests import choose_settings, image_requests, parse_seeds, prompt_requests
 from vdmini_bench.data.ucf101 import VideoFile
 from vdmini_bench.data.video import read_frames
-from vdmini_bench.data.webdataset import TarredVideos, read_webdataset
+from vdmini_bench.data.webdataset import read_webdataset
 from vdmini_bench.distill.recipe import Preview
 from vdmini_bench.distill.teacher_clips import generate_clips
 from vdmini_bench.errors import UnreadableVideoError
@@ -69,7 +69,6 @@ def configured_clips(configuration: DistillConfig, store: Store, remember: bool)
     if isinstance(data, GeneratedData):
         return _generated(configuration, data)
     format = ClipFormat(clip.frames, clip.frames_per_second, clip.width, clip.height)
-    source: CaptionedVideos | TarredVideos
     if isinstance(data, FolderData):
         root = Path(data.path)
         source = read_captioned(
@@ -79,7 +78,7 @@ def configured_clips(configuration: DistillConfig, store: Store, remember: bool)
     else:
         root = Path(data.shards).parent
         source = read_webdataset(data.shards, format, data.skip_unreadable)
-        shards = dict.fromkeys(video.shard for video in source.videos)
+        shards = dict.fromkeys(video.path for video in source.videos)
         files = tuple(VideoFile("", f"{place:05d} {shard.name}", shard) for place, shard in enumerate(shards))
     listed = [(video.name, video.caption) for video in source.videos]
     digest = key_of([data.kind, listed, digest_videos(files, store, root, "clips", remember)])

@@ -95,9 +95,8 @@ def native_digest(dimension: str, vbench: VBenchSpec) -> str:
 
 def classifier_digest() -> str:
     """The identity of the classifier of drawn clips; empty where it is not there."""
-    from vdmini_bench.metrics.image_faithfulness import FAITHFULNESS_VERSION
     from vdmini_bench.metrics.scene_classifier import RECORD, SHIPPED, WEIGHTS
-    from vdmini_bench.metrics.semantic import SEMANTIC_VERSION
+    from vdmini_bench.metrics.semantic import FAITHFULNESS_VERSION, SEMANTIC_VERSION
 
     files = [SHIPPED / name for name in (WEIGHTS, RECORD)]
     if not all(path.is_file() for path in files):

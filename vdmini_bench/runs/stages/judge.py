@@ -16,7 +16,7 @@ from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.data.requests import DRAWN_INDEX
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.errors import BenchError
-from vdmini_bench.metrics import image_faithfulness, semantic
+from vdmini_bench.metrics import semantic
 from vdmini_bench.metrics.scene_classifier import ShippedClassifier, load_classifier, read_clips
 from vdmini_bench.results.score import Score
 from vdmini_bench.runs.stages.total import VERSION
@@ -131,20 +131,20 @@ def _faithful(bench: VBenchContext, row: str, classifier: ShippedClassifier) -> 
     scenes, seen = [scene_of(video) for video in videos], read_clips(classifier.network, _clips(bench, row))
     accuracy = _accuracy(classifier)
     found = []
-    for dimension in image_faithfulness.DIMENSIONS:
-        marks = [float(mark) for mark in image_faithfulness.faithful(dimension, scenes, seen)]
+    for dimension in semantic.FAITHFULNESS:
+        marks = [float(mark) for mark in semantic.clip_marks(dimension, scenes, seen)]
         score = score_of_marks(
             row,
             dimension,
-            image_faithfulness.FAITHFULNESS_VERSION,
+            semantic.FAITHFULNESS_VERSION,
             bench.protocol_name,
             [(video.prompt, mark) for video, mark in zip(videos, marks, strict=True)],
             len(marks),
         )
         note = f"{semantic.LABEL}, which gets {accuracy[dimension]:.3f} of drawn clips right"
-        if accuracy[dimension] < image_faithfulness.FEWEST_RIGHT:
+        if accuracy[dimension] < semantic.FEWEST_RIGHT:
             score = Score.unavailable(row, dimension, score.metric_version, score.protocol, "higher", len(marks))
-            note += f": too few, {image_faithfulness.FEWEST_RIGHT} are needed"
+            note += f": too few, {semantic.FEWEST_RIGHT} are needed"
         found.append((score, f"{note}; ± over prompts"))
     return found
 
@@ -156,8 +156,8 @@ def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
     clips = np.stack([draw_clip(*origin).frames for origin in origins.values()])
     seen = read_clips(classifier.network, clips)
     return {
-        dimension: statistics.fmean(map(float, image_faithfulness.faithful(dimension, scenes, seen)))
-        for dimension in image_faithfulness.DIMENSIONS
+        dimension: statistics.fmean(map(float, semantic.clip_marks(dimension, scenes, seen)))
+        for dimension in semantic.FAITHFULNESS
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.metrics.features import clip_features
+from vdmini_bench.metrics.features import Measured, clip_features
 from vdmini_bench.metrics.fid import FID_VERSION
 from vdmini_bench.metrics.reference import load_reference
 from vdmini_bench.metrics.scorer import INCEPTION_SCORES, Scorer, score_frames, unavailable_metrics
@@ -21,15 +21,9 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
     for metric, reason in missing.items():
         if metric != "fid" or context.frame_fid:
             say(f"{metric} is unavailable: {reason}")
-    features = clip_features(
-        reader,
-        f"score {subject}",
-        protocol.network_resize,
-        classify=protocol.inception == "c3d-ucf101" and not INCEPTION_SCORES.keys() & missing.keys(),
-        packaged=protocol.reference == "shipped",
-        network=protocol.network,
-        flow=context.flow,
-    )
+    classes = protocol.inception == "c3d-ucf101" and not INCEPTION_SCORES.keys() & missing.keys()
+    measured = Measured(protocol.network, protocol.network_resize, classes, context.flow)
+    features = clip_features(reader, f"score {subject}", measured)
     features.save(folder)
     reference = load_reference(context.folder("reference"))
     scorer = Scorer(protocol, subject, context.identity(reference.moments.count))

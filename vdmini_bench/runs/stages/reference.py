@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vdmini_bench.metrics.features import Measured
 from vdmini_bench.metrics.reference import copy_shipped, write_reference
 from vdmini_bench.suites.distributions import DistributionsContext
 from vdmini_bench.suites.folder import FolderContext
@@ -15,8 +16,6 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
     if protocol.reference == "shipped":
         copy_shipped(folder)
         return
-    features = write_reference(
-        folder, context.real_reader(), "score reference clips", protocol.network_resize, protocol.ddof,
-        protocol.network, context.flow,
-    )  # fmt: skip
+    measured = Measured(protocol.network, protocol.network_resize, flows=context.flow)
+    features = write_reference(folder, context.real_reader(), "score reference clips", measured, protocol.ddof)
     features.save(folder)

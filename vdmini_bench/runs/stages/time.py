@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vdmini.models.registry import family_named
 from vdmini_bench.config.timing import SCOPES, SpeedRequest
 from vdmini_bench.results.score import Score
 from vdmini_bench.speed.benchmark import SpeedReport, time_models
-from vdmini_bench.speed.scopes import IMAGE_FAMILIES
 from vdmini_bench.suites.context import SuiteContext, write_scores
 
 MODELS = ("teacher", "student")
@@ -27,7 +27,7 @@ def _request(bench: SuiteContext, family: str) -> SpeedRequest:
     """A clip as the profile samples it."""
     settings, profile = bench.sample_settings, bench.suite.profile
     guidance = settings.guidance
-    if family in IMAGE_FAMILIES:
+    if family_named(family).from_image:
         guidance = None if settings.max_guidance == 1 else settings.max_guidance
     return SpeedRequest(
         profile.teacher,

@@ -31,7 +31,7 @@ class ClipImages(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int, features: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.conv1: nn.Module = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
         self.ln_pre = nn.LayerNorm(width)
@@ -80,19 +80,26 @@ def read_clip_archive(path: Path) -> dict[str, Tensor]:
         raise MissingAssetsError(f"{error}: download it again") from error
 
 
-def clip_images(state: Mapping[str, Tensor], path: Path) -> ClipImages:
-    """The half that sees, of the sizes its tensors have; `path` is named where something is wrong.
+def clip_images(path: Path) -> ClipImages:
+    """The half of a published archive that sees, of the sizes its tensors have.
+
+    Raises:
+        MissingAssetsError: it is no such archive, or of another network.
+    """
+    seen = rename(part_of(read_clip_archive(path), "visual."), CLIP_NAMES)
+    return filled(lambda: ClipImages(*sizes_of(seen, path, "CLIP")), seen, path)
+
+
+def sizes_of(seen: Mapping[str, Tensor], path: Path, what: str) -> tuple[int, int, int, int, int, int]:
+    """What `ClipImages` is made of, as its tensors say; `path` is named where something is wrong.
 
     Raises:
         MissingAssetsError: the tensors are of another network.
     """
-    seen = rename(part_of(state, "visual."), CLIP_NAMES)
-    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "CLIP")
-    width, _, patch, _ = seen["conv1.weight"].shape
+    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, what)
+    width, patch = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1]
     grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    return filled(
-        lambda: ClipImages(width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1]), seen, path
-    )
+    return width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1]
 
 
 def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:

@@ -109,11 +109,9 @@ def _branch(
 ) -> Branch:
     require_names(state, ("patch_embed.proj.weight", "pos_embed", *changes), path, "network of DreamSim")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
-    return filled(
-        lambda: Branch(width, depth_of(state), patch, state["pos_embed"].shape[1], activation, whole=whole),
-        {name: value + changes[name] if name in changes else value for name, value in state.items()},
-        path,
-    )
+    places = state["pos_embed"].shape[1]
+    changed = {name: value + changes[name] if name in changes else value for name, value in state.items()}
+    return filled(lambda: Branch(width, depth_of(state), patch, places, activation, whole=whole), changed, path)
 
 
 def _changes_of(changes: Adapter, network: int) -> dict[str, Tensor]:

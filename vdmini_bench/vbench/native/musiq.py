@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vdmini_bench.metrics.i3d import pad_same
 from vdmini_bench.vbench.native.transformer import Block, class_token, filled, read_checkpoint, rename
 
 PATCH = 32
@@ -31,7 +32,7 @@ class StandardisedConvolution(nn.Conv2d):
     def forward(self, values: Tensor) -> Tensor:
         """B C H W to B D h w."""
         deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
-        padded = pad_same(values, self.kernel_size[0], self.stride[0])
+        padded = pad_same(values, self.kernel_size, self.stride)
         return F.conv2d(padded, (self.weight - mean) / (deviation + 1e-5), stride=self.stride)
 
 
@@ -101,22 +102,14 @@ class Musiq(nn.Module):
     def _tokens(self, frames: Tensor, scale: int) -> Tensor:
         """Frames of one size as B N C tokens, row by row."""
         rows, columns = (math.ceil(side / PATCH) for side in frames.shape[-2:])
-        patches = F.unfold(pad_same(frames, PATCH, PATCH), PATCH, stride=PATCH).transpose(1, 2)
+        patches = F.unfold(pad_same(frames, (PATCH, PATCH), (PATCH, PATCH)), PATCH, stride=PATCH).transpose(1, 2)
         values = self.conv_root(patches.reshape(-1, 3, PATCH, PATCH))
         values = F.relu(self.gn_root(values))
-        values = self.block1(F.max_pool2d(pad_same(values, 3, 2), 3, 2))
+        values = self.block1(F.max_pool2d(pad_same(values, (3, 3), (2, 2)), 3, 2))
         # The network was trained elsewhere, where channels come last.
         tokens = self.embedding(values.permute(0, 2, 3, 1).reshape(len(frames), rows * columns, -1))
         places = self.posembed_input.position_emb[0, hashed_places(rows, columns).to(tokens.device)]
         return tokens + places + self.scaleembed_input.scale_emb[scale]
-
-
-def pad_same(values: Tensor, kernel: int, stride: int) -> Tensor:
-    """Zeros around B C H W, so that a kernel gives ceil(side / stride) values; the odd one is below and right."""
-    sides = values.shape[-2:]
-    short = [max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in sides]
-    below, right = (lack - lack // 2 for lack in short)
-    return F.pad(values, (short[1] // 2, right, short[0] // 2, below))
 
 
 def hashed_places(rows: int, columns: int) -> Tensor:

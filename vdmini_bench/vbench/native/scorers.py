@@ -76,22 +76,6 @@ def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Video
     return VideoScore(faithfulness(embed_frames(clip, shrink, networks.dreamsim, BATCH), of_image))
 
 
-def _flickering(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    return VideoScore(temporal_flickering(clip.frames))
-
-
-def _smoothness(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    return VideoScore(smoothness(clip, networks.amt, networks.device))
-
-
-def _dynamic_degree(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    return VideoScore(float(moves(clip, networks.raft, networks.device)))
-
-
-def _static(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    return VideoScore(float(is_static(clip, networks.raft, networks.device)))
-
-
 def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     features = embed_frames(clip, _for_clip(networks), networks.clip_l, BATCH)
     with torch.inference_mode():
@@ -153,9 +137,9 @@ def _for_clip(networks: Networks) -> Callable[[Tensor], Tensor]:
 SCORERS: dict[str, Callable[[Clip, Question, Networks], VideoScore]] = {
     "subject_consistency": _subject_consistency,
     "background_consistency": _background_consistency,
-    FILTERED: _flickering,
-    "motion_smoothness": _smoothness,
-    "dynamic_degree": _dynamic_degree,
+    FILTERED: lambda clip, question, of: VideoScore(temporal_flickering(clip.frames)),
+    "motion_smoothness": lambda clip, question, of: VideoScore(smoothness(clip, of.amt, of.device)),
+    "dynamic_degree": lambda clip, question, of: VideoScore(float(moves(clip, of.raft, of.device))),
     "aesthetic_quality": _aesthetic_quality,
     "imaging_quality": _imaging_quality,
     "appearance_style": _appearance_style,
@@ -163,5 +147,5 @@ SCORERS: dict[str, Callable[[Clip, Question, Networks], VideoScore]] = {
     "overall_consistency": _video_and_text,
     "i2v_subject": _i2v_subject,
     "i2v_background": _i2v_background,
-    STATIC: _static,
+    STATIC: lambda clip, question, of: VideoScore(float(is_static(clip, of.raft, of.device))),
 }

@@ -8,36 +8,27 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts
+from vdmini_bench.vbench.native.clip import ClipImages, ClipTexts, clip_texts, sizes_of
 from vdmini_bench.vbench.native.transformer import (
     CLIP_NAMES,
-    HEAD,
-    Block,
     class_token,
-    depth_of,
     filled,
     part_of,
     read_checkpoint,
     rename,
     require_names,
-)
+)  # fmt: skip
 
 FRAMES = 8
 
 
-class ViClipVideos(nn.Module):
+class ViClipVideos(ClipImages):
     """B T 3 S S normalised pixels to B x D features, not normalised; all patches of all frames see each other."""
 
     def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int, features: int) -> None:
-        super().__init__()
+        super().__init__(width, depth, heads, patch, grid, features)
         self.conv1 = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch), bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
         self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, FRAMES, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.zeros(width, features))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed a batch of clips of eight frames."""
@@ -77,8 +68,4 @@ def load_viclip(path: Path) -> ViClip:
     state = rename(checkpoint["model"], CLIP_NAMES)
     texts = clip_texts(part_of(state, "text_encoder."), path)
     seen = part_of(state, "vision_encoder.")
-    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, "ViCLIP")
-    width, patch, features = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1], seen["proj"].shape[1]
-    grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    videos = filled(lambda: ViClipVideos(width, depth_of(seen), width // HEAD, patch, grid, features), seen, path)
-    return ViClip(videos, texts)
+    return ViClip(filled(lambda: ViClipVideos(*sizes_of(seen, path, "ViCLIP")), seen, path), texts)
