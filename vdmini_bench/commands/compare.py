@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands import clips
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS, WORKERS
+from vdmini_bench.commands.options import RESULTS, WORKERS, with_format
 from vdmini_bench.compare.result_sets import ResultSet, find_result_set
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.results.records import is_file

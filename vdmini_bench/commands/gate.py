@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import PATH, RESULTS
+from vdmini_bench.commands.options import PATH, RESULTS, with_format
 from vdmini_bench.compare.baseline import read_baseline, update_baseline
 from vdmini_bench.errors import ExitCode, NothingMeasuredError
 from vdmini_bench.results.runs import whole_run

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import PATH
+from vdmini_bench.commands.options import PATH, as_one, with_format
 from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
 from vdmini_bench.results.leaderboard import add_rows, latest_rows, read_leaderboard, rows_to_csv
 from vdmini_bench.results.records import is_file
@@ -21,25 +19,21 @@ if TYPE_CHECKING:
     from vdmini_bench.compare.history import Series
     from vdmini_bench.results.score import Row
 
-R = TypeVar("R")
 FILE = click.argument("file", type=PATH, default=Path("results/leaderboard.csv"))
-FILTERS = ("suite", "profile", "model", "metric")
 MOST_PANELS = 24
 COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
 
 
-def with_filters(command: Callable[..., R]) -> Callable[..., R]:
-    """Options that choose rows; the command gets them as `wanted`, which says of a row whether it is."""
+def chosen_rows(metric: str | None, model: str | None, profile: str | None, suite: str | None) -> Callable[[Row], bool]:
+    """Whether a row is one that the options ask for."""
+    asked = {"metric": metric, "model": model, "profile": profile, "suite": suite}
+    return lambda row: all(value is None or getattr(row, name) == value for name, value in asked.items())
 
-    @wraps(command)
-    def with_one_argument(**given: Any) -> R:
-        asked = {name: given.pop(name) for name in FILTERS}
-        chosen = {name: value for name, value in asked.items() if value is not None}
-        return command(wanted=lambda row: all(getattr(row, name) == value for name, value in chosen.items()), **given)
 
-    for name in FILTERS:
-        with_one_argument = click.option(f"--{name}", help=f"Only rows of this {name}.")(with_one_argument)
-    return with_one_argument
+FILTERS = [
+    click.option(f"--{name}", help=f"Only rows of this {name}.") for name in ("metric", "model", "profile", "suite")
+]
+with_filters = as_one("wanted", chosen_rows, *FILTERS)
 
 
 @click.group()

@@ -1,22 +1,26 @@
-"""What commands share: options, and how expected failures end."""
+"""What commands share: their options, and what is done before each begins."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from vdmini_bench.config.timing import DTYPES
 from vdmini_bench.system.program import R
 from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import Format
 
 if TYPE_CHECKING:
     from vdmini_bench.studies.importance import Study
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 RESULTS = click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Results folder.")
 WORKERS = click.option(
@@ -44,6 +48,23 @@ CHANNELS = click.option(
     help="After the blocks, prune channels of an SVD model, e.g. depgraph-l2:ratio=0.2 or magnitude:ratio=0.3,"
     "pair_gates=1; takes minutes at full size.",
 )
+
+
+def as_one(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
+    """Options that a command gets as one argument of that name: what `make` makes of their values."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def with_one_argument(**given: Any) -> R:
+            values = {each: given.pop(each) for each in signature(make).parameters}
+            return command(**{name: make(**values)}, **given)
+
+        decorated: Callable[..., R] = with_one_argument
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -76,12 +97,10 @@ class Conditions:
         return Study(loaded, requests, settings, self.batch_size)
 
 
-def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """The options that say what clips are made from, `clips` of them by default, and how and where a model samples.
-
-    The command gets them as one argument, `conditions`.
-    """
-    options = (
+def with_conditions(clips: int, fewest: int = 1) -> Decorator:
+    """`conditions`: what clips are made from, `clips` of them by default, and how and where a model samples them."""
+    return as_one(
+        "conditions", Conditions,
         click.option("--prompts", type=PATH, help="A text file, one prompt a line."),
         click.option("--images", type=PATH, help="A folder of images to animate."),
         click.option(
@@ -100,20 +119,30 @@ def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]],
         DTYPE,
     )  # fmt: skip
 
-    def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        @wraps(command)
-        def with_one_argument(**given: Any) -> R:
-            conditions = Conditions(**{field.name: given.pop(field.name) for field in fields(Conditions)})
-            return command(conditions=conditions, **given)
 
-        for option in reversed(options):
-            with_one_argument = option(with_one_argument)
-        return with_one_argument
+def chosen_format(form: Format | None, as_json: bool, as_markdown: bool, as_csv: bool) -> Format:
+    """What is asked for, `table` without anything; raises UsageError for two, and for bytes on a terminal."""
+    flags: dict[Format, bool] = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
+    asked = [name for name, given in flags.items() if given]
+    if len(asked) + (form is not None) > 1:
+        words = [*(f"--{name}" for name in asked), *([f"--format {form}"] if form else [])]
+        raise click.UsageError(f"give one of {', '.join(words)}")
+    chosen = asked[0] if asked else form or "table"
+    if chosen == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("parquet is no text: redirect it to a file, as in --format parquet > table.parquet")
+    return chosen
 
-    return decorate
+
+with_format = as_one(
+    "form", chosen_format,
+    click.option("--format", "form", type=click.Choice(get_args(Format)), help="How the table is printed."),
+    JSON,
+    click.option("--markdown", "as_markdown", is_flag=True, help="Print a markdown table."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+)  # fmt: skip
 
 
-def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def with_download(*, weights: bool = True) -> Decorator:
     """`--download`, which fetches the command's `model`, or its configurations alone; then libraries are silenced."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:

@@ -90,14 +90,13 @@ def distill_into(
     with (
         logged(folder, settings.steps, specification.report_to)
         if state.is_main_process
-        else contextlib.nullcontext() as log
+        else contextlib.nullcontext(lambda losses: None) as note
     ):
 
         def on_step(losses: StepLosses) -> None:
             nonlocal timed
             timed += 1
-            if log is not None:
-                log.add(losses)
+            note(losses)
 
         distilled = distill(
             teacher, student, plan, clips, task_of(specification, teacher), settings, folder / CHECKPOINT, on_step,

@@ -233,9 +233,7 @@ def _measure(
         frechet_distance(whole.logits.numpy(), clip_logits(study, changed, network).numpy()),
         means["flow_magnitude"],
         _frechet_motion(whole.views, views),
-        means["speed"],
-        means["dynamic_degree"],
-        means["flicker"],
+        *(means[name] for name in ("speed", "dynamic_degree", "flicker")),
     )
 
 
