@@ -6,6 +6,8 @@ import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,8 @@ def estimate_memory(
     plan = recipe.pruning.plan_of(teacher)
     task, dtype = task_of(recipe.distill, teacher.denoiser), getattr(torch, recipe.dtype)
     found: list[MemoryEstimate] = []
-    for changes in _ever_more_frugal(recipe.distill):
+    savings = [{name: value} for name, value in SAVINGS if getattr(recipe.distill, name) != value]
+    for changes in accumulate(savings, or_, initial=dict[str, Any]()):
         # The 8-bit optimiser's own kernels take no tensors without values; its state is smaller.
         changed = recipe.distill.model_copy(update={**changes, "optimizer": "adamw"})
         kept = torch.float32 if changed.mixed_precision == "no" else dtype
@@ -88,14 +91,6 @@ def estimate_memory(
         if found[-1].fits:
             break
     return found
-
-
-def _ever_more_frugal(distill: DistillSpec) -> list[dict[str, Any]]:
-    changes: list[dict[str, Any]] = [{}]
-    for name, value in SAVINGS:
-        if getattr(distill, name) != value:
-            changes.append({**changes[-1], name: value})
-    return changes
 
 
 def time_steps(

@@ -7,7 +7,6 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,20 +115,16 @@ def distill_into(
     if state.is_main_process:
         write_losses(folder, distilled.losses)
         write_atomically(folder / SUMMARY, json.dumps(summary.to_json(), indent=1) + "\n")
+        whole: Any = distilled.student.to(dtype)
+        if pruned.pipeline is not None:
+            replace_denoiser(pruned.pipeline, whole)
+            whole = pruned.pipeline
+        shutil.rmtree(folder / STUDENT, ignore_errors=True)
         provenance = {"teacher_sha256": recipe.teacher_sha256, "distill": specification.model_dump()}
-        _save(folder / STUDENT, distilled.student.to(dtype), pruned, plan, {**provenance, "clips": len(clips)})
+        save_student(folder / STUDENT, whole, plan, {**provenance, "clips": len(clips)})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     state.wait_for_everyone()
     return summary
-
-
-def _save(folder: Path, student: Any, pruned: VideoModel, plan: PruningPlan, provenance: Mapping[str, object]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    whole = student
-    if pruned.pipeline is not None:
-        replace_denoiser(pruned.pipeline, student)
-        whole = pruned.pipeline
-    save_student(folder, whole, plan, provenance)
 
 
 def _show(folder: Path, pruned: VideoModel, preview: Preview, step: int, average: nn.Module) -> None:

@@ -15,7 +15,6 @@ from vdmini.distill.batch import TrainingClips
 from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
-from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import pipeline_of
 from vdmini_bench.runs.stages.encode import LATENTS
@@ -100,10 +99,15 @@ def _time_steps(share: Share, context: RunContext) -> float:
 
 
 def _clips(context: RunContext, model: VideoModel) -> tuple[TrainingClips, float]:
-    """The encoded clips, or a grey one in their place with the seconds that encoding it took."""
+    """The encoded clips, or a grey one of their size in their place with the seconds that encoding it took."""
     if context.is_done("encode"):
         return LatentCache.open(context.folder("encode") / LATENTS, verify=False), 0.0
-    return _encode_grey(context.recipe, model)
+    recipe, pipeline, conditioning = context.recipe, pipeline_of(model), conditioning_of(model.denoiser)
+    frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
+    started = time.monotonic()
+    values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)
+    seconds = time.monotonic() - started
+    return ClipShapes(values, conditioning.unconditional(pipeline)), seconds
 
 
 def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
@@ -146,14 +150,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _encode_grey(recipe: Recipe, model: VideoModel) -> tuple[ClipShapes, float]:
-    """One grey clip of the recipe's size, encoded, and the seconds that took."""
-    pipeline = pipeline_of(model)
-    conditioning = conditioning_of(model.denoiser)
-    frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
-    started = time.monotonic()
-    values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)
-    seconds = time.monotonic() - started
-    return ClipShapes(values, conditioning.unconditional(pipeline)), seconds
