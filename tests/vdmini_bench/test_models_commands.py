@@ -63,7 +63,7 @@ import numpy
 import torch
 from vdmini.models.loading import load_model
 from vdmini.sample import sample_clips
-from vdmini_bench.requests import choose_settings, drawn_requests
+from vdmini_bench.data.requests import choose_settings, drawn_requests
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
 pipeline.unet = copy.deepcopy(pipeline.unet)
 numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None)))
