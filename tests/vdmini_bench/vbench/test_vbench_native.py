@@ -31,7 +31,6 @@ from vdmini_bench.commands import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC
-from vdmini_bench.vbench.native.dino import load_dino
 from vdmini_bench.vbench.native.frames import Clip, read_clip
 from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
@@ -39,6 +38,7 @@ from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, load_raf
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
 from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
+from vdmini_bench.vbench.native.vision import load_dino
 from vdmini_bench.vbench.results import kept_result
 
 GOLDEN = Path(__file__).parents[2] / "golden"

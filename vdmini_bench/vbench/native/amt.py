@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 
 from vdmini_bench.vbench.native.correlation import (
     LEVELS,
-    FrameEncoder,
     correlation_pyramid,
+    frame_encoder,
     look_up,
     pad_to_multiple,
     pixel_grid,
@@ -90,24 +91,21 @@ class Update(nn.Module):
         return _scaled(of_features, self.shrink), self.shrink * _scaled(of_flows, self.shrink)
 
 
-class Pyramid(nn.Module):
+class Pyramid(nn.Sequential):
     """A frame's features at a half, a quarter, an eighth and a sixteenth of its size."""
 
     def __init__(self) -> None:
         super().__init__()
-        before = 3
-        for place, width in enumerate(WIDTHS, start=1):
+        for place, (before, width) in enumerate(pairwise((3, *WIDTHS)), start=1):
             stage = nn.Sequential(ConvolutionPrelu(before, width, 2), ConvolutionPrelu(width, width))
             self.add_module(f"pyramid{place}", stage)
-            before = width
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """B 3 H W to four of B C h w, the largest first."""
-        found = []
-        for place in range(1, len(WIDTHS) + 1):
-            pixels = self.get_submodule(f"pyramid{place}")(pixels)
-            found.append(pixels)
-        return found
+        found = [pixels]
+        for stage in self:
+            found.append(stage(found[-1]))
+        return found[1:]
 
 
 class AmtS(nn.Module):
@@ -116,7 +114,7 @@ class AmtS(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         first, second, third, fourth = WIDTHS
-        self.feat_encoder = FrameEncoder((32, 64, 96), 84, nn.InstanceNorm2d, bottleneck=True)
+        self.feat_encoder = frame_encoder((32, 64, 96), 84, nn.InstanceNorm2d, bottleneck=True)
         self.encoder = Pyramid()
         self.decoder4 = Decoder(2 * fourth + 1, 2 * fourth, third + 4)
         self.decoder3 = Decoder(3 * third + 4, 3 * third, second + 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch.nn import functional as F
 
 from vdmini_bench.vbench.native.correlation import (
     LEVELS,
-    FrameEncoder,
     correlation_pyramid,
+    frame_encoder,
     look_up,
     pad_to_multiple,
     pixel_grid,
@@ -94,19 +95,6 @@ class GatedUnit(nn.Module):
         return Gate(torch.cat([of_state, of_moved], dim=1), made, padding)
 
 
-class FlowHead(nn.Module):
-    """The state to a step of the flow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(HIDDEN, 256, 3, padding=1)
-        self.conv2 = nn.Conv2d(256, 2, 3, padding=1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        """B 128 h w to B 2 h w."""
-        return self.conv2(F.relu(self.conv1(state)))
-
-
 class Refinement(nn.Module):
     """What is repeated: from likeness and flow to a better flow."""
 
@@ -114,7 +102,8 @@ class Refinement(nn.Module):
         super().__init__()
         self.encoder = MotionEncoder()
         self.gru = GatedUnit(2 * HIDDEN)
-        self.flow_head = FlowHead()
+        first, last = nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.Conv2d(256, 2, 3, padding=1)
+        self.flow_head = nn.Sequential(OrderedDict(conv1=first, relu=nn.ReLU(), conv2=last))
         self.mask = nn.Sequential(nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 64 * 9, 1))
 
 
@@ -127,8 +116,8 @@ class Raft(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fnet = FrameEncoder((64, 96, 128), 256, nn.InstanceNorm2d, bottleneck=False)
-        self.cnet = FrameEncoder((64, 96, 128), 2 * HIDDEN, nn.BatchNorm2d, bottleneck=False)
+        self.fnet = frame_encoder((64, 96, 128), 256, nn.InstanceNorm2d, bottleneck=False)
+        self.cnet = frame_encoder((64, 96, 128), 2 * HIDDEN, nn.BatchNorm2d, bottleneck=False)
         self.update_block = Refinement()
 
     def features(self, frame: Tensor) -> Tensor:

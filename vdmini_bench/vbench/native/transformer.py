@@ -21,15 +21,6 @@ from vdmini_bench.errors import MissingAssetsError
 HEAD = 64
 Activation = Callable[[Tensor], Tensor]
 Network = TypeVar("Network", bound=nn.Module)
-CLIP_NAMES = {
-    "transformer.resblocks.": "blocks.",
-    "attn.in_proj_": "attn.qkv.",
-    "attn.out_proj.": "attn.proj.",
-    "ln_1.": "norm1.",
-    "ln_2.": "norm2.",
-    "mlp.c_fc.": "mlp.fc1.",
-    "mlp.c_proj.": "mlp.fc2.",
-}
 
 
 def quick_gelu(values: Tensor) -> Tensor:
@@ -60,9 +51,9 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     """Attention of tokens B N C among themselves, with `causal` of each to itself and those before."""
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.causal = causal
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
@@ -79,7 +70,7 @@ class Attention(nn.Module):
         return self._join(F.scaled_dot_product_attention(query, key, value))
 
     def _split(self, mapped: Tensor, parts: int) -> Sequence[Tensor]:
-        return mapped.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return mapped.unflatten(-1, (parts, -1, HEAD)).permute(2, 0, 3, 1, 4).unbind()
 
     def _join(self, mixed: Tensor) -> Tensor:
         return self.proj(mixed.transpose(1, 2).flatten(2))
@@ -105,7 +96,6 @@ class Block(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
         *,
         inner: int | None = None,
         activation: Activation = quick_gelu,
@@ -114,7 +104,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=epsilon)
-        self.attn = Attention(width, heads, causal=causal)
+        self.attn = Attention(width, causal=causal)
         self.norm2 = nn.LayerNorm(width, eps=epsilon)
         self.mlp = FeedForward(width, inner or 4 * width, activation)
 
