@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +49,8 @@ class MotionEncoder(nn.Module):
         return torch.cat([F.relu(self.conv(torch.cat([seen, moved], dim=1))), flow], dim=1)
 
 
-@dataclass(frozen=True)
-class Gate:
-    """A convolution of which the context's share is made already; `rest` are the weights of state and motion."""
-
-    rest: Tensor
-    of_context: Tensor
-    padding: tuple[int, int]
-
-    def __call__(self, state: Tensor, moved: Tensor) -> Tensor:
-        return F.conv2d(torch.cat([state, moved], dim=1), self.rest, padding=self.padding) + self.of_context
+# From state and motion, both B 128 h w; the context's share is made already.
+Gate = Callable[[Tensor, Tensor], Tensor]
 
 
 class GatedUnit(nn.Module):
@@ -67,9 +58,9 @@ class GatedUnit(nn.Module):
 
     def __init__(self, into: int) -> None:
         super().__init__()
-        for place, (kernel, padding) in enumerate((((1, 5), (0, 2)), ((5, 1), (2, 0))), start=1):
+        for place, kernel in enumerate(((1, 5), (5, 1)), start=1):
             for gate in "zrq":
-                self.add_module(f"conv{gate}{place}", nn.Conv2d(HIDDEN + into, HIDDEN, kernel, padding=padding))
+                self.add_module(f"conv{gate}{place}", nn.Conv2d(HIDDEN + into, HIDDEN, kernel))
 
     def gates(self, context: Tensor) -> list[tuple[Gate, Gate]]:
         """Of rows and of columns: update and reset in one, and the proposal; the context is that of all steps."""
@@ -86,13 +77,12 @@ class GatedUnit(nn.Module):
         return state
 
     def _gate(self, context: Tensor, *names: str) -> Gate:
-        parts = [part for name in names if isinstance(part := self.get_submodule(name), nn.Conv2d)]
-        weight, bias = (torch.cat([part.get_parameter(name) for part in parts]) for name in ("weight", "bias"))
+        weight = torch.cat([self.get_parameter(f"{name}.weight") for name in names])
+        bias = torch.cat([self.get_parameter(f"{name}.bias") for name in names])
         of_state, of_context, of_moved = weight.split(HIDDEN, dim=1)
-        rows, columns = parts[0].kernel_size
-        padding = (rows // 2, columns // 2)
-        made = F.conv2d(context, of_context, bias, padding=padding)
-        return Gate(torch.cat([of_state, of_moved], dim=1), made, padding)
+        rest = torch.cat([of_state, of_moved], dim=1)
+        made = F.conv2d(context, of_context, bias, padding="same")
+        return lambda state, moved: F.conv2d(torch.cat([state, moved], dim=1), rest, padding="same") + made
 
 
 class Refinement(nn.Module):
@@ -158,10 +148,9 @@ class FlowMeter:
 
     def speed(self, first: int, second: int, share: float) -> float:
         """The mean magnitude of the flow of the fastest `share` of pixels, from one frame to another."""
-        with torch.inference_mode():
-            flow = self.network(self._pixels(first), self._features(first), self._features(second))[0]
-            speeds = flow.square().sum(dim=0).sqrt().flatten()
-            return float(speeds.topk(int(len(speeds) * share)).values.mean())
+        flow = self.network(self._pixels(first), self._features(first), self._features(second))[0]
+        speeds = flow.square().sum(dim=0).sqrt().flatten()
+        return float(speeds.topk(int(len(speeds) * share)).values.mean())
 
     def _pixels(self, place: int) -> Tensor:
         frame = torch.from_numpy(self.frames[place]).permute(2, 0, 1)[None].float()

@@ -8,8 +8,11 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vdmini.finite import NotFiniteError
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
@@ -106,10 +109,6 @@ def key_of_question(question: Question) -> str:
 
 def provenance() -> dict[str, Any]:
     """Device and versions of what determines native scores."""
-    from importlib.metadata import version
-
-    import torch
-
     device = process_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
@@ -163,7 +162,8 @@ def _score_video(
             continue
         started = time.monotonic()
         try:
-            score = SCORERS[question.dimension](clip, question, networks)
+            with torch.inference_mode():
+                score = SCORERS[question.dimension](clip, question, networks)
             if not math.isfinite(score.value):
                 raise NotFiniteError(f"{question.video.name}: its score is {score.value}")
             found[key] = score

@@ -30,8 +30,8 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor], activation: Activation, epsilon: float) -> None:
         super().__init__()
-        width, _, *patch = state["patch_embed.proj.weight"].shape
-        convolution = nn.Conv2d(3, width, patch[-2:], patch[-2:], bias="patch_embed.proj.bias" in state)
+        width, _, patch, _ = state["patch_embed.proj.weight"].shape
+        convolution = nn.Conv2d(3, width, patch, patch, bias="patch_embed.proj.bias" in state)
         self.patch_embed = nn.ModuleDict({"proj": convolution})
         self.cls_token = nn.Parameter(torch.zeros(state["cls_token"].shape))
         self.pos_embed = nn.Parameter(torch.zeros(state["pos_embed"].shape))
