@@ -13,7 +13,7 @@ from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, VBENCH_V
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
+from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state
 
 # The dimensions that a classifier of the drawn world answers, all from one reading of a clip.
 DRAWN_WORLD = "drawn_world"
@@ -128,8 +128,9 @@ def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
 
 
 def _first_fault(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
-    filtered = filters(name, vbench)
-    faults = [f"{path} is missing" for _, path in missing_weights([name], filtered=filtered, native=native)]
-    faults += [fault for _, fault in damaged_weights([name], filtered=filtered, native=native)]
+    faults = weight_faults(name, filtered=filters(name, vbench), native=native)
+    if not faults:
+        return None
+    first = min(faults, key=lambda fault: fault.reason != MISSING)
     # The reason goes with the published rows, which say nothing of whose machine it was.
-    return f"{faults[0].replace(str(own_folder('HOME', Path('~'))), '~')}: see vdmini-bench doctor" if faults else None
+    return f"{first.file} {first.reason}: see vdmini-bench doctor".replace(str(own_folder("HOME", Path("~"))), "~")

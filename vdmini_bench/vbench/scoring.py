@@ -27,7 +27,7 @@ from vdmini_bench.vbench.native.questions import Question, ask_entries
 from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
+from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state
 from vdmini_bench.vbench.results import (
     RECORD_VERSION,
     ResultError,
@@ -140,26 +140,25 @@ def _require_images(scoring: Scoring) -> None:
 
 
 def _require_weights(scoring: Scoring) -> None:
-    natives = [name for name in scoring.dimensions if scoring.is_native(name)]
-    others = [name for name in scoring.dimensions if name not in natives]
-    damaged = damaged_weights(others, filtered=scoring.filters)
-    damaged += damaged_weights(natives, filtered=scoring.filters, native=True)
+    faults = [
+        fault
+        for name in scoring.dimensions
+        for fault in weight_faults(name, filtered=scoring.filters, native=scoring.is_native(name))
+    ]
+    damaged = [f"\n  {fault.dimension}: {fault}" for fault in faults if fault.reason != MISSING]
     if damaged:
-        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
         raise MissingAssetsError(
             "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
-            f" doctor --all` says how to get each:\n{lines}"
+            f" doctor --all` says how to get each:{''.join(damaged)}"
         )
-    unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
     # Our own code fetches nothing.
-    missing = missing_weights([name for name in natives if name in unscored], filtered=scoring.filters, native=True)
-    if not scoring.download:
-        missing += missing_weights([name for name in others if name in unscored], filtered=scoring.filters)
+    asked = [name for name in scoring.dimensions if scoring.is_native(name) or not scoring.download]
+    unscored = [name for name in asked if kept_result(scoring.output, name) is None]
+    missing = [f"\n  {fault.dimension}: {fault}" for fault in faults if fault.dimension in unscored]
     if missing:
-        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
             "weights are missing, so nothing was scored; `vdmini-bench doctor --all` says how to get each, --download"
-            f" leaves that to the official code, and --dimensions chooses others:\n{lines}"
+            f" leaves that to the official code, and --dimensions chooses others:{''.join(missing)}"
         )
 
 
