@@ -96,17 +96,12 @@ def official_entries(prompts: Iterable[Prompt], dimension: str, videos: Mapping[
     """
     entries = []
     for prompt in prompts:
-        if dimension not in prompt.dimensions:
-            continue
-        names = [f"{prompt.text}-{index}" for index in range(SAMPLES)]
-        entry: dict[str, Any] = {
-            "prompt_en": prompt.text,
-            "dimension": [dimension],
-            "video_list": [str(videos[name].absolute()) for name in names if name in videos],
-        }
-        if prompt.auxiliary:
-            entry["auxiliary_info"] = dict(prompt.auxiliary)
-        entries.append(_with_image(entry, prompt.image))
+        if dimension in prompt.dimensions:
+            names = [f"{prompt.text}-{index}" for index in range(SAMPLES)]
+            paths = [videos[name] for name in names if name in videos]
+            entries.append(_entry(dimension, prompt.text, paths, prompt.image))
+            if prompt.auxiliary:
+                entries[-1]["auxiliary_info"] = dict(prompt.auxiliary)
     return entries
 
 
@@ -124,8 +119,7 @@ def custom_entries(
         image = (images or {}).get(prompt) or (images or {}).get(name)
         if image is None and DIMENSIONS[dimension].needs_images:
             raise SuiteError(f"{dimension}: no image {prompt}.jpg or .png for {path.name}; give --images FOLDER")
-        entry = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(path.absolute())]}
-        entries.append(_with_image(entry, image))
+        entries.append(_entry(dimension, prompt, [path], image))
     return entries
 
 
@@ -144,8 +138,8 @@ def _prompt(entry: dict[str, Any], images: Path | None) -> Prompt:
     return Prompt(entry["prompt_en"], dimensions, auxiliary, images / name if images and name else None)
 
 
-def _with_image(entry: dict[str, Any], image: Path | None) -> dict[str, Any]:
-    if image is not None:
-        # The official code joins its own folder with this, which an absolute path replaces.
-        entry["image_name"] = str(image.absolute())
-    return entry
+def _entry(dimension: str, prompt: str, videos: Iterable[Path], image: Path | None) -> dict[str, Any]:
+    paths = [str(path.absolute()) for path in videos]
+    entry: dict[str, Any] = {"prompt_en": prompt, "dimension": [dimension], "video_list": paths}
+    # The official code joins its own folder with this, which an absolute path replaces.
+    return entry if image is None else {**entry, "image_name": str(image.absolute())}

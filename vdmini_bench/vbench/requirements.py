@@ -76,7 +76,7 @@ def weight_fault(file: Path) -> str | None:
 def examine_dimensions(environment: Environment) -> dict[str, dict[str, str]]:
     """What every dimension lacks here, and how to get each thing: environment, module, weights, prompts and images."""
     record = environment.record()
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for name, dimension in DIMENSIONS.items():
         lacks = found[name] = {}
         if record is None:

@@ -36,7 +36,7 @@ from vdmini_bench.vbench.results import (
     keep_result,
     kept_result,
 )
-from vdmini_bench.vbench.totals import Totals, compute_totals
+from vdmini_bench.vbench.totals import compute_totals
 
 if TYPE_CHECKING:
     from vdmini_bench.vbench.native.scoring import NativeScores
@@ -108,7 +108,9 @@ def score_videos(scoring: Scoring) -> Report:
     for dimension in scoring.dimensions:
         outcomes.append(_outcome(scoring, dimension, found, natives))
         say(f"{dimension}: {outcomes[-1].describe()}")
-    report = Report(scoring.protocol, tuple(outcomes), _totals(scoring, outcomes), found)
+    scores = {outcome.dimension: outcome.result.score for outcome in outcomes if outcome.result is not None}
+    totals = None if scoring.mode == "custom" else compute_totals(scores, scoring.mode)
+    report = Report(scoring.protocol, tuple(outcomes), totals, found)
     written = {"mode": scoring.mode, "folder": str(scoring.folder.resolve()), **report.to_json()}
     write_atomically(scoring.output / SCORES, json.dumps(written, indent=1))
     return report
@@ -249,17 +251,16 @@ def _outcome(scoring: Scoring, dimension: str, found: Completeness, natives: Nat
     chosen = natives if scoring.is_native(dimension) else None
     try:
         if dimension == FILTERED and scoring.filters:
-            videos = first_static(scoring.prompts, found, _static(scoring, found, chosen))
+            if chosen is None:
+                static = ask_official_filter(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
+            else:
+                answers = chosen.static(_of_candidates(scoring, found, STATIC))
+                static = dict(zip(candidates(scoring.prompts), answers, strict=True))
+            videos = first_static(scoring.prompts, found, static)
         return _score(scoring, dimension, videos, found, chosen)
     except DriverError as error:
         forget_result(scoring.output, dimension)
         return Outcome(dimension, None, error=str(error), log=str(error.log), code=scoring.code(dimension))
-
-
-def _static(scoring: Scoring, found: Completeness, natives: NativeScores | None) -> dict[str, bool]:
-    if natives is not None:
-        return natives.static(_of_candidates(scoring, found, STATIC))
-    return ask_official_filter(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
 
 
 def _score(
@@ -301,21 +302,11 @@ def _logs(scoring: Scoring) -> Path:
 def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> str:
     """The hash of all that a dimension's score follows from."""
     named = [{**entry, "video_list": [Path(path).name for path in entry["video_list"]]} for entry in entries]
-    read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": _images(entries)}
+    # Other images may be there under the same names.
+    paths = sorted({str(entry["image_name"]) for entry in entries if "image_name" in entry})
+    images = {path: sha256_of(Path(path)) for path in paths if Path(path).is_file()}
+    read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": images}
     if scoring.is_native(dimension):
         return key_of({"version": RECORD_VERSION, **read, "native": NATIVE_VERSION, "weights": state_of(dimension)})
     settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages}
     return key_of({"version": RECORD_VERSION, **read, **settings, "weights": weights_state(dimension)})
-
-
-def _images(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The sha256 of the images that entries name, by path: others may be there under the same names."""
-    paths = {str(entry["image_name"]) for entry in entries if "image_name" in entry}
-    return {path: sha256_of(Path(path)) for path in sorted(paths) if Path(path).is_file()}
-
-
-def _totals(scoring: Scoring, outcomes: Sequence[Outcome]) -> Totals | None:
-    if scoring.mode == "custom":
-        return None
-    scores = {outcome.dimension: outcome.result.score for outcome in outcomes if outcome.result is not None}
-    return compute_totals(scores, scoring.mode)

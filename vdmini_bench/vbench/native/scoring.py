@@ -6,8 +6,10 @@ import json
 import math
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ class VideoScores:
 
     known: dict[str, VideoScore] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
 
 
 class NativeScores:
@@ -64,7 +66,7 @@ class NativeScores:
             self.scores.known |= part.known
             self.scores.failures |= part.failures
             for dimension, seconds in part.seconds.items():
-                self.scores.seconds[dimension] = self.scores.seconds.get(dimension, 0.0) + seconds
+                self.scores.seconds[dimension] += seconds
         for dimension, reason in self.scores.failures.items():
             log = _log(self.output, dimension)
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -80,17 +82,22 @@ class NativeScores:
         total = sum(score.weight for _, score in answers)
         mean = sum(score.value * score.weight for _, score in answers) / total if total else float("nan")
         scale = 100.0 if DIMENSIONS[dimension].percent else 1.0
-        videos = [_official(dimension, question, score) for question, score in answers]
-        seconds = self.scores.seconds.get(dimension, 0.0)
-        return {"result": [mean / scale, videos], "seconds": seconds, **provenance()}
+        device = process_device()
+        libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
+        return {
+            "result": [mean / scale, [_official(dimension, question, score) for question, score in answers]],
+            "seconds": self.scores.seconds[dimension],
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+            "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries},
+        }
 
-    def static(self, questions: Iterable[Question]) -> dict[str, bool]:
-        """Of each video, by path, whether the filter finds no motion in it; all questions were asked before.
+    def static(self, questions: Iterable[Question]) -> list[bool]:
+        """Of each video whether the filter finds no motion in it; all questions were asked before.
 
         Raises:
             DriverError: the filter failed.
         """
-        return {str(question.video): self._score_of(STATIC, question).value > 0 for question in questions}
+        return [self._score_of(STATIC, question).value > 0 for question in questions]
 
     def _score_of(self, dimension: str, question: Question) -> VideoScore:
         score = self.scores.known.get(key_of_question(question))
@@ -105,14 +112,6 @@ def key_of_question(question: Question) -> str:
     image = sha256_of(question.image) if question.image is not None else ""
     of = [question.sha256, question.text, image, state_of(question.dimension)]
     return key_of([NATIVE_VERSION, question.dimension, *of])
-
-
-def provenance() -> dict[str, Any]:
-    """Device and versions of what determines native scores."""
-    device = process_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
-    return {"device": name, "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries}}
 
 
 def read_video_scores(folder: Path) -> dict[str, VideoScore]:
@@ -170,8 +169,7 @@ def _score_video(
         except Exception:
             # One dimension fails, the others go on.
             scores.failures[question.dimension] = traceback.format_exc()
-        spent = scores.seconds.get(question.dimension, 0.0) + time.monotonic() - started
-        scores.seconds[question.dimension] = spent
+        scores.seconds[question.dimension] += time.monotonic() - started
     return found
 
 
