@@ -15,6 +15,7 @@ from vdmini_bench.commands.options import JSON
 from vdmini_bench.system.program import expected_failures
 
 if TYPE_CHECKING:
+    from vdmini_bench.config.vbench_dimensions import Mode
     from vdmini_bench.vbench.report import Report
 
 DIMENSIONS = click.option(
@@ -93,7 +94,7 @@ def vbench() -> None:
 @expected_failures
 def score(
     folder: Path,
-    mode: str,
+    mode: Mode,
     dimensions: tuple[str, ...],
     output: Path,
     prompt_file: Path | None,
@@ -105,25 +106,24 @@ def score(
     as_json: bool,
 ) -> None:
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+    from vdmini_bench.config.vbench_dimensions import choose_dimensions
+    from vdmini_bench.data.picture import list_pictures
     from vdmini_bench.system.launch import lead
     from vdmini_bench.vbench.environment import default_environment, packages_digest
     from vdmini_bench.vbench.native.catalogue import is_native
-    from vdmini_bench.vbench.preparation import RATIOS, find_prompts, images_by_prompt
+    from vdmini_bench.vbench.preparation import RATIOS, find_prompts
     from vdmini_bench.vbench.scoring import Scoring, score_videos
 
-    of = mode_named(mode)
-
     def scored() -> Report:
-        environment, chosen = default_environment(), choose_dimensions(of, dimensions)
+        environment, chosen = default_environment(), choose_dimensions(mode, dimensions)
         # Where our own code scores everything, no environment is needed.
         packages = "" if native and all(map(is_native, chosen)) else packages_digest(environment.require())
-        by_prompt = images_by_prompt(images) if of == "custom" and images is not None else {}
-        found = find_prompts(of, prompt_file, images, ratio, environment)
+        pictures = list_pictures(images) if mode == "custom" and images is not None else []
+        found = find_prompts(mode, prompt_file, images, ratio, environment)
         return score_videos(
             Scoring(
-                folder, output, of, chosen, environment.command, packages, found, by_prompt, ratio or RATIOS[0],
-                filtered, download, native,
+                folder, output, mode, chosen, environment.command, packages, found,
+                {path.stem: path for path in pictures}, ratio or RATIOS[0], filtered, download, native,
             )
         )  # fmt: skip
 
@@ -143,9 +143,9 @@ def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
         click.echo(f"each video's scores, logs and the official files: {output}")
     if report.totals is not None and report.totals.missing:
         click.echo(f"no total without {', '.join(report.totals.missing)}", err=True)
-    failures = [f"error: {outcome.error}" for outcome in report.outcomes if outcome.result is None]
-    for failure in failures:
-        click.echo(failure, err=True)
+    for outcome in report.outcomes:
+        if outcome.result is None:
+            click.echo(f"error: {outcome.error}", err=True)
     sys.exit(report.exit_code)
 
 
@@ -173,7 +173,7 @@ def pack(output: Path, target: Path | None) -> None:
 @FILTER
 @expected_failures
 def prompts(
-    mode: str,
+    mode: Mode,
     dimensions: tuple[str, ...],
     seed: int,
     output: Path,
@@ -183,7 +183,7 @@ def prompts(
     filtered: bool,
 ) -> None:
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+    from vdmini_bench.config.vbench_dimensions import choose_dimensions
     from vdmini_bench.system.files import write_atomically
     from vdmini_bench.vbench.environment import default_environment
     from vdmini_bench.vbench.output import require_writable_file
@@ -191,10 +191,9 @@ def prompts(
     from vdmini_bench.vbench.prompts import request_videos
 
     require_writable_file(output)
-    of = mode_named(mode)
-    chosen = choose_dimensions(of, dimensions)
-    entries = find_prompts(of, prompt_file, images, ratio, default_environment())
-    requests = request_videos(entries, chosen, seed, filtered=filtered and of == "t2v")
+    chosen = choose_dimensions(mode, dimensions)
+    entries = find_prompts(mode, prompt_file, images, ratio, default_environment())
+    requests = request_videos(entries, chosen, seed, filtered=filtered and mode == "t2v")
     lines = [
         json.dumps({**asdict(request), "name": f"{request.name}.mp4", "image": request.image and str(request.image)})
         for request in requests

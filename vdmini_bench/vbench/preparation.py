@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
 from vdmini_bench.config.vbench_dimensions import Mode
-from vdmini_bench.data.picture import list_pictures
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.prompts import Prompt, read_prompts
@@ -38,8 +37,3 @@ def find_prompts(
     crops = images or (folder / "data" / "crop" / ratio if folder is not None else None)
     file = prompt_file or (folder / I2V_PROMPTS if folder is not None else Path(I2V_PROMPTS))
     return tuple(read_prompts(file, crops))
-
-
-def images_by_prompt(folder: Path) -> dict[str, Path]:
-    """The images of `custom` videos, by the prompts that are their names."""
-    return {path.stem: path for path in list_pictures(folder)}

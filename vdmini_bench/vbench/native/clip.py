@@ -15,10 +15,10 @@ from vdmini_bench.assets.torchscript import open_script
 from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.vbench.native.transformer import (
     Block,
+    QuickGelu,
     depth_of,
     filled,
     part_of,
-    quick_gelu,
     rename,
     require_names,
 )
@@ -82,7 +82,7 @@ def load_clip_images(path: Path) -> VisionTransformer:
     seen = part_of(read_clip_archive(path), "visual.")
     require_names(seen, SEEN, path, "CLIP")
     renamed = rename(seen, NAMES)
-    return filled(lambda: VisionTransformer(renamed, quick_gelu, 1e-5), renamed, path)
+    return filled(lambda: VisionTransformer(renamed, QuickGelu(), 1e-5), renamed, path)
 
 
 def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:

@@ -18,15 +18,13 @@ from torch.nn import functional as F
 from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.vbench.native import frames as at
 from vdmini_bench.vbench.native.transformer import (
-    Activation,
+    QuickGelu,
     filled,
-    quick_gelu,
     read_checkpoint,
     require_names,
 )
 from vdmini_bench.vbench.native.vision import VisionTransformer
 
-SIDE = 224
 # The order in which features are put together, and the adapter's numbers for the networks.
 DINO, CLIP, OPEN_CLIP = range(3)
 _ADAPTED = re.compile(r"extractor_list\.(\d+)\..*?(blocks\.\d+\.attn\.qkv)\.lora_([AB])\.weight$")
@@ -58,14 +56,14 @@ def load_dreamsim(dino: Path, clip: Path, open_clip: Path, settings: Path, adapt
     # DINO's features are those before its last norm.
     of_dino = {name: value for name, value in read_checkpoint(dino).items() if not name.startswith("norm.")}
     return DreamSim(
-        _network(of_dino, dino, changes[DINO], F.gelu, 1e-6),
-        _network(_read_clip(clip), clip, changes[CLIP], quick_gelu, 1e-5),
-        _network(_read_clip(open_clip), open_clip, changes[OPEN_CLIP], F.gelu, 1e-5),
+        _network(of_dino, dino, changes[DINO], nn.GELU(), 1e-6),
+        _network(_read_clip(clip), clip, changes[CLIP], QuickGelu(), 1e-5),
+        _network(_read_clip(open_clip), open_clip, changes[OPEN_CLIP], nn.GELU(), 1e-5),
     )
 
 
 def _network(
-    state: Mapping[str, Tensor], path: Path, changes: Mapping[str, Tensor], activation: Activation, epsilon: float
+    state: Mapping[str, Tensor], path: Path, changes: Mapping[str, Tensor], activation: nn.Module, epsilon: float
 ) -> VisionTransformer:
     require_names(state, ("patch_embed.proj.weight", "pos_embed", "cls_token", *changes), path, WHAT)
     changed = {name: value + changes[name] if name in changes else value for name, value in state.items()}

@@ -69,7 +69,7 @@ class Musiq(nn.Module):
         self.position_emb = nn.Parameter(torch.zeros(1, GRID * GRID, width))
         self.scale_emb = nn.Parameter(torch.zeros(len(SMALLER) + 1, width))
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
-        layers = (Block(width, inner=inner, activation=F.gelu, epsilon=1e-6) for _ in range(depth))
+        layers = (Block(width, inner=inner, activation=nn.GELU(), epsilon=1e-6) for _ in range(depth))
         self.blocks = nn.ModuleList(layers)
         self.encoder_norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, 1)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vdmini_bench.vbench.native.clip import NAMES, SEEN, ClipTexts, clip_texts
 from vdmini_bench.vbench.native.transformer import (
+    QuickGelu,
     filled,
     part_of,
-    quick_gelu,
     read_checkpoint,
     rename,
     require_names,
@@ -27,7 +27,7 @@ class ViClipVideos(VisionTransformer):
     """B T 3 S S normalised pixels to B x D features, not normalised; all patches of all frames see each other."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        super().__init__(state, quick_gelu, 1e-5)
+        super().__init__(state, QuickGelu(), 1e-5)
         self.temporal_pos_embed = nn.Parameter(torch.zeros(1, FRAMES, len(self.cls_token)))
 
     def tokens(self, pixels: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdmini_bench.vbench.native.transformer import (
-    Activation,
     Block,
     class_token,
     depth_of,
@@ -28,7 +27,7 @@ class VisionTransformer(nn.Module):
     frame at the right and below, less than a patch, is cut off.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], activation: Activation, epsilon: float) -> None:
+    def __init__(self, state: Mapping[str, Tensor], activation: nn.Module, epsilon: float) -> None:
         super().__init__()
         width, _, patch, _ = state["patch_embed.proj.weight"].shape
         convolution = nn.Conv2d(3, width, patch, patch, bias="patch_embed.proj.bias" in state)
@@ -71,4 +70,4 @@ def load_dino(path: Path) -> VisionTransformer:
     """
     state = read_checkpoint(path)
     require_names(state, ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"), path, "DINO")
-    return filled(lambda: VisionTransformer(state, F.gelu, 1e-6), state, path)
+    return filled(lambda: VisionTransformer(state, nn.GELU(), 1e-6), state, path)
