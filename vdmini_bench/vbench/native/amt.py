@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from vdmini_bench.vbench.native.correlation import (
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, require_names
 
 RADIUS = 3
 WIDTHS = (20, 32, 44, 56)
@@ -206,17 +204,6 @@ def smoothness(clip: Clip, network: AmtS, device: torch.device) -> float:
         guess = (network(padded[:1], padded[1:])[0, :, rows, columns] * 255).to(torch.uint8).int()
         errors.append(float((guess - truth).abs().double().mean()))
     return 1.0 - sum(errors) / len(errors) / 255.0
-
-
-def load_amt(path: Path) -> AmtS:
-    """Read `amt-s.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    checkpoint = read_checkpoint(path)
-    require_names(checkpoint, ("state_dict",), path, "AMT")
-    return filled(AmtS, checkpoint["state_dict"], path)
 
 
 def _two_convolutions(into: int, out: int) -> nn.Sequential:

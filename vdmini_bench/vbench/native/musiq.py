@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import Block, class_token, filled, read_checkpoint, rename
+from vdmini_bench.vbench.native.transformer import Block, class_token, rename
 
 PATCH = 32
 GRID = 10
@@ -122,17 +121,9 @@ def fit_frames(pixels: Tensor) -> Tensor:
     return (pixels / 255 - 0.5) * 2
 
 
-def load_musiq(path: Path) -> Musiq:
-    """Read `musiq_spaq_ckpt-358bb6af.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    return filled(Musiq, _joined(rename(read_checkpoint(path), _NAMES)), path)
-
-
-def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, with queries, keys and values in one."""
+def musiq_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file under our names, with queries, keys and values in one."""
+    state = rename(checkpoint, _NAMES)
     joined = {}
     for name, value in state.items():
         if ".attn.query." in name:

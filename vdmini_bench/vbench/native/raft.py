@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from vdmini_bench.vbench.native.correlation import (
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import filled, read_checkpoint
 
 RADIUS = 4
 STEPS = 20
@@ -203,18 +201,6 @@ def is_static(clip: Clip, network: Raft, device: torch.device) -> bool:
         return False
     fast = (meter.speed(at, at + 1, 0.02) > limit for at in range(last))
     return not reached(allowed + 1, last, fast)
-
-
-def load_raft(path: Path) -> Raft:
-    """Read `raft-things.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    state = {name.removeprefix("module."): value for name, value in read_checkpoint(path).items()}
-    # A norm that belongs to two modules is in the file twice.
-    state = {name: value for name, value in state.items() if ".norm3." not in name}
-    return filled(Raft, state, path)
 
 
 def _centred(pixels: Tensor) -> Tensor:

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdmini_bench.vbench.native.transformer import (
-    Block,
-    class_token,
-    depth_of,
-    filled,
-    read_checkpoint,
-    require_names,
-)
+from vdmini_bench.vbench.native.transformer import Block, class_token, depth_of
 
 
 class VisionTransformer(nn.Module):
@@ -60,14 +52,3 @@ class VisionTransformer(nn.Module):
         grid = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         stretched = F.interpolate(grid, scale_factor=((rows + 0.1) / side, (columns + 0.1) / side), mode="bicubic")
         return torch.cat([self.pos_embed[:, :1], stretched.flatten(2).transpose(1, 2)], dim=1)
-
-
-def load_dino(path: Path) -> VisionTransformer:
-    """Read `dino_vitbase16_pretrain.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    state = read_checkpoint(path)
-    require_names(state, ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"), path, "DINO")
-    return filled(lambda: VisionTransformer(state, nn.GELU(), 1e-6), state, path)
