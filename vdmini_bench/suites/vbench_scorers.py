@@ -58,7 +58,8 @@ def _choose(name: str, vbench: VBenchSpec, record: Mapping[str, Any] | None, sma
     needed = DIMENSIONS[name].side
     if smallest_side < needed:
         return f"its network cannot read clips of {smallest_side} pixels, {needed} are needed"
-    official, native = _why_not_official(name, vbench, record), _why_not_native(name, vbench)
+    official = _why_not_official(name, vbench, record)
+    native = _fault_of(name, vbench, native=True) if is_native(name) else "there is none"
     # Only a score on the official prompts compares with those of others: nobody's code takes the place of that unasked.
     may_replace = vbench.code == "native" or (official is not None and official_mode(name, vbench) == "custom")
     if native is None and may_replace:
@@ -115,19 +116,10 @@ def _why_not_official(name: str, vbench: VBenchSpec, record: Mapping[str, Any] |
     if record is None:
         return f"no environment for the official code: {COMMAND}"
     problem = record["problems"][name]
-    if problem is not None:
-        return f"{problem}: see vdmini-bench doctor"
-    return _first_fault(name, vbench, native=False)
+    return f"{problem}: see vdmini-bench doctor" if problem is not None else _fault_of(name, vbench, native=False)
 
 
-def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
-    """Why our own code cannot score a dimension here; None where it can."""
-    if not is_native(name):
-        return "there is none"
-    return _first_fault(name, vbench, native=True)
-
-
-def _first_fault(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
+def _fault_of(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
     faults = weight_faults(name, filtered=filters(name, vbench), native=native)
     if not faults:
         return None

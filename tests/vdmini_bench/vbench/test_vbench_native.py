@@ -36,7 +36,7 @@ from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, reached
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
-from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
+from vdmini_bench.vbench.native.tokens import MERGES, Tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
 
@@ -106,7 +106,7 @@ def test_flow_is_the_official_networks(
 
 
 def test_texts_have_the_official_tokens(golden: dict[str, Any], cache: Path) -> None:
-    tokenizer = load_tokenizer(cache / catalogue.WORDS)
+    tokenizer = Tokenizer(cache / catalogue.WORDS)
     for text, numbers in golden["tokens"].items():
         row = tokenizer.numbers(text, 77, cut=False)[0].tolist()
         assert row == [49406, *numbers, 49407, *[0] * (75 - len(numbers))], text

@@ -14,7 +14,7 @@ from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts, load_clip_ima
 from vdmini_bench.vbench.native.dreamsim import DreamSim, load_dreamsim
 from vdmini_bench.vbench.native.musiq import Musiq, musiq_state
 from vdmini_bench.vbench.native.raft import Raft
-from vdmini_bench.vbench.native.tokens import Tokenizer, load_tokenizer
+from vdmini_bench.vbench.native.tokens import Tokenizer
 from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, rename, require_names
 from vdmini_bench.vbench.native.viclip import ViClip, load_viclip
 from vdmini_bench.vbench.native.vision import VisionTransformer
@@ -99,4 +99,4 @@ class Networks:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """CLIP's words, which ViCLIP has too."""
-        return load_tokenizer(path_of(catalogue.WORDS))
+        return Tokenizer(path_of(catalogue.WORDS))

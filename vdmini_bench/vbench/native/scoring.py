@@ -23,7 +23,7 @@ from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.launch import Share, process_device, share_out
 from vdmini_bench.vbench.environment import DriverError
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
-from vdmini_bench.vbench.native.frames import read_clip
+from vdmini_bench.vbench.native.frames import Clip, read_clip
 from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
@@ -54,15 +54,14 @@ class NativeScores:
         Raises:
             IncompleteError: a video could not be read.
         """
-        unknown = {
-            key: question for question in questions if (key := key_of_question(question)) not in self.scores.known
-        }
-        if not unknown:
+        by_video: dict[Path, dict[str, Question]] = {}
+        for question in questions:
+            key = key_of_question(question)
+            if key not in self.scores.known:
+                by_video.setdefault(question.video, {})[key] = question
+        if not by_video:
             return
-        by_video: dict[Path, list[tuple[str, Question]]] = {}
-        for key, question in unknown.items():
-            by_video.setdefault(question.video, []).append((key, question))
-        for part in share_out(_score_share, [*by_video.values()], self.folder):
+        for part in share_out(_score_share, [*by_video.items()], self.folder):
             self.scores.known |= part.known
             self.scores.failures |= part.failures
             for dimension, seconds in part.seconds.items():
@@ -127,7 +126,7 @@ def read_video_scores(folder: Path) -> dict[str, VideoScore]:
     return known
 
 
-def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> VideoScores:
+def _score_share(share: Share, videos: Sequence[tuple[Path, dict[str, Question]]], folder: Path) -> VideoScores:
     """This process's videos, each decoded once for all that is asked about it."""
     networks, scores = Networks(process_device()), VideoScores()
     problems: list[UnreadableVideoError] = []
@@ -136,13 +135,15 @@ def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]],
     with share.progress("score", len(own)) as advance, (folder / f"{share.index}.jsonl").open("a") as record:
         # What a kill cut short ends here.
         record.write("\n")
-        for asked in own:
+        for video, asked in own:
             try:
-                found = _score_video(asked, networks, scores)
+                found = _score_clip(read_clip(video), asked, networks, scores)
             except UnreadableVideoError as problem:
                 problems.append(problem)
             else:
-                record.writelines(f"{_line(key, question, found[key])}\n" for key, question in asked if key in found)
+                for key, score in found.items():
+                    line = {"key": key, "dimension": asked[key].dimension, "video": video.name, **asdict(score)}
+                    record.write(f"{json.dumps(line)}\n")
                 record.flush()
                 scores.known |= found
             advance()
@@ -151,12 +152,12 @@ def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]],
     return scores
 
 
-def _score_video(
-    asked: Sequence[tuple[str, Question]], networks: Networks, scores: VideoScores
-) -> Mapping[str, VideoScore]:
-    clip = read_clip(asked[0][1].video)
+def _score_clip(
+    clip: Clip, asked: Mapping[str, Question], networks: Networks, scores: VideoScores
+) -> dict[str, VideoScore]:
+    """What is found by a question's key; failures and seconds are added to those of earlier clips."""
     found = {}
-    for key, question in asked:
+    for key, question in asked.items():
         if question.dimension in scores.failures:
             continue
         started = time.monotonic()
@@ -173,17 +174,10 @@ def _score_video(
     return found
 
 
-def _line(key: str, question: Question, score: VideoScore) -> str:
-    return json.dumps({"key": key, "dimension": question.dimension, "video": question.video.name, **asdict(score)})
-
-
 def _official(dimension: str, question: Question, score: VideoScore) -> dict[str, Any]:
-    entry: dict[str, Any] = {"video_path": str(question.video), "video_results": score.value}
-    if dimension == "dynamic_degree":
-        entry["video_results"] = score.value > 0
-    if question.image is not None:
-        entry["image_path"] = str(question.image)
-    return entry
+    value = score.value > 0 if dimension == "dynamic_degree" else score.value
+    image = {} if question.image is None else {"image_path": str(question.image)}
+    return {"video_path": str(question.video), "video_results": value, **image}
 
 
 def _log(output: Path, dimension: str) -> Path:
