@@ -111,7 +111,7 @@ def score(
     from vdmini_bench.system.launch import lead
     from vdmini_bench.vbench.environment import default_environment, packages_digest
     from vdmini_bench.vbench.native.catalogue import is_native
-    from vdmini_bench.vbench.preparation import RATIOS, find_prompts
+    from vdmini_bench.vbench.prompts import RATIOS, find_prompts
     from vdmini_bench.vbench.scoring import Scoring, score_videos
 
     def scored() -> Report:
@@ -184,11 +184,9 @@ def prompts(
 ) -> None:
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
     from vdmini_bench.config.vbench_dimensions import choose_dimensions
-    from vdmini_bench.system.files import write_atomically
+    from vdmini_bench.system.files import require_writable_file, write_atomically
     from vdmini_bench.vbench.environment import default_environment
-    from vdmini_bench.vbench.output import require_writable_file
-    from vdmini_bench.vbench.preparation import find_prompts
-    from vdmini_bench.vbench.prompts import request_videos
+    from vdmini_bench.vbench.prompts import find_prompts, request_videos
 
     require_writable_file(output)
     chosen = choose_dimensions(mode, dimensions)

@@ -27,8 +27,7 @@ from vdmini_bench.suites.vbench_videos import clip_requests, embedded_videos, im
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.vbench.environment import default_environment
-from vdmini_bench.vbench.preparation import find_prompts
-from vdmini_bench.vbench.prompts import Prompt, VideoRequest, request_videos
+from vdmini_bench.vbench.prompts import Prompt, VideoRequest, find_prompts, request_videos
 
 if TYPE_CHECKING:
     from vdmini.requests import ClipRequest

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.files import is_file_name
-from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, Mode
+from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.system.text_files import read_text
+from vdmini_bench.vbench.environment import Environment
 
+RATIOS = ("1-1", "8-5", "7-4", "16-9")
+I2V_PROMPTS = "vbench2_i2v_full_info.json"
 SAMPLES = 5
 # Of these the first five without motion are scored: see `filtering`.
 SAMPLES_TO_FILTER = 25
@@ -59,6 +63,31 @@ def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
         if not prompt.text or not is_file_name(name):
             raise SuiteError(f"{file}: the prompt {prompt.text!r} cannot be a file's name, which the protocol wants")
     return prompts
+
+
+def find_prompts(
+    mode: Mode, prompt_file: Path | None, images: Path | None, ratio: str | None, environment: Environment
+) -> tuple[Prompt, ...]:
+    """The official prompts of a mode: from the file given, or the environment's package, or the imported folder.
+
+    Raises:
+        SuiteError: the file is no prompt file, or image to video is not told its images' aspect ratio.
+        MissingAssetsError: the prompts are not there.
+    """
+    if mode == "custom":
+        return ()
+    if mode == "t2v":
+        return tuple(read_prompts(prompt_file or environment.prompt_file()))
+    if ratio is None:
+        raise SuiteError(f"mode i2v: say by --ratio {', '.join(RATIOS)} which images the videos were made from")
+    folder = asset_path("vbench-i2v")
+    if prompt_file is None and folder is None:
+        raise MissingAssetsError(
+            "VBench-I2V's prompts are not here; next: `vdmini-bench assets import vbench-i2v PATH`, or --prompts FILE"
+        )
+    crops = images or (folder / "data" / "crop" / ratio if folder is not None else None)
+    file = prompt_file or (folder / I2V_PROMPTS if folder is not None else Path(I2V_PROMPTS))
+    return tuple(read_prompts(file, crops))
 
 
 def request_videos(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.errors import MissingAssetsError, SuiteError
-from vdmini_bench.system.files import key_of, sha256_of, write_atomically
+from vdmini_bench.system.files import key_of, require_writable, sha256_of, write_atomically
 from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import (
     SHOWN,
@@ -24,7 +24,6 @@ from vdmini_bench.vbench.environment import DriverError, call_driver
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
 from vdmini_bench.vbench.native.questions import Question, ask_entries
-from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
 from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state

@@ -10,8 +10,8 @@ from typing import Literal
 from vdmini.files import replacing
 from vdmini_bench.config.vbench_dimensions import OF_MODE
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
+from vdmini_bench.system.files import require_writable_file
 from vdmini_bench.vbench.completeness import read_record, sha256_of_video
-from vdmini_bench.vbench.output import require_writable_file
 from vdmini_bench.vbench.results import kept_record, kept_result, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS
 
@@ -35,7 +35,7 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
     """
     try:
         written = json.loads((output / SCORES).read_text(encoding="utf-8"))
-        mode, folder = written["mode"], Path(written["folder"])
+        mode = written["mode"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SuiteError(f"{output} holds no scores ({error}): give what `vbench score -o` wrote") from error
     if mode not in ("t2v", "i2v"):
@@ -48,7 +48,9 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
             " score them into the same folder first"
         )
     records = {name: kept_record(output, name) for name in names}
-    now = {video.file: sha256_of_video(folder, video) for video in read_record(output / VIDEOS).values()}
+    now = {
+        video.file: sha256_of_video(Path(written["folder"]), video) for video in read_record(output / VIDEOS).values()
+    }
     of_others = [name for name, kept in records.items() if not kept["contents"].items() <= now.items()]
     if of_others:
         raise IncompleteResultsError(

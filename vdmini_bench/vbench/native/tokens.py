@@ -7,7 +7,7 @@ import html
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Words
 from torch import Tensor
 
@@ -43,7 +43,6 @@ class Tokenizer:
         words.pre_tokenizer = pre_tokenizers.Sequence(
             [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-        words.decoder = decoders.ByteLevel()
         self.words, self.start, self.end = words, words.token_to_id(START), words.token_to_id(END)
 
     def numbers(self, text: str, length: int, *, cut: bool) -> Tensor:
