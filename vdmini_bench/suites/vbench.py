@@ -22,7 +22,7 @@ from vdmini_bench.suites.missing import Missing, missing_teacher
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
-from vdmini_bench.suites.vbench_training_clips import training_data
+from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
 from vdmini_bench.suites.vbench_videos import clip_requests, embedded_videos, images_folder, real_videos, write_images
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
@@ -89,16 +89,17 @@ class VBench:
         data = None if self.missing(measured=False) else training_data(profile, store, write=False, remember=remember)
         teacher, teacher_sha256 = found_teacher(profile.teacher)
         pruning = Pruning.read(profile.plan, profile.channels, _family_of(profile, teacher))
-        source = DatasetClips((), profile.frames, profile.frames_per_second, 0, 0) if data is None else data.source
-        clips = ChosenVideos(source)
+        data = data or TrainingData(DatasetClips((), profile.frames, profile.frames_per_second, 0, 0), NOT_THERE)
+        clips = ChosenVideos(data.source)
         if measured and not self.missing():
             prompts, videos = ask_for_videos(profile.vbench, store)
             side = min(profile.sample.height, profile.sample.width)
-            clips = ChosenVideos(source, videos, prompts, *choose_judges(profile.vbench, default_environment(), side))
+            judges, reasons = choose_judges(profile.vbench, default_environment(), side)
+            clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
         inputs = PromptedInputs(
             teacher=teacher_sha256,
             plan=str(pruning),
-            train_clips=NOT_THERE if data is None else data.digest,
+            train_clips=data.digest,
             versions=deciding_versions(fingerprint.versions),
             machine_id=fingerprint.machine_id,
             asked=asked_digest(clips.videos),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.config.vbench_dimensions import FILTER_WEIGHTS, FILTERED
 from vdmini_bench.system.files import key_of, write_atomically
 from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import Completeness
@@ -14,7 +14,6 @@ from vdmini_bench.vbench.environment import DriverError, call_driver, weights_fo
 from vdmini_bench.vbench.prompts import SAMPLES, SAMPLES_TO_FILTER, Prompt
 
 RECORD = "static_videos.json"
-_WEIGHTS = "raft_model/models/raft-things.pth"
 
 
 def candidates(prompts: Iterable[Prompt]) -> list[str]:
@@ -33,7 +32,7 @@ def ask_official_filter(
         DriverError: the filter failed or left out a video.
     """
     names = candidates(prompts)
-    weights = weights_folder() / _WEIGHTS
+    weights = weights_folder() / FILTER_WEIGHTS[0].path
     state = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else []
     keys = {name: key_of([found.files[name].sha256, state, packages]) for name in names}
     known = _read(output / RECORD)

@@ -86,8 +86,7 @@ def pixel_grid(like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     rows = torch.arange(height, dtype=like.dtype, device=like.device)
     columns = torch.arange(width, dtype=like.dtype, device=like.device)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([x, y])[None]
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None]
 
 
 def pad_to_multiple(pixels: Tensor, divisor: int) -> tuple[Tensor, tuple[slice, slice]]:
