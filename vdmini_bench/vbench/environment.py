@@ -296,8 +296,7 @@ def _locked(folder: Path) -> Iterator[None]:
     from filelock import Timeout
 
     try:
-        held = file_lock(folder.with_name(folder.name + ".lock"))
-        held.acquire(timeout=LOCK_TIMEOUT_SECONDS)
+        held = file_lock(folder.with_name(folder.name + ".lock")).acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
         raise BenchError(f"another process holds {error.lock_file}: wait for it, then run `{COMMAND}` again") from error
     except OSError as error:
@@ -305,7 +304,5 @@ def _locked(folder: Path) -> Iterator[None]:
         raise BenchError(
             f"nothing can be made in {folder.parent} ({reason}): choose another VDMINI_VBENCH_ENV"
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        held.release()

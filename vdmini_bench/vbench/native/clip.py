@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from vdmini_bench.assets.torchscript import open_script
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.vbench.native.transformer import (
-    Block,
-    QuickGelu,
-    depth_of,
-    filled,
-    part_of,
-    rename,
-    require_names,
-)
+from vdmini_bench.vbench.native.transformer import Block, QuickGelu, depth_of, filled, part_of, rename, require_names
 from vdmini_bench.vbench.native.vision import VisionTransformer
 
 SEEN = ("conv1.weight", "positional_embedding", "class_embedding", "ln_pre.weight", "ln_post.weight", "proj")

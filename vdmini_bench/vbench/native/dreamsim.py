@@ -17,12 +17,7 @@ from torch.nn import functional as F
 
 from vdmini_bench.errors import MissingAssetsError
 from vdmini_bench.vbench.native import frames as at
-from vdmini_bench.vbench.native.transformer import (
-    QuickGelu,
-    filled,
-    read_checkpoint,
-    require_names,
-)
+from vdmini_bench.vbench.native.transformer import QuickGelu, filled, read_checkpoint, require_names
 from vdmini_bench.vbench.native.vision import VisionTransformer
 
 # The order in which features are put together, and the adapter's numbers for the networks.

@@ -95,15 +95,11 @@ def resize_image(image: Image.Image, side: int, crop: int) -> Tensor:
     """The middle of an RGB picture whose shorter side Pillow resized (bicubic): 1 C H W float32, whole, 0 to 255."""
     if min(image.size) != side:
         image = image.resize(_shrunk(*image.size, side), Image.Resampling.BICUBIC)
-    return crop_centre(_pixels_of(image), crop)
+    return crop_centre(pixels_of(image), crop)
 
 
-def resize_image_square(image: Image.Image, side: int) -> Tensor:
-    """A whole RGB picture, by Pillow's bicubic kernel `side` x `side`: 1 C H W float32, whole from 0 to 255."""
-    return _pixels_of(image.resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _pixels_of(image: Image.Image) -> Tensor:
+def pixels_of(image: Image.Image) -> Tensor:
+    """An RGB picture: 1 C H W float32, whole from 0 to 255."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
 
 

@@ -55,8 +55,8 @@ def _i2v_subject(clip: Clip, question: Question, networks: Networks) -> VideoSco
 
 
 def _i2v_background(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    image = at.resize_image_square(_image_of(question), SIDE)
-    of_image = networks.dreamsim(image.to(networks.device)).cpu()
+    image = _image_of(question).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    of_image = networks.dreamsim(at.pixels_of(image).to(networks.device)).cpu()
     features = embed_frames(clip, networks.device, partial(at.resize_square, side=SIDE), networks.dreamsim)
     return VideoScore(faithfulness(features, of_image))
 

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vdmini_bench.vbench.native.clip import NAMES, SEEN, ClipTexts, clip_texts
-from vdmini_bench.vbench.native.transformer import (
-    QuickGelu,
-    filled,
-    part_of,
-    read_checkpoint,
-    rename,
-    require_names,
-)
+from vdmini_bench.vbench.native.transformer import QuickGelu, filled, part_of, read_checkpoint, rename, require_names
 from vdmini_bench.vbench.native.vision import VisionTransformer
 
 FRAMES = 8
