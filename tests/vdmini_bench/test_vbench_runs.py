@@ -10,7 +10,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from small_videos import fake_environment, write_classifier, write_teacher
-from torch.nn.functional import gelu
 
 from vdmini.distill.estimate import Estimate
 from vdmini.models.registry import EMBEDDED
@@ -138,7 +137,7 @@ def test_weights_alone_have_a_suite_scored_natively(
     torch.manual_seed(0)
     sizes = {"patch_embed.proj.weight": (64, 3, 16, 16), "patch_embed.proj.bias": (64,), "norm.weight": (64,)}
     sizes |= {"cls_token": (1, 1, 64), "pos_embed": (1, 197, 64), "blocks.0.norm1.weight": (64,)}
-    network = VisionTransformer({name: torch.zeros(size) for name, size in sizes.items()}, gelu, 1e-6)
+    network = VisionTransformer({name: torch.zeros(size) for name, size in sizes.items()}, torch.nn.GELU(), 1e-6)
     # Where it would be zeros, all frames would look alike.
     torch.save({name: torch.randn_like(value) for name, value in network.state_dict().items()}, file)
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))
