@@ -18,7 +18,7 @@ from vdmini_bench.config.vbench_dimensions import T2V, VBENCH_VERSION
 from vdmini_bench.distill import estimate as estimation
 from vdmini_bench.metrics import scene_classifier, semantic
 from vdmini_bench.vbench.native.catalogue import DINO
-from vdmini_bench.vbench.native.dino import Dino
+from vdmini_bench.vbench.native.vision import VisionTransformer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -135,7 +135,9 @@ def test_weights_alone_have_a_suite_scored_natively(
     file = tmp_path / "weights" / DINO
     file.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    network = Dino(64, 1, 1, 16, 14)
+    sizes = {"patch_embed.proj.weight": (64, 3, 16, 16), "patch_embed.proj.bias": (64,), "norm.weight": (64,)}
+    sizes |= {"cls_token": (1, 1, 64), "pos_embed": (1, 197, 64), "blocks.0.norm1.weight": (64,)}
+    network = VisionTransformer({name: torch.zeros(size) for name, size in sizes.items()}, torch.nn.GELU(), 1e-6)
     # Where it would be zeros, all frames would look alike.
     torch.save({name: torch.randn_like(value) for name, value in network.state_dict().items()}, file)
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "weights"))

@@ -6,10 +6,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
 from vdmini_bench.vbench.environment import default_environment
-
-if TYPE_CHECKING:
-    from vdmini_bench.vbench.requirements import Readiness
 
 # In every overview, fine or not.
 ALWAYS = ("device", "disk", "home directory", "console", "two I3D files")
@@ -53,7 +49,7 @@ def examine() -> list[Finding]:
         *_embedded(),
         *_assets(),
         *_i3d_agreement(),
-        *(_dimension("vbench", found) for found in examine_dimensions(default_environment())),
+        *_dimensions("vbench", examine_dimensions(default_environment())),
         *native_findings(),
         _disk(),
         *_surroundings(),
@@ -143,13 +139,16 @@ def native_findings() -> list[Finding]:
     """Which dimensions of VBench our own code can score with the weights that are here, and what the others lack."""
     from vdmini_bench.vbench.requirements import examine_native
 
-    return [_dimension("vbench --native", found) for found in examine_native()]
+    return _dimensions("vbench --native", examine_native())
 
 
-def _dimension(code: str, found: Readiness) -> Finding:
-    state = f"missing: {', '.join(found.missing)}" if found.missing else "ready"
-    # One archive may hold several files.
-    return Finding(f"{code} {found.dimension}", state, "; ".join(dict.fromkeys(found.next)))
+def _dimensions(code: str, found: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+    findings = []
+    for name, lacks in found.items():
+        state = f"missing: {', '.join(lacks)}" if lacks else "ready"
+        # One archive may hold several files.
+        findings.append(Finding(f"{code} {name}", state, "; ".join(dict.fromkeys(lacks.values()))))
+    return findings
 
 
 def _disk() -> Finding:

@@ -11,11 +11,10 @@ from pathlib import Path
 import click
 
 from vdmini_bench.commands.options import JSON, PATH, led
-from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
-from vdmini_bench.system.files import write_atomically
+from vdmini_bench.config.vbench_dimensions import Mode, choose_dimensions
+from vdmini_bench.system.files import require_writable_file, write_atomically
 from vdmini_bench.system.tables import markdown_table, print_table
 from vdmini_bench.vbench.environment import check_environment, create_environment, default_environment, packages_digest
-from vdmini_bench.vbench.output import require_writable_file
 
 DIMENSIONS = click.option(
     "--dimensions",
@@ -85,24 +84,24 @@ def vbench() -> None:
 @JSON
 @led
 def score(
-    folder: Path, mode: str, dimensions: tuple[str, ...], output: Path, prompt_file: Path | None, images: Path | None,
+    folder: Path, mode: Mode, dimensions: tuple[str, ...], output: Path, prompt_file: Path | None, images: Path | None,
     ratio: str | None, filtered: bool, download: bool, native: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
+    from vdmini_bench.data.picture import list_pictures
     from vdmini_bench.vbench.native.catalogue import is_native
-    from vdmini_bench.vbench.preparation import RATIOS, find_prompts, images_by_prompt
+    from vdmini_bench.vbench.prompts import RATIOS, find_prompts
     from vdmini_bench.vbench.scoring import Scoring, score_videos
 
-    of = mode_named(mode)
-    environment, chosen = default_environment(), choose_dimensions(of, dimensions)
+    environment, chosen = default_environment(), choose_dimensions(mode, dimensions)
     # Where our own code scores everything, no environment is needed.
     packages = "" if native and all(map(is_native, chosen)) else packages_digest(environment.require())
-    by_prompt = images_by_prompt(images) if of == "custom" and images is not None else {}
-    found = find_prompts(of, prompt_file, images, ratio, environment)
+    pictures = list_pictures(images) if mode == "custom" and images is not None else []
+    found = find_prompts(mode, prompt_file, images, ratio, environment)
     report = score_videos(
         Scoring(
-            folder, output, of, chosen, environment.command, packages, found, by_prompt, ratio or RATIOS[0],
-            filtered, download, native,
+            folder, output, mode, chosen, environment.command, packages, found,
+            {path.stem: path for path in pictures}, ratio or RATIOS[0], filtered, download, native,
         )
     )  # fmt: skip
     header, lines = report.lines()
@@ -142,18 +141,16 @@ def pack(output: Path, target: Path | None) -> None:
 @RATIO
 @FILTER
 def prompts(
-    mode: str, dimensions: tuple[str, ...], seed: int, output: Path, prompt_file: Path | None, images: Path | None,
+    mode: Mode, dimensions: tuple[str, ...], seed: int, output: Path, prompt_file: Path | None, images: Path | None,
     ratio: str | None, filtered: bool,
 ) -> None:  # fmt: skip
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
-    from vdmini_bench.vbench.preparation import find_prompts
-    from vdmini_bench.vbench.prompts import request_videos
+    from vdmini_bench.vbench.prompts import find_prompts, request_videos
 
     require_writable_file(output)
-    of = mode_named(mode)
-    chosen = choose_dimensions(of, dimensions)
-    entries = find_prompts(of, prompt_file, images, ratio, default_environment())
-    requests = request_videos(entries, chosen, seed, filtered=filtered and of == "t2v")
+    chosen = choose_dimensions(mode, dimensions)
+    entries = find_prompts(mode, prompt_file, images, ratio, default_environment())
+    requests = request_videos(entries, chosen, seed, filtered=filtered and mode == "t2v")
     lines = [
         json.dumps({**asdict(request), "name": f"{request.name}.mp4", "image": request.image and str(request.image)})
         for request in requests

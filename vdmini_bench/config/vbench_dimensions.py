@@ -190,12 +190,6 @@ FILTER_WEIGHTS = (_RAFT,)
 FILTER_SIDE = _RAFT_SIDE
 
 
-def mode_named(name: str) -> Mode:
-    """The mode of that name; raises KeyError for another."""
-    modes: dict[str, Mode] = {mode: mode for mode in OF_MODE}
-    return modes[name]
-
-
 def choose_dimensions(mode: Mode, wanted: Iterable[str]) -> tuple[str, ...]:
     """The dimensions asked for, in the official order; all of the mode when none is named.
 

@@ -22,13 +22,12 @@ from vdmini_bench.suites.missing import Missing, missing_teacher
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
-from vdmini_bench.suites.vbench_training_clips import training_data
+from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
 from vdmini_bench.suites.vbench_videos import clip_requests, embedded_videos, images_folder, real_videos, write_images
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.vbench.environment import default_environment
-from vdmini_bench.vbench.preparation import find_prompts
-from vdmini_bench.vbench.prompts import Prompt, VideoRequest, request_videos
+from vdmini_bench.vbench.prompts import Prompt, VideoRequest, find_prompts, request_videos
 
 if TYPE_CHECKING:
     from vdmini.requests import ClipRequest
@@ -90,14 +89,17 @@ class VBench:
         data = None if self.missing(measured=False) else training_data(profile, store, write=False, remember=remember)
         teacher, teacher_sha256 = found_teacher(profile.teacher)
         pruning = Pruning.read(profile.plan, profile.channels, _family_of(profile, teacher))
-        source = DatasetClips((), profile.frames, profile.frames_per_second, 0, 0) if data is None else data.source
-        clips = ChosenVideos(source)
+        data = data or TrainingData(DatasetClips((), profile.frames, profile.frames_per_second, 0, 0), NOT_THERE)
+        clips = ChosenVideos(data.source)
         if measured and not self.missing():
-            clips = choose_videos(profile, source, store)
+            prompts, videos = ask_for_videos(profile.vbench, store)
+            side = min(profile.sample.height, profile.sample.width)
+            judges, reasons = choose_judges(profile.vbench, default_environment(), side)
+            clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
         inputs = PromptedInputs(
             teacher=teacher_sha256,
             plan=str(pruning),
-            train_clips=NOT_THERE if data is None else data.digest,
+            train_clips=data.digest,
             versions=deciding_versions(fingerprint.versions),
             machine_id=fingerprint.machine_id,
             asked=asked_digest(clips.videos),
@@ -107,13 +109,6 @@ class VBench:
         jobs = jobs_of_videos(profile, inputs, len(clips.videos)) if measured else plan_training(profile, inputs)
         named = {job.name: job for job in jobs}
         return VBenchContext(store, fingerprint, teacher, pruning, inputs, named, workers, run_id, self.suite, clips)
-
-
-def choose_videos(profile: VBenchProfile, train: ClipSource, store: Store) -> ChosenVideos:
-    """The videos that every model is asked for, and what scores them."""
-    prompts, videos = ask_for_videos(profile.vbench, store)
-    side = min(profile.sample.height, profile.sample.width)
-    return ChosenVideos(train, videos, prompts, *choose_judges(profile.vbench, default_environment(), side))
 
 
 def _family_of(profile: VBenchProfile, teacher: str) -> str:
@@ -148,11 +143,9 @@ def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...]
 
 def asked_digest(videos: tuple[VideoRequest, ...]) -> str:
     """The digest of what models are asked for: names, prompts, seeds, and the bytes of images."""
-    images: dict[Path, str] = {}
-    for video in videos:
-        if video.image is not None and video.image not in images:
-            images[video.image] = sha256_of(video.image) if video.image.is_file() else NOT_THERE
-    return key_of([[video.name, video.prompt, video.seed, video.image and images[video.image]] for video in videos])
+    images = {video.image for video in videos if video.image is not None}
+    digests = {image: sha256_of(image) if image.is_file() else NOT_THERE for image in images}
+    return key_of([[video.name, video.prompt, video.seed, video.image and digests[video.image]] for video in videos])
 
 
 @dataclass(frozen=True)
@@ -210,16 +203,13 @@ class VBenchContext(SuiteContext):
         """The videos that a row of the table has."""
         return real_videos(self.vbench, self.clips.videos) if row == REAL else self.clips.videos
 
-    def video_folder(self, row: str) -> Path:
-        """The folder with a row's videos."""
-        return self.folder(f"draw {REAL}" if row == REAL else f"sample {row}") / "clips"
-
-    def video_path(self, row: str, video: VideoRequest) -> Path:
-        """The file of a row's video."""
-        return self.video_folder(row) / f"{video.name}{self.suffix}"
+    def clip_path(self, subject: str, name: str) -> Path:
+        """Also where a drawn clip of that name is kept."""
+        stage = "draw" if subject == REAL else "sample"
+        return self.folder(f"{stage} {subject}") / "clips" / f"{name}{self.suffix}"
 
     def examples(self, count: int) -> dict[str, list[Path]]:
         """One video of each of the first prompts, of every row."""
         shown = [video for video in self.clips.videos if video.index == 0][:count]
         rows = [REAL, *GENERATED] if f"draw {REAL}" in self.jobs else [*GENERATED]
-        return {row: [self.video_path(row, video) for video in shown] for row in rows}
+        return {row: [self.clip_path(row, video.name) for video in shown] for row in rows}

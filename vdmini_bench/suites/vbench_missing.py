@@ -42,19 +42,18 @@ def missing_training_clips(profile: VBenchProfile) -> list[Missing]:
 
 def missing_official(vbench: VBenchSpec, environment: Environment) -> list[Missing]:
     """What the dimensions asked for lack, each thing once; of what our own code is to score, only its weights."""
-    native = {ready.dimension: ready for ready in examine_native()} if vbench.code == "native" else {}
+    lacks = examine_dimensions(environment) | (examine_native() if vbench.code == "native" else {})
     needed: dict[str, list[str]] = {}
     commands = {}
     if vbench.mode == "t2v" and environment.record() is None:
         # The prompts are inside the package.
         needed[ENVIRONMENT], commands[ENVIRONMENT] = ["the prompts"], COMMAND
-    for official in examine_dimensions(environment):
-        ready = native.get(official.dimension, official)
-        if ready.dimension in vbench.asked_dimensions and counts(ready.dimension, vbench):
-            for what, command in zip(ready.missing, ready.next, strict=True):
+    for dimension in lacks:
+        if dimension in vbench.asked_dimensions and counts(dimension, vbench):
+            for what, command in lacks[dimension].items():
                 # Only the filter reads this dimension's weights.
-                if ready.dimension != FILTERED or vbench.static_filter or what == ENVIRONMENT:
-                    needed.setdefault(what, []).append(ready.dimension)
+                if dimension != FILTERED or vbench.static_filter or what == ENVIRONMENT:
+                    needed.setdefault(what, []).append(dimension)
                     commands[what] = command
     return [
         Missing(what, f"for {', '.join(names)}", "see docs/vbench.md", *_licence_and_source(what), commands[what])

@@ -13,7 +13,7 @@ from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, VBENCH_V
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.vbench.environment import COMMAND, Environment, packages_digest
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
+from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state
 
 # The dimensions that a classifier of the drawn world answers, all from one reading of a clip.
 DRAWN_WORLD = "drawn_world"
@@ -58,7 +58,8 @@ def _choose(name: str, vbench: VBenchSpec, record: Mapping[str, Any] | None, sma
     needed = DIMENSIONS[name].side
     if smallest_side < needed:
         return f"its network cannot read clips of {smallest_side} pixels, {needed} are needed"
-    official, native = _why_not_official(name, vbench, record), _why_not_native(name, vbench)
+    official = _why_not_official(name, vbench, record)
+    native = _fault_of(name, vbench, native=True) if is_native(name) else "there is none"
     # Only a score on the official prompts compares with those of others: nobody's code takes the place of that unasked.
     may_replace = vbench.code == "native" or (official is not None and official_mode(name, vbench) == "custom")
     if native is None and may_replace:
@@ -114,21 +115,13 @@ def _why_not_official(name: str, vbench: VBenchSpec, record: Mapping[str, Any] |
     if record is None:
         return f"no environment for the official code: {COMMAND}"
     problem = record["problems"][name]
-    if problem is not None:
-        return f"{problem}: see vdmini-bench doctor"
-    return _first_fault(name, vbench, native=False)
+    return f"{problem}: see vdmini-bench doctor" if problem is not None else _fault_of(name, vbench, native=False)
 
 
-def _why_not_native(name: str, vbench: VBenchSpec) -> str | None:
-    """Why our own code cannot score a dimension here; None where it can."""
-    if not is_native(name):
-        return "there is none"
-    return _first_fault(name, vbench, native=True)
-
-
-def _first_fault(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
-    filtered = filters(name, vbench)
-    faults = [f"{path} is missing" for _, path in missing_weights([name], filtered=filtered, native=native)]
-    faults += [fault for _, fault in damaged_weights([name], filtered=filtered, native=native)]
+def _fault_of(name: str, vbench: VBenchSpec, *, native: bool) -> str | None:
+    faults = weight_faults(name, filtered=filters(name, vbench), native=native)
+    if not faults:
+        return None
+    first = min(faults, key=lambda fault: fault.reason != MISSING)
     # The reason goes with the published rows, which say nothing of whose machine it was.
-    return f"{faults[0].replace(str(own_folder('HOME', Path('~'))), '~')}: see vdmini-bench doctor" if faults else None
+    return f"{first.file} {first.reason}: see vdmini-bench doctor".replace(str(own_folder("HOME", Path("~"))), "~")

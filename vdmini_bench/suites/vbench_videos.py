@@ -13,7 +13,7 @@ from PIL import Image
 from vdmini.files import replacing
 from vdmini.requests import ClipRequest
 from vdmini_bench.config.vbench import VBenchSpec
-from vdmini_bench.data.captions import Scene, choose_scenes, draw_scene, parse_caption
+from vdmini_bench.data.captions import choose_scenes, draw_scene, parse_caption
 from vdmini_bench.data.picture import read_picture
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.requests import DRAWN_INDEX
@@ -47,24 +47,22 @@ def embedded_videos(vbench: VBenchSpec, images: Path) -> tuple[VideoRequest, ...
 def drawn_captions(number: int) -> list[str]:
     """Sentences of one thing and of two in turn, each once, of combinations that training draws."""
     found: dict[str, None] = {}
-    for place in count():
+    places = count()
+    while len(found) < number:
+        place = next(places)
         (scene,) = choose_scenes(1, "train", things=1 + place % 2, skip=FIRST_SCENE + place // 2)
         found.setdefault(scene.caption)
-        if len(found) == number:
-            return [*found]
-    raise AssertionError("unreachable")
+    return [*found]
 
 
 def drawn_origins(number: int, first_index: int = DRAWN_INDEX) -> dict[str, Origin]:
     """Clips of the image-to-video world by caption, each once: held-out groups and all actions in turn."""
     found: dict[str, Origin] = {}
-    for index in count(first_index):
-        for group in TEST_GROUPS:
-            for action in ACTIONS:
-                found.setdefault(draw_clip(action, group, index).caption, (action, group, index))
-                if len(found) == number:
-                    return found
-    raise AssertionError("unreachable")
+    origins = ((action, group, index) for index in count(first_index) for group in TEST_GROUPS for action in ACTIONS)
+    while len(found) < number:
+        origin = next(origins)
+        found.setdefault(draw_clip(*origin).caption, origin)
+    return found
 
 
 def images_folder(data: Path) -> Path:
@@ -95,24 +93,14 @@ def drawn_frames(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> list[NDA
     return [draw_clip(*origins[video.prompt]).frames for video in videos]
 
 
-def scene_of(video: VideoRequest) -> Scene:
-    """What a video of an embedded prompt should show."""
-    return parse_caption(video.prompt)
-
-
 def clip_requests(videos: Sequence[VideoRequest], height: int, width: int) -> list[ClipRequest]:
     """The same as models take them; an image is read once for all its samples.
 
     Raises:
         UnreadablePictureError: an image cannot be read.
     """
-    images: dict[Path, NDArray[np.uint8]] = {}
-    requests = []
-    for video in videos:
-        image = None
-        if video.image is not None:
-            if video.image not in images:
-                images[video.image] = resize_clip(read_picture(video.image)[None], width, height)[0]
-            image = images[video.image]
-        requests.append(ClipRequest(video.name, video.seed, image, video.prompt))
-    return requests
+    paths = dict.fromkeys(video.image for video in videos if video.image is not None)
+    images: dict[Path | None, NDArray[np.uint8]] = {
+        path: resize_clip(read_picture(path)[None], width, height)[0] for path in paths
+    }
+    return [ClipRequest(video.name, video.seed, images.get(video.image), video.prompt) for video in videos]

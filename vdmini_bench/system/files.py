@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.files import short_name
-from vdmini_bench.errors import BenchError
+from vdmini_bench.errors import BenchError, SuiteError
 
 
 def sha256_of(path: Path) -> str:
@@ -74,3 +74,30 @@ def check_can_write(path: Path) -> None:
             probe.write(b"x" * 4096)
     except OSError as error:
         raise BenchError(f"{path} cannot be written ({error}); choose another place with -o") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder where it is not there, and write a file into it that goes at once.
+
+    Raises:
+        SuiteError: one of the two fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SuiteError(
+            f"nothing can be written in {folder} ({error.strerror}): give another place with -o"
+        ) from error
+
+
+def require_writable_file(file: Path) -> None:
+    """The same for the folder of a file that is to be written.
+
+    Raises:
+        SuiteError: that fails, or the file's name is that of a folder.
+    """
+    require_writable(file.parent)
+    if file.is_dir():
+        raise SuiteError(f"{file} is a folder: give the file's own name with -o")

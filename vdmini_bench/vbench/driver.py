@@ -8,6 +8,7 @@ not there, whatever went wrong is on standard error and the exit code is not 0.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -28,12 +29,15 @@ DECIDING = (
 
 def main(request_file: str, response_file: str) -> None:
     """Answer one request."""
+    import torch
+
     started = time.monotonic()
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     repair_torchvision()
     device = choose_device(request["device"])
     response = {"inspect": inspect, "evaluate": evaluate, "filter": find_static}[request["action"]](request, device)
-    response.update(device=describe(device), versions=versions(), seconds=time.monotonic() - started)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    response.update(device=name, versions=versions(), seconds=time.monotonic() - started)
     partial = Path(response_file + ".partial")
     partial.write_text(json.dumps(response, default=to_plain), encoding="utf-8")
     partial.replace(response_file)
@@ -133,21 +137,12 @@ def offer_dino_weights() -> None:
         partial.replace(wanted)
 
 
-def describe(device: Any) -> str:
-    """The device's name."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 def versions() -> dict[str, str]:
     """Versions of what determines the scores."""
     found = {}
     for name in DECIDING:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -45,7 +45,6 @@ class DriverError(BenchError):
 
     def __init__(self, what: str, reason: str, log: Path) -> None:
         super().__init__(f"{what}: {reason} (all of it in {log})")
-        self.reason = reason
         self.log = log
 
 
@@ -211,11 +210,10 @@ def call_driver(command: Sequence[str], request: Mapping[str, Any], folder: Path
             )
         except OSError as error:
             raise DriverError(what, f"{error.filename} cannot be run ({error.strerror}): `{COMMAND}`", log) from error
-    if done.returncode < 0:
-        # The kernel kills with 9 what takes the last memory.
-        raise DriverError(what, f"ended by signal {-done.returncode}: {_last_line(log)}", log)
     if done.returncode != 0:
-        raise DriverError(what, f"exit code {done.returncode}: {_last_line(log)}", log)
+        # The kernel kills with 9 what takes the last memory.
+        how = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise DriverError(what, f"{how}: {_last_line(log)}", log)
     try:
         response = json.loads(answer.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -298,8 +296,7 @@ def _locked(folder: Path) -> Iterator[None]:
     from filelock import Timeout
 
     try:
-        held = file_lock(folder.with_name(folder.name + ".lock"))
-        held.acquire(timeout=LOCK_TIMEOUT_SECONDS)
+        held = file_lock(folder.with_name(folder.name + ".lock")).acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
         raise BenchError(f"another process holds {error.lock_file}: wait for it, then run `{COMMAND}` again") from error
     except OSError as error:
@@ -307,7 +304,5 @@ def _locked(folder: Path) -> Iterator[None]:
         raise BenchError(
             f"nothing can be made in {folder.parent} ({reason}): choose another VDMINI_VBENCH_ENV"
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        held.release()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vdmini_bench.config.vbench_dimensions import FILTERED
+from vdmini_bench.config.vbench_dimensions import FILTER_WEIGHTS, FILTERED
 from vdmini_bench.system.files import key_of, write_atomically
 from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import Completeness
@@ -14,7 +14,6 @@ from vdmini_bench.vbench.environment import DriverError, call_driver, weights_fo
 from vdmini_bench.vbench.prompts import SAMPLES, SAMPLES_TO_FILTER, Prompt
 
 RECORD = "static_videos.json"
-_WEIGHTS = "raft_model/models/raft-things.pth"
 
 
 def candidates(prompts: Iterable[Prompt]) -> list[str]:
@@ -25,7 +24,7 @@ def candidates(prompts: Iterable[Prompt]) -> list[str]:
 def ask_official_filter(
     prompts: Iterable[Prompt], found: Completeness, output: Path, command: tuple[str, ...], packages: str
 ) -> dict[str, bool]:
-    """Of each candidate, by its absolute path, whether the official filter finds no motion in it.
+    """Of each candidate, by its name, whether the official filter finds no motion in it.
 
     What was said of a video before is not asked again while its bytes, the network and the packages are the same.
 
@@ -33,7 +32,7 @@ def ask_official_filter(
         DriverError: the filter failed or left out a video.
     """
     names = candidates(prompts)
-    weights = weights_folder() / _WEIGHTS
+    weights = weights_folder() / FILTER_WEIGHTS[0].path
     state = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else []
     keys = {name: key_of([found.files[name].sha256, state, packages]) for name in names}
     known = _read(output / RECORD)
@@ -46,15 +45,19 @@ def ask_official_filter(
             raise DriverError("static_filter", "its response is not of the videos that were asked for", log)
         known |= {keys[name]: bool(static[path]) for path, name in asked.items()}
         write_atomically(output / RECORD, json.dumps(known, indent=1))
-    return {str(found.videos[name].absolute()): known[keys[name]] for name in names}
+    return {name: known[keys[name]] for name in names}
 
 
 def first_static(prompts: Iterable[Prompt], found: Completeness, static: Mapping[str, bool]) -> dict[str, Path]:
     """The videos to score, under the names `prompt-0` to `prompt-4`; a prompt may have fewer, or none.
 
-    `static` says of each candidate, by its absolute path, whether it has no motion.
+    `static` says of each candidate, by its name, whether it has no motion.
     """
-    kept = {text: _first_static(text, found, static) for text in _texts(prompts)}
+    kept = {}
+    for text in _texts(prompts):
+        # The official order is that of sorted file names: 0, 1, 10, 11, ..., 2, 20.
+        names = sorted(f"{text}-{index}" for index in range(SAMPLES_TO_FILTER))
+        kept[text] = [name for name in names if static[name]][:SAMPLES]
     few = sum(len(chosen) < SAMPLES for chosen in kept.values())
     if few:
         say(f"static_filter: {few} of {len(kept)} prompts have fewer than {SAMPLES} videos without motion")
@@ -63,12 +66,6 @@ def first_static(prompts: Iterable[Prompt], found: Completeness, static: Mapping
 
 def _texts(prompts: Iterable[Prompt]) -> list[str]:
     return [prompt.text for prompt in prompts if FILTERED in prompt.dimensions]
-
-
-def _first_static(text: str, found: Completeness, static: Mapping[str, bool]) -> list[str]:
-    # The official order is that of sorted file names: 0, 1, 10, 11, ..., 2, 20.
-    names = sorted(f"{text}-{index}" for index in range(SAMPLES_TO_FILTER))
-    return [name for name in names if static[str(found.videos[name].absolute())]][:SAMPLES]
 
 
 def _read(file: Path) -> dict[str, bool]:

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vdmini.files import is_file_name
-from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, Mode
+from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.system.text_files import read_text
+from vdmini_bench.vbench.environment import Environment
 
+RATIOS = ("1-1", "8-5", "7-4", "16-9")
+I2V_PROMPTS = "vbench2_i2v_full_info.json"
 SAMPLES = 5
 # Of these the first five without motion are scored: see `filtering`.
 SAMPLES_TO_FILTER = 25
@@ -61,6 +65,31 @@ def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
     return prompts
 
 
+def find_prompts(
+    mode: Mode, prompt_file: Path | None, images: Path | None, ratio: str | None, environment: Environment
+) -> tuple[Prompt, ...]:
+    """The official prompts of a mode: from the file given, or the environment's package, or the imported folder.
+
+    Raises:
+        SuiteError: the file is no prompt file, or image to video is not told its images' aspect ratio.
+        MissingAssetsError: the prompts are not there.
+    """
+    if mode == "custom":
+        return ()
+    if mode == "t2v":
+        return tuple(read_prompts(prompt_file or environment.prompt_file()))
+    if ratio is None:
+        raise SuiteError(f"mode i2v: say by --ratio {', '.join(RATIOS)} which images the videos were made from")
+    folder = asset_path("vbench-i2v")
+    if prompt_file is None and folder is None:
+        raise MissingAssetsError(
+            "VBench-I2V's prompts are not here; next: `vdmini-bench assets import vbench-i2v PATH`, or --prompts FILE"
+        )
+    crops = images or (folder / "data" / "crop" / ratio if folder is not None else None)
+    file = prompt_file or (folder / I2V_PROMPTS if folder is not None else Path(I2V_PROMPTS))
+    return tuple(read_prompts(file, crops))
+
+
 def request_videos(
     prompts: Iterable[Prompt], dimensions: Sequence[str], base_seed: int = 0, *, filtered: bool = True
 ) -> list[VideoRequest]:
@@ -96,17 +125,12 @@ def official_entries(prompts: Iterable[Prompt], dimension: str, videos: Mapping[
     """
     entries = []
     for prompt in prompts:
-        if dimension not in prompt.dimensions:
-            continue
-        names = [f"{prompt.text}-{index}" for index in range(SAMPLES)]
-        entry: dict[str, Any] = {
-            "prompt_en": prompt.text,
-            "dimension": [dimension],
-            "video_list": [str(videos[name].absolute()) for name in names if name in videos],
-        }
-        if prompt.auxiliary:
-            entry["auxiliary_info"] = dict(prompt.auxiliary)
-        entries.append(_with_image(entry, prompt.image))
+        if dimension in prompt.dimensions:
+            names = [f"{prompt.text}-{index}" for index in range(SAMPLES)]
+            paths = [videos[name] for name in names if name in videos]
+            entries.append(_entry(dimension, prompt.text, paths, prompt.image))
+            if prompt.auxiliary:
+                entries[-1]["auxiliary_info"] = dict(prompt.auxiliary)
     return entries
 
 
@@ -124,8 +148,7 @@ def custom_entries(
         image = (images or {}).get(prompt) or (images or {}).get(name)
         if image is None and DIMENSIONS[dimension].needs_images:
             raise SuiteError(f"{dimension}: no image {prompt}.jpg or .png for {path.name}; give --images FOLDER")
-        entry = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(path.absolute())]}
-        entries.append(_with_image(entry, image))
+        entries.append(_entry(dimension, prompt, [path], image))
     return entries
 
 
@@ -144,8 +167,8 @@ def _prompt(entry: dict[str, Any], images: Path | None) -> Prompt:
     return Prompt(entry["prompt_en"], dimensions, auxiliary, images / name if images and name else None)
 
 
-def _with_image(entry: dict[str, Any], image: Path | None) -> dict[str, Any]:
-    if image is not None:
-        # The official code joins its own folder with this, which an absolute path replaces.
-        entry["image_name"] = str(image.absolute())
-    return entry
+def _entry(dimension: str, prompt: str, videos: Iterable[Path], image: Path | None) -> dict[str, Any]:
+    paths = [str(path.absolute()) for path in videos]
+    entry: dict[str, Any] = {"prompt_en": prompt, "dimension": [dimension], "video_list": paths}
+    # The official code joins its own folder with this, which an absolute path replaces.
+    return entry if image is None else {**entry, "image_name": str(image.absolute())}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.results.score import Score, Status
 from vdmini_bench.vbench.completeness import Completeness
 from vdmini_bench.vbench.results import DimensionResult
 from vdmini_bench.vbench.totals import Totals
@@ -73,21 +71,6 @@ class Report:
             "videos": self.completeness.to_json(),
         }
 
-    def scores(self, model: str) -> Iterator[Score]:
-        """As measurements of a model: each dimension with its raw score, the groups and the total."""
-        for outcome in self.outcomes:
-            result = outcome.result
-            if result is None:
-                yield self._score(model, outcome.dimension, None, "failed", 0, 0, outcome.code)
-            else:
-                n, expected = len(result.videos), result.expected
-                yield self._score(model, outcome.dimension, result.score, "ok", n, expected, outcome.code)
-        videos = len(self.completeness.videos)
-        code = "+".join(sorted({outcome.code for outcome in self.outcomes}))
-        for name, value in self.groups.items():
-            status: Status = "unavailable" if value is None else "ok"
-            yield self._score(model, name, value, status, videos if value is not None else 0, videos, code)
-
     def lines(self) -> tuple[list[str], list[list[str]]]:
         """A table: raw and normalised scores, numbers of videos, how each dimension ended."""
         normalised = {} if self.totals is None else self.totals.normalised
@@ -104,9 +87,3 @@ class Report:
             mapped, status = ("-", "incomplete") if value is None else (f"{value:.4%}", "ok")
             lines.append([name, "", "", mapped, "", status])
         return ["dimension", "group", "score", "normalised", "videos", "status"], lines
-
-    def _score(
-        self, model: str, name: str, value: float | None, status: Status, n: int, expected: int, code: str
-    ) -> Score:
-        version = f"vbench-{VBENCH_VERSION}{'' if code == OFFICIAL else f'-{code}'}"
-        return Score(model, f"vbench_{name}", version, self.protocol, value, "", "higher", None, n, expected, status)

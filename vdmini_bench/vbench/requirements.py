@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -21,29 +20,34 @@ WEIGHTS = {
 }
 
 
+MISSING = "is missing"
+
+
 @dataclass(frozen=True)
-class Readiness:
-    """Whether a dimension can be scored here: what it lacks, and for each the next step; both empty when ready."""
+class WeightFault:
+    """A weight file that a dimension reads and that is not in its place, or what is there instead of it."""
 
     dimension: str
-    missing: tuple[str, ...]
-    next: tuple[str, ...]
+    weight: WeightFile
+    file: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return str(self.file) if self.reason == MISSING else f"{self.file} {self.reason}"
 
 
-def missing_weights(dimensions: Iterable[str], *, filtered: bool, native: bool = False) -> list[tuple[str, str]]:
-    """Dimension and path of every weight file that is not in its place, of our own code's files where `native`.
+def weight_faults(dimension: str, *, filtered: bool, native: bool) -> list[WeightFault]:
+    """What is wrong with a dimension's weight files, of our own code's where `native`.
 
-    The filter's are temporal_flickering's.
+    Where `filtered`, temporal_flickering's are those of its filter.
     """
-    places = _places(dimensions, filtered=filtered, native=native)
-    return [(name, str(file)) for name, file, _ in places if not file.is_file()]
-
-
-def damaged_weights(dimensions: Iterable[str], *, filtered: bool, native: bool = False) -> list[tuple[str, str]]:
-    """Dimension, and what is in the place of a weight file that is no such file; all else as above."""
-    places = _places(dimensions, filtered=filtered, native=native)
-    faults = [(name, file, weight_fault(file)) for name, file, _ in places if file.is_file()]
-    return [(name, f"{file} {fault}") for name, file, fault in faults if fault is not None]
+    filters = filtered and dimension == FILTERED
+    chosen = FILTER_WEIGHTS if filters else DIMENSIONS[dimension].weights
+    if native:
+        chosen = tuple(WEIGHTS[path] for path in FILES[STATIC if filters else dimension])
+    places = [(weight, path_of(weight.path) if native else weights_folder() / weight.path) for weight in chosen]
+    found = [(weight, file, weight_fault(file) if file.is_file() else MISSING) for weight, file in places]
+    return [WeightFault(dimension, weight, file, reason) for weight, file, reason in found if reason is not None]
 
 
 def weights_state(dimension: str) -> dict[str, list[int]]:
@@ -69,55 +73,35 @@ def weight_fault(file: Path) -> str | None:
     return None
 
 
-def examine_dimensions(environment: Environment) -> list[Readiness]:
-    """Look at every dimension: the environment as it was made, its modules, and the weights in their cache."""
+def examine_dimensions(environment: Environment) -> dict[str, dict[str, str]]:
+    """What every dimension lacks here, and how to get each thing: environment, module, weights, prompts and images."""
     record = environment.record()
-    problems = None if record is None else record["problems"]
-    return [_readiness(name, environment, problems) for name in DIMENSIONS]
+    found: dict[str, dict[str, str]] = {}
+    for name, dimension in DIMENSIONS.items():
+        lacks = found[name] = {}
+        if record is None:
+            lacks[ENVIRONMENT] = COMMAND
+        elif record["problems"][name] is not None:
+            lacks[str(record["problems"][name])] = _how_to_install(name, environment)
+        lacks |= _lacking_weights(name, native=False)
+        if dimension.group == "i2v" and asset_path("vbench-i2v") is None:
+            lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
+    return found
 
 
-def examine_native() -> list[Readiness]:
-    """Look at every dimension that we have code for: which of its weights are there, those of its filter too."""
-    return [_ready(name, _lacking_weights(name, native=True)) for name in native_dimensions()]
-
-
-def _readiness(name: str, environment: Environment, problems: dict[str, str | None] | None) -> Readiness:
-    lacks: dict[str, str] = {}
-    if problems is None:
-        lacks[ENVIRONMENT] = COMMAND
-    elif problems[name] is not None:
-        lacks[str(problems[name])] = _how_to_install(name, environment)
-    lacks |= _lacking_weights(name, native=False)
-    if DIMENSIONS[name].group == "i2v" and asset_path("vbench-i2v") is None:
-        lacks["prompts and images of VBench-I2V"] = "vdmini-bench assets import vbench-i2v PATH"
-    return _ready(name, lacks)
-
-
-def _ready(name: str, lacks: dict[str, str]) -> Readiness:
-    return Readiness(name, tuple(lacks), tuple(lacks.values()))
+def examine_native() -> dict[str, dict[str, str]]:
+    """The same of every dimension that we have code for, which needs weights alone, those of its filter too."""
+    return {name: _lacking_weights(name, native=True) for name in native_dimensions()}
 
 
 def _lacking_weights(name: str, *, native: bool) -> dict[str, str]:
-    """The weight files that are missing or damaged, each with the command that gets it."""
-    lacks = {}
-    for _, file, weight in _places([name], filtered=True, native=native):
-        fault = weight_fault(file) if file.is_file() else ""
-        if fault is not None:
-            note = " (without --no-static-filter)" if name == FILTERED else ""
-            lacks[f"{weight.path}{note}{fault and f', which {fault}'}"] = how_to_fetch(weight)
-    return lacks
-
-
-def _places(
-    dimensions: Iterable[str], *, filtered: bool, native: bool
-) -> Iterator[tuple[str, Path, WeightFile]]:  # fmt: skip
-    """Every weight file of these dimensions with its place, there or not."""
-    for name in dimensions:
-        chosen = FILTER_WEIGHTS if filtered and name == FILTERED else DIMENSIONS[name].weights
-        if native:
-            chosen = tuple(WEIGHTS[path] for path in FILES[STATIC if filtered and name == FILTERED else name])
-        for weight in chosen:
-            yield name, path_of(weight.path) if native else weights_folder() / weight.path, weight
+    note = " (without --no-static-filter)" if name == FILTERED else ""
+    return {
+        f"{fault.weight.path}{note}{'' if fault.reason == MISSING else f', which {fault.reason}'}": how_to_fetch(
+            fault.weight
+        )
+        for fault in weight_faults(name, filtered=True, native=native)
+    }
 
 
 def how_to_fetch(weight: WeightFile) -> str:

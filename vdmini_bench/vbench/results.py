@@ -58,12 +58,6 @@ def check_result(dimension: str, result: Any, paths: Sequence[str]) -> Dimension
     return DimensionResult(dimension, score, videos, tuple(Path(path).name for path in lacking), len(wanted))
 
 
-def official_results(dimension: str, result: Sequence[Any]) -> dict[str, Any]:
-    """The content of the official results file, with file names for the paths of this machine."""
-    videos = [{**entry, **_names_only(entry)} for entry in result[-1]]
-    return {dimension: [*result[:-1], videos]}
-
-
 def results_file(output: Path, dimension: str) -> Path:
     """Where a dimension's results are kept in the official format."""
     return output / "results" / f"{dimension}_eval_results.json"
@@ -72,12 +66,18 @@ def results_file(output: Path, dimension: str) -> Path:
 def keep_result(
     output: Path, key: str, contents: Mapping[str, str], response: Mapping[str, Any], found: DimensionResult
 ) -> None:
-    """Write a dimension's results: the official file, then the record that says it is there.
+    """Write a dimension's results: the file in the official format, then the record that says it is there.
 
     `contents` has the sha256 of every video by file name.
     """
-    text = json.dumps(official_results(found.dimension, response["result"]), indent=4)
-    write_atomically(results_file(output, found.dimension), text)
+    *totals, entries = response["result"]
+    # With file names for the paths of this machine.
+    videos = [
+        {name: Path(value).name if name in ("video_path", "image_path") else value for name, value in entry.items()}
+        for entry in entries
+    ]
+    official = json.dumps({found.dimension: [*totals, videos]}, indent=4)
+    write_atomically(results_file(output, found.dimension), official)
     record = {
         "key": key,
         "contents": dict(contents),
@@ -126,7 +126,3 @@ def _number(value: Any, what: str) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ResultError(f"{what} is {value!r}, which is no finite number")
     return float(value)
-
-
-def _names_only(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {name: Path(entry[name]).name for name in ("video_path", "image_path") if name in entry}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTER_SIDE, FILTERED, Mode
 from vdmini_bench.errors import MissingAssetsError, SuiteError
-from vdmini_bench.system.files import key_of, sha256_of, write_atomically
+from vdmini_bench.system.files import key_of, require_writable, sha256_of, write_atomically
 from vdmini_bench.system.progress import say
 from vdmini_bench.vbench.completeness import (
     SHOWN,
@@ -24,10 +24,9 @@ from vdmini_bench.vbench.environment import DriverError, call_driver
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
 from vdmini_bench.vbench.native.questions import Question, ask_entries
-from vdmini_bench.vbench.output import require_writable
 from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
-from vdmini_bench.vbench.requirements import damaged_weights, missing_weights, weights_state
+from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state
 from vdmini_bench.vbench.results import (
     RECORD_VERSION,
     ResultError,
@@ -36,7 +35,7 @@ from vdmini_bench.vbench.results import (
     keep_result,
     kept_result,
 )
-from vdmini_bench.vbench.totals import Totals, compute_totals
+from vdmini_bench.vbench.totals import compute_totals
 
 if TYPE_CHECKING:
     from vdmini_bench.vbench.native.scoring import NativeScores
@@ -108,7 +107,9 @@ def score_videos(scoring: Scoring) -> Report:
     for dimension in scoring.dimensions:
         outcomes.append(_outcome(scoring, dimension, found, natives))
         say(f"{dimension}: {outcomes[-1].describe()}")
-    report = Report(scoring.protocol, tuple(outcomes), _totals(scoring, outcomes), found)
+    scores = {outcome.dimension: outcome.result.score for outcome in outcomes if outcome.result is not None}
+    totals = None if scoring.mode == "custom" else compute_totals(scores, scoring.mode)
+    report = Report(scoring.protocol, tuple(outcomes), totals, found)
     written = {"mode": scoring.mode, "folder": str(scoring.folder.resolve()), **report.to_json()}
     write_atomically(scoring.output / SCORES, json.dumps(written, indent=1))
     return report
@@ -140,26 +141,25 @@ def _require_images(scoring: Scoring) -> None:
 
 
 def _require_weights(scoring: Scoring) -> None:
-    natives = [name for name in scoring.dimensions if scoring.is_native(name)]
-    others = [name for name in scoring.dimensions if name not in natives]
-    damaged = damaged_weights(others, filtered=scoring.filters)
-    damaged += damaged_weights(natives, filtered=scoring.filters, native=True)
+    faults = [
+        fault
+        for name in scoring.dimensions
+        for fault in weight_faults(name, filtered=scoring.filters, native=scoring.is_native(name))
+    ]
+    damaged = [f"\n  {fault.dimension}: {fault}" for fault in faults if fault.reason != MISSING]
     if damaged:
-        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in damaged)
         raise MissingAssetsError(
             "files in the place of weights are something else, so nothing was scored; remove them, then `vdmini-bench"
-            f" doctor --all` says how to get each:\n{lines}"
+            f" doctor --all` says how to get each:{''.join(damaged)}"
         )
-    unscored = [name for name in scoring.dimensions if kept_result(scoring.output, name) is None]
     # Our own code fetches nothing.
-    missing = missing_weights([name for name in natives if name in unscored], filtered=scoring.filters, native=True)
-    if not scoring.download:
-        missing += missing_weights([name for name in others if name in unscored], filtered=scoring.filters)
+    asked = [name for name in scoring.dimensions if scoring.is_native(name) or not scoring.download]
+    unscored = [name for name in asked if kept_result(scoring.output, name) is None]
+    missing = [f"\n  {fault.dimension}: {fault}" for fault in faults if fault.dimension in unscored]
     if missing:
-        lines = "\n".join(f"  {dimension}: {what}" for dimension, what in missing)
         raise MissingAssetsError(
             "weights are missing, so nothing was scored; `vdmini-bench doctor --all` says how to get each, --download"
-            f" leaves that to the official code, and --dimensions chooses others:\n{lines}"
+            f" leaves that to the official code, and --dimensions chooses others:{''.join(missing)}"
         )
 
 
@@ -250,17 +250,16 @@ def _outcome(scoring: Scoring, dimension: str, found: Completeness, natives: Nat
     chosen = natives if scoring.is_native(dimension) else None
     try:
         if dimension == FILTERED and scoring.filters:
-            videos = first_static(scoring.prompts, found, _static(scoring, found, chosen))
+            if chosen is None:
+                static = ask_official_filter(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
+            else:
+                answers = chosen.static(_of_candidates(scoring, found, STATIC))
+                static = dict(zip(candidates(scoring.prompts), answers, strict=True))
+            videos = first_static(scoring.prompts, found, static)
         return _score(scoring, dimension, videos, found, chosen)
     except DriverError as error:
         forget_result(scoring.output, dimension)
         return Outcome(dimension, None, error=str(error), log=str(error.log), code=scoring.code(dimension))
-
-
-def _static(scoring: Scoring, found: Completeness, natives: NativeScores | None) -> dict[str, bool]:
-    if natives is not None:
-        return natives.static(_of_candidates(scoring, found, STATIC))
-    return ask_official_filter(scoring.prompts, found, scoring.output, scoring.command, scoring.packages)
 
 
 def _score(
@@ -302,21 +301,11 @@ def _logs(scoring: Scoring) -> Path:
 def _key(scoring: Scoring, dimension: str, entries: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> str:
     """The hash of all that a dimension's score follows from."""
     named = [{**entry, "video_list": [Path(path).name for path in entry["video_list"]]} for entry in entries]
-    read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": _images(entries)}
+    # Other images may be there under the same names.
+    paths = sorted({str(entry["image_name"]) for entry in entries if "image_name" in entry})
+    images = {path: sha256_of(Path(path)) for path in paths if Path(path).is_file()}
+    read = {"dimension": dimension, "entries": named, "contents": dict(contents), "images": images}
     if scoring.is_native(dimension):
         return key_of({"version": RECORD_VERSION, **read, "native": NATIVE_VERSION, "weights": state_of(dimension)})
     settings = {"mode": scoring.mode, "ratio": scoring.ratio, "packages": scoring.packages}
     return key_of({"version": RECORD_VERSION, **read, **settings, "weights": weights_state(dimension)})
-
-
-def _images(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The sha256 of the images that entries name, by path: others may be there under the same names."""
-    paths = {str(entry["image_name"]) for entry in entries if "image_name" in entry}
-    return {path: sha256_of(Path(path)) for path in sorted(paths) if Path(path).is_file()}
-
-
-def _totals(scoring: Scoring, outcomes: Sequence[Outcome]) -> Totals | None:
-    if scoring.mode == "custom":
-        return None
-    scores = {outcome.dimension: outcome.result.score for outcome in outcomes if outcome.result is not None}
-    return compute_totals(scores, scoring.mode)

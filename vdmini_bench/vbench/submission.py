@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from vdmini.files import replacing
 from vdmini_bench.config.vbench_dimensions import OF_MODE
 from vdmini_bench.errors import BenchError, ExitCode, SuiteError
+from vdmini_bench.system.files import require_writable_file
 from vdmini_bench.vbench.completeness import read_record, sha256_of_video
-from vdmini_bench.vbench.output import require_writable_file
 from vdmini_bench.vbench.results import kept_record, kept_result, results_file
 from vdmini_bench.vbench.scoring import SCORES, VIDEOS
 
@@ -34,7 +33,13 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
         IncompleteResultsError: a dimension is missing, was scored by our own code, or on videos
             that have changed since.
     """
-    mode = _mode(output)
+    try:
+        written = json.loads((output / SCORES).read_text(encoding="utf-8"))
+        mode = written["mode"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SuiteError(f"{output} holds no scores ({error}): give what `vbench score -o` wrote") from error
+    if mode not in ("t2v", "i2v"):
+        raise SuiteError(f"{output} holds scores of mode {mode}, for which there is no leaderboard")
     names = OF_MODE[mode]
     missing = [name for name in names if kept_result(output, name) is None]
     if missing:
@@ -42,43 +47,24 @@ def write_submission(output: Path, target: Path) -> Literal["t2v", "i2v"]:
             f"{output}: no results for {', '.join(missing)}, which the leaderboard would count as 0:"
             " score them into the same folder first"
         )
-    _require_same_videos(output, names)
-    _require_official_code(output, names)
-    require_writable_file(target)
-    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            file = results_file(output, name)
-            archive.writestr(zipfile.ZipInfo(file.name, _DATE), file.read_bytes(), zipfile.ZIP_DEFLATED)
-    return mode
-
-
-def _require_same_videos(output: Path, names: Sequence[str]) -> None:
-    folder = Path(json.loads((output / SCORES).read_text(encoding="utf-8"))["folder"])
-    now = {video.file: sha256_of_video(folder, video) for video in read_record(output / VIDEOS).values()}
-    of_others = [
-        name for name in names
-        if any(now.get(file) != sha256 for file, sha256 in kept_record(output, name)["contents"].items())
-    ]  # fmt: skip
+    records = {name: kept_record(output, name) for name in names}
+    now = {
+        video.file: sha256_of_video(Path(written["folder"]), video) for video in read_record(output / VIDEOS).values()
+    }
+    of_others = [name for name, kept in records.items() if not kept["contents"].items() <= now.items()]
     if of_others:
         raise IncompleteResultsError(
             f"{output}: videos have changed since {', '.join(of_others)} was scored: score all dimensions again"
         )
-
-
-def _require_official_code(output: Path, names: Sequence[str]) -> None:
-    native = [name for name in names if "native" in kept_record(output, name)["versions"]]
+    native = [name for name, kept in records.items() if "native" in kept["versions"]]
     if native:
         raise IncompleteResultsError(
             f"{output}: {', '.join(native)} scored by our own code, while the leaderboard is of the official one: score"
             " them again without --native"
         )
-
-
-def _mode(output: Path) -> Literal["t2v", "i2v"]:
-    try:
-        mode = json.loads((output / SCORES).read_text(encoding="utf-8"))["mode"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SuiteError(f"{output} holds no scores ({error}): give what `vbench score -o` wrote") from error
-    if mode not in ("t2v", "i2v"):
-        raise SuiteError(f"{output} holds scores of mode {mode}, for which there is no leaderboard")
+    require_writable_file(target)
+    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            file = results_file(output, name)
+            archive.writestr(zipfile.ZipInfo(file.name, _DATE), file.read_bytes(), zipfile.ZIP_DEFLATED)
     return "t2v" if mode == "t2v" else "i2v"

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V_QUALITY
+from vdmini_bench.config.vbench_dimensions import DIMENSIONS, OF_MODE
 
 # Total = (4 Quality + Semantic) / 5 for text to video, (Quality + I2V) / 2 for image to video.
-QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4.0, 1.0
-I2V_QUALITY_WEIGHT, I2V_WEIGHT = 1.0, 1.0
+WEIGHTS = {"t2v": (4.0, 1.0), "i2v": (1.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -39,23 +38,16 @@ def compute_totals(scores: Mapping[str, float], mode: Literal["t2v", "i2v"]) -> 
     Source: scripts/cal_final_score.py and cal_i2v_final_score.py of the VBench repository, which count a missing
     dimension as 0; here there is no value then.
     """
-    if mode == "t2v":
-        quality_names = _of_group("quality")
-        other_names, weights = _of_group("semantic"), (QUALITY_WEIGHT, SEMANTIC_WEIGHT)
-    else:
-        quality_names = I2V_QUALITY
-        other_names, weights = _of_group("i2v"), (I2V_QUALITY_WEIGHT, I2V_WEIGHT)
+    quality_names = [name for name in OF_MODE[mode] if DIMENSIONS[name].group == "quality"]
+    other_names = [name for name in OF_MODE[mode] if DIMENSIONS[name].group != "quality"]
     names = (*quality_names, *other_names)
     normalised = {name: normalise(name, scores[name]) for name in names if name in scores}
     quality, other = _weighted_mean(normalised, quality_names), _weighted_mean(normalised, other_names)
     total = None
     if quality is not None and other is not None:
-        total = (weights[0] * quality + weights[1] * other) / sum(weights)
+        of_quality, of_other = WEIGHTS[mode]
+        total = (of_quality * quality + of_other * other) / (of_quality + of_other)
     return Totals(normalised, quality, other, total, tuple(name for name in names if name not in scores))
-
-
-def _of_group(group: str) -> tuple[str, ...]:
-    return tuple(name for name, dimension in DIMENSIONS.items() if dimension.group == group)
 
 
 def _weighted_mean(normalised: Mapping[str, float], names: Sequence[str]) -> float | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 sys.path.append(str(Path(__file__).parent))
+from official_request import STYLE, official_request, scores_of
 from seeded_weights import shapes_of
 from small_networks import DEPTH, TEXT_WIDTH, WIDTH, write_small_cache
 
@@ -30,7 +31,6 @@ DIMENSIONS = (
     "i2v_background",
 )  # fmt: skip
 TEXTS = ("  Hello,   WORLD&amp;co: it's 2023!! ", "a na\u00efve caf\u00e9 in \u6771\u4eac", "they'll've been", "")
-STYLE = "Van Gogh's style, [1890s]"
 HUBCONF = """
 import sys
 from functools import partial
@@ -161,22 +161,8 @@ def shrink_dreamsim(cache: Path, models: Path) -> None:
 
 def official(driver: object, name: str, clips: list[Path], image: Path, folder: Path) -> dict[str, float]:
     """Each clip's score in one dimension."""
-    entries = [
-        {
-            "prompt_en": clip.stem.removeprefix("vbench-"),
-            "dimension": [name],
-            "video_list": [str(clip)],
-            "image_name": str(image),
-            "auxiliary_info": {name: {name: STYLE}},
-        }
-        for clip in clips
-    ]
-    listing = folder / "entries.json"
-    listing.write_text(json.dumps(entries), encoding="utf-8")
-    package = "vbench2_beta_i2v" if name.startswith("i2v") else "vbench"
-    request = {"package": package, "dimension": name, "entries": str(listing), "resolution": "1-1"}
-    result = driver.evaluate(request, torch.device("cpu"))["result"]
-    return {Path(entry["video_path"]).name: float(entry["video_results"]) for entry in result[-1]}
+    videos = [(clip, clip.stem.removeprefix("vbench-"), image) for clip in clips]
+    return scores_of(driver.evaluate(official_request(name, videos, folder), torch.device("cpu")))
 
 
 def tokens(texts: list[str]) -> dict[str, list[int]]:

@@ -8,9 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from vdmini_bench.cli import main
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION, Mode
@@ -86,6 +88,15 @@ def draw_video(path: Path, seed: int, frames: int = 4, side: int = 32) -> None:
     """A small video of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
     write_video(path, pixels, 8)
+
+
+def moving_noise(seed: int, frames: int, height: int, width: int, step: float) -> NDArray[np.uint8]:
+    """Smooth noise T H W C that moves down and right by `step` pixels a frame."""
+    random = np.random.default_rng(seed)
+    noise = random.integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
+    scene = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 5), None, 0, 255, cv2.NORM_MINMAX)
+    starts = [round(place * step) for place in range(frames)]
+    return np.stack([scene[start : start + height, start : start + width] for start in starts])
 
 
 def invoke(*arguments: object) -> Result:

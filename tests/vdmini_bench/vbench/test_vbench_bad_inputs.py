@@ -267,10 +267,8 @@ def test_a_weight_file_that_is_something_else_is_named(bench: Bench, tmp_path: P
     weights.write_bytes(content)
     expect(score_custom(bench, "imaging_quality"), ExitCode.USAGE, f"imaging_quality: {weights} {said}")
     assert bench.calls() == []
-    (readiness,) = [
-        item for item in examine_dimensions(Environment(tmp_path / "env")) if item.dimension == "imaging_quality"
-    ]
-    assert said in readiness.missing[0]
-    assert readiness.next[0].startswith("curl -L")
+    ((what, step),) = examine_dimensions(Environment(tmp_path / "env"))["imaging_quality"].items()
+    assert said in what
+    assert step.startswith("curl -L")
     write_weights(weights)
     assert weight_fault(weights) is None

@@ -20,7 +20,7 @@ from vdmini_bench.vbench.environment import (
     default_environment,
     packages_digest,
 )
-from vdmini_bench.vbench.requirements import examine_dimensions, missing_weights
+from vdmini_bench.vbench.requirements import examine_dimensions, weight_faults
 
 
 def pretend(folder: Path, **problems: str) -> Environment:
@@ -174,28 +174,29 @@ def test_readiness_says_dimension_by_dimension_what_to_get(tmp_path: Path, monke
     environment = pretend(tmp_path / "env", color="ModuleNotFoundError: No module named 'detectron2'")
     clip = tmp_path / "weights" / "clip_model" / "ViT-L-14.pt"
     write_weights(clip)
-    found = {item.dimension: item for item in examine_dimensions(environment)}
+    found = examine_dimensions(environment)
     assert {*found} == {*DIMENSIONS}
-    assert found["temporal_flickering"].missing == ("raft_model/models/raft-things.pth (without --no-static-filter)",)
+    assert [*found["temporal_flickering"]] == ["raft_model/models/raft-things.pth (without --no-static-filter)"]
     raft = tmp_path / "weights" / "raft_model" / "models" / "raft-things.pth"
     write_weights(raft)
-    found |= {item.dimension: item for item in examine_dimensions(environment)}
-    assert found["temporal_flickering"].missing == found["dynamic_degree"].missing == ()
-    assert found["aesthetic_quality"].missing == ("aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",)
-    (step,) = found["aesthetic_quality"].next
+    found = examine_dimensions(environment)
+    assert found["temporal_flickering"] == found["dynamic_degree"] == {}
+    assert [*found["aesthetic_quality"]] == ["aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth"]
+    (step,) = found["aesthetic_quality"].values()
     assert step.startswith(f"curl -L --create-dirs -o {tmp_path}/weights/aesthetic_model/emb_reader/")
-    assert "detectron2" in found["color"].missing[0]
-    assert "pip install" in found["color"].next[0]
-    assert "git clone" in found["subject_consistency"].next[0]
-    assert "vdmini-bench assets import vbench-i2v PATH" in found["i2v_subject"].next
+    what, step = next(iter(found["color"].items()))
+    assert "detectron2" in what
+    assert "pip install" in step
+    assert "git clone" in next(iter(found["subject_consistency"].values()))
+    assert "vdmini-bench assets import vbench-i2v PATH" in found["i2v_subject"].values()
     without = examine_dimensions(Environment(tmp_path / "none"))
-    assert all(item.missing[0] == "the vbench environment" for item in without)
+    assert all(next(iter(lacks)) == "the vbench environment" for lacks in without.values())
 
 
 def test_the_filter_needs_a_network_that_temporal_flickering_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
-    assert missing_weights(["temporal_flickering"], filtered=False) == []
-    ((name, path),) = missing_weights(["temporal_flickering"], filtered=True)
-    assert (name, path) == ("temporal_flickering", str(tmp_path / "raft_model" / "models" / "raft-things.pth"))
+    assert weight_faults("temporal_flickering", filtered=False, native=False) == []
+    (fault,) = weight_faults("temporal_flickering", filtered=True, native=False)
+    assert (fault.file, fault.reason) == (tmp_path / "raft_model" / "models" / "raft-things.pth", "is missing")

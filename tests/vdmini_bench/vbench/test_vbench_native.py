@@ -31,13 +31,12 @@ from vdmini_bench.commands import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC
-from vdmini_bench.vbench.native.dino import load_dino
 from vdmini_bench.vbench.native.frames import Clip, read_clip
 from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
-from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, load_raft, reached
+from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, reached
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
-from vdmini_bench.vbench.native.tokens import MERGES, load_tokenizer
+from vdmini_bench.vbench.native.tokens import MERGES, Tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
 
@@ -107,7 +106,7 @@ def test_flow_is_the_official_networks(
 
 
 def test_texts_have_the_official_tokens(golden: dict[str, Any], cache: Path) -> None:
-    tokenizer = load_tokenizer(cache / catalogue.WORDS)
+    tokenizer = Tokenizer(cache / catalogue.WORDS)
     for text, numbers in golden["tokens"].items():
         row = tokenizer.numbers(text, 77, cut=False)[0].tolist()
         assert row == [49406, *numbers, 49407, *[0] * (75 - len(numbers))], text
@@ -163,15 +162,20 @@ def test_eight_frames_are_taken_from_the_middles() -> None:
     assert middle_frames(3) == [0, 1, 2, 2, 2, 2, 2, 2]
 
 
-def test_files_of_other_networks_are_named(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingAssetsError, match=r"amt-s\.pth is no DINO: it lacks"):
-        load_dino(cache / catalogue.AMT)
-    torch.save(seeded_state({"module.fnet.conv1.weight": [64, 3, 7, 7]}), tmp_path / "raft.pth")
+def test_files_of_other_networks_are_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    dino, raft = tmp_path / catalogue.DINO, tmp_path / catalogue.RAFT
+    for file in (dino, raft):
+        file.parent.mkdir(parents=True)
+    shutil.copyfile(cache / catalogue.AMT, dino)
+    with pytest.raises(MissingAssetsError, match=r"dino_vitbase16_pretrain\.pth is no DINO: it lacks"):
+        Networks(torch.device("cpu")).dino  # noqa: B018
+    torch.save(seeded_state({"module.fnet.conv1.weight": [64, 3, 7, 7]}), raft)
     with pytest.raises(MissingAssetsError, match="holds another network than Raft"):
-        load_raft(tmp_path / "raft.pth")
-    (tmp_path / "cut.pth").write_bytes((cache / catalogue.RAFT).read_bytes()[:1000])
+        Networks(torch.device("cpu")).raft  # noqa: B018
+    raft.write_bytes((cache / catalogue.RAFT).read_bytes()[:1000])
     with pytest.raises(MissingAssetsError, match="cannot be read as weights"):
-        load_raft(tmp_path / "cut.pth")
+        Networks(torch.device("cpu")).raft  # noqa: B018
     assert sum(value.numel() for value in Raft().state_dict().values()) > 5e6
 
 

@@ -9,17 +9,15 @@ package that is not in the environment, and a GPU; `make_native_golden.py` helps
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
+from official_request import STYLE, official_request, scores_of
 from PIL import Image
+from small_suite import moving_noise
 
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
 from vdmini_bench.data.video import write_video
@@ -39,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*"),
 ]
 TOLERANCE = 1e-4
-STYLE = "Van Gogh's style, [1890s]"
 # Frames, height, width, pixels a frame, frames a second: square, wide, tall, and larger than MUSIQ takes.
 CLIPS = {
     "a red ball, rolling-0": (5, 144, 176, 2.5, 8),
@@ -79,11 +76,7 @@ def cache(official: Environment, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("videos")
     for seed, (name, (frames, height, width, step, rate)) in enumerate(CLIPS.items()):
-        random = np.random.default_rng(seed)
-        scene = random.integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
-        scene = cv2.normalize(cv2.GaussianBlur(scene, (0, 0), 5), None, 0, 255, cv2.NORM_MINMAX)
-        starts = [round(place * step) for place in range(frames)]
-        pixels = np.stack([scene[start : start + height, start : start + width] for start in starts])
+        pixels = moving_noise(seed, frames, height, width, step)
         write_video(folder / f"{name}.mp4", pixels, rate)
         Image.fromarray(pixels[0]).resize((2 * width + 7, 2 * height + 3)).save(folder / f"{name}.png")
     return sorted(folder.glob("*.mp4"))
@@ -94,22 +87,8 @@ def ask_official(official: Environment, dimension: str, videos: list[Path], fold
         paths = [str(path) for path in videos]
         response = call_driver(official.command, {"action": "filter", "videos": paths}, folder, dimension)
         return {Path(path).name: float(value) for path, value in response["static"].items()}
-    entries: list[dict[str, Any]] = [
-        {
-            "prompt_en": path.stem,
-            "dimension": [dimension],
-            "video_list": [str(path)],
-            "image_name": str(path.with_suffix(".png")),
-            "auxiliary_info": {dimension: {dimension: STYLE}},
-        }
-        for path in videos
-    ]
-    listing = folder / f"{dimension}.entries"
-    listing.write_text(json.dumps(entries), encoding="utf-8")
-    request = {"action": "evaluate", "package": DIMENSIONS[dimension].package, "dimension": dimension}
-    request |= {"entries": str(listing), "resolution": "1-1"}
-    result = call_driver(official.command, request, folder, dimension)["result"]
-    return {Path(entry["video_path"]).name: float(entry["video_results"]) for entry in result[-1]}
+    request = official_request(dimension, [(path, path.stem, path.with_suffix(".png")) for path in videos], folder)
+    return scores_of(call_driver(official.command, request, folder, dimension))
 
 
 @pytest.mark.parametrize("dimension", [name for name in FILES if name != "i2v_background"])

@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from official_request import STYLE, official_request, scores_of
+
 DIMENSIONS = (
     *("temporal_flickering", "background_consistency", "subject_consistency", "motion_smoothness", "dynamic_degree"),
     *("imaging_quality", "aesthetic_quality", "i2v_subject", "appearance_style", "temporal_style"),
     "overall_consistency",
 )
-STYLE = "Van Gogh's style, [1890s]"
 SPEEDS = (2.5, 0.6)
 LAST = "update_block.flow_head.conv2."
 
@@ -111,22 +112,9 @@ def official(asked: dict[str, Any]) -> dict[str, Any]:
     spent, scores = {}, {}
     for dimension in asked["dimensions"]:
         started = time.process_time()
-        entries = [
-            {
-                "prompt_en": Path(video).stem.rsplit("-", 1)[0],
-                "dimension": [dimension],
-                "video_list": [video],
-                "image_name": str(Path(video).with_suffix(".png")),
-                "auxiliary_info": {dimension: {dimension: STYLE}},
-            }
-            for video in asked["videos"]
-        ]
-        listing = Path(f"{dimension}.entries")
-        listing.write_text(json.dumps(entries), encoding="utf-8")
-        package = "vbench2_beta_i2v" if dimension.startswith("i2v") else "vbench"
-        request = {"package": package, "dimension": dimension, "entries": str(listing), "resolution": "1-1"}
-        videos = driver.evaluate(request, torch.device("cpu"))["result"][-1]
-        scores |= {f"{dimension} {Path(each['video_path']).name}": float(each["video_results"]) for each in videos}
+        videos = [(path, path.stem.rsplit("-", 1)[0], path.with_suffix(".png")) for path in map(Path, asked["videos"])]
+        found = scores_of(driver.evaluate(official_request(dimension, videos, Path()), torch.device("cpu")))
+        scores |= {f"{dimension} {name}": score for name, score in found.items()}
         spent[dimension] = time.process_time() - started
     return measured(spent, scores)
 
@@ -145,19 +133,14 @@ def measured(spent: dict[str, float], scores: dict[str, float]) -> dict[str, Any
 
 def write_clips(folder: Path, frames: int, height: int, width: int) -> list[str]:
     """Smooth noise that moves, and the images that the clips start from."""
-    import cv2
-    import numpy as np
     from PIL import Image
+    from small_suite import moving_noise
 
     from vdmini_bench.data.video import write_video
 
     paths = []
     for seed, speed in enumerate(SPEEDS):
-        random = np.random.default_rng(seed)
-        scene = random.integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
-        scene = cv2.normalize(cv2.GaussianBlur(scene, (0, 0), 5), None, 0, 255, cv2.NORM_MINMAX)
-        starts = [round(place * speed) for place in range(frames)]
-        pixels = np.stack([scene[start : start + height, start : start + width] for start in starts])
+        pixels = moving_noise(seed, frames, height, width, speed)
         path = (folder / f"a red ball, rolling {seed}-0.mp4").absolute()
         write_video(path, pixels, 8)
         Image.fromarray(pixels[0]).resize((2 * width, 2 * height)).save(path.with_suffix(".png"))

@@ -15,5 +15,5 @@ def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     videos = bench.videos_of(subject)
     with progress(f"draw {subject}", len(videos)) as advance:
         for video, frames in zip(videos, drawn_frames(bench.vbench, videos), strict=True):
-            write_whole(bench.video_path(subject, video), frames, bench.suite.profile.frames_per_second)
+            write_whole(bench.clip_path(subject, video.name), frames, bench.suite.profile.frames_per_second)
             advance()

@@ -23,7 +23,7 @@ from vdmini_bench.runs.stages.total import VERSION
 from vdmini_bench.suites.context import write_scores
 from vdmini_bench.suites.vbench import VBenchContext
 from vdmini_bench.suites.vbench_scorers import filters, official_mode
-from vdmini_bench.suites.vbench_videos import drawn_origins, scene_of
+from vdmini_bench.suites.vbench_videos import drawn_origins
 from vdmini_bench.vbench.environment import default_environment, packages_digest
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION
 from vdmini_bench.vbench.prompts import SAMPLES, prompt_of
@@ -40,8 +40,7 @@ def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     row, _, name = subject.partition(" ")
     kind = bench.clips.judges[name].kind
     if kind == "classifier":
-        classifier = load_classifier()
-        found = _semantic(bench, row, classifier) if bench.vbench.mode == "t2v" else _faithful(bench, row, classifier)
+        found = _drawn_world(bench, row)
     else:
         found = [_dimension(bench, row, name, folder, native=kind == "native")]
     write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
@@ -71,7 +70,7 @@ def _dimension(bench: VBenchContext, row: str, dimension: str, folder: Path, *, 
     mode = official_mode(dimension, bench.vbench)
     videos = bench.videos_of(row)
     scoring = Scoring(
-        folder=bench.video_folder(row),
+        folder=bench.clip_path(row, videos[0].name).parent,
         output=folder,
         mode=mode,
         dimensions=(dimension,),
@@ -108,43 +107,27 @@ def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> st
     return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
 
 
-def _semantic(bench: VBenchContext, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
-    """The share of videos that show what their captions say, in each dimension that the captions ask for."""
-    videos, clips = bench.videos_of(row), _clips(bench, row)
-    seen = read_clips(classifier.network, clips)
+def _drawn_world(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
+    """The share of videos that show what their captions say, or still what their first frames did, by dimension."""
+    classifier, videos = load_classifier(), bench.videos_of(row)
+    seen = read_clips(classifier.network, _clips(bench, row))
+    right, fewest_right = classifier.accuracy, 0.0
+    dimensions, version = [*semantic.DIMENSIONS], semantic.SEMANTIC_VERSION
+    if bench.vbench.mode == "i2v":
+        right, fewest_right = _accuracy(classifier), semantic.FEWEST_RIGHT
+        dimensions, version = [*semantic.FAITHFULNESS], semantic.FAITHFULNESS_VERSION
     found = []
-    for dimension in semantic.DIMENSIONS:
+    for dimension in dimensions:
         marks = [
             (video.prompt, float(mark))
             for video, reading in zip(videos, seen, strict=True)
-            for mark in semantic.clip_marks(dimension, [scene_of(video)], [reading])
+            for mark in semantic.clip_marks(dimension, [parse_caption(video.prompt)], [reading])
         ]
-        score = score_of_marks(row, dimension, semantic.SEMANTIC_VERSION, bench.protocol_name, marks, len(marks))
-        right = classifier.accuracy[dimension]
-        found.append((score, f"{semantic.LABEL}, which gets {right:.3f} of drawn clips right; ± over prompts"))
-    return found
-
-
-def _faithful(bench: VBenchContext, row: str, classifier: ShippedClassifier) -> list[tuple[Score, str]]:
-    """The share of videos that still show what their first frames did."""
-    videos = bench.videos_of(row)
-    scenes, seen = [scene_of(video) for video in videos], read_clips(classifier.network, _clips(bench, row))
-    accuracy = _accuracy(classifier)
-    found = []
-    for dimension in semantic.FAITHFULNESS:
-        marks = [float(mark) for mark in semantic.clip_marks(dimension, scenes, seen)]
-        score = score_of_marks(
-            row,
-            dimension,
-            semantic.FAITHFULNESS_VERSION,
-            bench.protocol_name,
-            [(video.prompt, mark) for video, mark in zip(videos, marks, strict=True)],
-            len(marks),
-        )
-        note = f"{semantic.LABEL}, which gets {accuracy[dimension]:.3f} of drawn clips right"
-        if accuracy[dimension] < semantic.FEWEST_RIGHT:
-            score = Score.unavailable(row, dimension, score.metric_version, score.protocol, "higher", len(marks))
-            note += f": too few, {semantic.FEWEST_RIGHT} are needed"
+        score = score_of_marks(row, dimension, version, bench.protocol_name, marks, len(marks))
+        note = f"{semantic.LABEL}, which gets {right[dimension]:.3f} of drawn clips right"
+        if right[dimension] < fewest_right:
+            score = Score.unavailable(row, dimension, version, bench.protocol_name, "higher", len(marks))
+            note += f": too few, {fewest_right} are needed"
         found.append((score, f"{note}; ± over prompts"))
     return found
 
@@ -163,7 +146,7 @@ def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
 
 def _clips(bench: VBenchContext, row: str) -> NDArray[np.uint8]:
     """A row's videos N T H W C uint8."""
-    paths = [bench.video_path(row, video) for video in bench.videos_of(row)]
+    paths = [bench.clip_path(row, video.name) for video in bench.videos_of(row)]
     reader = ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)
     clips = list(reader)
     reader.check()

@@ -18,39 +18,31 @@ VERSION = f"vbench-{VBENCH_VERSION}"
 
 def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     """Write a row for every dimension without a judge, with the reason, and for every group and the total."""
+    found = {name: (None, reason) for name, reason in bench.clips.reasons.items()} | _groups(bench, subject)
     expected = len(bench.videos_of(subject))
-    found = [
-        (Score.unavailable(subject, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected), reason)
-        for name, reason in bench.clips.reasons.items()
-    ]
-    found += _groups(bench, subject)
-    write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
+    scores = []
+    for name, (value, _) in found.items():
+        score = Score.unavailable(subject, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected)
+        scores.append(score if value is None else replace(score, value=value, n=expected, status="ok"))
+    write_scores(folder, bench, scores, {f"vbench_{name}": note for name, (_, note) in found.items()})
 
 
-def _groups(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
-    """Quality, the mode's other group and the total; each is unavailable where a dimension that it needs is missing."""
-    vbench, protocol, expected = bench.vbench, bench.protocol_name, len(bench.videos_of(row))
-    scores = {} if vbench.prompts == "embedded" else _measured(bench, row)
-    totals = compute_totals(scores, vbench.mode)
-    other = "semantic" if vbench.mode == "t2v" else "i2v"
+def _groups(bench: VBenchContext, row: str) -> dict[str, tuple[float | None, str]]:
+    """Quality, the mode's other group and the total, with notes; None where a dimension that it needs is missing."""
+    vbench = bench.vbench
+    totals = compute_totals({} if vbench.prompts == "embedded" else _measured(bench, row), vbench.mode)
     names = [name for name in vbench.all_dimensions if counts(name, vbench)]
-    parts = {
-        "quality": (totals.quality, [name for name in names if DIMENSIONS[name].group == "quality"]),
-        other: (totals.alignment, [name for name in names if DIMENSIONS[name].group == other]),
-        "total": (totals.total, names),
-    }
-    found = []
-    for part, (value, needed) in parts.items():
-        score = Score.unavailable(row, f"vbench_{part}", VERSION, protocol, "higher", expected)
-        if value is not None:
-            score = replace(score, value=value, n=expected, status="ok")
+    other = "semantic" if vbench.mode == "t2v" else "i2v"
+    found = {}
+    for part, value in {"quality": totals.quality, other: totals.alignment, "total": totals.total}.items():
+        needed = [name for name in names if part in ("total", DIMENSIONS[name].group)]
         missing = [name for name in needed if name in bench.clips.reasons]
         note = f"{len(missing)} of {len(needed)} dimensions missing" if missing else f"of {len(needed)} dimensions"
         if part == "total" and missing:
             note += f": {', '.join(missing)}"
         if vbench.prompts == "embedded":
             note = f"defined for the official prompts alone; {note}"
-        found.append((score, note))
+        found[part] = (value, note)
     return found
 
 

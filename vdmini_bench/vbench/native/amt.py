@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +10,20 @@ from torch.nn import functional as F
 
 from vdmini_bench.vbench.native.correlation import (
     LEVELS,
-    FrameEncoder,
     correlation_pyramid,
+    frame_encoder,
     look_up,
     pad_to_multiple,
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, require_names
 
 RADIUS = 3
 WIDTHS = (20, 32, 44, 56)
 SIDE = 20
 FLOWS = 3
 DIVISOR = 16
+leaky = nn.LeakyReLU(0.1)
 
 
 class ConvolutionPrelu(nn.Sequential):
@@ -82,32 +82,29 @@ class Update(nn.Module):
 
     def forward(self, features: Tensor, flows: Tensor, likeness: Tensor) -> tuple[Tensor, Tensor]:
         """What to add to features B C H W, and to flows of their size: B 4 H W."""
-        seen = _leaky(self.convc1(likeness))
-        moved = _leaky(self.convf2(_leaky(self.convf1(flows))))
-        joined = _leaky(self.conv(torch.cat([seen, moved], dim=1)))
+        seen = leaky(self.convc1(likeness))
+        moved = leaky(self.convf2(leaky(self.convf1(flows))))
+        joined = leaky(self.conv(torch.cat([seen, moved], dim=1)))
         state = self.gru(torch.cat([joined, flows, _scaled(features, 1 / self.shrink)], dim=1))
         of_features, of_flows = self.feat_head(state), self.flow_head(state)
         return _scaled(of_features, self.shrink), self.shrink * _scaled(of_flows, self.shrink)
 
 
-class Pyramid(nn.Module):
+class Pyramid(nn.Sequential):
     """A frame's features at a half, a quarter, an eighth and a sixteenth of its size."""
 
     def __init__(self) -> None:
         super().__init__()
-        before = 3
-        for place, width in enumerate(WIDTHS, start=1):
+        for place, (before, width) in enumerate(pairwise((3, *WIDTHS)), start=1):
             stage = nn.Sequential(ConvolutionPrelu(before, width, 2), ConvolutionPrelu(width, width))
             self.add_module(f"pyramid{place}", stage)
-            before = width
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """B 3 H W to four of B C h w, the largest first."""
-        found = []
-        for place in range(1, len(WIDTHS) + 1):
-            pixels = self.get_submodule(f"pyramid{place}")(pixels)
-            found.append(pixels)
-        return found
+        found = [pixels]
+        for stage in self:
+            found.append(stage(found[-1]))
+        return found[1:]
 
 
 class AmtS(nn.Module):
@@ -116,7 +113,7 @@ class AmtS(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         first, second, third, fourth = WIDTHS
-        self.feat_encoder = FrameEncoder((32, 64, 96), 84, nn.InstanceNorm2d, bottleneck=True)
+        self.feat_encoder = frame_encoder((32, 64, 96), 84, nn.InstanceNorm2d, bottleneck=True)
         self.encoder = Pyramid()
         self.decoder4 = Decoder(2 * fourth + 1, 2 * fourth, third + 4)
         self.decoder3 = Decoder(3 * third + 4, 3 * third, second + 4)
@@ -135,13 +132,15 @@ class AmtS(nn.Module):
         (large0, middle0, small0, least0), (large1, middle1, small1, least1) = self.encoder(before), self.encoder(after)
 
         halfway = before.new_full((len(before), 1, *least0.shape[-2:]), 0.5)
-        flows, features = _split(self.decoder4(least0, least1, halfway))
+        # Decoders make the flows to both ends, B 4 H W, and features.
+        flows, features = self.decoder4(least0, least1, halfway).tensor_split([4], dim=1)
         flows, features = self._corrected(self.update4, likeness, flows, features)
         for update, decoder, seen0, seen1 in (
             (self.update3, self.decoder3, small0, small1),
             (self.update2, self.decoder2, middle0, middle1),
         ):
-            step, features = _split(decoder(features, *_both_moved(seen0, seen1, flows), flows))
+            decoded = decoder(features, *_both_moved(seen0, seen1, flows), flows)
+            step, features = decoded.tensor_split([4], dim=1)
             flows = step + 2 * _scaled(flows, 2)
             flows, features = self._corrected(update, likeness, flows, features)
         found = self.decoder1(features, *_both_moved(large0, large1, flows), flows)
@@ -198,44 +197,23 @@ def smoothness(clip: Clip, network: AmtS, device: torch.device) -> float:
     Guesses are cut to whole numbers of 255, as a saved picture's would be in the official code.
     """
     errors = []
-    with torch.inference_mode():
-        for at in range(1, len(clip.frames) - 1, 2):
-            pixels = torch.from_numpy(clip.frames[at - 1 : at + 2 : 2]).to(device).permute(0, 3, 1, 2) / 255
-            padded, (rows, columns) = pad_to_multiple(pixels, DIVISOR)
-            guess = (network(padded[:1], padded[1:])[0, :, rows, columns] * 255).to(torch.uint8).int()
-            truth = torch.from_numpy(clip.frames[at]).to(device).permute(2, 0, 1).int()
-            errors.append(float((guess - truth).abs().double().mean()))
+    frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+    for at in range(1, len(frames) - 1, 2):
+        neighbours, truth = frames[at - 1 : at + 2 : 2].to(device) / 255, frames[at].to(device).int()
+        padded, (rows, columns) = pad_to_multiple(neighbours, DIVISOR)
+        guess = (network(padded[:1], padded[1:])[0, :, rows, columns] * 255).to(torch.uint8).int()
+        errors.append(float((guess - truth).abs().double().mean()))
     return 1.0 - sum(errors) / len(errors) / 255.0
 
 
-def load_amt(path: Path) -> AmtS:
-    """Read `amt-s.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    checkpoint = read_checkpoint(path)
-    require_names(checkpoint, ("state_dict",), path, "AMT")
-    return filled(AmtS, checkpoint["state_dict"], path)
-
-
 def _two_convolutions(into: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(into, 76, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(76, out, 3, padding=1))
-
-
-def _leaky(values: Tensor) -> Tensor:
-    return F.leaky_relu(values, 0.1)
+    return nn.Sequential(nn.Conv2d(into, 76, 3, padding=1), leaky, nn.Conv2d(76, out, 3, padding=1))
 
 
 def _scaled(values: Tensor, factor: float) -> Tensor:
     if factor == 1:
         return values
     return F.interpolate(values, scale_factor=factor, mode="bilinear", align_corners=False)
-
-
-def _split(decoded: Tensor) -> tuple[Tensor, Tensor]:
-    """The flows to both ends, B 4 H W, and the features."""
-    return decoded[:, :4], decoded[:, 4:]
 
 
 def _both_moved(first: Tensor, second: Tensor, flows: Tensor) -> tuple[Tensor, Tensor]:

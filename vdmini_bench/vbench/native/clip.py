@@ -13,57 +13,42 @@ from torch import Tensor, nn
 
 from vdmini_bench.assets.torchscript import open_script
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.vbench.native.transformer import (
-    CLIP_NAMES,
-    HEAD,
-    Block,
-    class_token,
-    depth_of,
-    filled,
-    part_of,
-    rename,
-    require_names,
-)
+from vdmini_bench.vbench.native.transformer import Block, QuickGelu, depth_of, filled, part_of, rename, require_names
+from vdmini_bench.vbench.native.vision import VisionTransformer
 
-
-class ClipImages(nn.Module):
-    """B 3 S S normalised pixels to B x D features, not normalised."""
-
-    def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int, features: int) -> None:
-        super().__init__()
-        self.conv1: nn.Module = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.zeros(width, features))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Embed a batch."""
-        patches = self.conv1(pixels).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(len(pixels), 1, -1)
-        tokens = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
-        return self.ln_post(class_token(self.blocks, tokens)) @ self.proj
+SEEN = ("conv1.weight", "positional_embedding", "class_embedding", "ln_pre.weight", "ln_post.weight", "proj")
+NAMES = {
+    "transformer.resblocks.": "blocks.",
+    "attn.in_proj_": "attn.qkv.",
+    "attn.out_proj.": "attn.proj.",
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+    "conv1.": "patch_embed.proj.",
+    "class_embedding": "cls_token",
+    "positional_embedding": "pos_embed",
+    "ln_pre.": "pos_drop.",
+    "ln_post.": "norm.",
+}
 
 
 class ClipTexts(nn.Module):
     """B L token numbers to B x D features, not normalised: those of the last token, which has the highest number."""
 
-    def __init__(self, width: int, depth: int, heads: int, length: int, words: int, features: int) -> None:
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.length = length
+        words, width = state["token_embedding.weight"].shape
+        self.length = len(state["pos_embed"])
         self.token_embedding = nn.Embedding(words, width)
-        self.positional_embedding = nn.Parameter(torch.zeros(length, width))
-        self.blocks = nn.ModuleList(Block(width, heads, causal=True) for _ in range(depth))
+        self.pos_embed = nn.Parameter(torch.zeros(self.length, width))
+        self.blocks = nn.Sequential(*(Block(width, causal=True) for _ in range(depth_of(state))))
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.zeros(width, features))
+        self.text_projection = nn.Parameter(torch.zeros(state["text_projection"].shape))
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Embed a batch."""
-        tokens = self.token_embedding(numbers) + self.positional_embedding
-        for block in self.blocks:
-            tokens = block(tokens)
+        tokens = self.blocks(self.token_embedding(numbers) + self.pos_embed)
         last = numbers.argmax(dim=-1)
         return self.ln_final(tokens[torch.arange(len(numbers)), last]) @ self.text_projection
 
@@ -80,37 +65,25 @@ def read_clip_archive(path: Path) -> dict[str, Tensor]:
         raise MissingAssetsError(f"{error}: download it again") from error
 
 
-def clip_images(path: Path) -> ClipImages:
-    """The half of a published archive that sees, of the sizes its tensors have.
+def load_clip_images(path: Path) -> VisionTransformer:
+    """The half that sees, from a published archive.
 
     Raises:
-        MissingAssetsError: it is no such archive, or of another network.
+        MissingAssetsError: it is another file.
     """
-    seen = rename(part_of(read_clip_archive(path), "visual."), CLIP_NAMES)
-    return filled(lambda: ClipImages(*sizes_of(seen, path, "CLIP")), seen, path)
-
-
-def sizes_of(seen: Mapping[str, Tensor], path: Path, what: str) -> tuple[int, int, int, int, int, int]:
-    """What `ClipImages` is made of, as its tensors say; `path` is named where something is wrong.
-
-    Raises:
-        MissingAssetsError: the tensors are of another network.
-    """
-    require_names(seen, ("conv1.weight", "positional_embedding", "proj"), path, what)
-    width, patch = len(seen["conv1.weight"]), seen["conv1.weight"].shape[-1]
-    grid = round((len(seen["positional_embedding"]) - 1) ** 0.5)
-    return width, depth_of(seen), width // HEAD, patch, grid, seen["proj"].shape[1]
+    seen = part_of(read_clip_archive(path), "visual.")
+    require_names(seen, SEEN, path, "CLIP")
+    renamed = rename(seen, NAMES)
+    return filled(lambda: VisionTransformer(renamed, QuickGelu(), 1e-5), renamed, path)
 
 
 def clip_texts(state: Mapping[str, Tensor], path: Path) -> ClipTexts:
-    """The half that reads, and likewise.
+    """The half that reads, from its tensors; `path` is named where something is wrong.
 
     Raises:
         MissingAssetsError: the tensors are of another network.
     """
+    require_names(state, ("token_embedding.weight", "positional_embedding", "text_projection"), path, "CLIP")
     others = ("visual.", "logit_scale", "input_resolution", "context_length", "vocab_size")
-    read = rename({name: value for name, value in state.items() if not name.startswith(others)}, CLIP_NAMES)
-    require_names(read, ("token_embedding.weight", "positional_embedding", "text_projection"), path, "CLIP")
-    words, width = read["token_embedding.weight"].shape
-    length, features = len(read["positional_embedding"]), read["text_projection"].shape[1]
-    return filled(lambda: ClipTexts(width, depth_of(read), width // HEAD, length, words, features), read, path)
+    read = rename({name: value for name, value in state.items() if not name.startswith(others)}, NAMES)
+    return filled(lambda: ClipTexts(read), read, path)

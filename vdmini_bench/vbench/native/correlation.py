@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,53 +21,38 @@ class Residual(nn.Module):
 
     def __init__(self, into: int, widths: Sequence[int], kernels: Sequence[int], norm: Norm, stride: int) -> None:
         super().__init__()
-        self.count = len(widths)
-        strided = [*kernels].index(3)
-        for place, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
-            step = stride if place == strided else 1
-            before = widths[place - 1] if place else into
-            self.add_module(f"conv{place + 1}", nn.Conv2d(before, width, kernel, step, kernel // 2))
-            self.add_module(f"norm{place + 1}", norm(width))
+        self.places = range(1, len(widths) + 1)
         self.downsample = None
         if stride > 1:
             self.downsample = nn.Sequential(nn.Conv2d(into, widths[-1], 1, stride), norm(widths[-1]))
+        for place, width, kernel in zip(self.places, widths, kernels, strict=True):
+            step = stride if place == kernels.index(3) + 1 else 1
+            self.add_module(f"conv{place}", nn.Conv2d(into, width, kernel, step, kernel // 2))
+            self.add_module(f"norm{place}", norm(width))
+            into = width
 
     def forward(self, values: Tensor) -> Tensor:
         """B C H W to B D h w."""
-        inner = values
-        for place in range(1, self.count + 1):
-            convolution, norm = self.get_submodule(f"conv{place}"), self.get_submodule(f"norm{place}")
-            inner = F.relu(norm(convolution(inner)))
         beside = values if self.downsample is None else self.downsample(values)
-        return F.relu(beside + inner)
+        for place in self.places:
+            convolution, norm = self.get_submodule(f"conv{place}"), self.get_submodule(f"norm{place}")
+            values = F.relu(norm(convolution(values)))
+        return F.relu(beside + values)
 
 
-class FrameEncoder(nn.Module):
-    """B 3 H W to B D H/8 W/8.
+def frame_encoder(widths: Sequence[int], out: int, norm: Norm, *, bottleneck: bool) -> nn.Sequential:
+    """A network of B 3 H W to B D H/8 W/8.
 
     `bottleneck` has blocks of three convolutions, the inner ones a quarter as wide, in place of two equal ones.
     """
-
-    def __init__(self, widths: Sequence[int], out: int, norm: Norm, *, bottleneck: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], 7, 2, 3)
-        self.norm1 = norm(widths[0])
-        self.stages = [f"layer{place + 1}" for place in range(len(widths))]
-        before = widths[0]
-        for place, width in enumerate(widths):
-            inner, kernels = ((width // 4, width // 4, width), (1, 3, 1)) if bottleneck else ((width, width), (3, 3))
-            stride = 2 if place else 1
-            blocks = (Residual(before, inner, kernels, norm, stride), Residual(width, inner, kernels, norm, 1))
-            self.add_module(self.stages[place], nn.Sequential(*blocks))
-            before = width
-        self.conv2 = nn.Conv2d(before, out, 1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch of frames."""
-        values = F.relu(self.norm1(self.conv1(pixels)))
-        for stage in self.stages:
-            values = self.get_submodule(stage)(values)
-        return self.conv2(values)
+    before = widths[0]
+    parts = {"conv1": nn.Conv2d(3, before, 7, 2, 3), "norm1": norm(before), "relu1": nn.ReLU()}
+    for place, width in enumerate(widths, start=1):
+        inner, kernels = ((width // 4, width // 4, width), (1, 3, 1)) if bottleneck else ((width, width), (3, 3))
+        strided = Residual(before, inner, kernels, norm, stride=1 if place == 1 else 2)
+        parts[f"layer{place}"] = nn.Sequential(strided, Residual(width, inner, kernels, norm, stride=1))
+        before = width
+    return nn.Sequential(OrderedDict(parts, conv2=nn.Conv2d(before, out, 1)))
 
 
 def correlation_pyramid(first: Tensor, second: Tensor) -> list[Tensor]:
@@ -100,8 +86,7 @@ def pixel_grid(like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     rows = torch.arange(height, dtype=like.dtype, device=like.device)
     columns = torch.arange(width, dtype=like.dtype, device=like.device)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([x, y])[None]
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None]
 
 
 def pad_to_multiple(pixels: Tensor, divisor: int) -> tuple[Tensor, tuple[slice, slice]]:

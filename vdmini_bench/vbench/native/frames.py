@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,9 @@ from vdmini_bench.errors import UnreadableVideoError
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
+# Frames at a time. Larger batches are slower on a CPU, whose caches they leave, and a GPU is busy with these.
+BATCH = 8
+Transform = Callable[[Tensor], Tensor]
 Kernel = Literal["bilinear", "bicubic"]
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -31,11 +34,6 @@ class Clip:
     frames: NDArray[np.uint8]
     frames_per_second: float
     seen: dict[str, Tensor] = field(default_factory=dict)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """The frames in order, at most `size` at a time: T C H W float32 from 0 to 255."""
-        for start in range(0, len(self.frames), size):
-            yield torch.from_numpy(self.frames[start : start + size]).permute(0, 3, 1, 2).float()
 
 
 def read_clip(path: Path) -> Clip:
@@ -55,11 +53,11 @@ def read_clip(path: Path) -> Clip:
 
 
 def embed_frames(
-    clip: Clip, transform: Callable[[Tensor], Tensor], network: Callable[[Tensor], Tensor], batch: int
+    clip: Clip, device: torch.device, transform: Transform, network: Transform, batch: int = BATCH
 ) -> Tensor:
-    """Features of every frame: T x D float32 on the CPU."""
-    with torch.inference_mode():
-        return torch.cat([network(transform(frames)).float().cpu() for frames in clip.batches(batch)])
+    """Features of every frame, `batch` at a time: T x D float32 on the CPU; `transform` is given 0 to 255."""
+    parts = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).split(batch)
+    return torch.cat([network(transform(part.to(device).float())).float().cpu() for part in parts])
 
 
 def resize_shorter(pixels: Tensor, side: int, kernel: Kernel, *, smooth: bool) -> Tensor:
@@ -68,11 +66,9 @@ def resize_shorter(pixels: Tensor, side: int, kernel: Kernel, *, smooth: bool) -
     `smooth` is torchvision's antialias: a wider kernel where frames shrink.
     """
     height, width = pixels.shape[-2:]
-    shorter, longer = min(height, width), max(height, width)
-    if shorter == side:
+    if min(height, width) == side:
         return pixels
-    long_side = int(side * longer / shorter)
-    size = (side, long_side) if height <= width else (long_side, side)
+    size = _shrunk(height, width, side)
     return F.interpolate(pixels, size, mode=kernel, align_corners=False, antialias=smooth)
 
 
@@ -97,18 +93,17 @@ def normalise(pixels: Tensor, of: Normalisation) -> Tensor:
 
 def resize_image(image: Image.Image, side: int, crop: int) -> Tensor:
     """The middle of an RGB picture whose shorter side Pillow resized (bicubic): 1 C H W float32, whole, 0 to 255."""
-    width, height = image.size
-    shorter, longer = min(height, width), max(height, width)
-    long_side = int(side * longer / shorter)
-    size = (side, long_side) if width <= height else (long_side, side)
-    resized = image if shorter == side else image.resize(size, Image.Resampling.BICUBIC)
-    return crop_centre(_pixels_of(resized), crop)
+    if min(image.size) != side:
+        image = image.resize(_shrunk(*image.size, side), Image.Resampling.BICUBIC)
+    return crop_centre(pixels_of(image), crop)
 
 
-def resize_image_square(image: Image.Image, side: int) -> Tensor:
-    """A whole RGB picture, by Pillow's bicubic kernel `side` x `side`: 1 C H W float32, whole from 0 to 255."""
-    return _pixels_of(image.resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _pixels_of(image: Image.Image) -> Tensor:
+def pixels_of(image: Image.Image) -> Tensor:
+    """An RGB picture: 1 C H W float32, whole from 0 to 255."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+
+
+def _shrunk(first: int, second: int, side: int) -> tuple[int, int]:
+    """Both sides, in their order, where the shorter is to be `side`."""
+    longer = int(side * max(first, second) / min(first, second))
+    return (side, longer) if first <= second else (longer, side)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdmini_bench.metrics.i3d import pad_same
-from vdmini_bench.vbench.native.transformer import Block, class_token, filled, read_checkpoint, rename
+from vdmini_bench.vbench.native.transformer import Block, class_token, rename
 
 PATCH = 32
 GRID = 10
@@ -24,6 +23,7 @@ SMALLER = (224, 384)
 LARGEST = 512
 _NAMES = {"module.": "", "transformer_encoder.transformer.encoderblock_": "blocks."}
 _NAMES |= {"transformer_encoder.": "", ".attention.": ".attn.", ".attn.out.": ".attn.proj."}
+_NAMES |= {"posembed_input.": "", "scaleembed_input.": ""}
 
 
 class StandardisedConvolution(nn.Conv2d):
@@ -57,35 +57,19 @@ class Bottleneck(nn.Module):
         return F.relu(self.gn3(self.conv3(inner)) + self.gn_proj(self.conv_proj(values)))
 
 
-class Places(nn.Module):
-    """A vector for each place of the grid that patches are hashed to."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.position_emb = nn.Parameter(torch.zeros(1, GRID * GRID, width))
-
-
-class Scales(nn.Module):
-    """A vector for each size that a frame is seen at."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale_emb = nn.Parameter(torch.zeros(len(SMALLER) + 1, width))
-
-
 class Musiq(nn.Module):
     """B 3 H W pixels from -1 to 1 to B scores."""
 
-    def __init__(self, width: int = 384, inner: int = 1152, heads: int = 6, depth: int = 14, stem: int = 64) -> None:
+    def __init__(self, width: int = 384, inner: int = 1152, depth: int = 14, stem: int = 64) -> None:
         super().__init__()
         self.conv_root = StandardisedConvolution(3, stem, 7, 2, bias=False)
         self.gn_root = nn.GroupNorm(32, stem, eps=1e-6)
         self.block1 = Bottleneck(stem, 4 * stem)
         self.embedding = nn.Linear(4 * stem * (PATCH // 4) ** 2, width)
-        self.posembed_input = Places(width)
-        self.scaleembed_input = Scales(width)
+        self.position_emb = nn.Parameter(torch.zeros(1, GRID * GRID, width))
+        self.scale_emb = nn.Parameter(torch.zeros(len(SMALLER) + 1, width))
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
-        layers = (Block(width, heads, inner=inner, activation=F.gelu, epsilon=1e-6) for _ in range(depth))
+        layers = (Block(width, inner=inner, activation=nn.GELU(), epsilon=1e-6) for _ in range(depth))
         self.blocks = nn.ModuleList(layers)
         self.encoder_norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, 1)
@@ -108,8 +92,8 @@ class Musiq(nn.Module):
         values = self.block1(F.max_pool2d(pad_same(values, (3, 3), (2, 2)), 3, 2))
         # The network was trained elsewhere, where channels come last.
         tokens = self.embedding(values.permute(0, 2, 3, 1).reshape(len(frames), rows * columns, -1))
-        places = self.posembed_input.position_emb[0, hashed_places(rows, columns).to(tokens.device)]
-        return tokens + places + self.scaleembed_input.scale_emb[scale]
+        places = self.position_emb[0, hashed_places(rows, columns).to(tokens.device)]
+        return tokens + places + self.scale_emb[scale]
 
 
 def hashed_places(rows: int, columns: int) -> Tensor:
@@ -130,17 +114,9 @@ def fit_frames(pixels: Tensor) -> Tensor:
     return (pixels / 255 - 0.5) * 2
 
 
-def load_musiq(path: Path) -> Musiq:
-    """Read `musiq_spaq_ckpt-358bb6af.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    return filled(Musiq, _joined(rename(read_checkpoint(path), _NAMES)), path)
-
-
-def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, with queries, keys and values in one."""
+def musiq_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file under our names, with queries, keys and values in one."""
+    state = rename(checkpoint, _NAMES)
     joined = {}
     for name, value in state.items():
         if ".attn.query." in name:

@@ -8,28 +8,36 @@ import torch
 from torch import nn
 
 from vdmini_bench.vbench.native import catalogue
-from vdmini_bench.vbench.native.amt import AmtS, load_amt
+from vdmini_bench.vbench.native.amt import AmtS
 from vdmini_bench.vbench.native.catalogue import path_of
-from vdmini_bench.vbench.native.clip import ClipImages, ClipTexts, clip_images, clip_texts, read_clip_archive
-from vdmini_bench.vbench.native.dino import Dino, load_dino
+from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts, load_clip_images, read_clip_archive
 from vdmini_bench.vbench.native.dreamsim import DreamSim, load_dreamsim
-from vdmini_bench.vbench.native.musiq import Musiq, load_musiq
-from vdmini_bench.vbench.native.raft import Raft, load_raft
-from vdmini_bench.vbench.native.tokens import Tokenizer, load_tokenizer
-from vdmini_bench.vbench.native.transformer import filled, read_checkpoint
+from vdmini_bench.vbench.native.musiq import Musiq, musiq_state
+from vdmini_bench.vbench.native.raft import Raft
+from vdmini_bench.vbench.native.tokens import Tokenizer
+from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, rename, require_names
 from vdmini_bench.vbench.native.viclip import ViClip, load_viclip
+from vdmini_bench.vbench.native.vision import VisionTransformer
 
 
 class Networks:
-    """What is read from the official files, on one device."""
+    """What is read from the official files, on one device.
+
+    Raises:
+        MissingAssetsError: asked for a network, where its file is another one.
+        NotFiniteError: asked for a network, where a weight is not finite.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     @cached_property
-    def dino(self) -> Dino:
+    def dino(self) -> VisionTransformer:
         """DINO's ViT-B/16."""
-        return load_dino(path_of(catalogue.DINO)).to(self.device)
+        path = path_of(catalogue.DINO)
+        state = read_checkpoint(path)
+        require_names(state, ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"), path, "DINO")
+        return filled(lambda: VisionTransformer(state, nn.GELU(), 1e-6), state, path).to(self.device)
 
     @cached_property
     def dreamsim(self) -> DreamSim:
@@ -39,21 +47,21 @@ class Networks:
         return load_dreamsim(*(path_of(name) for name in (*names, *adapter))).to(self.device)
 
     @cached_property
-    def clip_b(self) -> ClipImages:
+    def clip_b(self) -> VisionTransformer:
         """What CLIP ViT-B/32 sees."""
-        return clip_images(path_of(catalogue.CLIP_B)).to(self.device)
+        return load_clip_images(path_of(catalogue.CLIP_B)).to(self.device)
 
     @cached_property
     def clip_b_texts(self) -> tuple[ClipTexts, float]:
         """What CLIP ViT-B/32 reads, and the factor of its cosines."""
-        state = read_clip_archive(path_of(catalogue.CLIP_B))
-        texts = clip_texts(state, path_of(catalogue.CLIP_B)).to(self.device)
-        return texts, float(state["logit_scale"].float().exp())
+        path = path_of(catalogue.CLIP_B)
+        state = read_clip_archive(path)
+        return clip_texts(state, path).to(self.device), float(state["logit_scale"].float().exp())
 
     @cached_property
-    def clip_l(self) -> ClipImages:
+    def clip_l(self) -> VisionTransformer:
         """What CLIP ViT-L/14 sees."""
-        return clip_images(path_of(catalogue.CLIP_L)).to(self.device)
+        return load_clip_images(path_of(catalogue.CLIP_L)).to(self.device)
 
     @cached_property
     def aesthetic(self) -> nn.Linear:
@@ -64,17 +72,24 @@ class Networks:
     @cached_property
     def musiq(self) -> Musiq:
         """MUSIQ of SPAQ."""
-        return load_musiq(path_of(catalogue.MUSIQ)).to(self.device)
+        path = path_of(catalogue.MUSIQ)
+        return filled(Musiq, musiq_state(read_checkpoint(path)), path).to(self.device)
 
     @cached_property
     def raft(self) -> Raft:
         """RAFT of FlyingThings."""
-        return load_raft(path_of(catalogue.RAFT)).to(self.device)
+        path = path_of(catalogue.RAFT)
+        # A norm that belongs to two modules is in the file twice.
+        state = {name: value for name, value in read_checkpoint(path).items() if ".norm3." not in name}
+        return filled(Raft, rename(state, {"module.": ""}), path).to(self.device)
 
     @cached_property
     def amt(self) -> AmtS:
         """AMT-S."""
-        return load_amt(path_of(catalogue.AMT)).to(self.device)
+        path = path_of(catalogue.AMT)
+        checkpoint = read_checkpoint(path)
+        require_names(checkpoint, ("state_dict",), path, "AMT")
+        return filled(AmtS, checkpoint["state_dict"], path).to(self.device)
 
     @cached_property
     def viclip(self) -> ViClip:
@@ -84,4 +99,4 @@ class Networks:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """CLIP's words, which ViCLIP has too."""
-        return load_tokenizer(path_of(catalogue.WORDS))
+        return Tokenizer(path_of(catalogue.WORDS))

@@ -40,10 +40,8 @@ def ask_entries(dimension: str, entries: Sequence[Mapping[str, Any]], contents: 
 
 
 def _text(dimension: str, entry: Mapping[str, Any]) -> str:
-    if dimension in TEXTS:
-        return str(entry["prompt_en"])
     if dimension != "appearance_style":
-        return ""
+        return str(entry["prompt_en"]) if dimension in TEXTS else ""
     try:
         return str(entry["auxiliary_info"][dimension][dimension])
     except (KeyError, TypeError) as error:

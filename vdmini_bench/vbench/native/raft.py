@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,14 +13,13 @@ from torch.nn import functional as F
 
 from vdmini_bench.vbench.native.correlation import (
     LEVELS,
-    FrameEncoder,
     correlation_pyramid,
+    frame_encoder,
     look_up,
     pad_to_multiple,
     pixel_grid,
 )
 from vdmini_bench.vbench.native.frames import Clip
-from vdmini_bench.vbench.native.transformer import filled, read_checkpoint
 
 RADIUS = 4
 STEPS = 20
@@ -49,16 +47,8 @@ class MotionEncoder(nn.Module):
         return torch.cat([F.relu(self.conv(torch.cat([seen, moved], dim=1))), flow], dim=1)
 
 
-@dataclass(frozen=True)
-class Gate:
-    """A convolution of which the context's share is made already; `rest` are the weights of state and motion."""
-
-    rest: Tensor
-    of_context: Tensor
-    padding: tuple[int, int]
-
-    def __call__(self, state: Tensor, moved: Tensor) -> Tensor:
-        return F.conv2d(torch.cat([state, moved], dim=1), self.rest, padding=self.padding) + self.of_context
+# From state and motion, both B 128 h w; the context's share is made already.
+Gate = Callable[[Tensor, Tensor], Tensor]
 
 
 class GatedUnit(nn.Module):
@@ -66,9 +56,9 @@ class GatedUnit(nn.Module):
 
     def __init__(self, into: int) -> None:
         super().__init__()
-        for place, (kernel, padding) in enumerate((((1, 5), (0, 2)), ((5, 1), (2, 0))), start=1):
+        for place, kernel in enumerate(((1, 5), (5, 1)), start=1):
             for gate in "zrq":
-                self.add_module(f"conv{gate}{place}", nn.Conv2d(HIDDEN + into, HIDDEN, kernel, padding=padding))
+                self.add_module(f"conv{gate}{place}", nn.Conv2d(HIDDEN + into, HIDDEN, kernel))
 
     def gates(self, context: Tensor) -> list[tuple[Gate, Gate]]:
         """Of rows and of columns: update and reset in one, and the proposal; the context is that of all steps."""
@@ -85,26 +75,12 @@ class GatedUnit(nn.Module):
         return state
 
     def _gate(self, context: Tensor, *names: str) -> Gate:
-        parts = [part for name in names if isinstance(part := self.get_submodule(name), nn.Conv2d)]
-        weight, bias = (torch.cat([part.get_parameter(name) for part in parts]) for name in ("weight", "bias"))
+        weight = torch.cat([self.get_parameter(f"{name}.weight") for name in names])
+        bias = torch.cat([self.get_parameter(f"{name}.bias") for name in names])
         of_state, of_context, of_moved = weight.split(HIDDEN, dim=1)
-        rows, columns = parts[0].kernel_size
-        padding = (rows // 2, columns // 2)
-        made = F.conv2d(context, of_context, bias, padding=padding)
-        return Gate(torch.cat([of_state, of_moved], dim=1), made, padding)
-
-
-class FlowHead(nn.Module):
-    """The state to a step of the flow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(HIDDEN, 256, 3, padding=1)
-        self.conv2 = nn.Conv2d(256, 2, 3, padding=1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        """B 128 h w to B 2 h w."""
-        return self.conv2(F.relu(self.conv1(state)))
+        rest = torch.cat([of_state, of_moved], dim=1)
+        made = F.conv2d(context, of_context, bias, padding="same")
+        return lambda state, moved: F.conv2d(torch.cat([state, moved], dim=1), rest, padding="same") + made
 
 
 class Refinement(nn.Module):
@@ -114,7 +90,8 @@ class Refinement(nn.Module):
         super().__init__()
         self.encoder = MotionEncoder()
         self.gru = GatedUnit(2 * HIDDEN)
-        self.flow_head = FlowHead()
+        first, last = nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.Conv2d(256, 2, 3, padding=1)
+        self.flow_head = nn.Sequential(OrderedDict(conv1=first, relu=nn.ReLU(), conv2=last))
         self.mask = nn.Sequential(nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 64 * 9, 1))
 
 
@@ -127,8 +104,8 @@ class Raft(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fnet = FrameEncoder((64, 96, 128), 256, nn.InstanceNorm2d, bottleneck=False)
-        self.cnet = FrameEncoder((64, 96, 128), 2 * HIDDEN, nn.BatchNorm2d, bottleneck=False)
+        self.fnet = frame_encoder((64, 96, 128), 256, nn.InstanceNorm2d, bottleneck=False)
+        self.cnet = frame_encoder((64, 96, 128), 2 * HIDDEN, nn.BatchNorm2d, bottleneck=False)
         self.update_block = Refinement()
 
     def features(self, frame: Tensor) -> Tensor:
@@ -169,10 +146,9 @@ class FlowMeter:
 
     def speed(self, first: int, second: int, share: float) -> float:
         """The mean magnitude of the flow of the fastest `share` of pixels, from one frame to another."""
-        with torch.inference_mode():
-            flow = self.network(self._pixels(first), self._features(first), self._features(second))[0]
-            speeds = flow.square().sum(dim=0).sqrt().flatten()
-            return float(speeds.topk(int(len(speeds) * share)).values.mean())
+        flow = self.network(self._pixels(first), self._features(first), self._features(second))[0]
+        speeds = flow.square().sum(dim=0).sqrt().flatten()
+        return float(speeds.topk(int(len(speeds) * share)).values.mean())
 
     def _pixels(self, place: int) -> Tensor:
         frame = torch.from_numpy(self.frames[place]).permute(2, 0, 1)[None].float()
@@ -225,18 +201,6 @@ def is_static(clip: Clip, network: Raft, device: torch.device) -> bool:
         return False
     fast = (meter.speed(at, at + 1, 0.02) > limit for at in range(last))
     return not reached(allowed + 1, last, fast)
-
-
-def load_raft(path: Path) -> Raft:
-    """Read `raft-things.pth`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    state = {name.removeprefix("module."): value for name, value in read_checkpoint(path).items()}
-    # A norm that belongs to two modules is in the file twice.
-    state = {name: value for name, value in state.items() if ".norm3." not in name}
-    return filled(Raft, state, path)
 
 
 def _centred(pixels: Tensor) -> Tensor:

@@ -6,10 +6,15 @@ import json
 import math
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vdmini.finite import NotFiniteError
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION
@@ -18,7 +23,7 @@ from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.launch import Share, process_device, share_out
 from vdmini_bench.vbench.environment import DriverError
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, state_of
-from vdmini_bench.vbench.native.frames import read_clip
+from vdmini_bench.vbench.native.frames import Clip, read_clip
 from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
@@ -32,7 +37,7 @@ class VideoScores:
 
     known: dict[str, VideoScore] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
 
 
 class NativeScores:
@@ -49,19 +54,18 @@ class NativeScores:
         Raises:
             IncompleteError: a video could not be read.
         """
-        unknown = {
-            key: question for question in questions if (key := key_of_question(question)) not in self.scores.known
-        }
-        if not unknown:
+        by_video: dict[Path, dict[str, Question]] = {}
+        for question in questions:
+            key = key_of_question(question)
+            if key not in self.scores.known:
+                by_video.setdefault(question.video, {})[key] = question
+        if not by_video:
             return
-        by_video: dict[Path, list[tuple[str, Question]]] = {}
-        for key, question in unknown.items():
-            by_video.setdefault(question.video, []).append((key, question))
-        for part in share_out(_score_share, [*by_video.values()], self.folder):
+        for part in share_out(_score_share, [*by_video.items()], self.folder):
             self.scores.known |= part.known
             self.scores.failures |= part.failures
             for dimension, seconds in part.seconds.items():
-                self.scores.seconds[dimension] = self.scores.seconds.get(dimension, 0.0) + seconds
+                self.scores.seconds[dimension] += seconds
         for dimension, reason in self.scores.failures.items():
             log = _log(self.output, dimension)
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -77,17 +81,22 @@ class NativeScores:
         total = sum(score.weight for _, score in answers)
         mean = sum(score.value * score.weight for _, score in answers) / total if total else float("nan")
         scale = 100.0 if DIMENSIONS[dimension].percent else 1.0
-        videos = [_official(dimension, question, score) for question, score in answers]
-        seconds = self.scores.seconds.get(dimension, 0.0)
-        return {"result": [mean / scale, videos], "seconds": seconds, **provenance()}
+        device = process_device()
+        libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
+        return {
+            "result": [mean / scale, [_official(dimension, question, score) for question, score in answers]],
+            "seconds": self.scores.seconds[dimension],
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+            "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries},
+        }
 
-    def static(self, questions: Iterable[Question]) -> dict[str, bool]:
-        """Of each video, by path, whether the filter finds no motion in it; all questions were asked before.
+    def static(self, questions: Iterable[Question]) -> list[bool]:
+        """Of each video whether the filter finds no motion in it; all questions were asked before.
 
         Raises:
             DriverError: the filter failed.
         """
-        return {str(question.video): self._score_of(STATIC, question).value > 0 for question in questions}
+        return [self._score_of(STATIC, question).value > 0 for question in questions]
 
     def _score_of(self, dimension: str, question: Question) -> VideoScore:
         score = self.scores.known.get(key_of_question(question))
@@ -104,18 +113,6 @@ def key_of_question(question: Question) -> str:
     return key_of([NATIVE_VERSION, question.dimension, *of])
 
 
-def provenance() -> dict[str, Any]:
-    """Device and versions of what determines native scores."""
-    from importlib.metadata import version
-
-    import torch
-
-    device = process_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    libraries = {package: version(package) for package in ("torch", "av", "numpy", "pillow")}
-    return {"device": name, "versions": {"vbench": VBENCH_VERSION, "native": NATIVE_VERSION, **libraries}}
-
-
 def read_video_scores(folder: Path) -> dict[str, VideoScore]:
     """What earlier calls found; a line that a kill cut short is left out."""
     known = {}
@@ -129,7 +126,7 @@ def read_video_scores(folder: Path) -> dict[str, VideoScore]:
     return known
 
 
-def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]], folder: Path) -> VideoScores:
+def _score_share(share: Share, videos: Sequence[tuple[Path, dict[str, Question]]], folder: Path) -> VideoScores:
     """This process's videos, each decoded once for all that is asked about it."""
     networks, scores = Networks(process_device()), VideoScores()
     problems: list[UnreadableVideoError] = []
@@ -138,13 +135,15 @@ def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]],
     with share.progress("score", len(own)) as advance, (folder / f"{share.index}.jsonl").open("a") as record:
         # What a kill cut short ends here.
         record.write("\n")
-        for asked in own:
+        for video, asked in own:
             try:
-                found = _score_video(asked, networks, scores)
+                found = _score_clip(read_clip(video), asked, networks, scores)
             except UnreadableVideoError as problem:
                 problems.append(problem)
             else:
-                record.writelines(f"{_line(key, question, found[key])}\n" for key, question in asked if key in found)
+                for key, score in found.items():
+                    line = {"key": key, "dimension": asked[key].dimension, "video": video.name, **asdict(score)}
+                    record.write(f"{json.dumps(line)}\n")
                 record.flush()
                 scores.known |= found
             advance()
@@ -153,39 +152,32 @@ def _score_share(share: Share, videos: Sequence[Sequence[tuple[str, Question]]],
     return scores
 
 
-def _score_video(
-    asked: Sequence[tuple[str, Question]], networks: Networks, scores: VideoScores
-) -> Mapping[str, VideoScore]:
-    clip = read_clip(asked[0][1].video)
+def _score_clip(
+    clip: Clip, asked: Mapping[str, Question], networks: Networks, scores: VideoScores
+) -> dict[str, VideoScore]:
+    """What is found by a question's key; failures and seconds are added to those of earlier clips."""
     found = {}
-    for key, question in asked:
+    for key, question in asked.items():
         if question.dimension in scores.failures:
             continue
         started = time.monotonic()
         try:
-            score = SCORERS[question.dimension](clip, question, networks)
+            with torch.inference_mode():
+                score = SCORERS[question.dimension](clip, question, networks)
             if not math.isfinite(score.value):
                 raise NotFiniteError(f"{question.video.name}: its score is {score.value}")
             found[key] = score
         except Exception:
             # One dimension fails, the others go on.
             scores.failures[question.dimension] = traceback.format_exc()
-        spent = scores.seconds.get(question.dimension, 0.0) + time.monotonic() - started
-        scores.seconds[question.dimension] = spent
+        scores.seconds[question.dimension] += time.monotonic() - started
     return found
 
 
-def _line(key: str, question: Question, score: VideoScore) -> str:
-    return json.dumps({"key": key, "dimension": question.dimension, "video": question.video.name, **asdict(score)})
-
-
 def _official(dimension: str, question: Question, score: VideoScore) -> dict[str, Any]:
-    entry: dict[str, Any] = {"video_path": str(question.video), "video_results": score.value}
-    if dimension == "dynamic_degree":
-        entry["video_results"] = score.value > 0
-    if question.image is not None:
-        entry["image_path"] = str(question.image)
-    return entry
+    value = score.value > 0 if dimension == "dynamic_degree" else score.value
+    image = {} if question.image is None else {"image_path": str(question.image)}
+    return {"video_path": str(question.video), "video_results": value, **image}
 
 
 def _log(output: Path, dimension: str) -> Path:

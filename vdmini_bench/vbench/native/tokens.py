@@ -7,7 +7,7 @@ import html
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Words
 from torch import Tensor
 
@@ -19,11 +19,31 @@ _PARTS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
-    """Texts to token numbers."""
+    """Texts to token numbers, by the words of `bpe_simple_vocab_16e6.txt.gz`.
 
-    def __init__(self, words: Words) -> None:
-        self.words = words
-        self.start, self.end = words.token_to_id(START), words.token_to_id(END)
+    Raises:
+        MissingAssetsError: the file is another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise MissingAssetsError(f"{path} cannot be read as CLIP's words ({error}): download it again") from error
+        pairs = [tuple(line.split()) for line in lines[1 : MERGES + 1]]
+        merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+        if len(merges) != MERGES:
+            raise MissingAssetsError(f"{path} has {len(merges)} merges where CLIP has {MERGES}: download it again")
+        letters = _letters()
+        names = [*letters, *(f"{letter}</w>" for letter in letters), *(first + second for first, second in merges)]
+        vocabulary = {name: number for number, name in enumerate([*names, START, END])}
+        words = Words(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
+        words.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+        split = pre_tokenizers.Split(Regex(_PARTS), behavior="removed", invert=True)
+        words.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        self.words, self.start, self.end = words, words.token_to_id(START), words.token_to_id(END)
 
     def numbers(self, text: str, length: int, *, cut: bool) -> Tensor:
         """A text as 1 x `length` token numbers, with zeros after its end; with `cut` a longer one loses its end.
@@ -38,33 +58,6 @@ class Tokenizer:
                 raise ValueError(f"{text!r} has {len(found)} tokens where the network reads {length}")
             found = [*found[: length - 1], self.end]
         return torch.tensor([found + [0] * (length - len(found))])
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read `bpe_simple_vocab_16e6.txt.gz`.
-
-    Raises:
-        MissingAssetsError: it is another file.
-    """
-    try:
-        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise MissingAssetsError(f"{path} cannot be read as CLIP's words ({error}): download it again") from error
-    pairs = [tuple(line.split()) for line in lines[1 : MERGES + 1]]
-    merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
-    if len(merges) != MERGES:
-        raise MissingAssetsError(f"{path} has {len(merges)} merges where CLIP has {MERGES}: download it again")
-    letters = _letters()
-    names = [*letters, *(f"{letter}</w>" for letter in letters), *(first + second for first, second in merges)]
-    vocabulary = {name: number for number, name in enumerate([*names, START, END])}
-    words = Words(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
-    words.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(_PARTS), behavior="removed", invert=True)
-    words.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    words.decoder = decoders.ByteLevel()
-    return Tokenizer(words)
 
 
 def _letters() -> list[str]:

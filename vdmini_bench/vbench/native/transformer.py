@@ -6,6 +6,7 @@ files are read as they were published, and because DINO's way of stretching its 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,23 +20,16 @@ from vdmini_bench.errors import MissingAssetsError
 
 # Channels of one head, in all of them.
 HEAD = 64
-Activation = Callable[[Tensor], Tensor]
 Network = TypeVar("Network", bound=nn.Module)
-CLIP_NAMES = {
-    "transformer.resblocks.": "blocks.",
-    "attn.in_proj_": "attn.qkv.",
-    "attn.out_proj.": "attn.proj.",
-    "ln_1.": "norm1.",
-    "ln_2.": "norm2.",
-    "mlp.c_fc.": "mlp.fc1.",
-    "mlp.c_proj.": "mlp.fc2.",
-}
 
 
-def quick_gelu(values: Tensor) -> Tensor:
+class QuickGelu(nn.Module):
     """OpenAI's stand-in for GELU."""
-    # In place: fresh memory for each step takes longer than the arithmetic.
-    return (1.702 * values).sigmoid_().mul_(values)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Of any shape."""
+        # In place: fresh memory for each step takes longer than the arithmetic.
+        return (1.702 * values).sigmoid_().mul_(values)
 
 
 class Linear(nn.Linear):
@@ -60,9 +54,9 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     """Attention of tokens B N C among themselves, with `causal` of each to itself and those before."""
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.causal = causal
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
@@ -79,24 +73,10 @@ class Attention(nn.Module):
         return self._join(F.scaled_dot_product_attention(query, key, value))
 
     def _split(self, mapped: Tensor, parts: int) -> Sequence[Tensor]:
-        return mapped.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return mapped.unflatten(-1, (parts, -1, HEAD)).permute(2, 0, 3, 1, 4).unbind()
 
     def _join(self, mixed: Tensor) -> Tensor:
         return self.proj(mixed.transpose(1, 2).flatten(2))
-
-
-class FeedForward(nn.Module):
-    """Two linear maps with an activation between."""
-
-    def __init__(self, width: int, inner: int, activation: Activation) -> None:
-        super().__init__()
-        self.fc1 = Linear(width, inner)
-        self.fc2 = Linear(inner, width)
-        self.activation = activation
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """B N C to B N C."""
-        return self.fc2(self.activation(self.fc1(tokens)))
 
 
 class Block(nn.Module):
@@ -105,18 +85,19 @@ class Block(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
         *,
         inner: int | None = None,
-        activation: Activation = quick_gelu,
+        activation: nn.Module | None = None,
         epsilon: float = 1e-5,
         causal: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=epsilon)
-        self.attn = Attention(width, heads, causal=causal)
+        self.attn = Attention(width, causal=causal)
         self.norm2 = nn.LayerNorm(width, eps=epsilon)
-        self.mlp = FeedForward(width, inner or 4 * width, activation)
+        inner = inner or 4 * width
+        maps = OrderedDict(fc1=Linear(width, inner), activation=activation or QuickGelu(), fc2=Linear(inner, width))
+        self.mlp = nn.Sequential(maps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """B N C to B N C."""
@@ -153,9 +134,9 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def depth_of(state: Mapping[str, Tensor], prefix: str = "blocks.") -> int:
+def depth_of(state: Mapping[str, Tensor]) -> int:
     """How many blocks a file has."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
+    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
 def require_names(state: Mapping[str, Tensor], names: Sequence[str], path: Path, what: str) -> None:

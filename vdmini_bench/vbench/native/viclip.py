@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vdmini_bench.vbench.native.clip import ClipImages, ClipTexts, clip_texts, sizes_of
-from vdmini_bench.vbench.native.transformer import (
-    CLIP_NAMES,
-    class_token,
-    filled,
-    part_of,
-    read_checkpoint,
-    rename,
-    require_names,
-)  # fmt: skip
+from vdmini_bench.vbench.native.clip import NAMES, SEEN, ClipTexts, clip_texts
+from vdmini_bench.vbench.native.transformer import QuickGelu, filled, part_of, read_checkpoint, rename, require_names
+from vdmini_bench.vbench.native.vision import VisionTransformer
 
 FRAMES = 8
 
 
-class ViClipVideos(ClipImages):
+class ViClipVideos(VisionTransformer):
     """B T 3 S S normalised pixels to B x D features, not normalised; all patches of all frames see each other."""
 
-    def __init__(self, width: int, depth: int, heads: int, patch: int, grid: int, features: int) -> None:
-        super().__init__(width, depth, heads, patch, grid, features)
-        self.conv1 = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch), bias=False)
-        self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, FRAMES, width))
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__(state, QuickGelu(), 1e-5)
+        self.temporal_pos_embed = nn.Parameter(torch.zeros(1, FRAMES, len(self.cls_token)))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Embed a batch of clips of eight frames."""
-        patches = self.conv1(pixels.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
-        times = self.temporal_positional_embedding[:, :, None]
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Those of eight frames: B N C."""
+        patches = self.patch_embed["proj"](pixels.flatten(0, 1)).flatten(2).transpose(1, 2)
+        patches = patches.unflatten(0, pixels.shape[:2])
         # Trained with the patches of one place side by side, frame after frame; the order changes nothing here.
-        patches = (patches + self.positional_embedding[1:] + times).flatten(1, 2)
-        first = (self.class_embedding + self.positional_embedding[0]).expand(len(pixels), 1, -1)
-        tokens = self.ln_pre(torch.cat([first, patches], dim=1))
-        return self.ln_post(class_token(self.blocks, tokens)) @ self.proj
+        patches = (patches + self.pos_embed[1:] + self.temporal_pos_embed[:, :, None]).flatten(1, 2)
+        first = (self.cls_token + self.pos_embed[0]).expand(len(pixels), 1, -1)
+        return torch.cat([first, patches], dim=1)
 
 
 class ViClip(nn.Module):
@@ -65,7 +57,10 @@ def load_viclip(path: Path) -> ViClip:
     """
     checkpoint = read_checkpoint(path)
     require_names(checkpoint, ("model",), path, "ViCLIP")
-    state = rename(checkpoint["model"], CLIP_NAMES)
-    texts = clip_texts(part_of(state, "text_encoder."), path)
-    seen = part_of(state, "vision_encoder.")
-    return ViClip(filled(lambda: ViClipVideos(*sizes_of(seen, path, "ViCLIP")), seen, path), texts)
+    texts = clip_texts(part_of(checkpoint["model"], "text_encoder."), path)
+    seen = part_of(checkpoint["model"], "vision_encoder.")
+    require_names(seen, SEEN, path, "ViCLIP")
+    # Kernels of one frame.
+    seen["conv1.weight"] = seen["conv1.weight"].squeeze(2)
+    renamed = rename(seen, NAMES)
+    return ViClip(filled(lambda: ViClipVideos(renamed), renamed, path), texts)
