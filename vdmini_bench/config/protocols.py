@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic_core import PydanticCustomError
-
 from vdmini_bench.config.yaml_file import nearest_key
 
 UCF101_VIDEOS = 13_320
@@ -122,30 +120,24 @@ def fill_from_preset(data: Any) -> Any:
     """A protocol's fields as written, with those of the preset they name; other data is returned as it is.
 
     Raises:
-        PydanticCustomError: no preset has that name, or a field says something else than the preset.
+        ValueError: no preset has that name, or a field says something else than the preset.
     """
     if not isinstance(data, dict) or data.get("preset") is None:
         return data
     name = data["preset"]
     if name not in PRESETS:
-        raise PydanticCustomError("preset", "no preset {name}; {near}", _words(name, PRESETS))
+        raise ValueError(f"no preset {name!r}; {nearest_key(name, PRESETS)}")
     preset = PRESETS[name]
     fixed = {"name": name, "version": preset.version, "reference": "computed", **preset.fixed}
     for key, value in fixed.items():
         if key in data and data[key] != value:
-            raise PydanticCustomError(
-                "preset",
-                "the preset {name} has {key}: {value}, and here is {given}: leave {key} out, or leave preset out and"
-                " give the protocol a name of its own",
-                {"name": name, "key": key, "value": str(value), "given": str(data[key])},
+            raise ValueError(
+                f"the preset {name} has {key}: {value}, and here is {data[key]}: leave {key} out, or leave preset out"
+                " and give the protocol a name of its own"
             )
     if data.get("frames", preset.frames[0]) not in preset.frames:
         allowed = " or ".join(map(str, preset.frames))
-        raise PydanticCustomError(
-            "preset",
-            "the preset {name} has clips of {allowed} frames, and here is {given}",
-            {"name": name, "allowed": allowed, "given": str(data["frames"])},
-        )
+        raise ValueError(f"the preset {name} has clips of {allowed} frames, and here is {data['frames']}")
     return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
 
 
@@ -153,7 +145,7 @@ def check_network(network: FeatureNetwork, reference: str, inception: str, frame
     """Refuse what goes with the packaged I3D alone in a protocol of another network.
 
     Raises:
-        PydanticCustomError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
+        ValueError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
     """
     if network == "i3d-kinetics400":
         return
@@ -165,9 +157,4 @@ def check_network(network: FeatureNetwork, reference: str, inception: str, frame
         reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
     else:
         return
-    words = {"network": network, "reason": reason}
-    raise PydanticCustomError("network", "network: {network} does not go with {reason}", words)
-
-
-def _words(name: object, known: Mapping[str, Preset]) -> dict[str, str]:
-    return {"name": repr(name), "near": nearest_key(name, known)}
+    raise ValueError(f"network: {network} does not go with {reason}")

@@ -7,13 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Specification
 from vdmini_bench.config.protocol import ProtocolSpec
@@ -96,7 +90,7 @@ class DistillSpec(Specification):
     def _trackers_must_be_installed(cls, report_to: list[str] | None) -> list[str] | None:
         for name in report_to or ():
             if find_spec(name) is None:
-                raise PydanticCustomError("report_to", "{name} is not installed: pip install {name}", {"name": name})
+                raise ValueError(f"{name} is not installed: pip install {name}")
         return report_to
 
     @field_validator("task")
@@ -112,20 +106,17 @@ class DistillSpec(Specification):
     ) -> dict[str, float | str | None]:
         task = info.data.get("task")
         if task is None and options:
-            raise PydanticCustomError("task_options", "name the task that these options are of: set distill.task")
+            raise ValueError("name the task that these options are of: set distill.task")
         check_task(task, options)
         return options
 
 
 def check_task(task: str | None, options: dict[str, float | str | None]) -> None:
-    """Refuse a task that is unknown or has no such options, by PydanticCustomError; None is any family's own."""
+    """Refuse a task that is unknown or has no such options, by ValueError; None is any family's own."""
     from vdmini.tasks import make_task
 
-    try:
-        if task is not None:
-            make_task(task, options)
-    except ValueError as error:
-        raise PydanticCustomError("task", "{reason}", {"reason": str(error)}) from error
+    if task is not None:
+        make_task(task, options)
 
 
 class DistillSpecOfSuite(DistillSpec):
@@ -135,9 +126,8 @@ class DistillSpecOfSuite(DistillSpec):
     @classmethod
     def _no_previews(cls, preview_every: int) -> int:
         if preview_every:
-            raise PydanticCustomError(
-                "previews",
-                "previews are for a distillation's own configuration, which says what to draw: leave this out",
+            raise ValueError(
+                "previews are for a distillation's own configuration, which says what to draw: leave this out"
             )
         return preview_every
 
@@ -217,12 +207,11 @@ class Profile(CommonProfile):
 
 
 def check_channels(channels: str | None, distill: DistillSpec | None) -> str | None:
-    """The channel rule, unless the distillation cannot follow it: then PydanticCustomError."""
+    """The channel rule, unless the distillation cannot follow it: then ValueError."""
     if channels is not None and distill is not None and distill.lambda_icd > 0:
-        raise PydanticCustomError(
-            "channels",
+        raise ValueError(
             "the ICD loss compares features of teacher and student, which have other widths without these"
-            " channels: set distill.lambda_icd: 0, or leave channels out",
+            " channels: set distill.lambda_icd: 0, or leave channels out"
         )
     return channels
 

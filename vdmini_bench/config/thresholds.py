@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from vdmini_bench.config.fields import Specification
 from vdmini_bench.config.yaml_file import Document, nearest_key
@@ -36,7 +35,7 @@ class Threshold(Specification):
     @model_validator(mode="after")
     def _something_is_allowed(self) -> Threshold:
         if self.absolute is None and self.relative is None and self.standard_errors is None:
-            raise PydanticCustomError("threshold", "give absolute, relative or standard_errors, or several of them")
+            raise ValueError("give absolute, relative or standard_errors, or several of them")
         return self
 
 
