@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdmini.files import replacing
-from vdmini_bench.data.timeline import Shown, Timeline, count_at_rate, exact_rate, frames_at_rate
+from vdmini_bench.data.timeline import Shown, Timeline, exact_rate, frames_at_rate
 from vdmini_bench.errors import UnreadableVideoError
 
 ENCODINGS = {
@@ -298,13 +298,7 @@ def _random_start(
     container: av.container.InputContainer, path: Path, count: int, resampled: _Resampled | None, seed: int
 ) -> int:
     """A frame from which `count` can be taken; counted by decoding, since files are often wrong about themselves."""
-    frames = _decoded(container, path)
-    if resampled is None:
-        total = sum(1 for _ in frames)
-    else:
-        timeline, rate = resampled
-        spans = [(begin, end) for begin, end, _ in _shown(frames, timeline)]
-        total = count_at_rate(spans, rate) if spans else 0
+    total = sum(1 for _ in _frames_of(container, path, resampled, 0))
     starts = max(total - count + 1, 1)
     digest = hashlib.sha256(f"{seed}:{path.name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "little") % starts

@@ -59,7 +59,7 @@ class Distillation:
         _check_plan(model, pruning)
         versions = deciding_versions(fingerprint.versions)
         inputs = TrainingInputs(source_sha256(teacher), str(pruning), clips.digest, versions)
-        jobs = {job.name: job for job in plan_configured(asked, dtype, inputs, len(clips.prompts))}
+        jobs = plan_configured(asked, dtype, inputs, len(clips.prompts))
         return DistillationContext(
             store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, asked, clips, dtype
         )
