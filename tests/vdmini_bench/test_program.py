@@ -17,7 +17,7 @@ from vdmini_bench.system.program import Program
 
 TALKER = """
 import click
-from vdmini_bench.program import Program
+from vdmini_bench.system.program import Program
 
 @click.group(cls=Program)
 def main(): pass

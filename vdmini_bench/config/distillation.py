@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.suite import DistillSpec, Suite, check_channels
+from vdmini_bench.config.suite import Channels, DistillSpec, Suite
 from vdmini_bench.config.vbench import VBenchSuite, load_any_suite
 from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError
@@ -103,13 +103,8 @@ class DistillConfig(Specification):
     data: Annotated[FolderData | WebDatasetData | GeneratedData, Field(discriminator="kind")]
     distill: DistillSpec
     # After `distill`, which they are checked against.
-    channels: str | None = None
+    channels: Channels = None
     preview: Annotated[PreviewSpec | None, Field(validate_default=True)] = None
-
-    @field_validator("channels")
-    @classmethod
-    def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
-        return check_channels(channels, info.data.get("distill"))
 
     @field_validator("preview")
     @classmethod

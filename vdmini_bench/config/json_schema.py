@@ -28,21 +28,13 @@ def schema_of(kind: Kind) -> dict[str, Any]:
         case "suite":
             return suite_schema()
         case "thresholds":
-            return thresholds_schema()
+            return {"$schema": DIALECT, **ThresholdsFile.model_json_schema(), "title": "VDMini thresholds"}
         case "ablation":
             return ablation_schema()
         case "distillation":
             return {"$schema": DIALECT, **DistillConfig.model_json_schema(), "title": "VDMini distillation"}
         case "speed":
             return {**suite_schema({"speed": SpeedProfile}), "title": "VDMini speed"}
-
-
-def thresholds_schema() -> dict[str, Any]:
-    """The schema of a thresholds file."""
-    schema = ThresholdsFile.model_json_schema()
-    amounts = [{"required": [name]} for name in ("absolute", "relative", "standard_errors")]
-    schema["$defs"]["Threshold"]["anyOf"] = amounts
-    return {"$schema": DIALECT, **schema, "title": "VDMini thresholds"}
 
 
 def ablation_schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.protocols import FeatureNetwork, Offset, check_network, fill_from_preset
+from vdmini_bench.config.protocols import FeatureNetwork, Offset, fill_from_preset
 from vdmini_bench.data.preprocessing import Preprocessing
 
 
@@ -51,8 +51,18 @@ class ProtocolSpec(Specification):
 
     @model_validator(mode="after")
     def _must_suit_the_network(self) -> ProtocolSpec:
-        check_network(self.network, self.reference, self.inception, self.frames)
-        return self
+        """Refuse what goes with the packaged I3D alone in a protocol of another network."""
+        if self.network == "i3d-kinetics400":
+            return self
+        if self.reference == "shipped":
+            reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
+        elif self.inception == "i3d-kinetics400":
+            reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
+        elif self.network == "videomae-ssv2" and self.frames % 2:
+            reason = f"frames: {self.frames}, and it takes frames in pairs: set an even number"
+        else:
+            return self
+        raise ValueError(f"network: {self.network} does not go with {reason}")
 
     @property
     def clips(self) -> int:

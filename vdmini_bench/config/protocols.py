@@ -139,22 +139,3 @@ def fill_from_preset(data: Any) -> Any:
         allowed = " or ".join(map(str, preset.frames))
         raise ValueError(f"the preset {name} has clips of {allowed} frames, and here is {data['frames']}")
     return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
-
-
-def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
-    """Refuse what goes with the packaged I3D alone in a protocol of another network.
-
-    Raises:
-        ValueError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
-    """
-    if network == "i3d-kinetics400":
-        return
-    if reference == "shipped":
-        reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
-    elif inception == "i3d-kinetics400":
-        reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
-    elif network == "videomae-ssv2" and frames % 2:
-        reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
-    else:
-        return
-    raise ValueError(f"network: {network} does not go with {reason}")

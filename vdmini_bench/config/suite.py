@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Specification
 from vdmini_bench.config.protocol import ProtocolSpec
@@ -16,6 +16,7 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.files import key_of
 
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
+Options = dict[str, float | str | None]
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
 
@@ -57,7 +58,7 @@ class DistillSpec(Specification):
     """
 
     task: str | None = None
-    task_options: dict[str, float | str | None] = Field(default={})
+    task_options: Options = Field(default={})
     steps: Positive
     batch_size: Positive
     micro_batch_size: Positive | None = None
@@ -96,23 +97,21 @@ class DistillSpec(Specification):
     @field_validator("task")
     @classmethod
     def _task_must_be_known(cls, task: str | None) -> str | None:
-        check_task(task, {})
+        _make_task(task, {})
         return task
 
     @field_validator("task_options")
     @classmethod
-    def _options_must_be_the_tasks(
-        cls, options: dict[str, float | str | None], info: ValidationInfo
-    ) -> dict[str, float | str | None]:
+    def _options_must_be_the_tasks(cls, options: Options, info: ValidationInfo) -> Options:
         task = info.data.get("task")
         if task is None and options:
             raise ValueError("name the task that these options are of: set distill.task")
-        check_task(task, options)
+        _make_task(task, options)
         return options
 
 
-def check_task(task: str | None, options: dict[str, float | str | None]) -> None:
-    """Refuse a task that is unknown or has no such options, by ValueError; None is any family's own."""
+def _make_task(task: str | None, options: Options) -> None:
+    """Raise ValueError for a task that is unknown or has no such options; None is any family's own."""
     from vdmini.tasks import make_task
 
     if task is not None:
@@ -130,6 +129,20 @@ class DistillSpecOfSuite(DistillSpec):
                 "previews are for a distillation's own configuration, which says what to draw: leave this out"
             )
         return preview_every
+
+
+def _features_must_have_one_shape(channels: str | None, info: ValidationInfo) -> str | None:
+    distill = info.data.get("distill")
+    if channels is not None and distill is not None and distill.lambda_icd > 0:
+        raise ValueError(
+            "the ICD loss compares features of teacher and student, which have other widths without these"
+            " channels: set distill.lambda_icd: 0, or leave channels out"
+        )
+    return channels
+
+
+# A channel rule, in a section in which it stands after `distill`.
+Channels = Annotated[str | None, AfterValidator(_features_must_have_one_shape)]
 
 
 class TimingSpec(Specification):
@@ -150,12 +163,7 @@ class CommonProfile(Specification):
     distill: DistillSpecOfSuite
     timing: TimingSpec
     # After `distill`, which it is checked against.
-    channels: str | None = None
-
-    @field_validator("channels")
-    @classmethod
-    def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
-        return check_channels(channels, info.data.get("distill"))
+    channels: Channels = None
 
     @property
     def frames(self) -> int:
@@ -204,16 +212,6 @@ class Profile(CommonProfile):
     def train_clips(self) -> int:
         """How many clips the student is distilled on."""
         return self.dataset.train_clips
-
-
-def check_channels(channels: str | None, distill: DistillSpec | None) -> str | None:
-    """The channel rule, unless the distillation cannot follow it: then ValueError."""
-    if channels is not None and distill is not None and distill.lambda_icd > 0:
-        raise ValueError(
-            "the ICD loss compares features of teacher and student, which have other widths without these"
-            " channels: set distill.lambda_icd: 0, or leave channels out"
-        )
-    return channels
 
 
 class CommonSuite(Specification):

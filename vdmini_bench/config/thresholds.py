@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from vdmini_bench.config.fields import Specification
 from vdmini_bench.config.yaml_file import Document, nearest_key
@@ -25,6 +25,10 @@ class Threshold(Specification):
     `absolute` is in the metric's unit, `relative` a share of the baseline's size, `standard_errors` a multiple of the
     standard error of the difference. `models` and `machines` are those of the file where not given.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("absolute", "relative", "standard_errors")]}
+    )
 
     absolute: Amount | None = None
     relative: Amount | None = None

@@ -7,7 +7,6 @@ published one.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,11 +159,7 @@ _SENTENCES = (
 
 
 def parse_caption(caption: str) -> Scene:
-    """The scene that a sentence describes.
-
-    Raises:
-        ValueError: the sentence is none of the drawn world's.
-    """
+    """The scene that a sentence describes; raises ValueError where it is none of the drawn world's."""
     words = " ".join(caption.lower().split()).removesuffix(".")
     for count, sentence in enumerate(_SENTENCES):
         found = sentence.fullmatch(words)

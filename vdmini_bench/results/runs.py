@@ -14,11 +14,7 @@ LATEST = "latest"
 
 
 def latest_run(store: Store, suite: str | None = None) -> Path:
-    """The newest finished run folder, of one suite when given.
-
-    Raises:
-        NothingMeasuredError: there is none.
-    """
+    """The newest finished run folder, of one suite when given; raises NothingMeasuredError where there is none."""
     for folder in reversed(store.runs()):
         record = read_run(folder)
         if record["status"] != "running" and suite in (None, record["suite"]["name"]):

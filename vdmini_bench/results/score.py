@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from vdmini_bench.errors import BenchError
-from vdmini_bench.system.fingerprint import Fingerprint
 
 SCHEMA = 1
 # Beyond any measurement, and far enough from what a float cannot hold.
@@ -98,11 +95,7 @@ class Row:
         return {**asdict(self), **numbers, "dirty": {"true": True, "false": False}.get(self.dirty)}
 
     def number(self, name: str) -> float:
-        """A cell as a number, whole where it is written so.
-
-        Raises:
-            BenchError: it is none.
-        """
+        """A cell as a number, whole where it is written so; raises BenchError where it is none."""
         where = f"{name} of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
         return number_in(getattr(self, name), where)
 
@@ -138,11 +131,7 @@ def is_number(cell: str) -> bool:
 
 
 def number_in(cell: str, where: str) -> float:
-    """The number that a cell holds, an integer where it is written so.
-
-    Raises:
-        BenchError: it is none.
-    """
+    """The number that a cell holds, an integer where it is written so; raises BenchError where it is none."""
     if not is_number(cell):
         raise BenchError(f"{cell!r} is no number that was measured ({where}); mend that line")
     return int(cell) if cell.isdecimal() else float(cell)
@@ -151,17 +140,3 @@ def number_in(cell: str, where: str) -> float:
 def number_text(value: float | None) -> str:
     """Six significant digits, empty for None."""
     return "" if value is None else f"{value:.6g}"
-
-
-def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[str, str]) -> dict[str, Any]:
-    """Scores with the moment, the machine and the code that they were measured by, and notes by metric."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine_id": fingerprint.machine_id,
-        "gpu": fingerprint.gpu,
-        "torch": fingerprint.versions["torch"],
-        "commit": fingerprint.commit,
-        "dirty": fingerprint.dirty,
-        "scores": [score.to_json() for score in scores],
-        "notes": dict(notes),
-    }
