@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vdmini_bench.config.ablation import AblationProfile
 from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.speed import SpeedProfile
 from vdmini_bench.config.suite import Profile
@@ -39,9 +40,6 @@ def schema_of(kind: Kind) -> dict[str, Any]:
 
 def ablation_schema() -> dict[str, Any]:
     """The schema of an ablation: a suite's, but for its profiles and the file of the suite that its arms run."""
-    # What runs an ablation loads torch.
-    from vdmini_bench.config.ablation import AblationProfile
-
     schema = suite_schema({"ablation": AblationProfile})
     schema["properties"]["suite"] = {"type": "string", "description": "The suite's file, relative to this one."}
     return {**schema, "title": "VDMini ablation", "required": [*schema["required"], "suite"]}

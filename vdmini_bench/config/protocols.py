@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from vdmini_bench.config.yaml_file import nearest_key
-
 UCF101_VIDEOS = 13_320
 Offset = Literal["start", "random"]
 # What FVD and KVD compare features of; the names are those of the assets.
@@ -114,28 +112,3 @@ PRESETS = {
         silent="nothing; the paper has no KVD, which is the kernel distance of the same features",
     ),
 }
-
-
-def fill_from_preset(data: Any) -> Any:
-    """A protocol's fields as written, with those of the preset they name; other data is returned as it is.
-
-    Raises:
-        ValueError: no preset has that name, or a field says something else than the preset.
-    """
-    if not isinstance(data, dict) or data.get("preset") is None:
-        return data
-    name = data["preset"]
-    if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; {nearest_key(name, PRESETS)}")
-    preset = PRESETS[name]
-    fixed = {"name": name, "version": preset.version, "reference": "computed", **preset.fixed}
-    for key, value in fixed.items():
-        if key in data and data[key] != value:
-            raise ValueError(
-                f"the preset {name} has {key}: {value}, and here is {data[key]}: leave {key} out, or leave preset out"
-                " and give the protocol a name of its own"
-            )
-    if data.get("frames", preset.frames[0]) not in preset.frames:
-        allowed = " or ".join(map(str, preset.frames))
-        raise ValueError(f"the preset {name} has clips of {allowed} frames, and here is {data['frames']}")
-    return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
