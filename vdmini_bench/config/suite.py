@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.yaml_file import Document, nearest_key
 from vdmini_bench.errors import SuiteError
@@ -145,6 +145,13 @@ def _features_must_have_one_shape(channels: str | None, info: ValidationInfo) ->
 Channels = Annotated[str | None, AfterValidator(_features_must_have_one_shape)]
 
 
+class LengthSpec(Specification):
+    """How long a clip is."""
+
+    frames: Annotated[int, Field(ge=2)]
+    frames_per_second: Rate
+
+
 class TimingSpec(Specification):
     """How often each timed scope runs."""
 
@@ -168,17 +175,22 @@ class CommonProfile(Specification):
     @property
     def frames(self) -> int:
         """How many frames a clip has."""
-        raise NotImplementedError
+        return self.length.frames
 
     @property
     def frames_per_second(self) -> float:
         """At what rate."""
-        raise NotImplementedError
+        return self.length.frames_per_second
 
     @property
     def rate(self) -> float | None:
         """The rate that real clips are shown and scored at; None: their frames are taken one by one."""
         return self.frames_per_second
+
+    @property
+    def length(self) -> LengthSpec | ProtocolSpec:
+        """The section that says how long a clip is."""
+        raise NotImplementedError
 
     @property
     def train_clips(self) -> int:
@@ -194,14 +206,9 @@ class Profile(CommonProfile):
     protocol: ProtocolSpec
 
     @property
-    def frames(self) -> int:
-        """How many frames a clip has."""
-        return self.protocol.frames
-
-    @property
-    def frames_per_second(self) -> float:
-        """At what rate."""
-        return self.protocol.frames_per_second
+    def length(self) -> ProtocolSpec:
+        """The protocol."""
+        return self.protocol
 
     @property
     def rate(self) -> float | None:
@@ -292,9 +299,5 @@ class SuiteFile:
 
 
 def load_suite(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> Suite:
-    """Read a suite that is scored on distributions.
-
-    Raises:
-        SuiteError: as `SuiteFile.read` and `SuiteFile.suite` do.
-    """
+    """Read a suite that is scored on distributions; raises SuiteError as `SuiteFile.read` and `SuiteFile.suite` do."""
     return SuiteFile.read(path, profile, overrides).suite()

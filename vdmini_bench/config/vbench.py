@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, SampleSpec, Suite, SuiteFile
+from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, SampleSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.synthetic import FRAMES, SIZE
 from vdmini_bench.errors import SuiteError
@@ -30,13 +30,6 @@ class CaptionedFolderSpec(Specification):
     path: str
     captions: str | None = None
     train_clips: Positive
-
-
-class LengthSpec(Specification):
-    """How long a clip is."""
-
-    frames: Annotated[int, Field(ge=2)]
-    frames_per_second: Rate
 
 
 class PromptedSampleSpec(SampleSpec):
@@ -132,14 +125,9 @@ class VBenchProfile(CommonProfile):
         return vbench
 
     @property
-    def frames(self) -> int:
-        """How many frames a clip has."""
-        return self.clip.frames
-
-    @property
-    def frames_per_second(self) -> float:
-        """At what rate."""
-        return self.clip.frames_per_second
+    def length(self) -> LengthSpec:
+        """The section `clip`."""
+        return self.clip
 
     @property
     def train_clips(self) -> int:

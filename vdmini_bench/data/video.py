@@ -91,21 +91,13 @@ def read_every_frame(path: Path) -> NDArray[np.uint8]:
 
 
 def frame_sizes(path: Path) -> Counter[tuple[int, int]]:
-    """Decode a whole video, which is not trusted: how many frames it has of each width and height.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened or decoded.
-    """
+    """Decode a whole video, which is not trusted: its frames of each width and height; raises UnreadableVideoError."""
     with _untrusted(path) as container:
         return Counter((frame.width, frame.height) for frame in _decoded(container, path))
 
 
 def has_cover_picture(path: Path) -> bool:
-    """Whether a file has a cover picture, which other programs may take for its video.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened.
-    """
+    """Whether a file has a cover picture, which others may take for its video; raises UnreadableVideoError."""
     with _opened(path, None) as container:
         return any(map(_is_cover, container.streams.video))
 
@@ -125,11 +117,7 @@ def video_facts(path: Path) -> VideoFacts:
 
 
 def read_timeline(path: Path) -> Timeline:
-    """When the frames of a file are shown; nothing is decoded and a playlist is not followed.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened or holds no video.
-    """
+    """When frames are shown; nothing is decoded and a playlist is not followed; raises UnreadableVideoError."""
     with _untrusted(path) as container:
         return _timeline(container, path)
 
