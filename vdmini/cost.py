@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -36,22 +36,36 @@ def flops_by_block(
 
     Counts as `count_flops` does. Raises ValueError when some FLOPs lie outside all blocks.
     """
-    shapes_only = on_meta(module)
-    blocks = block_modules(shapes_only)
-    flops = dict.fromkeys(blocks, 0)
     counter = _FlopCounter()
-    for name, submodules in blocks.items():
-        for submodule in submodules:
-            _count_inside(submodule, name, counter, flops)
-    meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    with torch.no_grad(), counter, without_values():
-        shapes_only(**meta_inputs)
+    flops = count_by_block(module, inputs, block_modules, lambda: counter.total, counter)
     outside = counter.total - sum(flops.values())
     if outside:
         raise ValueError(
             f"{outside} FLOPs of {type(module).__name__} belong to no block: its list of blocks is incomplete"
         )
     return flops
+
+
+def count_by_block(
+    module: nn.Module,
+    inputs: Mapping[str, object],
+    block_modules: Callable[[nn.Module], Mapping[str, Sequence[nn.Module]]],
+    total: Callable[[], int],
+    *modes: AbstractContextManager[object],
+) -> dict[str, int]:
+    """By how much `total()` grows inside each block while `module(**inputs)` runs on the meta device under `modes`."""
+    shapes_only = on_meta(module)
+    blocks = block_modules(shapes_only)
+    counts = dict.fromkeys(blocks, 0)
+    for name, submodules in blocks.items():
+        for submodule in submodules:
+            _count_inside(submodule, name, total, counts)
+    meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    with torch.no_grad(), without_values(), ExitStack() as active:
+        for mode in modes:
+            active.enter_context(mode)
+        shapes_only(**meta_inputs)
+    return counts
 
 
 def on_meta(module: nn.Module) -> nn.Module:
@@ -84,15 +98,15 @@ class _FlopCounter(TorchDispatchMode):
         return out
 
 
-def _count_inside(submodule: nn.Module, name: str, counter: _FlopCounter, flops: dict[str, int]) -> None:
+def _count_inside(submodule: nn.Module, name: str, total: Callable[[], int], counts: dict[str, int]) -> None:
     before = 0
 
     def enter(*_: Any) -> None:
         nonlocal before
-        before = counter.total
+        before = total()
 
     def leave(*_: Any) -> None:
-        flops[name] += counter.total - before
+        counts[name] += total() - before
 
     submodule.register_forward_pre_hook(enter)
     submodule.register_forward_hook(leave)

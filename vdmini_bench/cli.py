@@ -8,26 +8,25 @@ from textwrap import fill
 
 import click
 
-from vdmini_bench.commands import (
-    ablate,
-    assets,
-    clips,
-    compare,
-    distill,
-    gate,
-    leaderboard,
-    models,
-    report,
-    run,
-    schema,
-    score,
-    time,
-    vbench,
-)  # fmt: skip
+from vdmini_bench.commands.ablate import ablate
+from vdmini_bench.commands.assets import assets
+from vdmini_bench.commands.clips import sensitivity
+from vdmini_bench.commands.compare import compare
+from vdmini_bench.commands.distill import distill
+from vdmini_bench.commands.gate import gate
+from vdmini_bench.commands.leaderboard import leaderboard
+from vdmini_bench.commands.models import importance, inspect, plan, prune, sample, score_plans
 from vdmini_bench.commands.options import JSON
+from vdmini_bench.commands.report import report
+from vdmini_bench.commands.run import run
+from vdmini_bench.commands.schema import schema
+from vdmini_bench.commands.score import score
+from vdmini_bench.commands.time import speed, time
+from vdmini_bench.commands.vbench import vbench
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.system.program import Program, expected_failures
-from vdmini_bench.system.progress import prepare_torch
+from vdmini_bench.system.program import Program
+from vdmini_bench.system.progress import prepare_torch, quiet_libraries
+from vdmini_bench.system.tables import print_table
 
 # What the list of commands says of each, by what a user wants.
 SECTIONS = {
@@ -81,22 +80,19 @@ def main() -> None:
     prepare_torch()
 
 
-for module in (
-    run, ablate, models, distill, score, vbench, clips, time, compare, gate, report, leaderboard, assets, schema,
+for command in (
+    run, ablate, inspect, importance, plan, score_plans, prune, distill, sample, score, vbench, sensitivity, time,
+    speed, compare, gate, report, leaderboard, assets, schema,
 ):  # fmt: skip
-    for command in module.COMMANDS:
-        main.add_command(command)
+    main.add_command(command)
 
 
 @main.command()
 @click.option("--all", "in_full", is_flag=True, help="Everything that was looked at, and the next step for each.")
 @JSON
-@expected_failures
 def doctor(in_full: bool, as_json: bool) -> None:
     """Say what works here and what does not: versions, device, disk, and what each command lacks."""
     from vdmini_bench.commands.doctor import examine, overview
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import print_table
 
     quiet_libraries()
     findings = examine()

@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.program import Program
-from vdmini_bench.system.progress import prepare_torch, say
+from vdmini_bench.system.progress import prepare_torch, quiet_libraries, say
 
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "suites" / "speed.yaml"
@@ -203,7 +202,8 @@ def main(context: click.Context, minutes: float, results: Path, names: tuple[str
     for name in left:
         click.echo(f"{'left':12} {'':8}  {name}")
     click.echo(f"results: {folder}")
-    sys.exit(_exit_code(found, left))
+    failed = any(result.status != "ok" for result in found)
+    sys.exit(ExitCode.FAILED if failed else ExitCode.INCOMPLETE if left else ExitCode.OK)
 
 
 def named(all_tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
@@ -214,29 +214,20 @@ def named(all_tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
     return [task for task in all_tasks if not names or task.name in names]
 
 
-def _exit_code(results: Sequence[Result], left: Sequence[str]) -> int:
-    if any(result.status != "ok" for result in results):
-        return ExitCode.FAILED
-    return ExitCode.INCOMPLETE if left else ExitCode.OK
-
-
 @main.command()
 @click.argument("model")
 @click.argument("plan")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The record's .json file.")
 def step(model: str, plan: str, output: Path) -> None:
     """Distil MODEL, full-size with random weights, for two steps and record time and peak memory."""
-    from vdmini_bench.system.progress import quiet_libraries
-
     quiet_libraries()
     import torch
 
     from vdmini_bench.distill.step_benchmark import distill_step
 
-    record = distill_step(model, plan, torch.device("cuda"))
-    data: dict[str, Any] = record.to_json()
-    write_atomically(output, json.dumps(data, indent=1) + "\n")
-    click.echo(json.dumps(data))
+    record = asdict(distill_step(model, plan, torch.device("cuda")))
+    write_atomically(output, json.dumps(record, indent=1) + "\n")
+    click.echo(json.dumps(record))
 
 
 if __name__ == "__main__":

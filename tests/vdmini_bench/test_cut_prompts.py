@@ -59,7 +59,7 @@ def test_captions_that_are_trained_on(
     distillation = open_distillation(load_distillation(tmp_path / "t.yaml"), tmp_path / "results", write=False)
     monkeypatch.setattr(encode, "encode_to_cache", stop)
     with pytest.raises(ValueError, match="nothing is sampled here"):
-        encode.encode_clips(distillation.recipe, tmp_path / "encoded")
+        encode.run_stage(distillation, "", tmp_path / "encoded")
     said = capsys.readouterr().err
     assert "prompts longer than the 20 tokens that text_encoder reads: 1;" in said
     assert f"{lost(LONG)!r} of '{LONG[:60]}...'" in said

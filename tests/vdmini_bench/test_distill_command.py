@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
+from vdmini.conditioning.base import EncodeSettings
 from vdmini.distill import DistillSettings
 from vdmini.distill.estimate import Estimate
 from vdmini.models.registry import EMBEDDED
@@ -20,6 +21,7 @@ from vdmini_bench.config.suite import DistillSpec, load_suite
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill import estimate as estimation
+from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.errors import BenchError
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.results.store import Store
@@ -195,9 +197,12 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
 
     monkeypatch.setattr(estimation, "estimate_step", step)
     specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
-    teacher = str(EMBEDDED["embedded/svd"])
-    request = estimation.EstimateRequest(teacher, Pruning("none"), "float32", specification, {}, 1, limit)
-    found = estimation.estimate_memory(request)
+    recipe = Recipe(
+        teacher=str(EMBEDDED["embedded/svd"]), teacher_sha256="", pruning=Pruning("none"), dtype="float32",
+        clips=lambda model, folder: pytest.fail("no clips are needed"), count=1, frames=1, height=8, width=8,
+        encoding=EncodeSettings(7), distill=specification,
+    )  # fmt: skip
+    found = estimation.estimate_memory(recipe, {}, 1, limit)
     assert [each.fits for each in found] == [number == fits_with for number in range(len(found))]
     assert len(found) == (4 if fits_with is None else fits_with + 1)
     steps = (("encode", True), ("prune", True), ("distill", False))

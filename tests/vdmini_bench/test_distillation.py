@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tarfile
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from vdmini_bench.config.distillation import load_distillation
 from vdmini_bench.data.requests import drawn_requests
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.data.video import read_frames, write_video
-from vdmini_bench.distill.loss_log import LossLog
+from vdmini_bench.distill import trainer
+from vdmini_bench.distill.loss_log import logged
 from vdmini_bench.runs.distillation import open_distillation
 
 # diffusers' schedulers meet numpy 2 that way.
@@ -148,14 +151,20 @@ def test_only_what_decides_a_result_makes_it_anew(once: Path, tmp_path: Path) ->
 def test_an_interrupted_distillation_goes_on_and_ends_the_same(
     once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, add = copied(once, tmp_path, "encode", "prune"), LossLog.add
+    folder = copied(once, tmp_path, "encode", "prune")
 
-    def stop_after_two(log: LossLog, step: StepLosses) -> None:
-        add(log, step)
-        if step.step == 2:
-            raise KeyboardInterrupt
+    @contextmanager
+    def stopping(*arguments: Any) -> Iterator[Callable[[StepLosses], None]]:
+        with logged(*arguments) as note:
 
-    monkeypatch.setattr(LossLog, "add", stop_after_two)
+            def stop_after_two(step: StepLosses) -> None:
+                note(step)
+                if step.step == 2:
+                    raise KeyboardInterrupt
+
+            yield stop_after_two
+
+    monkeypatch.setattr(trainer, "logged", stopping)
     stopped = distill(folder)
     assert stopped.exit_code == 130
     assert "the same command continues" in stopped.output

@@ -82,7 +82,7 @@ def test_a_parquet_file_reads_back_as_the_leaderboard(board: Path) -> None:
 
 def test_parquet_is_refused_on_a_terminal(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr("vdmini_bench.commands.formats.sys", terminal)
+    monkeypatch.setattr("vdmini_bench.commands.options.sys", terminal)
     result = show(board, "parquet")
     assert result.exit_code == 2
     assert "--format parquet > table.parquet" in result.stderr

@@ -27,7 +27,7 @@ COMMAND = """
 import os, sys, time
 import click
 from vdmini_bench.system.program import expected_failures
-from vdmini_bench.workers import in_order
+from vdmini_bench.system.workers import in_order
 
 def slow(item):
     print(os.getpid(), flush=True)

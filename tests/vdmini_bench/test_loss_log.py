@@ -35,10 +35,10 @@ def curve(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_each_step_is_there_as_soon_as_it_is_noted(tmp_path: Path) -> None:
-    with logged(tmp_path, 3) as log:
+    with logged(tmp_path, 3) as note:
         assert not (tmp_path / LOSSES).exists()
         for step in (1, 2):
-            log.add(losses(step, step / 4))
+            note(losses(step, step / 4))
             assert rows(tmp_path)[-1] == (step, step / 4)
     assert (tmp_path / LOSSES).read_text().splitlines()[0].split(",") == HEADER
     assert HEADER[0] == "step"
@@ -49,14 +49,14 @@ def test_a_resumed_run_drops_the_steps_after_its_checkpoint(tmp_path: Path, monk
     # TensorBoard reads the files of a folder in the order of the seconds they were begun in: here one each.
     seconds = itertools.count(1_800_000_000)
     monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: float(next(seconds))))
-    with logged(tmp_path, 6) as log:
+    with logged(tmp_path, 6) as note:
         for step in range(1, 6):
-            log.add(losses(step, 0.25))
+            note(losses(step, 0.25))
     with (tmp_path / LOSSES).open("a") as file:
         file.write("6,0.2")  # killed while it wrote
-    with logged(tmp_path, 6) as log:
+    with logged(tmp_path, 6) as note:
         for step in range(4, 7):
-            log.add(losses(step, 0.75))
+            note(losses(step, 0.75))
     expected = [(step, 0.25 if step < 4 else 0.75) for step in range(1, 7)]
     assert rows(tmp_path) == expected
     assert curve(tmp_path) == expected
@@ -64,22 +64,22 @@ def test_a_resumed_run_drops_the_steps_after_its_checkpoint(tmp_path: Path, monk
 
 def test_a_file_that_is_no_log_is_written_anew(tmp_path: Path) -> None:
     (tmp_path / LOSSES).write_text("nothing\n\n,,\n-1,2\n")
-    with logged(tmp_path, 2) as log:
-        log.add(losses(2))
+    with logged(tmp_path, 2) as note:
+        note(losses(2))
     assert rows(tmp_path) == [(2, 0.5)]
 
 
 def test_the_whole_history_replaces_the_log(tmp_path: Path) -> None:
-    with logged(tmp_path, 2) as log:
-        log.add(losses(1, 9.0))
+    with logged(tmp_path, 2) as note:
+        note(losses(1, 9.0))
     write_losses(tmp_path, [losses(1, 0.125), losses(2, 0.25)])
     assert rows(tmp_path) == [(1, 0.125), (2, 0.25)]
 
 
 def test_without_tensorboard_the_file_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with logged(tmp_path, 1) as log:
-        log.add(losses(1))
+    with logged(tmp_path, 1) as note:
+        note(losses(1))
     assert rows(tmp_path) == [(1, 0.5)]
     assert not (tmp_path / "tensorboard").exists()
 
@@ -101,9 +101,9 @@ def test_any_tracker_of_accelerate_gets_every_step(tmp_path: Path, monkeypatch: 
             seen.append("finish")
 
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Tracker)
-    with logged(tmp_path, 2, ["wandb"]) as log:
-        log.add(losses(1))
-        log.add(losses(2, 0.25))
+    with logged(tmp_path, 2, ["wandb"]) as note:
+        note(losses(1))
+        note(losses(2, 0.25))
     assert seen == ["vdmini", "start", (1, 0.5), (2, 0.25), "finish"]
     assert not (tmp_path / "tensorboard").exists()
 

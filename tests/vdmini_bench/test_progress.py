@@ -9,8 +9,8 @@ import sys
 import pytest
 
 TALKER = """
-from vdmini_bench.progress import say, write_readable
-from vdmini_bench.table import print_table
+from vdmini_bench.system.progress import say, write_readable
+from vdmini_bench.system.tables import print_table
 write_readable()
 print_table("\\u03bc \\udce9", ["model", "FVD"], [["caf\\u00e9", "123.4 \\u00b1 1.25"], ["plain", "x\\u00d7y \\u2026"]])
 say("\\u00b1 \\udce9 \\u65e5")

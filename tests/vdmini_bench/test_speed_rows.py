@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from vdmini_bench.compare.deltas import compare_result_sets
 from vdmini_bench.compare.result_sets import ResultSet, find_result_set
 from vdmini_bench.errors import NotComparableError
-from vdmini_bench.results.score import result_line, row_of
+from vdmini_bench.results.score import origin_of, record_of, result_line, row_of
 from vdmini_bench.results.stats import median_ratio_interval
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.gpu_sensor import SensorWatch
-from vdmini_bench.speed.rows import SpeedRow, make_rows, origin_of, projected, row_lines
+from vdmini_bench.speed.rows import SpeedRow, make_rows, projected, row_lines
 from vdmini_bench.speed.timing import Timing
 from vdmini_bench.system.fingerprint import Fingerprint, take_fingerprint
 
@@ -81,7 +81,7 @@ def test_compare_reads_the_rows_with_the_ratio_of_medians_and_its_interval(tmp_p
     def sides(fingerprint: Fingerprint, *models: str) -> list[ResultSet]:
         folder = tmp_path / fingerprint.machine_id
         folder.mkdir(exist_ok=True)
-        origin = origin_of(fingerprint)
+        origin = origin_of(record_of((), fingerprint, {}))
         lines = [result_line(score, row_of(score, origin)) for score in scores]
         (folder / "results.jsonl").write_text("".join(lines))
         return [find_result_set(f"{folder}:{model}", Store(tmp_path)) for model in models]

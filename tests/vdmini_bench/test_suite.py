@@ -14,7 +14,7 @@ from vdmini.cost import count_parameters
 from vdmini.models.loading import load_model
 from vdmini.rules import make_plan
 from vdmini_bench.config.suite import load_suite
-from vdmini_bench.distill.recipe import STUDENT
+from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.models.source import model_folder

@@ -36,7 +36,6 @@ from vdmini_bench.embedded.text_to_video import (
     write_tokenizer,
 )
 from vdmini_bench.embedded.text_training import CaptionedClips, TextToVideo, train_frame_vae, train_text_denoiser
-from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.source import load_for_use
 
 CPU = torch.device("cpu")
@@ -144,15 +143,15 @@ def test_training_that_was_stopped_goes_on_exactly(
 ) -> None:
     monkeypatch.setattr(budget, "CHECKPOINT_SECONDS", 10.0)
     whole = train_small(tmp_path / "whole", clips, 0.5)
-    stop_at = iter([False] * 6 + [True])
+    stop_at, update_average = iter([False] * 6 + [True]), budget.update_average
 
     def stopping(average: TextToVideo, model: TextToVideo, steps: int) -> None:
         if next(stop_at):
             raise KeyboardInterrupt
-        budget.update_average(average, model, steps)
+        update_average(average, model, steps)
 
     with monkeypatch.context() as patch:
-        patch.setattr(text_training, "update_average", stopping)
+        patch.setattr(budget, "update_average", stopping)
         with pytest.raises(KeyboardInterrupt):
             train_small(tmp_path / "stopped", clips, 0.5)
     assert (tmp_path / "stopped" / "denoiser.pt").is_file()
@@ -230,7 +229,7 @@ def test_a_teacher_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(EMBEDDED, "embedded/t2v", tmp_path / "absent")
     with pytest.raises(ModelLoadError, match="'embedded/t2v' is not part of this installation"):
         load_model("embedded/t2v")
-    with pytest.raises(SuiteError, match="'embedded/t2v' is not part of this installation"):
+    with pytest.raises(ModelLoadError, match="'embedded/t2v' is not part of this installation"):
         load_for_use("embedded/t2v")
 
 

@@ -8,26 +8,24 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import DOWNLOAD, JSON, PATH, RESULTS
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import markdown_table, print_table
 
 
 @click.command()
-@click.argument("ablation", type=click.Path(path_type=Path))
+@click.argument("ablation", type=PATH)
 @click.option("--profile", help="A profile of the ablation; its default one when not given.")
 @RESULTS
 @DOWNLOAD
 @JSON
-@expected_failures
 def ablate(ablation: Path, profile: str | None, results: Path, download: bool, as_json: bool) -> None:
     """Train and score every arm of ABLATION with each training seed; what is done already is not done again."""
     from vdmini_bench.config.ablation import load_ablation
     from vdmini_bench.models.sampling import fetch_model
     from vdmini_bench.studies.ablation import run_ablation, summarise, summary_lines, write_scores
     from vdmini_bench.studies.plots import plot_ablation
-    from vdmini_bench.system.files import write_atomically
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import markdown_table, print_table
 
     quiet_libraries()
     chosen = load_ablation(ablation, profile)
@@ -50,6 +48,3 @@ def ablate(ablation: Path, profile: str | None, results: Path, download: bool, a
     if note:
         click.echo(note)
     click.echo(f"scores, table and picture: {folder}")
-
-
-COMMANDS = (ablate,)

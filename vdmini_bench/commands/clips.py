@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import JSON, PATH
+from vdmini_bench.errors import NothingMeasuredError
+from vdmini_bench.results.runs import latest_run, named_folder
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.tables import Format, interval_cell, number_cell, print_table, show_table
+from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
     from vdmini_bench.metrics.content import FrameFeatures
-    from vdmini_bench.results.store import Store
-    from vdmini_bench.studies.clip_pairs import ClipComparison
-    from vdmini_bench.studies.sensitivity import Networks
-    from vdmini_bench.system.tables import Format
 
 
 def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None) -> Path:
@@ -28,8 +28,6 @@ def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None
         NothingMeasuredError: it is no folder, and there is no such run, or it sampled no clips of such a model.
         BenchError: the record of a run cannot be read.
     """
-    from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.results.runs import latest_run, named_folder
     from vdmini_bench.studies.clip_pairs import clips_of_run
 
     head, separator, model = name.rpartition(":")
@@ -59,23 +57,17 @@ def show_comparison(
 ) -> None:
     """Compare two folders of clips that pair by name and print what came of it."""
     from vdmini_bench.studies.clip_pairs import compare_clips
-    from vdmini_bench.system.workers import choose_workers
 
     found = compare_clips(*folders, frame_features(network), choose_workers(workers))
     if form == "json":
         click.echo(json.dumps({**found.to_json(), "a": names[0], "b": names[1], "status": "ok"}))
         return
-    _print_comparison(*names, found, form)
-
-
-def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> None:
-    from vdmini_bench.system.tables import interval_cell, number_cell, show_table
-
     lines = []
     for row in found.rows:
         numbers = [number_cell(row.value, 4), interval_cell(row.interval), number_cell(row.share, 3)]
         lines.append([row.measure, row.about, *numbers, row.unit or "-"])
     header = ["measure", "about", "mean", "95 % interval", "of unrelated clips", "unit"]
+    a, b = names
     show_table(form, f"{b} beside {a}, {found.pairs} pairs of clips", header, lines, found.to_json()["rows"])
     if form != "table":
         return
@@ -89,17 +81,21 @@ def _print_comparison(a: str, b: str, found: ClipComparison, form: Format) -> No
 @click.option("--clips-per-block", type=click.IntRange(2), default=20, show_default=True)
 @click.option("--blocks", type=click.IntRange(2), default=3, show_default=True)
 @click.option("--no-networks", is_flag=True, help="Leave out FVD and content, which take most of the time.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for answers and tables.")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for answers and tables.")
 @JSON
-@expected_failures
 def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Path, as_json: bool) -> None:
     """Harm drawn clips in known ways and grades, and show what FVD and each measure make of it; a stand-in."""
-    from vdmini_bench.studies.sensitivity import Study, measure_study, series
+    from vdmini_bench.studies.sensitivity import Networks, Study, measure_study, series
     from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
-    from vdmini_bench.system.tables import print_table
 
     study = Study(clips_per_block, blocks, reference_clips=240)
-    networks = None if no_networks else _networks()
+    networks = None
+    if not no_networks:
+        from vdmini_bench.metrics.frame_features import NetworkFeatures, load_frame_network
+        from vdmini_bench.metrics.fvd import load_i3d
+
+        # FVD's reference was made with the package's weights.
+        networks = Networks(load_i3d(), NetworkFeatures(load_frame_network()))
     numbers = series(measure_study(study, networks, output / "answers"), study)
     write_sensitivity(output, numbers)
     found = orderings(numbers)
@@ -111,15 +107,3 @@ def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Pa
     print_table(title, *answer_lines(numbers))
     print_table("grades in order", *ordering_lines(found))
     click.echo(f"tables: {output}")
-
-
-def _networks() -> Networks:
-    from vdmini_bench.metrics.frame_features import NetworkFeatures, load_frame_network
-    from vdmini_bench.metrics.fvd import load_i3d
-    from vdmini_bench.studies.sensitivity import Networks
-
-    # FVD's reference was made with the package's weights.
-    return Networks(load_i3d(), NetworkFeatures(load_frame_network()))
-
-
-COMMANDS = (sensitivity,)

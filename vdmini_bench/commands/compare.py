@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands import clips
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS, WORKERS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import RESULTS, WORKERS, with_format
+from vdmini_bench.compare.result_sets import ResultSet, find_result_set
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.results.records import is_file
+from vdmini_bench.results.runs import results_folder
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.tables import Format, interval_cell, show_table
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.deltas import Delta
-    from vdmini_bench.compare.result_sets import ResultSet
-    from vdmini_bench.system.tables import Format
 
 
 @click.command()
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 @WORKERS
 @RESULTS
 @with_format
-@expected_failures
 def compare(
     a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, pair: bool, frame_network: str,
     workers: int | None, results: Path, form: Format,
@@ -57,10 +58,6 @@ def compare(
     scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
     from vdmini_bench.compare.deltas import compare_result_sets, notable_differences
-    from vdmini_bench.compare.result_sets import find_result_set
-    from vdmini_bench.errors import SuiteError
-    from vdmini_bench.results.runs import results_folder
-    from vdmini_bench.results.store import Store
 
     store = Store(results)
     run = None
@@ -88,8 +85,6 @@ def compare(
 
 
 def _suite_name(suite: str | None) -> str | None:
-    from vdmini_bench.results.records import is_file
-
     if suite is None or not is_file(Path(suite)):
         return suite
     from vdmini_bench.config.yaml_file import Document
@@ -112,8 +107,6 @@ def _to_json(a: ResultSet, b: ResultSet, deltas: Sequence[Delta], notes: Sequenc
 
 
 def _print_deltas(form: Format, a: ResultSet, b: ResultSet, deltas: Sequence[Delta]) -> None:
-    from vdmini_bench.system.tables import interval_cell, show_table
-
     several = len({delta.model for delta in deltas}) > 1
     unlike = any(delta.unlike for delta in deltas)
     lines = []
@@ -129,6 +122,3 @@ def _print_deltas(form: Format, a: ResultSet, b: ResultSet, deltas: Sequence[Del
     where = a.source if a.source == b.source else f"{a.source} and {b.source}"
     title, records = f"{a.name} against {b.name}, {where}", [delta.to_json() for delta in deltas]
     show_table(form, title, header[shown], [line[shown] for line in lines], records)
-
-
-COMMANDS = (compare,)

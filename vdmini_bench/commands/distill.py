@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, RESULTS
-from vdmini_bench.system.program import expected_failures
-
-if TYPE_CHECKING:
-    from vdmini_bench.config.distillation import DistillConfig
-    from vdmini_bench.config.suite import Suite
-    from vdmini_bench.config.vbench import VBenchSuite
-    from vdmini_bench.runs.distillation import Outcome
+from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, OVERRIDES, PATH, PROFILE, RESULTS, led
+from vdmini_bench.system.progress import quiet_libraries
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--profile", help="A profile of the suite; its default one when not given.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
+@click.argument("file", type=PATH)
+@PROFILE
+@OVERRIDES
 @click.option("--dry-run", is_flag=True, help="Show steps, memory, time and cost; write nothing.")
 @click.option("--timing/--no-timing", default=True, show_default=True, help="With --dry-run, time two real steps.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the whole machine, to print costs.")
@@ -30,64 +23,30 @@ if TYPE_CHECKING:
 @DTYPE
 @DOWNLOAD
 @JSON
-@expected_failures
+@led
 def distill(
-    file: Path,
-    profile: str | None,
-    overrides: tuple[str, ...],
-    dry_run: bool,
-    timing: bool,
-    price_per_hour: float | None,
-    results: Path,
-    device: str | None,
-    dtype: str | None,
-    download: bool,
-    as_json: bool,
-) -> None:
+    file: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, timing: bool,
+    price_per_hour: float | None, results: Path, dtype: str | None, download: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Encode, prune and distil what FILE asks for: a suite, or a configuration of its own, for any family.
 
     Goes on where it stopped. On several GPUs: accelerate launch -m vdmini_bench distill FILE
     """
-    from vdmini_bench.system.progress import quiet_libraries
-
-    # Before torch is there, which reads it when it loads.
     quiet_libraries()
-    from vdmini_bench.models.devices import choose_device
-    from vdmini_bench.system.launch import lead
-
-    def work() -> None:
-        from vdmini_bench.config.distillation import DistillConfig, load_distillation
-        from vdmini_bench.models.sampling import fetch_model
-
-        asked = load_distillation(file, profile, overrides if dtype is None else (*overrides, f"dtype={dtype}"))
-        if download:
-            fetch_model(asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher)
-        _distill(asked, results, dry_run, timing, price_per_hour, as_json)
-
-    lead(work, None if device is None else choose_device(device))
-
-
-def _distill(
-    asked: Suite | VBenchSuite | DistillConfig,
-    results: Path,
-    dry_run: bool,
-    timing: bool,
-    price_per_hour: float | None,
-    as_json: bool,
-) -> None:
+    from vdmini_bench.config.distillation import DistillConfig, load_distillation
+    from vdmini_bench.models.sampling import fetch_model
     from vdmini_bench.runs.distillation import open_distillation, run_distillation
+    from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
 
+    asked = load_distillation(file, profile, overrides if dtype is None else (*overrides, f"dtype={dtype}"))
+    if download:
+        fetch_model(asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher)
     context = open_distillation(asked, results, write=not dry_run)
     if dry_run:
-        from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
-
         plan = plan_distillation(context, timing=timing)
         click.echo(json.dumps(plan.to_json())) if as_json else print_plan(plan, price_per_hour)
-    else:
-        _print_outcome(run_distillation(context), price_per_hour, as_json)
-
-
-def _print_outcome(outcome: Outcome, price_per_hour: float | None, as_json: bool) -> None:
+        return
+    outcome = run_distillation(context)
     cost = None if price_per_hour is None else outcome.cost_per_1000_steps(price_per_hour)
     if as_json:
         click.echo(json.dumps({**outcome.to_json(), "cost_per_1000_steps": cost}))
@@ -104,6 +63,3 @@ def _print_outcome(outcome: Outcome, price_per_hour: float | None, as_json: bool
     click.echo(f"losses, mean of the last {outcome.averaged_steps} steps: {losses}")
     click.echo(f"each step's: {outcome.losses_file}")
     click.echo(f"student: {outcome.student}")
-
-
-COMMANDS = (distill,)

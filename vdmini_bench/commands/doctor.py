@@ -19,6 +19,7 @@ from vdmini_bench.assets.catalogue import ASSETS, I3D
 from vdmini_bench.data.video import ENCODINGS, read_frames, write_video
 from vdmini_bench.errors import AssetError, UnreadableVideoError
 from vdmini_bench.system.fingerprint import package_versions
+from vdmini_bench.vbench.environment import default_environment
 
 if TYPE_CHECKING:
     from vdmini_bench.vbench.requirements import Readiness
@@ -39,15 +40,21 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at versions, devices, video codecs, what is embedded, assets, VBench and disk."""
+    from vdmini_bench.vbench.requirements import examine_dimensions
+
     return [
-        _python(),
-        *_packages(),
+        Finding("python", ".".join(map(str, sys.version_info[:3]))),
+        *(
+            Finding(name, version, f"pip install {name}" if version == "missing" else "", version != "missing")
+            for name, version in package_versions().items()
+        ),
         _device(),
         *_codecs(),
         *_embedded(),
         *_assets(),
         *_i3d_agreement(),
-        *_vbench(),
+        *(_dimension("vbench", found) for found in examine_dimensions(default_environment())),
+        *native_findings(),
         _disk(),
         *_surroundings(),
     ]
@@ -72,17 +79,6 @@ def overview(findings: Sequence[Finding]) -> list[str]:
         common = f"; {steps[0]}" if len({*steps}) == 1 else ""
         lines.append(f"{command}: {len(of) - len(steps)} of {len(of)} dimensions ready{common}")
     return [*lines, "the rest, and the next step for each: vdmini-bench doctor --all"]
-
-
-def _python() -> Finding:
-    return Finding("python", ".".join(map(str, sys.version_info[:3])))
-
-
-def _packages() -> list[Finding]:
-    return [
-        Finding(name, version, f"pip install {name}" if version == "missing" else "", version != "missing")
-        for name, version in package_versions().items()
-    ]
 
 
 def _device() -> Finding:
@@ -141,13 +137,6 @@ def _i3d_agreement() -> list[Finding]:
         return [Finding("two I3D files", str(imported_agreement()))]
     except AssetError as error:
         return [Finding("two I3D files", error.reason, error.command)]
-
-
-def _vbench() -> list[Finding]:
-    from vdmini_bench.vbench.environment import default_environment
-    from vdmini_bench.vbench.requirements import examine_dimensions
-
-    return [_dimension("vbench", found) for found in examine_dimensions(default_environment())] + native_findings()
 
 
 def native_findings() -> list[Finding]:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.commands.options import RESULTS
-from vdmini_bench.errors import ExitCode
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import PATH, RESULTS, with_format
+from vdmini_bench.compare.baseline import read_baseline, update_baseline
+from vdmini_bench.errors import ExitCode, NothingMeasuredError
+from vdmini_bench.results.runs import whole_run
+from vdmini_bench.results.store import Store
+from vdmini_bench.system.tables import Format, markdown_text, number_cell, show_table
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.gate import Verdict
     from vdmini_bench.results.score import Row
-    from vdmini_bench.system.tables import Format
 
 # What programs read, of several outcomes the one that decides the exit code, and what people do.
 OUTCOMES = {
@@ -35,15 +36,14 @@ HEADER = ["model", "metric", "baseline", "value", "change", "may be worse by", "
 
 @click.command()
 @click.argument("run")
-@click.option("--baseline", required=True, type=click.Path(path_type=Path), help="CSV in the leaderboard's format.")
-@click.option("--thresholds", type=click.Path(path_type=Path), help="YAML; the package's own when not given.")
+@click.option("--baseline", required=True, type=PATH, help="CSV in the leaderboard's format.")
+@click.option("--thresholds", type=PATH, help="YAML; the package's own when not given.")
 @click.option("--update", is_flag=True, help="Make this run the baseline of its suite, profile and machine; exit 0.")
 @click.option("--add", is_flag=True, help="Add this run to the baseline's: three and more tell the noise; exit 0.")
 @click.option("--require-baseline", is_flag=True, help="Exit 2 instead of 0 where there is no baseline yet.")
 @click.option("--allow-unlike", is_flag=True, help="Judge across machines, protocols and versions, and mark it.")
 @RESULTS
 @with_format
-@expected_failures
 def gate(
     run: str, baseline: Path, thresholds: Path | None, update: bool, add: bool, require_baseline: bool,
     allow_unlike: bool, results: Path, form: Format,
@@ -53,12 +53,8 @@ def gate(
     Exit codes: 0 passed, or no baseline yet; 1 a regression; 2 a wrong file or option; 3 a gated metric is missing from
     the run or from the baseline; 5 another machine, protocol, version or number of samples.
     """
-    from vdmini_bench.compare.baseline import read_baseline, update_baseline
     from vdmini_bench.compare.gate import exit_code, has_baseline, judge
     from vdmini_bench.config.thresholds import load_thresholds
-    from vdmini_bench.errors import NothingMeasuredError
-    from vdmini_bench.results.runs import whole_run
-    from vdmini_bench.results.store import Store
 
     limits = load_thresholds(thresholds)
     folder, records = whole_run(run, Store(results))
@@ -92,8 +88,6 @@ def gate(
 def _show(
     form: Format, headline: str, folder: Path, baseline: Path, rows: Sequence[Row], verdicts: Sequence[Verdict]
 ) -> None:
-    from vdmini_bench.system.tables import markdown_text, show_table
-
     told = [verdict for verdict in verdicts if verdict.verdict != "ok" or verdict.unlike]
     messages = [f"{each.verdict}: {each.model} {each.metric}: {each.reason}{_mark(each, True)}" for each in told]
     if form == "markdown":
@@ -122,11 +116,6 @@ def _mark(verdict: Verdict, why: bool) -> str:
 
 
 def _line(verdict: Verdict) -> list[str]:
-    from vdmini_bench.system.tables import number_cell
-
     change = None if verdict.baseline is None or verdict.value is None else verdict.value - verdict.baseline
     numbers = map(number_cell, (verdict.baseline, verdict.value, change, verdict.threshold))
     return [verdict.model, verdict.metric, *numbers, verdict.verdict + _mark(verdict, False)]
-
-
-COMMANDS = (gate,)

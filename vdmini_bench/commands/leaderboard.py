@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.formats import with_format
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import PATH, as_one, with_format
+from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
+from vdmini_bench.results.leaderboard import add_rows, latest_rows, read_leaderboard, rows_to_csv
+from vdmini_bench.results.records import is_file
+from vdmini_bench.system.tables import Format, number_cell, show_table
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.history import Series
     from vdmini_bench.results.score import Row
-    from vdmini_bench.system.tables import Format
 
-R = TypeVar("R")
-FILE = click.argument("file", type=click.Path(path_type=Path), default=Path("results/leaderboard.csv"))
-FILTERS = ("suite", "profile", "model", "metric")
+FILE = click.argument("file", type=PATH, default=Path("results/leaderboard.csv"))
 MOST_PANELS = 24
 COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
 
 
-def with_filters(command: Callable[..., R]) -> Callable[..., R]:
-    """Options that choose rows; the command gets them as `wanted`, which says of a row whether it is."""
+def chosen_rows(metric: str | None, model: str | None, profile: str | None, suite: str | None) -> Callable[[Row], bool]:
+    """Whether a row is one that the options ask for."""
+    asked = {"metric": metric, "model": model, "profile": profile, "suite": suite}
+    return lambda row: all(value is None or getattr(row, name) == value for name, value in asked.items())
 
-    @wraps(command)
-    def with_one_argument(**given: Any) -> R:
-        asked = {name: given.pop(name) for name in FILTERS}
-        chosen = {name: value for name, value in asked.items() if value is not None}
-        return command(wanted=lambda row: all(getattr(row, name) == value for name, value in chosen.items()), **given)
 
-    for name in FILTERS:
-        with_one_argument = click.option(f"--{name}", help=f"Only rows of this {name}.")(with_one_argument)
-    return with_one_argument
+FILTERS = [
+    click.option(f"--{name}", help=f"Only rows of this {name}.") for name in ("metric", "model", "profile", "suite")
+]
+with_filters = as_one("wanted", chosen_rows, *FILTERS)
 
 
 @click.group()
@@ -49,12 +46,8 @@ def leaderboard() -> None:
 @with_filters
 @click.option("--all", "everything", is_flag=True, help="Every measurement, not only the newest of each.")
 @with_format
-@expected_failures
 def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Format) -> None:
     """Show the newest measurements in FILE."""
-    from vdmini_bench.results.leaderboard import latest_rows, rows_to_csv
-    from vdmini_bench.system.tables import show_table
-
     rows = [row for row in _read(file) if wanted(row)]
     rows = rows if everything else sorted(latest_rows(rows), key=lambda row: (row.suite, row.profile, row.model))
     if form == "json":
@@ -72,13 +65,10 @@ def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Form
 
 
 @leaderboard.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="May be one of FILES.")
-@expected_failures
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="May be one of FILES.")
 def merge(files: tuple[Path, ...], output: Path) -> None:
     """Write the rows of FILES to one file: sorted, each once, beside those that it has."""
-    from vdmini_bench.results.leaderboard import add_rows, read_leaderboard
-
     rows = [row for file in files for row in _read(file)]
     add_rows(output, rows)
     click.echo(f"{len(read_leaderboard(output))} rows: {output}")
@@ -87,14 +77,11 @@ def merge(files: tuple[Path, ...], output: Path) -> None:
 @leaderboard.command()
 @FILE
 @with_filters
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the trend into this picture (.png, .svg).")
+@click.option("-o", "--output", type=PATH, help="Draw the trend into this picture (.png, .svg).")
 @with_format
-@expected_failures
 def history(file: Path, wanted: Callable[[Row], bool], output: Path | None, form: Format) -> None:
     """Show measurements of FILE over time, and the steps in them."""
     from vdmini_bench.compare.history import METHOD, collect_series, describe_step, find_steps
-    from vdmini_bench.errors import NothingMeasuredError, SuiteError
-    from vdmini_bench.system.tables import number_cell, show_table
 
     if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
         raise SuiteError(f"{output}: give a picture's name that ends with .png, .svg or .pdf")
@@ -129,7 +116,6 @@ def history(file: Path, wanted: Callable[[Row], bool], output: Path | None, form
 
 
 def _draw(series: list[Series], output: Path) -> None:
-    from vdmini_bench.errors import BenchError, SuiteError
     from vdmini_bench.report.trend import plot_trend
 
     if len(series) > MOST_PANELS:
@@ -141,13 +127,6 @@ def _draw(series: list[Series], output: Path) -> None:
 
 
 def _read(file: Path) -> list[Row]:
-    from vdmini_bench.errors import SuiteError
-    from vdmini_bench.results.leaderboard import read_leaderboard
-    from vdmini_bench.results.records import is_file
-
     if not is_file(file):
         raise SuiteError(f"{file}: no such leaderboard; a run writes results/leaderboard.csv")
     return read_leaderboard(file)
-
-
-COMMANDS = (leaderboard,)

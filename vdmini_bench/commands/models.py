@@ -6,33 +6,35 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import CHANNELS, DEVICE, DTYPE, JSON, Conditions, with_conditions, with_download
+from vdmini_bench.commands.options import (
+    CHANNELS,
+    DEVICE,
+    DTYPE,
+    JSON,
+    PATH,
+    Conditions,
+    with_conditions,
+    with_download,
+)
+from vdmini_bench.models.devices import dtype_name
 from vdmini_bench.system.files import check_can_write
-from vdmini_bench.system.program import expected_failures
-
-if TYPE_CHECKING:
-    from vdmini_bench.studies.importance import Study
+from vdmini_bench.system.tables import print_table
 
 
 @click.command()
 @click.argument("model")
 @click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", help="Show what a rule or a plan file removes.")
 @CHANNELS
-@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the blocks into this PNG or SVG.")
+@click.option("--picture", type=PATH, help="Also draw the blocks into this PNG or SVG.")
 @JSON
-@expected_failures
 @with_download(weights=False)
 def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
     """Show the blocks of MODEL (a published or embedded name, a folder, a hub id) and their costs; reads no weights."""
     from vdmini_bench.models.inspect import block_lines, inspect_model
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import print_table
 
-    quiet_libraries()
     inspection = inspect_model(model, rule_or_file, channels)
     if picture is not None:
         from vdmini_bench.models.plots import plot_blocks
@@ -51,25 +53,19 @@ def inspect(model: str, rule_or_file: str | None, channels: str | None, picture:
 @click.argument("model")
 @click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", default="vdmini", show_default=True)
 @CHANNELS
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet."
-)
+@click.option("-o", "--output", type=PATH, required=True, help="A folder that does not exist yet.")
 @DEVICE
 @DTYPE
-@expected_failures
 @with_download()
 def prune(
     model: str, rule_or_file: str, channels: str | None, output: Path, device: str | None, dtype: str | None
 ) -> None:
     """Prune MODEL by a rule or a plan file; the student inherits its weights and loads like any diffusers folder."""
     from vdmini.models.registry import block_graph
-    from vdmini_bench.models.devices import dtype_name
     from vdmini_bench.models.inspect import inspect_model
     from vdmini_bench.models.pruning import prune_into, read_channel_rule
     from vdmini_bench.models.sampling import load_to_keep
-    from vdmini_bench.system.progress import quiet_libraries
 
-    quiet_libraries()
     if output.exists():
         raise click.UsageError(f"{output} exists already: give another folder with -o")
     check_can_write(output)
@@ -87,56 +83,34 @@ def prune(
 
 @click.command()
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the clips go.")
+@click.option("-o", "--output", type=PATH, required=True, help="Where the clips go.")
 @with_conditions(clips=8)
-@DEVICE
-@DTYPE
-@expected_failures
 @with_download()
-def sample(model: str, output: Path, conditions: Conditions, device: str | None, dtype: str | None) -> None:
+def sample(model: str, output: Path, conditions: Conditions) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
-    from vdmini_bench.data.requests import warn_of_cut_prompts
     from vdmini_bench.models.sampling import sample_into
-    from vdmini_bench.models.source import load_for_use
-    from vdmini_bench.system.progress import quiet_libraries
 
-    quiet_libraries()
     check_can_write(output)
-    requests, settings = conditions.requests(model), conditions.settings(model)
-    loaded = load_for_use(model, dtype, device)
-    warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
-    made = sample_into(loaded, requests, settings, output, conditions.batch_size)
-    click.echo(f"{len(requests)} clips in {output}, {made} of them made now")
+    study = conditions.study(model)
+    made = sample_into(study.model, study.requests, study.settings, output, study.batch_size)
+    click.echo(f"{len(study.requests)} clips in {output}, {made} of them made now")
 
 
 @click.command()
 @click.argument("model")
 @click.option("--shard", default="1/1", show_default=True, help="2/4 measures the second of four parts.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where rows, table and plot go.")
+@click.option("-o", "--output", type=PATH, required=True, help="Where rows, table and plot go.")
 @with_conditions(clips=16, fewest=2)
-@DEVICE
-@DTYPE
 @JSON
-@expected_failures
 @with_download()
-def importance(
-    model: str,
-    shard: str,
-    output: Path,
-    conditions: Conditions,
-    device: str | None,
-    dtype: str | None,
-    as_json: bool,
-) -> None:
+def importance(model: str, shard: str, output: Path, conditions: Conditions, as_json: bool) -> None:
     """Take out each block and unit of MODEL in turn and measure what clips lose: their content, and their motion."""
     from vdmini_bench.studies.importance import measure_importance, parse_shard, write_importance
     from vdmini_bench.studies.plots import plot_importance
-    from vdmini_bench.system.progress import quiet_libraries
 
-    quiet_libraries()
     check_can_write(output)
     part = parse_shard(shard)
-    rows = measure_importance(_study(model, conditions, dtype, device), output, part)
+    rows = measure_importance(conditions.study(model), output, part)
     correlations = write_importance(output, rows)
     plot_importance(rows, correlations, output / "importance.png")
     if as_json:
@@ -155,7 +129,7 @@ def importance(
 
 @click.command()
 @click.argument("model")
-@click.option("--importance", "scores", type=click.Path(path_type=Path), required=True, help="What `importance` wrote.")
+@click.option("--importance", "scores", type=PATH, required=True, help="What `importance` wrote.")
 @click.option(
     "--by",
     type=click.Choice(["content", "motion", "flow", "fvd", "flow_magnitude", "frechet_motion"]),
@@ -165,25 +139,16 @@ def importance(
 @click.option("--flops", type=float, help="At most this share of the teacher's FLOPs.")
 @click.option("--params", type=float, help="At most this share of its weights.")
 @click.option("--time", "time_share", type=float, help="At most this share of its measured time.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan's .json file.")
+@click.option("-o", "--output", type=PATH, required=True, help="The plan's .json file.")
 @JSON
-@expected_failures
 @with_download(weights=False)
 def plan(
-    model: str,
-    scores: Path,
-    by: str,
-    flops: float | None,
-    params: float | None,
-    time_share: float | None,
-    output: Path,
-    as_json: bool,
-) -> None:
+    model: str, scores: Path, by: str, flops: float | None, params: float | None, time_share: float | None,
+    output: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Find the units of MODEL whose loss matters least for a wanted cost, and write the plan that removes them."""
     from vdmini_bench.studies.importance_plan import plan_from_importance
-    from vdmini_bench.system.progress import quiet_libraries
 
-    quiet_libraries()
     check_can_write(output)
     found = plan_from_importance(model, scores, by, flops, params, time_share)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -198,43 +163,15 @@ def plan(
 @click.command("score-plans")
 @click.argument("model")
 @click.option("--plan", "plans", multiple=True, required=True, metavar="RULE_OR_FILE", help="Once for each plan.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where the table goes.")
+@click.option("-o", "--output", type=PATH, required=True, help="Where the table goes.")
 @with_conditions(clips=72, fewest=6)
-@DEVICE
-@DTYPE
-@expected_failures
 @with_download()
-def score_plans(
-    model: str,
-    plans: tuple[str, ...],
-    output: Path,
-    conditions: Conditions,
-    device: str | None,
-    dtype: str | None,
-) -> None:
+def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Conditions) -> None:
     """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
     from vdmini_bench.metrics.reference import shipped_moments
     from vdmini_bench.studies import plan_scores
-    from vdmini_bench.system.progress import quiet_libraries
-    from vdmini_bench.system.tables import print_table
 
-    quiet_libraries()
     check_can_write(output)
-    study = _study(model, conditions, dtype, device)
+    study = conditions.study(model)
     rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
     print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))
-
-
-def _study(model: str, conditions: Conditions, dtype: str | None, device: str | None) -> Study:
-    from vdmini_bench.data.requests import warn_of_cut_prompts
-    from vdmini_bench.models.source import load_for_use, source_sha256
-    from vdmini_bench.studies.importance import Study
-
-    # Conditions first: what is wrong with them is said before gigabytes are read.
-    requests, settings = conditions.requests(model), conditions.settings(model)
-    loaded = load_for_use(model, dtype, device)
-    warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
-    return Study(loaded, requests, settings, conditions.batch_size, source_sha256(model))
-
-
-COMMANDS = (inspect, prune, sample, importance, plan, score_plans)

@@ -1,29 +1,36 @@
-"""What commands share: options, and how expected failures end."""
+"""What commands share: their options, and what is done before each begins."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from vdmini_bench.config.timing import DTYPES
 from vdmini_bench.system.program import R
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import Format
 
 if TYPE_CHECKING:
-    from vdmini.requests import ClipRequest, SampleSettings
+    from vdmini_bench.studies.importance import Study
 
-
-RESULTS = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
-)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+PATH = click.Path(path_type=Path)
+RESULTS = click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Results folder.")
 WORKERS = click.option(
     "--workers",
     type=click.IntRange(1),
     help="Processes that decode videos; no result depends on how many. One without a GPU, else up to 8.",
+)
+PROFILE = click.option("--profile", help="A profile of the suite; its default one when not given.")
+OVERRIDES = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 DEVICE = click.option("--device", help="cuda, cuda:1 or cpu; the first GPU where there is one.")
@@ -43,6 +50,23 @@ CHANNELS = click.option(
 )
 
 
+def as_one(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
+    """Options that a command gets as one argument of that name: what `make` makes of their values."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def with_one_argument(**given: Any) -> R:
+            values = {each: given.pop(each) for each in signature(make).parameters}
+            return command(**{name: make(**values)}, **given)
+
+        decorated: Callable[..., R] = with_one_argument
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What a command's clips are made from, and how they are sampled: what its options say."""
@@ -56,28 +80,29 @@ class Conditions:
     size: str | None
     guidance: float | None
     batch_size: int
+    device: str | None
+    dtype: str | None
 
-    def requests(self, model: str) -> list[ClipRequest]:
-        """The clips to sample from a model; raises SuiteError for conditions that do not fit it."""
-        from vdmini_bench.data.requests import choose_requests
+    def study(self, model: str) -> Study:
+        """Load a model to sample under these conditions; raises SuiteError where they do not fit it."""
+        from vdmini_bench.data.requests import choose_requests, choose_settings, warn_of_cut_prompts
+        from vdmini_bench.models.source import load_for_use
+        from vdmini_bench.studies.importance import Study
 
-        return choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
+        # Conditions first: what is wrong with them is said before gigabytes are read.
+        requests = choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
+        settings = choose_settings(model, self.steps, self.frames, self.size, self.guidance)
+        loaded = load_for_use(model, self.dtype, self.device)
+        warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
+        return Study(loaded, requests, settings, self.batch_size)
 
-    def settings(self, model: str) -> SampleSettings:
-        """How to sample from a model; raises SuiteError where it must be told more."""
-        from vdmini_bench.data.requests import choose_settings
 
-        return choose_settings(model, self.steps, self.frames, self.size, self.guidance)
-
-
-def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """The options that say what clips are made from, `clips` of them by default, and how a model samples.
-
-    The command gets them as one argument, `conditions`.
-    """
-    options = (
-        click.option("--prompts", type=click.Path(path_type=Path), help="A text file, one prompt a line."),
-        click.option("--images", type=click.Path(path_type=Path), help="A folder of images to animate."),
+def with_conditions(clips: int, fewest: int = 1) -> Decorator:
+    """`conditions`: what clips are made from, `clips` of them by default, and how and where a model samples them."""
+    return as_one(
+        "conditions", Conditions,
+        click.option("--prompts", type=PATH, help="A text file, one prompt a line."),
+        click.option("--images", type=PATH, help="A folder of images to animate."),
         click.option(
             "--clips", type=click.IntRange(fewest), default=clips, show_default=True,
             help="Drawn clips, for embedded models without --prompts or --images.",
@@ -90,23 +115,35 @@ def with_conditions(clips: int, fewest: int = 1) -> Callable[[Callable[..., R]],
         click.option("--size", metavar="HEIGHTxWIDTH", help="Pixels, e.g. 576x1024."),
         click.option("--guidance", type=float, help="Classifier-free guidance; the model's own when not given."),
         click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True),
+        DEVICE,
+        DTYPE,
     )  # fmt: skip
 
-    def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        @wraps(command)
-        def with_one_argument(**given: Any) -> R:
-            conditions = Conditions(**{field.name: given.pop(field.name) for field in fields(Conditions)})
-            return command(conditions=conditions, **given)
 
-        for option in reversed(options):
-            with_one_argument = option(with_one_argument)
-        return with_one_argument
+def chosen_format(form: Format | None, as_json: bool, as_markdown: bool, as_csv: bool) -> Format:
+    """What is asked for, `table` without anything; raises UsageError for two, and for bytes on a terminal."""
+    flags: dict[Format, bool] = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
+    asked = [name for name, given in flags.items() if given]
+    if len(asked) + (form is not None) > 1:
+        words = [*(f"--{name}" for name in asked), *([f"--format {form}"] if form else [])]
+        raise click.UsageError(f"give one of {', '.join(words)}")
+    chosen = asked[0] if asked else form or "table"
+    if chosen == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("parquet is no text: redirect it to a file, as in --format parquet > table.parquet")
+    return chosen
 
-    return decorate
+
+with_format = as_one(
+    "form", chosen_format,
+    click.option("--format", "form", type=click.Choice(get_args(Format)), help="How the table is printed."),
+    JSON,
+    click.option("--markdown", "as_markdown", is_flag=True, help="Print a markdown table."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+)  # fmt: skip
 
 
-def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """`--download`, which fetches the command's `model` before it begins, or its configurations alone."""
+def with_download(*, weights: bool = True) -> Decorator:
+    """`--download`, which fetches the command's `model`, or its configurations alone; then libraries are silenced."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @wraps(command)
@@ -115,8 +152,22 @@ def with_download(*, weights: bool = True) -> Callable[[Callable[..., R]], Calla
                 from vdmini_bench.models.sampling import fetch_model
 
                 fetch_model(given["model"], weights=weights)
+            quiet_libraries()
             return command(**given)
 
         return DOWNLOAD(after_fetching)
 
     return decorate
+
+
+def led(command: Callable[..., R]) -> Callable[..., R]:
+    """Run a command in the main process of a launch, on the device that its `device` names; the others help it."""
+
+    @wraps(command)
+    def in_main_process(*, device: str | None = None, **given: Any) -> R:
+        from vdmini_bench.models.devices import choose_device
+        from vdmini_bench.system.launch import lead
+
+        return lead(lambda: command(**given), None if device is None else choose_device(device))
+
+    return in_main_process

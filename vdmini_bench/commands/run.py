@@ -5,43 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import DOWNLOAD, JSON, RESULTS, WORKERS
-from vdmini_bench.system.program import expected_failures
-
-if TYPE_CHECKING:
-    from vdmini_bench.runs.run import RunResult
+from vdmini_bench.commands.options import DOWNLOAD, JSON, OVERRIDES, PATH, PROFILE, RESULTS, WORKERS, led
+from vdmini_bench.system.progress import quiet_libraries, say
+from vdmini_bench.system.tables import print_table
+from vdmini_bench.system.workers import choose_workers
 
 
 @click.command()
-@click.argument("suite", type=click.Path(path_type=Path))
-@click.option("--profile", help="A profile of the suite; its default one when not given.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. distill.steps=100.")
+@click.argument("suite", type=PATH)
+@PROFILE
+@OVERRIDES
 @click.option("--dry-run", is_flag=True, help="Show jobs, cache, time, disk and what is missing; run nothing.")
 @WORKERS
 @RESULTS
 @DOWNLOAD
 @JSON
-@expected_failures
+@led
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, workers: int | None, results: Path,
     download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
-    from vdmini_bench.system.launch import lead
-
-    lead(lambda: _run(suite, profile, overrides, dry_run, workers, results, download, as_json))
-
-
-def _run(
-    suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, workers: int | None, results: Path,
-    download: bool, as_json: bool,
-) -> None:  # fmt: skip
     from vdmini_bench.config.vbench import load_any_suite
-    from vdmini_bench.system.progress import quiet_libraries, say
 
     chosen = load_any_suite(suite, profile, overrides)
     banner = f"suite {chosen.name}, profile {chosen.profile_name}"
@@ -57,29 +45,19 @@ def _run(
         preview = preview_run(chosen, results)
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
+    from vdmini_bench.results.table import wide_table
     from vdmini_bench.runs.run import run_suite
-    from vdmini_bench.system.workers import choose_workers
 
     result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
-        _print_run(chosen.name, result)
+        print_table(f"{chosen.name}, profile {result.profile}", *wide_table(result.rows))
+        if result.stand_in:
+            click.echo(result.stand_in)
+        jobs = f"{result.ran} jobs ran, {result.cached} were there already"
+        click.echo(f"{result.status} in {result.seconds:.0f} s; {jobs}")
+        click.echo(f"report, table, contact sheet and records: {result.run_dir}")
     for problem in result.problems:
         click.echo(problem, err=True)
     sys.exit(result.exit_code)
-
-
-def _print_run(suite: str, result: RunResult) -> None:
-    from vdmini_bench.results.table import wide_table
-    from vdmini_bench.system.tables import print_table
-
-    header, lines = wide_table(result.rows)
-    print_table(f"{suite}, profile {result.profile}", header, lines)
-    if result.stand_in:
-        click.echo(result.stand_in)
-    click.echo(f"{result.status} in {result.seconds:.0f} s; {result.ran} jobs ran, {result.cached} were there already")
-    click.echo(f"report, table, contact sheet and records: {result.run_dir}")
-
-
-COMMANDS = (run,)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.system.program import expected_failures
-
 if TYPE_CHECKING:
     from vdmini_bench.config.json_schema import Kind
 
@@ -18,12 +16,8 @@ KINDS = ("suite", "thresholds", "ablation", "distillation", "speed")
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS), default="suite")
-@expected_failures
 def schema(kind: Kind) -> None:
     """Print the JSON schema of a kind of file, by which editors complete and check it."""
     from vdmini_bench.config.json_schema import schema_of
 
     click.echo(json.dumps(schema_of(kind), indent=2))
-
-
-COMMANDS = (schema,)

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, RESULTS, WORKERS
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.commands.options import JSON, PATH, PROFILE, RESULTS, WORKERS, led
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import number_cell, print_table
+from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
-    from vdmini_bench.suites.folder import Rates, ScoreRequest
+    from vdmini_bench.suites.folder import Rates
 
 
 @click.command()
-@click.argument("videos", metavar="DIR_OF_VIDEOS", type=click.Path(path_type=Path))
-@click.option("--suite", "suite_file", required=True, type=click.Path(path_type=Path), help="Whose protocol to use.")
-@click.option("--profile", help="A profile of the suite; its default one when not given.")
-@click.option("--against", type=click.Path(path_type=Path), help="A folder of real videos, not the suite's own.")
+@click.argument("videos", metavar="DIR_OF_VIDEOS", type=PATH)
+@click.option("--suite", "suite_file", required=True, type=PATH, help="Whose protocol to use.")
+@PROFILE
+@click.option("--against", type=PATH, help="A folder of real videos, not the suite's own.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the profile.")
 @click.option(
     "--rates",
@@ -33,38 +35,25 @@ if TYPE_CHECKING:
 @WORKERS
 @RESULTS
 @JSON
-@expected_failures
+@led
 def score(
     videos: Path, suite_file: Path, profile: str | None, against: Path | None, overrides: tuple[str, ...],
     rates: Rates, flow: bool, name: str | None, workers: int | None, results: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score DIR_OF_VIDEOS and its subfolders under a suite's protocol; nothing is generated."""
-    from vdmini_bench.system.launch import lead
-
-    def scored() -> None:
-        from vdmini_bench.config.suite import load_suite
-        from vdmini_bench.suites.folder import ScoreRequest
-        from vdmini_bench.system.progress import quiet_libraries
-
-        suite = load_suite(suite_file, profile, overrides)
-        quiet_libraries()
-        _score(ScoreRequest(suite, videos, against, rates, name, flow), results, workers, as_json)
-
-    lead(scored)
-
-
-def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: bool) -> None:
+    from vdmini_bench.config.suite import load_suite
     from vdmini_bench.runs.score_folder import score_folder
-    from vdmini_bench.system.workers import choose_workers
+    from vdmini_bench.suites.folder import ScoreRequest
 
+    suite = load_suite(suite_file, profile, overrides)
+    quiet_libraries()
+    request = ScoreRequest(suite, videos, against, rates, name, flow)
     found = score_folder(request, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
-    from vdmini_bench.system.tables import print_table
-
     lines = [
-        [each.metric, _number(each.value, 6), _number(each.standard_error, 3), str(each.n), each.status]
+        [each.metric, number_cell(each.value, 6), number_cell(each.standard_error, 3), str(each.n), each.status]
         for each in found.scores
     ]
     print_table(request.model, ["metric", "value", "±", "clips", "status"], lines)
@@ -72,13 +61,6 @@ def _score(request: ScoreRequest, results: Path, workers: int | None, as_json: b
     for row in found.rows:
         if row.status == "unavailable":
             click.echo(f"{row.metric} is unavailable: {row.note}")
-    if request.suite.profile.stand_in:
-        click.echo(request.suite.profile.stand_in)
+    if suite.profile.stand_in:
+        click.echo(suite.profile.stand_in)
     click.echo(f"{'scored before' if found.cached else 'scored now'}; records: {found.folder}")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}g}"
-
-
-COMMANDS = (score,)

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, JSON, with_download
+from vdmini_bench.commands.options import DEVICE, JSON, PATH, with_download
 from vdmini_bench.config.timing import ATTENTION, DTYPES, FEWEST_RUNS, SCOPES, SpeedRequest
-from vdmini_bench.system.program import expected_failures
+from vdmini_bench.models.devices import choose_device
+from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.tables import print_table
 
 
 def _pixels(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -51,21 +53,14 @@ def _widths(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--project-steps", "projected_steps", type=click.IntRange(1), help="Multiply one pass by so many steps.")
 @click.option("--blocks/--no-blocks", "attributed", default=True, show_default=True, help="Time each block too.")
 @DEVICE
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also leave records and pictures in this folder.")
+@click.option("-o", "--output", type=PATH, help="Also leave records and pictures in this folder.")
 @JSON
-@expected_failures
 @with_download()
 def time(output: Path | None, device: str | None, dtype: str | None, as_json: bool, **asked: Any) -> None:
     """Time MODEL and a student for each plan in interleaved repetitions: a pass, the VAE decode, a clip, its phases."""
-    from vdmini_bench.system.progress import quiet_libraries
-
-    # Before torch is there, which reads it when it loads.
-    quiet_libraries()
-    from vdmini_bench.models.devices import choose_device
     from vdmini_bench.speed.benchmark import time_models
     from vdmini_bench.speed.blocks import stage_lines
     from vdmini_bench.speed.rows import row_lines
-    from vdmini_bench.system.tables import print_table
 
     chosen = choose_device(device)
     if dtype is None:
@@ -92,21 +87,17 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
 
 
 @click.command("speed")
-@click.argument("suite", type=click.Path(path_type=Path))
+@click.argument("suite", type=PATH)
 @click.option("--profile", help="A profile of the suite; its default one when not given.")
 @click.option("--entry", "entries", multiple=True, metavar="NAME", help="Only this entry; once for each.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results/speed"), show_default=True)
+@click.option("-o", "--output", type=PATH, default=Path("results/speed"), show_default=True)
 @JSON
-@expected_failures
 def speed(suite: Path, profile: str | None, entries: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Time what SUITE asks for with random weights; entries that the output folder holds are not timed again."""
-    from vdmini_bench.system.progress import quiet_libraries
-
     quiet_libraries()
     from vdmini_bench.config.speed import load_speed_suite
     from vdmini_bench.speed.paper import speed_lines
     from vdmini_bench.speed.suite import run_speed_suite
-    from vdmini_bench.system.tables import print_table
 
     chosen = load_speed_suite(suite, profile)
     reports = run_speed_suite(chosen, output, entries)
@@ -118,6 +109,3 @@ def speed(suite: Path, profile: str | None, entries: tuple[str, ...], output: Pa
         for note in report["notes"]:
             click.echo(f"{report['entry']}: {note}")
     click.echo(f"records, table and pictures: {output}")
-
-
-COMMANDS = (time, speed)

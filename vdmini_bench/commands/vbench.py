@@ -7,15 +7,15 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON
-from vdmini_bench.system.program import expected_failures
-
-if TYPE_CHECKING:
-    from vdmini_bench.vbench.report import Report
+from vdmini_bench.commands.options import JSON, PATH, led
+from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.tables import markdown_table, print_table
+from vdmini_bench.vbench.environment import check_environment, create_environment, default_environment, packages_digest
+from vdmini_bench.vbench.output import require_writable_file
 
 DIMENSIONS = click.option(
     "--dimensions",
@@ -23,13 +23,9 @@ DIMENSIONS = click.option(
     metavar="NAME,...",
     help="Separated by commas, or once for each; all of the mode when not given.",
 )
-PROMPTS = click.option(
-    "--prompts", "prompt_file", type=click.Path(path_type=Path), help="An official prompt file, in place of ours."
-)
+PROMPTS = click.option("--prompts", "prompt_file", type=PATH, help="An official prompt file, in place of ours.")
 IMAGES = click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="i2v: one ratio's crops. custom: images named as the videos' prompts.",
+    "--images", type=PATH, help="i2v: one ratio's crops. custom: images named as the videos' prompts."
 )
 RATIO = click.option("--ratio", type=click.Choice(["1-1", "8-5", "7-4", "16-9"]), help="i2v: of the images animated.")
 FILTER = click.option(
@@ -45,11 +41,8 @@ FILTER = click.option(
 @click.option("--python", default=sys.executable, help="The Python 3.11 to make it with.")
 @click.option("--check", is_flag=True, help="Only look at the one that is there, and say what it lacks.")
 @click.option("--again", is_flag=True, help="Make it anew.")
-@expected_failures
 def environment(python: str, check: bool, again: bool) -> None:
     """Make and check the environment of the official VBench: 2.2 GB, a minute or two, once."""
-    from vdmini_bench.vbench.environment import check_environment, create_environment, default_environment
-
     started = time.monotonic()
     chosen = default_environment()
     if check:
@@ -73,12 +66,12 @@ def vbench() -> None:
 
 
 @vbench.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option(
     "--mode", type=click.Choice(["t2v", "i2v", "custom"]), required=True, help="custom: videos of any prompt."
 )
 @DIMENSIONS
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where results are kept.")
+@click.option("-o", "--output", type=PATH, required=True, help="Where results are kept.")
 @PROMPTS
 @IMAGES
 @RATIO
@@ -90,50 +83,28 @@ def vbench() -> None:
     help="Score by our own code, on the official weights, the dimensions that it has; the others as always.",
 )
 @JSON
-@expected_failures
+@led
 def score(
-    folder: Path,
-    mode: str,
-    dimensions: tuple[str, ...],
-    output: Path,
-    prompt_file: Path | None,
-    images: Path | None,
-    ratio: str | None,
-    filtered: bool,
-    download: bool,
-    native: bool,
-    as_json: bool,
-) -> None:
+    folder: Path, mode: str, dimensions: tuple[str, ...], output: Path, prompt_file: Path | None, images: Path | None,
+    ratio: str | None, filtered: bool, download: bool, native: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Score the videos in FOLDER; what is in the output folder already is not scored again."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
-    from vdmini_bench.system.launch import lead
-    from vdmini_bench.vbench.environment import default_environment, packages_digest
     from vdmini_bench.vbench.native.catalogue import is_native
     from vdmini_bench.vbench.preparation import RATIOS, find_prompts, images_by_prompt
     from vdmini_bench.vbench.scoring import Scoring, score_videos
 
     of = mode_named(mode)
-
-    def scored() -> Report:
-        environment, chosen = default_environment(), choose_dimensions(of, dimensions)
-        # Where our own code scores everything, no environment is needed.
-        packages = "" if native and all(map(is_native, chosen)) else packages_digest(environment.require())
-        by_prompt = images_by_prompt(images) if of == "custom" and images is not None else {}
-        found = find_prompts(of, prompt_file, images, ratio, environment)
-        return score_videos(
-            Scoring(
-                folder, output, of, chosen, environment.command, packages, found, by_prompt, ratio or RATIOS[0],
-                filtered, download, native,
-            )
-        )  # fmt: skip
-
-    _show(lead(scored), folder, output, as_json)
-
-
-def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
-    from vdmini_bench.system.files import write_atomically
-    from vdmini_bench.system.tables import markdown_table, print_table
-
+    environment, chosen = default_environment(), choose_dimensions(of, dimensions)
+    # Where our own code scores everything, no environment is needed.
+    packages = "" if native and all(map(is_native, chosen)) else packages_digest(environment.require())
+    by_prompt = images_by_prompt(images) if of == "custom" and images is not None else {}
+    found = find_prompts(of, prompt_file, images, ratio, environment)
+    report = score_videos(
+        Scoring(
+            folder, output, of, chosen, environment.command, packages, found, by_prompt, ratio or RATIOS[0],
+            filtered, download, native,
+        )
+    )  # fmt: skip
     header, lines = report.lines()
     write_atomically(output / "table.md", f"{markdown_table(header, lines)}\n\n{report.protocol}\n")
     if as_json:
@@ -143,16 +114,15 @@ def _show(report: Report, folder: Path, output: Path, as_json: bool) -> None:
         click.echo(f"each video's scores, logs and the official files: {output}")
     if report.totals is not None and report.totals.missing:
         click.echo(f"no total without {', '.join(report.totals.missing)}", err=True)
-    failures = [f"error: {outcome.error}" for outcome in report.outcomes if outcome.result is None]
-    for failure in failures:
-        click.echo(failure, err=True)
+    for outcome in report.outcomes:
+        if outcome.result is None:
+            click.echo(f"error: {outcome.error}", err=True)
     sys.exit(report.exit_code)
 
 
 @vbench.command("zip")
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("-o", "--zip", "target", type=click.Path(path_type=Path), help="Beside OUTPUT when not given.")
-@expected_failures
+@click.argument("output", type=PATH)
+@click.option("-o", "--zip", "target", type=PATH, help="Beside OUTPUT when not given.")
 def pack(output: Path, target: Path | None) -> None:
     """Pack what `score -o OUTPUT` kept into the zip that the public leaderboard takes."""
     from vdmini_bench.vbench.submission import write_submission
@@ -166,27 +136,16 @@ def pack(output: Path, target: Path | None) -> None:
 @click.option("--mode", type=click.Choice(["t2v", "i2v"]), required=True)
 @DIMENSIONS
 @click.option("--seed", type=int, default=0, show_default=True, help="What every video's own seed is derived from.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .jsonl file, a video a line.")
+@click.option("-o", "--output", type=PATH, required=True, help="A .jsonl file, a video a line.")
 @PROMPTS
 @IMAGES
 @RATIO
 @FILTER
-@expected_failures
 def prompts(
-    mode: str,
-    dimensions: tuple[str, ...],
-    seed: int,
-    output: Path,
-    prompt_file: Path | None,
-    images: Path | None,
-    ratio: str | None,
-    filtered: bool,
-) -> None:
+    mode: str, dimensions: tuple[str, ...], seed: int, output: Path, prompt_file: Path | None, images: Path | None,
+    ratio: str | None, filtered: bool,
+) -> None:  # fmt: skip
     """Write the videos that the protocol asks for: file name, prompt, seed and image of each."""
-    from vdmini_bench.config.vbench_dimensions import choose_dimensions, mode_named
-    from vdmini_bench.system.files import write_atomically
-    from vdmini_bench.vbench.environment import default_environment
-    from vdmini_bench.vbench.output import require_writable_file
     from vdmini_bench.vbench.preparation import find_prompts
     from vdmini_bench.vbench.prompts import request_videos
 
@@ -201,6 +160,3 @@ def prompts(
     ]
     write_atomically(output, "".join(f"{line}\n" for line in lines))
     click.echo(f"{len(requests):,} videos of {len({request.prompt for request in requests}):,} prompts: {output}")
-
-
-COMMANDS = (vbench,)

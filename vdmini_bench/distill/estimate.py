@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from vdmini.distill.training import Training
 from vdmini.models.loading import load_model
 from vdmini.plan import PruningPlan
 from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.trainer import settings_of, task_of
-from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.speed.timing import time_once
 from vdmini_bench.system.launch import process_device
 
 # What kernels and allocators take for themselves is not in the estimate.
@@ -32,19 +35,6 @@ SAVINGS: tuple[tuple[str, Any], ...] = (
     ("gradient_checkpointing", True),
     ("mixed_precision", "bf16"),
 )
-
-
-@dataclass(frozen=True)
-class EstimateRequest:
-    """What an estimate is of: `shapes` are a latent cache's, `limit_bytes` the memory that there is."""
-
-    teacher: str
-    pruning: Pruning
-    dtype: str
-    distill: DistillSpec
-    shapes: Mapping[str, tuple[int, ...]]
-    processes: int
-    limit_bytes: int
 
 
 @dataclass(frozen=True)
@@ -75,40 +65,32 @@ class ClipShapes:
         return {name: value.expand(len(indices), *value.shape).clone() for name, value in self.values.items()}
 
 
-def estimate_memory(request: EstimateRequest) -> list[MemoryEstimate]:
-    """The memory of a step as asked for and, where that does not fit, of ever more frugal ones until one does.
+def estimate_memory(
+    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], processes: int, limit_bytes: int
+) -> list[MemoryEstimate]:
+    """The memory of a step as asked for and, where that is beyond the limit, of ever more frugal ones until one fits.
+
+    `shapes` are a latent cache's.
 
     Raises:
         PlanError: the plan does not fit the teacher.
     """
-    teacher = load_model(request.teacher, device="meta")
-    plan = request.pruning.plan_of(teacher)
-    task, dtype = task_of(request.distill, teacher.denoiser), getattr(torch, request.dtype)
+    teacher = load_model(recipe.teacher, device="meta")
+    plan = recipe.pruning.plan_of(teacher)
+    task, dtype = task_of(recipe.distill, teacher.denoiser), getattr(torch, recipe.dtype)
     found: list[MemoryEstimate] = []
-    for changes in _ever_more_frugal(request.distill):
+    savings = [{name: value} for name, value in SAVINGS if getattr(recipe.distill, name) != value]
+    for changes in accumulate(savings, or_, initial=dict[str, Any]()):
         # The 8-bit optimiser's own kernels take no tensors without values; its state is smaller.
-        changed = request.distill.model_copy(update={**changes, "optimizer": "adamw"})
+        changed = recipe.distill.model_copy(update={**changes, "optimizer": "adamw"})
+        kept = torch.float32 if changed.mixed_precision == "no" else dtype
         estimate = estimate_step(
-            teacher.denoiser,
-            plan,
-            request.shapes,
-            task,
-            settings_of(changed),
-            teacher_dtype=torch.float32 if changed.mixed_precision == "no" else dtype,
-            processes=request.processes,
+            teacher.denoiser, plan, shapes, task, settings_of(changed), teacher_dtype=kept, processes=processes
         )
-        found.append(MemoryEstimate(changes, estimate, estimate.peak_bytes <= USABLE * request.limit_bytes))
+        found.append(MemoryEstimate(changes, estimate, estimate.peak_bytes <= USABLE * limit_bytes))
         if found[-1].fits:
             break
     return found
-
-
-def _ever_more_frugal(distill: DistillSpec) -> list[dict[str, Any]]:
-    changes: list[dict[str, Any]] = [{}]
-    for name, value in SAVINGS:
-        if getattr(distill, name) != value:
-            changes.append({**changes[-1], name: value})
-    return changes
 
 
 def time_steps(
@@ -122,18 +104,8 @@ def time_steps(
     with Training(processes, teacher, student.float(), plan, clips, task, settings_of(distill)) as training:
         # Past the warm-up, where a step does all that it ever does.
         training.step = distill.discriminator_warmup
-        started = 0.0
-        for step in range(1 + TIMED_STEPS):
-            if step == 1:
-                started = _now(device)
-            training.train_step()
-        return (_now(device) - started) / TIMED_STEPS
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.monotonic()
+        _, *timed = (time_once(training.train_step, device) for _ in range(1 + TIMED_STEPS))
+    return statistics.fmean(timed) / 1000
 
 
 def available_bytes(device: torch.device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -22,52 +22,44 @@ NAME = "vdmini"
 HEADER = [field.name for field in fields(StepLosses)]
 
 
-class LossLog:
-    """Takes the losses of each step in turn; the first may be a later step, where an interrupted run goes on."""
-
-    def __init__(self, folder: Path, advance: Any, report_to: Sequence[str] | None) -> None:
-        self.path, self.advance, self.report_to = folder / LOSSES, advance, report_to
-        self.begun = False
-        self.trackers: list[Any] = []
-
-    def add(self, losses: StepLosses) -> None:
-        """Note one step."""
-        if not self.begun:
-            self._go_on_from(losses.step)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            file.write(csv_lines([[losses.step, *losses.values()]]))
-        named = {name: value for name, value in asdict(losses).items() if name != "step"}
-        for tracker in self.trackers:
-            tracker.log(named, step=losses.step)
-        self.advance(", ".join(f"{name} {value:.3g}" for name, value in named.items()))
-
-    def close(self) -> None:
-        """Finish writing."""
-        for tracker in self.trackers:
-            tracker.finish()
-
-    def _go_on_from(self, step: int) -> None:
-        """Drop what was noted from `step` on: an interrupted run had come further than its checkpoint."""
-        kept: list[list[str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
-        write_atomically(self.path, csv_lines([HEADER, *kept]))
-        self.trackers = _trackers(self.report_to, self.path.parent, step)
-        for _ in range(step - 1):
-            self.advance()
-        self.begun = True
-
-
 @contextmanager
-def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> Iterator[LossLog]:
-    """A log in `folder` of a distillation of so many steps, and in trackers; None is TensorBoard if it is installed."""
+def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> Iterator[Callable[[StepLosses], None]]:
+    """What notes each step's losses of a distillation of so many steps, in `folder` and in trackers.
+
+    The first step may be a later one, where an interrupted run goes on. Trackers of None are TensorBoard, if it is
+    installed.
+    """
+    trackers: list[Any] | None = None
     with progress("distil", steps) as advance:
-        log = LossLog(folder, advance, report_to)
+
+        def note(losses: StepLosses) -> None:
+            nonlocal trackers
+            if trackers is None:
+                _drop_from(losses.step, folder / LOSSES)
+                trackers = _trackers(report_to, folder, losses.step)
+                for _ in range(losses.step - 1):
+                    advance()
+            with (folder / LOSSES).open("a", newline="", encoding="utf-8") as file:
+                file.write(csv_lines([[losses.step, *losses.values()]]))
+            named = {name: value for name, value in asdict(losses).items() if name != "step"}
+            for tracker in trackers:
+                tracker.log(named, step=losses.step)
+            advance(", ".join(f"{name} {value:.3g}" for name, value in named.items()))
+
         try:
-            yield log
+            yield note
         finally:
-            log.close()
+            for tracker in trackers or ():
+                tracker.finish()
+
+
+def _drop_from(step: int, path: Path) -> None:
+    """Drop what was noted from `step` on: an interrupted run had come further than its checkpoint."""
+    kept: list[list[str]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
+    write_atomically(path, csv_lines([HEADER, *kept]))
 
 
 def write_losses(folder: Path, losses: Iterable[StepLosses]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,22 +12,27 @@ from vdmini.conditioning.base import EncodeSettings
 from vdmini.latents import ClipSource
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
+from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.config.suite import DistillSpec
-from vdmini_bench.distill.trainer import Preview
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.system.launch import process_device
 
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True)
+class Preview:
+    """What to sample while training, for people to look at."""
+
+    requests: Sequence[ClipRequest]
+    settings: SampleSettings
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a student, and how much memory and time it takes.
 
-    `teacher` is where the teacher loads from, `dtype` the number format it is
-    loaded in. `clips` gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them
-    with the teacher into the folder it is given; `prompts` are what they show, where that is somebody's own words.
+    `teacher` is where the teacher loads from, `dtype` the number format it is loaded in. `clips` gives the `count`
+    training clips, of `frames` x `height` x `width` pixels, and may draw them with the teacher into the folder it is
+    given; `prompts` are what they show, where that is somebody's own words.
     """
 
     teacher: str
@@ -50,6 +54,3 @@ class Recipe:
     def load(self, source: str, device: torch.device | None = None) -> VideoModel:
         """Load the teacher or its student in the recipe's number format, on the process's device when None."""
         return load_model(source, device=device or process_device(), dtype=getattr(torch, self.dtype))
-
-
-STUDENT = "student"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +18,7 @@ from vdmini.prune import apply_plan
 from vdmini.rules import make_plan
 from vdmini_bench.distill.estimate import ClipShapes
 from vdmini_bench.models.random_models import build_random
+from vdmini_bench.speed.timing import time_once
 
 STEPS = 2
 
@@ -38,10 +36,6 @@ class StepRecord:
     peak_bytes: int | None
     losses: dict[str, float]
     out_of_memory: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return asdict(self)
 
 
 def distill_step(
@@ -76,11 +70,7 @@ def distill_step(
         task = family_of(teacher).default_task(teacher)
         with Training(Alone(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
             for _ in range(STEPS):
-                started = time.monotonic()
-                training.train_step()
-                if cuda:
-                    torch.cuda.synchronize(device)
-                seconds.append(time.monotonic() - started)
+                seconds.append(time_once(training.train_step, device) / 1000)
             losses = asdict(training.history[-1])
     except RuntimeError as error:
         # Libraries beside torch's own allocator say it in their own words.
@@ -105,8 +95,3 @@ def random_clip(denoiser: nn.Module, size: ModelInput) -> ClipShapes:
 
     unconditional = {name: value(name) for name in conditioning.texts}
     return ClipShapes({name: value(name) for name in shapes}, unconditional or None)
-
-
-def is_finite(record: StepRecord) -> bool:
-    """Whether every loss is a number."""
-    return bool(record.losses) and all(math.isfinite(value) for value in record.losses.values())

@@ -7,7 +7,6 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,20 @@ from vdmini.finite import NotFiniteError
 from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel, family_of, replace_denoiser
 from vdmini.plan import PruningPlan
-from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import sample_clips
 from vdmini.tasks import make_task
 from vdmini.tasks.base import Task
 from vdmini_bench.config.suite import DistillSpec
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill.loss_log import logged, write_losses
+from vdmini_bench.distill.recipe import Preview, Recipe
+from vdmini_bench.speed.timing import device_name
 from vdmini_bench.system.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 SUMMARY = "summary.json"
 STUDENT = "student"
 PREVIEWS = "previews"
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What to sample while training, for people to look at."""
-
-    requests: Sequence[ClipRequest]
-    settings: SampleSettings
 
 
 @dataclass(frozen=True)
@@ -80,20 +72,14 @@ def task_of(specification: DistillSpec, denoiser: nn.Module) -> Task:
 
 
 def distill_into(
-    folder: Path,
-    teacher: nn.Module,
-    pruned: VideoModel,
-    plan: PruningPlan,
-    clips: LatentCache,
-    specification: DistillSpec,
-    provenance: Mapping[str, object],
-    preview: Preview | None = None,
+    folder: Path, recipe: Recipe, teacher: nn.Module, pruned: VideoModel, plan: PruningPlan, clips: LatentCache
 ) -> Summary:
     """Distil `pruned` from `teacher`; leaves the student's folder, the losses and a summary, and goes on after a kill.
 
     The teacher is on the process's device; the pruned model's pipeline stays on the CPU but for the previews.
     Under `accelerate launch` all processes call this together, and the first one writes.
     """
+    specification, preview = recipe.distill, recipe.preview
     state, settings = PartialState(), settings_of(specification)
     if state.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(state.device)
@@ -103,27 +89,19 @@ def distill_into(
     with (
         logged(folder, settings.steps, specification.report_to)
         if state.is_main_process
-        else contextlib.nullcontext() as log
+        else contextlib.nullcontext(lambda losses: None) as note
     ):
 
         def on_step(losses: StepLosses) -> None:
             nonlocal timed
             timed += 1
-            if log is not None:
-                log.add(losses)
+            note(losses)
 
         distilled = distill(
-            teacher,
-            student,
-            plan,
-            clips,
-            task_of(specification, teacher),
-            settings,
-            folder / CHECKPOINT,
-            on_step,
+            teacher, student, plan, clips, task_of(specification, teacher), settings, folder / CHECKPOINT, on_step,
             None if preview is None else lambda step, average: _show(folder, pruned, preview, step, average.to(dtype)),
             specification.preview_every or settings.steps + 1,
-        )
+        )  # fmt: skip
     seconds = time.monotonic() - started
     summary = Summary(
         steps=settings.steps,
@@ -131,25 +109,22 @@ def distill_into(
         timed_steps=timed,
         seconds=seconds,
         processes=state.num_processes,
-        device=torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu",
+        device=device_name(state.device),
         peak_memory_bytes=_peak_memory(state.device),
     )
     if state.is_main_process:
         write_losses(folder, distilled.losses)
         write_atomically(folder / SUMMARY, json.dumps(summary.to_json(), indent=1) + "\n")
-        _save(folder / STUDENT, distilled.student.to(dtype), pruned, plan, provenance)
+        whole: Any = distilled.student.to(dtype)
+        if pruned.pipeline is not None:
+            replace_denoiser(pruned.pipeline, whole)
+            whole = pruned.pipeline
+        shutil.rmtree(folder / STUDENT, ignore_errors=True)
+        provenance = {"teacher_sha256": recipe.teacher_sha256, "distill": specification.model_dump()}
+        save_student(folder / STUDENT, whole, plan, {**provenance, "clips": len(clips)})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     state.wait_for_everyone()
     return summary
-
-
-def _save(folder: Path, student: Any, pruned: VideoModel, plan: PruningPlan, provenance: Mapping[str, object]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    whole = student
-    if pruned.pipeline is not None:
-        replace_denoiser(pruned.pipeline, student)
-        whole = pruned.pipeline
-    save_student(folder, whole, plan, provenance)
 
 
 def _show(folder: Path, pruned: VideoModel, preview: Preview, step: int, average: nn.Module) -> None:

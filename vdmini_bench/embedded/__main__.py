@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -50,8 +51,7 @@ def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: 
     chosen = torch.device(device)
     folder = EMBEDDED["embedded/svd"]
     if go_on:
-        pipeline = load_model("embedded/svd", device=chosen).pipeline
-        assert pipeline is not None
+        pipeline: Any = load_model("embedded/svd", device=chosen).pipeline
         vae, initial = pipeline.vae, ImageToVideo(pipeline.unet, pipeline.image_encoder)
         networks = train_denoiser(clips, vae, minutes, work / "denoiser.pt", chosen, initial)
     else:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 LATENT_CHANNELS = 4
 PROJECTION_SIZE = 64
+# Widths before the last normalisations are 96 or more: these networks normalise in 32 groups, and groups of one or two
+# channels cannot carry a flat frame's colour (two constants always normalise to -1 and 1).
+VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "block_out_channels": (96, 64, 128),
+    "layers_per_block": 1,
+    "latent_channels": LATENT_CHANNELS,
+    "sample_size": 32,
+    "force_upcast": False,
+}
 
 
 def build_vae() -> AutoencoderKLTemporalDecoder:
-    """A 4x compressing VAE with SVD's temporal decoder: B C 32 32 in [-1, 1] to B 4 8 8 latents.
-
-    Widths before the last normalisations are 96 or more: these networks normalise in 32 groups, and groups of one or
-    two channels cannot carry a flat frame's colour (two constants always normalise to -1 and 1).
-    """
-    return AutoencoderKLTemporalDecoder(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        block_out_channels=(96, 64, 128),
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        sample_size=32,
-        force_upcast=False,
-    )
+    """A 4x compressing VAE with SVD's temporal decoder: B C 32 32 in [-1, 1] to B 4 8 8 latents."""
+    return AutoencoderKLTemporalDecoder(**VAE)
 
 
 def build_denoiser() -> UNetSpatioTemporalConditionModel:

@@ -24,13 +24,14 @@ def train_for_minutes(
     minutes: float,
     learning_rate: float,
     checkpoint: Path,
+    average: nn.Module | None = None,
     after_step: Callable[[int], None] = lambda step: None,
-    extra_state: nn.Module | None = None,
 ) -> int:
     """Minimise `loss_of_step(step)` over `module` until `minutes` are spent, resumed ones included; returns the steps.
 
     The learning rate warms up over 1 % of the budget and falls as a cosine of the time spent: any budget ends at zero.
-    `after_step(steps_done)` may update `extra_state` (an EMA copy, say), which is saved and restored with the module.
+    `average` becomes the exponential moving average of the module and is saved and restored with it, before each
+    `after_step(steps_done)`.
     """
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
     step, spent = 0, 0.0
@@ -38,8 +39,8 @@ def train_for_minutes(
         saved = torch.load(checkpoint, weights_only=True, map_location=next(module.parameters()).device)
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
-        if extra_state is not None:
-            extra_state.load_state_dict(saved["extra"])
+        if average is not None:
+            average.load_state_dict(saved["extra"])
         step, spent = saved["step"], saved["spent"]
     budget = minutes * 60
     last_save = spent
@@ -58,6 +59,8 @@ def train_for_minutes(
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         step += 1
+        if average is not None:
+            update_average(average, module, step)
         after_step(step)
         # A stopped or suspended process must not lose its budget to one long step.
         spent += min(time.monotonic() - started, 30.0)
@@ -66,8 +69,8 @@ def train_for_minutes(
             print(f"step {step}  {spent / 60:.1f} of {minutes:g} min  loss {running:.5f}", flush=True)
         if spent - last_save > CHECKPOINT_SECONDS or spent >= budget:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
-            if extra_state is not None:
-                state["extra"] = extra_state.state_dict()
+            if average is not None:
+                state["extra"] = average.state_dict()
             with replacing(checkpoint) as partial:
                 torch.save(state, partial)
             last_save = spent

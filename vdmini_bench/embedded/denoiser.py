@@ -12,18 +12,17 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vdmini.tasks.edm import EdmTask, edm_loss
 from vdmini_bench.data.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
-from vdmini_bench.embedded.budget import train_for_minutes, update_average
+from vdmini_bench.embedded.budget import train_for_minutes
 
 CLIPS_PER_STEP = 8
 LEARNING_RATE = 8e-4
 TASK = EdmTask(sigma_mean=0.0, sigma_std=1.5)
 MOTION_BUCKET = 127
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageToVideo(nn.Module):
@@ -72,13 +71,7 @@ def train_denoiser(
         return edm_loss(prediction, clean, noise, sigmas)
 
     train_for_minutes(
-        model,
-        loss_of_step,
-        minutes=minutes,
-        learning_rate=LEARNING_RATE,
-        checkpoint=checkpoint,
-        after_step=lambda steps: update_average(average, model, steps),
-        extra_state=average,
+        model, loss_of_step, minutes=minutes, learning_rate=LEARNING_RATE, checkpoint=checkpoint, average=average
     )
     return average.eval()
 
@@ -107,5 +100,5 @@ def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tenso
 def clip_pixels(images: Tensor) -> Tensor:
     """Resize and normalise B C H W images in [-1, 1] to CLIP's 224x224 input as SVD's pipeline does."""
     resized = (_resize_with_antialiasing(images, (224, 224)) + 1) / 2
-    mean, std = torch.tensor(CLIP_MEAN, device=images.device), torch.tensor(CLIP_STD, device=images.device)
-    return (resized - mean[:, None, None]) / std[:, None, None]
+    mean, std = (images.new_tensor(each)[:, None, None] for each in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (resized - mean) / std

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -47,35 +47,24 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     chosen, folder = torch.device(device), EMBEDDED["embedded/t2v"]
     scenes = choose_scenes(clips, "train")
     drawn = _captioned(work / f"train-{clips}.npy", scenes, 0)
-    unseen = [
-        *choose_scenes(VALIDATION_CLIPS, "train", skip=clips),
-        *choose_scenes(VALIDATION_CLIPS, "held-out"),
-    ]
+    unseen = [*choose_scenes(VALIDATION_CLIPS, "train", skip=clips), *choose_scenes(VALIDATION_CLIPS, "held-out")]
     validation = _captioned(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED)
     initial = None
     if go_on:
-        pipeline = load_model("embedded/t2v", device=chosen).pipeline
-        assert pipeline is not None
+        pipeline: Any = load_model("embedded/t2v", device=chosen).pipeline
         vae, initial = pipeline.vae, TextToVideo(pipeline.unet, pipeline.text_encoder)
         spent = {"vae": 0.0, "classifier": 0.0}
     else:
-        encoder = load_model("embedded/svd").pipeline.vae.encoder  # type: ignore[union-attr]
+        frames_vae: Any = load_model("embedded/svd").vae
         spent = {"vae": minutes * VAE_SHARE, "classifier": minutes * CLASSIFIER_SHARE}
-        vae = train_frame_vae(drawn.clips, spent["vae"], work / "vae.pt", chosen, encoder)
+        vae = train_frame_vae(drawn.clips, spent["vae"], work / "vae.pt", chosen, frames_vae.encoder)
         every = choose_scenes(clips, "any")
         pictures = _drawn_once(work / f"any-{clips}.npy", every, 0)
         classifier = train_classifier(pictures, every, spent["classifier"], work / "classifier.pt", chosen)
         click.echo(json.dumps(save_classifier(SHIPPED, classifier, vae, CLASSIFIER_TEST_CLIPS), indent=1))
     spent["denoiser"] = minutes - sum(spent.values())
-    networks = train_text_denoiser(
-        drawn,
-        validation,
-        vae,
-        spent["denoiser"],
-        work / "denoiser.pt",
-        chosen,
-        initial,
-    )
+    checkpoint = work / "denoiser.pt"
+    networks = train_text_denoiser(drawn, validation, vae, spent["denoiser"], checkpoint, chosen, initial)
     save_text_pipeline(folder, vae, networks)
     record = {"minutes": spent, "device": device, "clips": clips, "torch": torch.__version__, "further": go_on}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -38,6 +39,4 @@ def scoring_scenes(count: int, *, held_out: bool) -> list[Scene]:
     split: Split = "held-out" if held_out else "train"
     singles = choose_scenes((count + 1) // 2, split, things=1, skip=FIRST_SCENE)
     pairs = choose_scenes(count // 2, split, things=2, skip=FIRST_SCENE)
-    mixed: list[Scene | None] = [None] * count
-    mixed[::2], mixed[1::2] = singles, pairs
-    return [scene for scene in mixed if scene is not None]
+    return [scene for both in zip_longest(singles, pairs) for scene in both if scene is not None]

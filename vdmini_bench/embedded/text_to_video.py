@@ -13,8 +13,8 @@ from vdmini.models.videocrafter_pipeline import ddim_scheduler
 from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini_bench.data.captions import MOTIONS, PAIR_MOTIONS, RADII
 from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES
+from vdmini_bench.embedded.architecture import LATENT_CHANNELS, VAE
 
-LATENT_CHANNELS = 4
 LATENT_SIZE = 8
 CONTEXT_WIDTH = 128
 # The longest sentence has 16 words, and a token at either end.
@@ -23,19 +23,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_frame_vae() -> AutoencoderKL:
-    """A 4x compressing VAE that knows single frames: B C 32 32 in [-1, 1] to B 4 8 8 latents.
-
-    As wide as the image-to-video teacher's, and for the same reason (`architecture.build_vae`).
-    """
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(96, 64, 128),
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        sample_size=32,
-        force_upcast=False,
-    )
+    """A 4x compressing VAE that knows single frames: B C 32 32 in [-1, 1] to B 4 8 8 latents."""
+    return AutoencoderKL(up_block_types=("UpDecoderBlock2D",) * 3, **VAE)
 
 
 def build_text_denoiser() -> VideoCrafterUNet:

@@ -20,7 +20,7 @@ from vdmini.models.videocrafter_unet import VideoCrafterUNet
 from vdmini.tasks.epsilon import EpsilonTask
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS
 from vdmini_bench.data.synthetic import FRAMES_PER_SECOND
-from vdmini_bench.embedded.budget import train_for_minutes, update_average
+from vdmini_bench.embedded.budget import train_for_minutes
 from vdmini_bench.embedded.denoiser import encoded_once
 from vdmini_bench.embedded.text_to_video import (
     build_frame_vae,
@@ -28,7 +28,7 @@ from vdmini_bench.embedded.text_to_video import (
     build_text_encoder,
     write_tokenizer,
 )
-from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss
+from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss, set_scale
 
 FRAMES_PER_STEP = 16
 CLIPS_PER_STEP = 8
@@ -93,10 +93,7 @@ def train_frame_vae(
         return reconstruction_loss(decoded, frames) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=VAE_LEARNING_RATE, checkpoint=checkpoint)
-    vae.eval()
-    with torch.no_grad():
-        sample = torch.cat([vae.encode(clip.to(device).float() / 127.5 - 1).latent_dist.mean for clip in clips[:64]])
-    vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
+    set_scale(vae, clips)
     return vae
 
 
@@ -143,7 +140,6 @@ def train_text_denoiser(
         return _weighted_loss(prediction, noise, task.alphas[levels.long().cpu()], importance[chosen])
 
     def after_step(steps: int) -> None:
-        update_average(average, model, steps)
         if steps % VALIDATE_EVERY == 0:
             print(f"step {steps}  validation loss {validate():.5f}", flush=True)
 
@@ -155,8 +151,8 @@ def train_text_denoiser(
             minutes=minutes,
             learning_rate=LEARNING_RATE,
             checkpoint=checkpoint,
+            average=average,
             after_step=after_step,
-            extra_state=average,
         )
     return average
 

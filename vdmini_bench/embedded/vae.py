@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -37,11 +37,17 @@ def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.dev
         return loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=1e-3, checkpoint=checkpoint)
+    set_scale(vae, clips)
+    return vae
+
+
+def set_scale(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor) -> None:
+    """Put a VAE in eval mode, with the factor that brings latents of `clips` N T C H W uint8 to a deviation of 1."""
     vae.eval()
     with torch.no_grad():
-        sample = torch.cat([vae.encode(clip.to(device).float() / 127.5 - 1).latent_dist.mean for clip in clips[:64]])
+        pixels = (clip.to(vae.device).float() / 127.5 - 1 for clip in clips[:64])
+        sample = torch.cat([vae.encode(frames).latent_dist.mean for frames in pixels])
     vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
-    return vae
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor) -> Tensor:

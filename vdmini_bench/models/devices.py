@@ -44,21 +44,17 @@ def choose_dtype(asked: str | None, source: str, device: torch.device) -> torch.
     On a CPU float32 takes the place of float16, in which CPUs compute some fifteen times slower.
 
     Raises:
-        SuiteError: the model's files are not there, or not whole.
+        ModelLoadError: the model's files are not there, or not whole.
     """
     import torch
 
-    from vdmini.errors import ModelLoadError
     from vdmini.models.folders import denoiser_dtype
     from vdmini.models.hub import source_folder
 
     if asked is not None:
         dtype: torch.dtype = getattr(torch, asked)
         return dtype
-    try:
-        found = denoiser_dtype(source_folder(source))
-    except ModelLoadError as error:
-        raise SuiteError(str(error)) from error
+    found = denoiser_dtype(source_folder(source))
     return torch.float32 if device.type == "cpu" and found == torch.float16 else found
 
 

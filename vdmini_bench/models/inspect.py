@@ -7,12 +7,10 @@ from pathlib import Path
 
 from vdmini.blocks import BlockGraph
 from vdmini.channels import ChannelRule
-from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel, block_graph, is_published
 from vdmini.plan import PruningPlan
 from vdmini.rules import make_plan
-from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.pruning import prune_denoiser, read_channel_rule
 from vdmini_bench.system.text_files import read_text
 
@@ -73,19 +71,17 @@ def inspect_model(source: str, rule_or_file: str | None, channels: str | None = 
     A channel rule alone means the plan `none`; what it leaves is found by pruning on the meta device.
 
     Raises:
-        SuiteError: the source cannot be read, or the plan or the channel rule does not fit it.
+        ModelLoadError: the source cannot be read.
+        PlanError, SuiteError: the plan or the channel rule does not fit it.
     """
-    try:
-        model = load_model(source, random_weights=is_published(source) and not Path(source).exists(), device="meta")
-        if rule_or_file is None and channels is None:
-            return Inspection(model, None)
-        rule = None if channels is None else read_channel_rule(channels, model.family)
-        plan = read_or_make_plan(rule_or_file or "none", model)
-        # Without memory a plan costs nothing, and it finds what its own checks cannot: weights that do not fit.
-        student = prune_denoiser(model.denoiser, plan, rule)
-        return Inspection(model, plan, rule, None if rule is None else block_graph(student, model.blocks.input))
-    except (ModelLoadError, PlanError) as error:
-        raise SuiteError(str(error)) from error
+    model = load_model(source, random_weights=is_published(source) and not Path(source).exists(), device="meta")
+    if rule_or_file is None and channels is None:
+        return Inspection(model, None)
+    rule = None if channels is None else read_channel_rule(channels, model.family)
+    plan = read_or_make_plan(rule_or_file or "none", model)
+    # Without memory a plan costs nothing, and it finds what its own checks cannot: weights that do not fit.
+    student = prune_denoiser(model.denoiser, plan, rule)
+    return Inspection(model, plan, rule, None if rule is None else block_graph(student, model.blocks.input))
 
 
 def read_or_make_plan(rule_or_file: str, model: VideoModel) -> PruningPlan:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vdmini.errors import ModelLoadError
 from vdmini.models.hub import source_folder
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel, is_published
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import batches, sample_clips
 from vdmini_bench.data.video import write_whole
-from vdmini_bench.errors import BenchError, SuiteError
+from vdmini_bench.errors import BenchError
 from vdmini_bench.models.devices import choose_device, dtype_name
 from vdmini_bench.models.sample_record import SampleRecord
 from vdmini_bench.models.source import source_sha256
@@ -26,31 +25,22 @@ def load_to_keep(source: str, dtype: str | None = None, device: str | None = Non
     """Load a model to write its weights again, each network's in the number format of its files where `dtype` is None.
 
     Raises:
-        SuiteError: it cannot be loaded.
+        ModelLoadError: it cannot be loaded.
         NoDeviceError: torch has no such device here.
     """
     import torch
 
-    try:
-        return load_model(
-            source, device=choose_device(device), dtype="auto" if dtype is None else getattr(torch, dtype)
-        )
-    except ModelLoadError as error:
-        raise SuiteError(str(error)) from error
+    return load_model(source, device=choose_device(device), dtype="auto" if dtype is None else getattr(torch, dtype))
 
 
 def fetch_model(source: str, *, weights: bool = True) -> None:
     """Fetch a hub model into the local cache, or its configurations alone; what is here already needs no network.
 
     Raises:
-        SuiteError: it cannot be fetched.
+        ModelLoadError: it cannot be fetched.
     """
-    if is_published(source) or Path(source).exists():
-        return
-    try:
+    if not is_published(source) and not Path(source).exists():
         source_folder(source, download=True, weights=weights)
-    except ModelLoadError as error:
-        raise SuiteError(str(error)) from error
 
 
 def sample_into(

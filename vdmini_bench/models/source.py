@@ -26,14 +26,11 @@ def load_for_use(source: str, dtype: str | None = None, device: str | None = Non
     """Load a model to sample from, all of it in one number format; `choose_device` and `choose_dtype` say what None is.
 
     Raises:
-        SuiteError: it cannot be loaded.
+        ModelLoadError: it cannot be loaded.
         NoDeviceError: torch has no such device here.
     """
     chosen = choose_device(device)
-    try:
-        return load_model(source, device=chosen, dtype=choose_dtype(dtype, source, chosen))
-    except ModelLoadError as error:
-        raise SuiteError(str(error)) from error
+    return load_model(source, device=chosen, dtype=choose_dtype(dtype, source, chosen))
 
 
 def source_sha256(source: str) -> str:

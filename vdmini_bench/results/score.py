@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from vdmini_bench.errors import BenchError
+from vdmini_bench.system.fingerprint import Fingerprint
 
 SCHEMA = 1
 # Beyond any measurement, and far enough from what a float cannot hold.
@@ -140,3 +143,23 @@ def number_in(cell: str, where: str) -> float:
 def number_text(value: float | None) -> str:
     """Six significant digits, empty for None."""
     return "" if value is None else f"{value:.6g}"
+
+
+def record_of(scores: Sequence[Score], fingerprint: Fingerprint, notes: Mapping[str, str]) -> dict[str, Any]:
+    """Scores with the moment, the machine and the code that they were measured by, and notes by metric."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine_id": fingerprint.machine_id,
+        "gpu": fingerprint.gpu,
+        "torch": fingerprint.versions["torch"],
+        "commit": fingerprint.commit,
+        "dirty": fingerprint.dirty,
+        "scores": [score.to_json() for score in scores],
+        "notes": dict(notes),
+    }
+
+
+def origin_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What the rows of a record's scores share: `compare` refuses those of unlike machines."""
+    cells = {name: str(record[name]) for name in ("machine_id", "gpu", "torch", "commit", "date")}
+    return {**cells, "dirty": str(record["dirty"]).lower()}

@@ -13,8 +13,7 @@ from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.suite import CommonSuite, Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.loss_log import LOSSES
-from vdmini_bench.distill.recipe import STUDENT
-from vdmini_bench.distill.trainer import SUMMARY, settings_of
+from vdmini_bench.distill.trainer import STUDENT, SUMMARY, settings_of
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.results.store import Store
 from vdmini_bench.runs.execution import execute_needed

@@ -8,25 +8,17 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from vdmini.conditioning import conditioning_of
 from vdmini.conditioning.base import TrainingClip
 from vdmini.distill.batch import TrainingClips
 from vdmini.latents import LatentCache
 from vdmini.models.registry import VideoModel
-from vdmini_bench.distill.estimate import (
-    ClipShapes,
-    EstimateRequest,
-    MemoryEstimate,
-    available_bytes,
-    estimate_memory,
-    time_steps,
-)
-from vdmini_bench.distill.recipe import Recipe
-from vdmini_bench.distill.steps import LATENTS
+from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.runs.stages.encode import LATENTS
+from vdmini_bench.speed.timing import device_name
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
@@ -65,19 +57,8 @@ class DistillPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `distill --dry-run --json` prints."""
-        return {
-            "steps": [{"name": name, "done": done} for name, done in self.steps],
-            "begun": self.begun,
-            "device": self.device,
-            "processes": self.processes,
-            "limit_bytes": self.limit_bytes,
-            "fits": self.fits,
-            "memory": [asdict(each) for each in self.memory],
-            "training_steps": self.training_steps,
-            "step_seconds": self.step_seconds,
-            "encode_seconds": self.encode_seconds,
-            "hours": self.hours,
-        }
+        steps = [{"name": name, "done": done} for name, done in self.steps]
+        return {**asdict(self), "steps": steps, "fits": self.fits, "hours": self.hours}
 
 
 def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
@@ -95,7 +76,7 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     plan = DistillPlan(
         steps=tuple(done.items()),
         begun=(context.folder("distill") / CHECKPOINT).exists(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         processes=processes,
         limit_bytes=limit,
         training_steps=recipe.distill.steps,
@@ -103,14 +84,8 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     if done["distill"]:
         return plan
     clips, seconds = _clips(context, recipe.load(recipe.teacher))
-    request = EstimateRequest(
-        recipe.teacher, recipe.pruning, recipe.dtype, recipe.distill, clips.shapes, processes, limit
-    )
-    plan = replace(
-        plan,
-        memory=tuple(estimate_memory(request)),
-        encode_seconds=None if done["encode"] else seconds * recipe.count,
-    )
+    memory = tuple(estimate_memory(recipe, clips.shapes, processes, limit))
+    plan = replace(plan, memory=memory, encode_seconds=None if done["encode"] else seconds * recipe.count)
     return replace(plan, step_seconds=share_out(_time_steps, context)[0]) if timing and plan.fits else plan
 
 
@@ -124,10 +99,15 @@ def _time_steps(share: Share, context: RunContext) -> float:
 
 
 def _clips(context: RunContext, model: VideoModel) -> tuple[TrainingClips, float]:
-    """The encoded clips, or a grey one in their place with the seconds that encoding it took."""
+    """The encoded clips, or a grey one of their size in their place with the seconds that encoding it took."""
     if context.is_done("encode"):
         return LatentCache.open(context.folder("encode") / LATENTS, verify=False), 0.0
-    return _encode_grey(context.recipe, model)
+    recipe, pipeline, conditioning = context.recipe, pipeline_of(model), conditioning_of(model.denoiser)
+    frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
+    started = time.monotonic()
+    values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)
+    seconds = time.monotonic() - started
+    return ClipShapes(values, conditioning.unconditional(pipeline)), seconds
 
 
 def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
@@ -170,14 +150,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _encode_grey(recipe: Recipe, model: VideoModel) -> tuple[ClipShapes, float]:
-    """One grey clip of the recipe's size, encoded, and the seconds that took."""
-    pipeline = pipeline_of(model)
-    conditioning = conditioning_of(model.denoiser)
-    frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
-    started = time.monotonic()
-    values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)
-    seconds = time.monotonic() - started
-    return ClipShapes(values, conditioning.unconditional(pipeline)), seconds

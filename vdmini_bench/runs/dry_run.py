@@ -34,13 +34,8 @@ class Preview:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `run --dry-run --json` prints."""
-        return {
-            "jobs": [{"name": job.name, "cached": cached, "seconds": job.estimate} for job, cached in self.jobs],
-            "missing": [asdict(item) for item in self.missing],
-            "first": list(self.first),
-            "seconds": self.seconds,
-            "disk_bytes": self.disk_bytes,
-        }
+        jobs = [{"name": job.name, "cached": cached, "seconds": job.estimate} for job, cached in self.jobs]
+        return {**asdict(self), "jobs": jobs, "seconds": self.seconds}
 
 
 def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:

@@ -7,8 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.video import read_frames
 from vdmini_bench.report.examples import (
     FOLDER,
     LARGEST_SIDE,
@@ -19,21 +23,9 @@ from vdmini_bench.report.examples import (
     Example,
     Examples,
 )
-from vdmini_bench.system.files import write_atomically
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vdmini_bench.suites.context import SuiteContext
-
-import numpy as np
-from numpy.typing import NDArray
-
-from vdmini_bench.data.preprocessing import resize_clip
-from vdmini_bench.data.video import read_frames
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.jobs import GENERATED
+from vdmini_bench.system.files import write_atomically
 
 EXAMPLES = 6
 

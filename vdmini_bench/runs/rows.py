@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vdmini_bench.results.score import SCHEMA
-
-if TYPE_CHECKING:
-    from vdmini_bench.config.suite import CommonSuite
-
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vdmini.checkpoint import checkpoint_sha256
+from vdmini.cost import count_parameters
+from vdmini.models.loading import load_model
+from vdmini.models.registry import DENOISERS
+from vdmini_bench.config.suite import CommonSuite
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.models.source import model_folder
 from vdmini_bench.results.score import (
     RESULTS_FILE,
     ROLES,
+    SCHEMA,
     SCORES,
     Better,
     Row,
     Score,
     Status,
     number_text,
+    origin_of,
+    record_of,
     result_line,
     row_of,
 )
@@ -33,8 +34,6 @@ from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.jobs import GENERATED, Job
 
 MEASURING = ("measure", "judge", "total", "time")
-LOWER: Better = "lower"
-HIGHER: Better = "higher"
 
 
 def publish_rows(bench: SuiteContext, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
@@ -46,7 +45,8 @@ def publish_rows(bench: SuiteContext, job: Job, run_dir: Path, problem: BenchErr
         scores = [Score.from_json(score) for score in record["scores"]]
     else:
         scores = [_missing_score(bench, job, problem)]
-        record = {"notes": {scores[0].metric: problem.note}}
+        notes = {scores[0].metric: problem.note}
+        record = {**record_of(scores, bench.fingerprint, notes), "date": "", "run_id": bench.run_id}
     rows = [_row(bench, score, record) for score in scores]
     with (run_dir / RESULTS_FILE).open("a") as file:
         file.writelines(map(result_line, scores, rows))
@@ -56,64 +56,42 @@ def publish_rows(bench: SuiteContext, job: Job, run_dir: Path, problem: BenchErr
 def _missing_score(bench: SuiteContext, job: Job, problem: BenchError) -> Score:
     status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
     model, _, judge = job.subject.partition(" ")
-    metric, better = {
-        "measure": ("fvd", LOWER),
-        "judge": (f"vbench_{judge}" if judge in DIMENSIONS else f"embedded-{judge}", HIGHER),
-        "total": ("vbench_total", HIGHER),
-        "time": ("latency_end_to_end", LOWER),
+    metric = {
+        "measure": "fvd",
+        "judge": f"vbench_{judge}" if judge in DIMENSIONS else f"embedded-{judge}",
+        "total": "vbench_total",
+        "time": "latency_end_to_end",
     }[job.stage]
+    better: Better = "lower" if job.stage in ("measure", "time") else "higher"
     expected = len(bench.clip_names)
     return Score(model or "student", metric, "", bench.protocol_name, None, "", better, None, 0, expected, status)
 
 
 def _row(bench: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
-    suite, fingerprint = bench.suite, bench.fingerprint
-    generated = score.model in GENERATED
-    origin = {
-        **suite_cells(suite),
-        "role": ROLES[score.model],
-        "checkpoint_sha": _checkpoint_sha(bench, score.model)[:16] if generated and score.status == "ok" else "",
-        "params_m": number_text(_params_m(bench, score.model)) if generated and score.status == "ok" else "",
-        "machine_id": str(record.get("machine_id", fingerprint.machine_id)),
-        "gpu": str(record.get("gpu", fingerprint.gpu)),
-        "torch": str(record.get("torch", fingerprint.versions["torch"])),
-        "commit": str(record.get("commit", fingerprint.commit)),
-        "dirty": str(record.get("dirty", fingerprint.dirty)).lower(),
-        "date": str(record.get("date", "")),
-        "run_id": str(record.get("run_id", bench.run_id)),
-        "note": "; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
-    }
+    origin = {**measured_under(bench.suite, score, record), "role": ROLES[score.model]}
+    if score.model in GENERATED and score.status == "ok":
+        source = bench.model_source(score.model)
+        sha = bench.inputs.teacher if score.model == "teacher" else checkpoint_sha256(source)
+        origin |= {"checkpoint_sha": sha[:16], "params_m": number_text(denoiser_parameters(model_folder(source)) / 1e6)}
     return row_of(score, origin)
-
-
-def _checkpoint_sha(bench: SuiteContext, model: str) -> str:
-    from vdmini import checkpoint_sha256
-
-    return bench.inputs.teacher if model == "teacher" else checkpoint_sha256(bench.model_source(model))
-
-
-def _params_m(bench: SuiteContext, model: str) -> float:
-    """Parameters of a model's denoisers in millions: those of a second expert too."""
-    return denoiser_parameters(model_folder(bench.model_source(model))) / 1e6
 
 
 @cache
 def denoiser_parameters(folder: Path) -> int:
-    """The number of weights of all denoisers in a folder, counted without reading any: as a job left it, or whole."""
-    from vdmini.cost import count_parameters
-    from vdmini.models.loading import load_model
-    from vdmini.models.registry import DENOISERS
-
+    """The weights of all denoisers in a folder, of a second expert too, counted without reading any."""
     parts = [part for part in DENOISERS if (folder / part).is_dir()] or ["."]
     return sum(count_parameters(load_model(folder / part, device="meta").denoiser) for part in parts)
 
 
-def suite_cells(suite: CommonSuite) -> dict[str, str]:
-    """What a row says of the suite that its score was measured under, and of the row's own form."""
+def measured_under(suite: CommonSuite, score: Score, record: dict[str, Any]) -> dict[str, str]:
+    """What a row says of the suite that its score was measured under, and of when and by what, as the record has it."""
     return {
+        **origin_of(record),
         "schema": str(SCHEMA),
         "suite": suite.name,
         "suite_version": str(suite.version),
         "suite_sha": suite.sha,
         "profile": suite.profile_name,
+        "run_id": record["run_id"],
+        "note": "; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
     }

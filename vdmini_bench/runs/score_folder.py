@@ -9,9 +9,8 @@ from typing import Any
 
 from vdmini_bench.results.leaderboard import add_rows
 from vdmini_bench.results.score import RESULTS_FILE, SCORES, Row, Score, result_line, row_of
-from vdmini_bench.results.store import Store
 from vdmini_bench.runs.execution import execute_needed
-from vdmini_bench.runs.rows import suite_cells
+from vdmini_bench.runs.rows import measured_under
 from vdmini_bench.suites.folder import ScoreRequest, open_folder
 from vdmini_bench.system.files import write_atomically
 
@@ -48,36 +47,13 @@ def score_folder(request: ScoreRequest, results: Path, workers: int = 1) -> Fold
         BenchError: scoring failed.
     """
     context = open_folder(request, results, workers)
-    measure = f"measure {request.model}"
-    *_, executed = execute_needed(context, [measure])
-    record = json.loads((context.folder(measure) / SCORES).read_text(encoding="utf-8"))
-    return _publish(request, context.store, record, context.jobs[measure].key, executed.cached, context.warnings())
-
-
-def _publish(
-    request: ScoreRequest, store: Store, record: dict[str, Any], key: str, cached: bool, warnings: list[str]
-) -> FolderScores:
-    """Leave the scores where `compare --run` reads them, and their rows beside those of other folders."""
-    scores = tuple(Score.from_json(score) for score in record["scores"])
-    folder = store.root / SCORED / key
-    rows = tuple(_row(request, score, record, key) for score in scores)
+    *_, executed = execute_needed(context, [f"measure {request.model}"])
+    job = executed.job
+    record = json.loads((context.folder(job.name) / SCORES).read_text(encoding="utf-8")) | {"run_id": job.key}
+    scores = tuple(map(Score.from_json, record["scores"]))
+    rows = tuple(row_of(each, {**measured_under(request.suite, each, record), "role": SCORED}) for each in scores)
+    # Where `compare --run` reads them, and beside those of other folders.
+    folder = results / SCORED / job.key
     write_atomically(folder / RESULTS_FILE, "".join(map(result_line, scores, rows)))
-    add_rows(store.root / ROWS_FILE, rows)
-    return FolderScores(folder, rows, scores, cached, tuple(warnings))
-
-
-def _row(request: ScoreRequest, score: Score, record: dict[str, Any], key: str) -> Row:
-    suite = request.suite
-    origin = {
-        **suite_cells(suite),
-        "role": SCORED,
-        "machine_id": record["machine_id"],
-        "gpu": record["gpu"],
-        "torch": record["torch"],
-        "commit": record["commit"],
-        "dirty": str(record["dirty"]).lower(),
-        "date": record["date"],
-        "run_id": key,
-        "note": "; ".join(filter(None, (suite.profile.stand_in, record["notes"].get(score.metric)))),
-    }
-    return row_of(score, origin)
+    add_rows(results / ROWS_FILE, rows)
+    return FolderScores(folder, rows, scores, executed.cached, tuple(context.warnings()))

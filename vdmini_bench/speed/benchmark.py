@@ -14,12 +14,12 @@ from vdmini.cost import count_parameters
 from vdmini.models.registry import VideoModel, family_named
 from vdmini_bench.config.timing import STEPS, TEACHER, Scope, SpeedRequest
 from vdmini_bench.errors import BenchError
-from vdmini_bench.results.score import RESULTS_FILE, Score, result_line, row_of
+from vdmini_bench.results.score import RESULTS_FILE, Score, origin_of, record_of, result_line, row_of
 from vdmini_bench.speed.blocks import BlockCosts, BlockTime, block_costs, time_blocks
 from vdmini_bench.speed.gpu_sensor import GpuSensor, SensorWatch, open_sensor
 from vdmini_bench.speed.models import attention_backend, load_models
 from vdmini_bench.speed.roofline import Roofline, measure_roofline
-from vdmini_bench.speed.rows import SpeedRow, make_rows, origin_of, projected, protocol_of
+from vdmini_bench.speed.rows import SpeedRow, make_rows, projected, protocol_of
 from vdmini_bench.speed.scopes import (
     PHASES,
     ClipSize,
@@ -96,8 +96,9 @@ class SpeedReport:
 
     def write(self, folder: Path) -> None:
         """Leave `speed.json`, `results.jsonl` for `compare`, and the pictures in a folder."""
-        origin = origin_of(take_fingerprint())
-        lines = [result_line(score, row_of(score, origin)) for score in self.scores()]
+        scores = self.scores()
+        origin = origin_of(record_of(scores, take_fingerprint(), {}))
+        lines = [result_line(score, row_of(score, origin)) for score in scores]
         write_atomically(folder / RESULTS_FILE, "".join(lines))
         if self.blocks:
             from vdmini_bench.speed.plots import plot_roofline, plot_stacks
@@ -161,17 +162,9 @@ def time_models(
     after = measure_roofline(device, dtype)
     notes += _remarks(rows, roofline, after, device)
     return SpeedReport(
-        request,
-        teacher.family,
-        size,
-        device_name(device),
-        sizes,
-        tuple(rows),
-        tuple(blocks),
-        roofline,
-        after,
+        request, teacher.family, size, device_name(device), sizes, tuple(rows), tuple(blocks), roofline, after,
         tuple(notes),
-    )
+    )  # fmt: skip
 
 
 def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> None:
@@ -203,15 +196,9 @@ def _possible(request: SpeedRequest, models: Mapping[str, VideoModel], notes: li
 
 
 def _time_scope(
-    scope: Scope,
-    request: SpeedRequest,
-    models: Mapping[str, VideoModel],
-    size: ClipSize,
-    flops: dict[tuple[str, str], int],
-    device: torch.device,
-    sensor: GpuSensor | None,
-    advance: Advance,
-) -> list[SpeedRow]:
+    scope: Scope, request: SpeedRequest, models: Mapping[str, VideoModel], size: ClipSize,
+    flops: dict[tuple[str, str], int], device: torch.device, sensor: GpuSensor | None, advance: Advance,
+) -> list[SpeedRow]:  # fmt: skip
     watch = SensorWatch(sensor)
     calls = {name: _call(scope, request, model, size, device) for name, model in models.items()}
     timings = time_interleaved(

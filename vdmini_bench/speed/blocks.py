@@ -44,12 +44,7 @@ class BlockTime:
     def to_json(self, peak: float) -> dict[str, Any]:
         """As plain JSON data, with the share of the matrix-product peak that the block reaches."""
         rate = self.flops_per_second
-        return {
-            **asdict(self),
-            "median_ms": self.median_ms,
-            "tflops_per_s": rate / 1e12,
-            "share_of_peak": rate / peak,
-        }
+        return {**asdict(self), "median_ms": self.median_ms, "tflops_per_s": rate / 1e12, "share_of_peak": rate / peak}
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vdmini.cost import on_meta, without_values
+from vdmini.cost import count_by_block
 
 ATTENTION: Any = nn.functional.scaled_dot_product_attention
 # Named as views are not, yet they move nothing.
@@ -27,11 +26,7 @@ class Traffic(TorchDispatchMode):
         self.paused = False
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         """Run the operation and count it."""
         output: object = func(*args, **(kwargs or {}))
@@ -52,11 +47,7 @@ class _FusedAttention(TorchFunctionMode):
         self._traffic = traffic
 
     def __torch_function__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         """Run the function, and count it whole where it is attention."""
         if func is not ATTENTION:
@@ -80,31 +71,9 @@ def elements_by_block(
     Times the bytes of an element this bounds the traffic from above: kernels that fuse operations, or find their
     inputs in a cache, move less. Computed on the meta device.
     """
-    shapes_only = on_meta(module)
-    blocks = block_modules(shapes_only)
-    moved = dict.fromkeys(blocks, 0)
     traffic = Traffic()
-    for name, submodules in blocks.items():
-        for submodule in submodules:
-            _count_inside(submodule, name, traffic, moved)
-    meta_inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    with torch.no_grad(), without_values(), _FusedAttention(traffic), traffic:
-        shapes_only(**meta_inputs)
-    return moved
-
-
-def _count_inside(submodule: nn.Module, name: str, traffic: Traffic, moved: dict[str, int]) -> None:
-    before = 0
-
-    def enter(*_: Any) -> None:
-        nonlocal before
-        before = traffic.elements
-
-    def leave(*_: Any) -> None:
-        moved[name] += traffic.elements - before
-
-    submodule.register_forward_pre_hook(enter)
-    submodule.register_forward_hook(leave)
+    modes = _FusedAttention(traffic), traffic
+    return count_by_block(module, inputs, block_modules, lambda: traffic.elements, *modes)
 
 
 def _is_free(func: Any) -> bool:

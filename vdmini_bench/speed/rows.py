@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.results.score import Better, Score
@@ -15,7 +14,6 @@ from vdmini_bench.system.tables import number_cell
 if TYPE_CHECKING:
     from vdmini_bench.config.timing import SpeedRequest
     from vdmini_bench.speed.scopes import ClipSize
-    from vdmini_bench.system.fingerprint import Fingerprint
 
 VERSION = "speed-1"
 PROJECTED = "steps_projected"
@@ -58,18 +56,12 @@ class SpeedRow:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
         timing = self.timing
-        rate = None if self.flops is None else self.flops / timing.median_ms / 1e9
         return {
-            "model": timing.model,
-            "scope": timing.scope,
-            "median_ms": timing.median_ms,
-            "mad_ms": timing.mad_ms,
-            "p95_ms": timing.p95_ms,
-            "first_ms": timing.first_ms,
+            **asdict(timing),
             "samples_ms": list(timing.samples_ms),
-            "peak_bytes": timing.peak_bytes,
+            **{name: getattr(timing, name) for name in ("median_ms", "mad_ms", "p95_ms")},
             "flops": self.flops,
-            "tflops_per_s": rate,
+            "tflops_per_s": None if self.flops is None else self.flops / timing.median_ms / 1e9,
             "speedup": self.speedup,
             "speedup_ci": None if self.speedup_ci is None else list(self.speedup_ci),
             "flop_speedup": self.flop_speedup,
@@ -78,9 +70,7 @@ class SpeedRow:
         }
 
 
-def make_rows(
-    timings: Iterable[Timing], flops: Mapping[tuple[str, str], int], watch: SensorWatch
-) -> list[SpeedRow]:  # fmt: skip
+def make_rows(timings: Iterable[Timing], flops: Mapping[tuple[str, str], int], watch: SensorWatch) -> list[SpeedRow]:
     """Timings as rows, each scope's beside the teacher's, which is its first; `flops` are by model and scope."""
     rows, teachers = [], dict[str, Timing]()
     for timing in timings:
@@ -126,18 +116,6 @@ def protocol_of(request: SpeedRequest, size: ClipSize, device: str) -> str:
     how += "-optimized" if request.optimized else ""
     how += "" if request.guidance is None else f"-guidance{request.guidance:g}"
     return f"{size}/{size.steps}steps/batch1/{request.dtype}/{request.attention}/{how}/{device}"
-
-
-def origin_of(fingerprint: Fingerprint) -> dict[str, str]:
-    """What all rows of timings share, by the leaderboard's columns: `compare` refuses those of unlike machines."""
-    return {
-        "machine_id": fingerprint.machine_id,
-        "gpu": fingerprint.gpu,
-        "torch": fingerprint.versions["torch"],
-        "commit": fingerprint.commit,
-        "dirty": str(fingerprint.dirty).lower(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
 
 
 def row_lines(rows: Sequence[SpeedRow]) -> tuple[list[str], list[list[str]]]:

@@ -139,21 +139,18 @@ def decode_flops(model: VideoModel, size: ClipSize) -> int:
 
 
 def clip_call(pipeline: DiffusionPipeline, family: str, size: ClipSize, guidance: float | None) -> Callable[[], object]:
-    """One whole clip, from its condition to uint8 pixels in memory."""
-    request = [timed_request(family, size.height, size.width)]
+    """One whole clip, from its condition, a grey image or a prompt, to uint8 pixels in memory."""
+    if family_named(family).from_image:
+        grey = np.full((size.height, size.width, 3), 127, dtype=np.uint8)
+        request = ClipRequest("timed", 0, image=grey)
+    else:
+        request = ClipRequest("timed", 0, prompt="a red fox runs through fresh snow")
     strongest = 1.0 if guidance is None else guidance
     settings = SampleSettings(
         size.steps, size.frames, size.height, size.width, guidance=guidance, max_guidance=strongest
     )
     # Random weights may make clips of no numbers at all, which take no less time.
-    return lambda: to_pixels(sample_video(pipeline, request, settings))
-
-
-def timed_request(family: str, height: int, width: int) -> ClipRequest:
-    """What a clip that is timed is made from: a grey image, or a prompt."""
-    if family_named(family).from_image:
-        return ClipRequest("timed", 0, image=np.full((height, width, 3), 127, dtype=np.uint8))
-    return ClipRequest("timed", 0, prompt="a red fox runs through fresh snow")
+    return lambda: to_pixels(sample_video(pipeline, [request], settings))
 
 
 @dataclass

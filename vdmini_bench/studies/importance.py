@@ -36,6 +36,7 @@ from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.metrics.fvd import FVD_VERSION, clips_to_features, load_i3d
 from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_statistics
 from vdmini_bench.models.devices import dtype_name
+from vdmini_bench.models.source import source_sha256
 from vdmini_bench.results.stats import RankCorrelation, rank_correlation
 from vdmini_bench.studies.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.system.files import write_atomically
@@ -92,7 +93,6 @@ class Study:
     requests: Sequence[ClipRequest]
     settings: SampleSettings
     batch_size: int
-    checkpoint: str
 
     @property
     def pipeline(self) -> DiffusionPipeline:
@@ -109,7 +109,7 @@ class Study:
             digest.update(b"" if request.image is None else request.image.tobytes())
         return {
             "version": VERSION,
-            "checkpoint_sha256": self.checkpoint,
+            "checkpoint_sha256": source_sha256(self.model.source),
             "dtype": dtype_name(self.model.denoiser),
             "requests_sha256": digest.hexdigest(),
             "clips": len(self.requests),
@@ -233,9 +233,7 @@ def _measure(
         frechet_distance(whole.logits.numpy(), clip_logits(study, changed, network).numpy()),
         means["flow_magnitude"],
         _frechet_motion(whole.views, views),
-        means["speed"],
-        means["dynamic_degree"],
-        means["flicker"],
+        *(means[name] for name in ("speed", "dynamic_degree", "flicker")),
     )
 
 

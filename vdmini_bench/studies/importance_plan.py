@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vdmini.errors import PlanError
 from vdmini.importance import marginal_scores
 from vdmini.models.registry import VideoModel
 from vdmini.plan import PruningPlan
@@ -39,19 +38,17 @@ def plan_from_importance(
     """The plan that meets the shares given and loses the least of a measure.
 
     Raises:
-        SuiteError: the model or the importance cannot be read, or no plan meets the target.
+        ModelLoadError, SuiteError: the model or the importance cannot be read.
+        PlanError: no plan meets the target.
     """
     model = inspect_model(source, None).model
     rows = read_importance(folder)
     _warn_of_others(source, folder)
     seconds = {row.name: row.seconds for row in rows if row.kind == "block"}
     by_unit = {unit.name: sum(seconds.get(name, 0.0) for name in unit.blocks) for unit in model.blocks.units}
-    try:
-        scores = unit_scores(rows, model, measure)
-        # Blocks that cannot go take time too, but only what can go was watched: their share is of the prunable blocks.
-        return plan_for_target(model, Target(flops, params, time), scores, by_unit, sum(seconds.values()))
-    except PlanError as error:
-        raise SuiteError(str(error)) from error
+    scores = unit_scores(rows, model, measure)
+    # Blocks that cannot go take time too, but only what can go was watched: their share is of the prunable blocks.
+    return plan_for_target(model, Target(flops, params, time), scores, by_unit, sum(seconds.values()))
 
 
 def _warn_of_others(source: str, folder: Path) -> None:

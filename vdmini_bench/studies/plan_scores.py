@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vdmini.errors import PlanError
 from vdmini.finite import NotFiniteError
 from vdmini.importance import Clips, content_distance, motion_distance
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan
-from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics.flow import flow_field_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import load_i3d
@@ -57,13 +55,10 @@ def score_plans(study: Study, plans: Sequence[str], reference: Moments | None, f
     """Score the whole model and each plan, a rule or a file, and write `plans.csv`.
 
     Raises:
-        SuiteError: a plan does not fit; nothing was sampled.
+        PlanError: a plan does not fit; nothing was sampled.
         NotFiniteError: clips of a plan's student, or their features, are not finite; the rows before are written.
     """
-    try:
-        made = [(text, read_or_make_plan(text, study.model)) for text in ("none", *plans)]
-    except PlanError as error:
-        raise SuiteError(str(error)) from error
+    made = [(text, read_or_make_plan(text, study.model)) for text in ("none", *plans)]
     # The reference that ships was made with these weights, whatever file was imported since.
     network = load_i3d().to(next(study.model.denoiser.parameters()).device)
     rows: list[PlanScore] = []

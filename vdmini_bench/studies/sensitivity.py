@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -90,6 +90,18 @@ class Answers:
     pairs: dict[str, NDArray[np.float64]]
     logits: NDArray[np.float32] | None
 
+    def write(self, path: Path) -> None:
+        """Keep them in a file."""
+        logits = {} if self.logits is None else {"logits": self.logits}
+        with replacing(path) as partial:
+            save_file({"statistics": self.statistics, **self.pairs, **logits}, partial)
+
+    @classmethod
+    def read(cls, path: Path) -> Answers:
+        """What `write` kept."""
+        arrays = load_file(path)
+        return cls(arrays.pop("statistics"), arrays, arrays.pop("logits", None))
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -124,19 +136,21 @@ def measure_study(study: Study, networks: Networks | None, folder: Path) -> dict
     footage = study.footage()
     whole = [at_speed(frames, 1.0, FRAMES) for frames in footage]
     grades = [("none", 0.0), *((kind.name, grade) for kind in KINDS for grade in kind.grades)]
+    versions = [MOTION_VERSION, MOTION_PAIR_VERSION, SPECTRUM_VERSION]
     found = {}
     with progress("sensitivity", len(grades)) as advance:
         see = None if networks is None else networks.frames
         views = [view_clip(clip, flow_fields(clip), see) for clip in whole]
         for name, grade in grades:
-
-            def harmed(name: str = name, grade: float = grade) -> Answers:
+            identity = [WORLD_VERSION, FIRST_INDEX, study.clips, *versions, f"{name}-{grade:g}"]
+            identity += [] if networks is None else networks.versions
+            path = folder / f"{name}-{grade:g}-{key_of(identity)}.safetensors"
+            if not path.exists():
                 clips = whole
                 if name != "none":
                     clips = [corrupt(each, name, grade, FRAMES, seed) for seed, each in enumerate(footage)]
-                return _answers(clips, views, networks)
-
-            found[name, grade] = _kept(study, networks, folder, f"{name}-{grade:g}", harmed)
+                _answers(clips, views, networks).write(path)
+            found[name, grade] = Answers.read(path)
             advance(f"{name} {grade:g}")
     return found
 
@@ -149,20 +163,6 @@ def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Network
     pairs = {name: np.array([each[name] for each in values]) for name in values[0]}
     logits = None if networks is None else networks.logits(clips)
     return Answers(np.stack([fields_to_statistics(flow) for flow in flows]), pairs, logits)
-
-
-def _kept(study: Study, networks: Networks | None, folder: Path, name: str, measure: Callable[[], Answers]) -> Answers:
-    identity = [WORLD_VERSION, FIRST_INDEX, study.clips, MOTION_VERSION, MOTION_PAIR_VERSION, SPECTRUM_VERSION, name]
-    identity += [] if networks is None else networks.versions
-    path = folder / f"{name}-{key_of(identity)}.safetensors"
-    if not path.exists():
-        answers = measure()
-        arrays = {"statistics": answers.statistics, **answers.pairs}
-        with replacing(path) as partial:
-            save_file(arrays if answers.logits is None else arrays | {"logits": answers.logits}, partial)
-    arrays = load_file(path)
-    statistics_of_motion, logits = arrays.pop("statistics"), arrays.pop("logits", None)
-    return Answers(statistics_of_motion, arrays, None if logits is None else logits.astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vdmini_bench.config.suite import CommonSuite
-from vdmini_bench.distill.recipe import STUDENT
+from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.errors import BenchError
-from vdmini_bench.results.score import SCORES, Score
+from vdmini_bench.results.score import SCORES, Score, record_of
 from vdmini_bench.results.store import Store
 from vdmini_bench.suites.jobs import Job, TrainingInputs
 from vdmini_bench.system.files import write_atomically
@@ -194,16 +193,5 @@ def write_scores(
 
     `notes` say by metric what a reader of its row must know.
     """
-    machine = context.fingerprint
-    record = {
-        "run_id": context.run_id,
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine_id": machine.machine_id,
-        "gpu": machine.gpu,
-        "torch": machine.versions["torch"],
-        "commit": machine.commit,
-        "dirty": machine.dirty,
-        "scores": [score.to_json() for score in scores],
-        "notes": dict(notes or {}),
-    }
+    record = {"run_id": context.run_id, **record_of(scores, context.fingerprint, notes or {})}
     write_atomically(folder / SCORES, json.dumps(record, indent=1))

@@ -18,8 +18,8 @@ from vdmini_bench.data.requests import choose_settings, image_requests, parse_se
 from vdmini_bench.data.ucf101 import VideoFile
 from vdmini_bench.data.video import read_frames
 from vdmini_bench.data.webdataset import read_webdataset
+from vdmini_bench.distill.recipe import Preview
 from vdmini_bench.distill.teacher_clips import generate_clips
-from vdmini_bench.distill.trainer import Preview
 from vdmini_bench.errors import UnreadableVideoError
 from vdmini_bench.results.store import Store
 from vdmini_bench.suites.datasets import digest_videos

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from vdmini.errors import PlanError
+from vdmini.errors import ModelLoadError, PlanError
 from vdmini.finite import NotFiniteError
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.system.progress import write_readable
@@ -70,7 +70,7 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a closed output is told apart from where click would end the process with 1."""
         try:
-            return super().invoke(ctx)
+            return expected_failures(super().invoke)(ctx)
         except BrokenPipeError as error:
             raise OutputClosedError from error
 
@@ -106,9 +106,10 @@ def expected_failures(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (BenchError, NotFiniteError, PlanError) as error:
+        except (BenchError, ModelLoadError, NotFiniteError, PlanError) as error:
             click.echo(f"error: {error}", err=True)
-            sys.exit(ExitCode.USAGE if isinstance(error, PlanError) else getattr(error, "exit_code", ExitCode.FAILED))
+            code = ExitCode.USAGE if isinstance(error, ModelLoadError | PlanError) else ExitCode.FAILED
+            sys.exit(getattr(error, "exit_code", code))
         except OSError as error:
             # What else cannot be read or written is a mistake of ours, which needs its traceback.
             if error.errno not in DISK_FAILURES:

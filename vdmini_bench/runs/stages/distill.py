@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.distill.steps import distill_student
+import torch
+
+from vdmini.checkpoint import read_plan
+from vdmini.latent_index import LatentIndex
+from vdmini.latents import LatentCache
+from vdmini_bench.distill.trainer import STUDENT, distill_into
+from vdmini_bench.errors import few
+from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
-from vdmini_bench.system.launch import Share, share_out
+from vdmini_bench.system.launch import Share, process_device, share_out
+from vdmini_bench.system.progress import say
+
+CPU = torch.device("cpu")
 
 
 def run_stage(context: RunContext, subject: str, folder: Path) -> None:
@@ -15,4 +25,14 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
 
 
 def _distill(share: Share, context: RunContext, folder: Path) -> None:
-    distill_student(share, context.recipe, context.folder("encode"), context.folder("prune"), folder)
+    recipe, latents, pruned = context.recipe, context.folder("encode") / LATENTS, context.folder("prune") / STUDENT
+    # Loaded on the CPU, whence only the denoisers go to the device: no memory for text encoders that nobody runs.
+    teacher = recipe.load(recipe.teacher, CPU).denoiser
+    if recipe.distill.mixed_precision == "no":
+        teacher = teacher.float()
+    clips, skipped = LatentCache.open(latents, verify=share.is_main), LatentIndex.read(latents).skipped
+    if skipped and share.is_main:
+        named = few([f"{name} ({reason})" for name, reason in skipped.items()])
+        say(f"warning: {len(skipped)} clips could not be read and are left out of {len(clips) + len(skipped)}: {named}")
+    student, plan = recipe.load(str(pruned), CPU), read_plan(pruned)
+    distill_into(folder, recipe, teacher.to(process_device()), student, plan, clips)

@@ -163,12 +163,8 @@ def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
 
 def _clips(bench: VBenchContext, row: str) -> NDArray[np.uint8]:
     """A row's videos N T H W C uint8."""
-    reader = _reader(bench, row)
+    paths = [bench.video_path(row, video) for video in bench.videos_of(row)]
+    reader = ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)
     clips = list(reader)
     reader.check()
     return np.stack(clips)
-
-
-def _reader(bench: VBenchContext, row: str) -> ClipReader:
-    paths = [bench.video_path(row, video) for video in bench.videos_of(row)]
-    return ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from vdmini_bench.distill.steps import prune_teacher
+from vdmini import save_student
+from vdmini.models.registry import replace_denoiser
+from vdmini_bench.distill.trainer import STUDENT
+from vdmini_bench.models.source import pipeline_of
 from vdmini_bench.suites.context import RunContext
 
 
 def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
-    prune_teacher(context.recipe, folder)
+    shutil.rmtree(folder / STUDENT, ignore_errors=True)
+    recipe, pruning = context.recipe, context.recipe.pruning
+    teacher = recipe.load(recipe.teacher)
+    pipeline, plan = pipeline_of(teacher), pruning.plan_of(teacher)
+    replace_denoiser(pipeline, pruning.apply(teacher))
+    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": pruning.channels}
+    save_student(folder / STUDENT, pipeline, plan, provenance)

@@ -18,16 +18,13 @@ VERSION = f"vbench-{VBENCH_VERSION}"
 
 def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
     """Write a row for every dimension without a judge, with the reason, and for every group and the total."""
-    found = [*_unavailable_dimensions(bench, subject), *_groups(bench, subject)]
-    write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
-
-
-def _unavailable_dimensions(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
-    expected = len(bench.videos_of(row))
-    return [
-        (Score.unavailable(row, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected), reason)
+    expected = len(bench.videos_of(subject))
+    found = [
+        (Score.unavailable(subject, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected), reason)
         for name, reason in bench.clips.reasons.items()
     ]
+    found += _groups(bench, subject)
+    write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
 
 
 def _groups(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
