@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vdmini_bench.assets.cache import import_asset, sha256_of
 from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.metrics.fid import WEIGHTS, FidInception, FrameFid, load_inception_features, why_no_inception
-from vdmini_bench.metrics.frame_features import InceptionFrames, clip_to_frame_features
+from vdmini_bench.metrics.frame_features import InceptionFrames, NetworkFeatures
 from vdmini_bench.metrics.frechet import frechet_distance
 from vdmini_bench.vbench.driver import repair_torchvision
 
@@ -66,5 +66,5 @@ def test_frame_fid_is_the_frechet_distance_of_these_features(network: FidIncepti
 
 def test_features_of_clips_for_comparison_have_length_1(network: FidInception) -> None:
     clip = frames(0, 3).permute(0, 2, 3, 1).numpy()
-    found = clip_to_frame_features(clip, InceptionFrames(network))
+    found = NetworkFeatures(InceptionFrames(network))(clip)
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)

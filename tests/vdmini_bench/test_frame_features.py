@@ -15,7 +15,6 @@ from vdmini_bench.metrics.frame_features import (
     FrameNetwork,
     NetworkFeatures,
     StillI3d,
-    clip_to_frame_features,
     load_frame_network,
 )
 from vdmini_bench.metrics.i3d import InceptionI3d
@@ -52,11 +51,11 @@ def test_a_frame_is_seen_as_i3d_sees_it_held_still() -> None:
 
 def test_frames_are_seen_one_by_one_in_any_company(network: FrameNetwork) -> None:
     clip = draw_clip("Spin", 1, 1).frames
-    whole = clip_to_frame_features(clip, network)
+    whole = NetworkFeatures(network)(clip)
     assert whole.shape == (10, 1184)
     assert np.linalg.norm(whole, axis=1) == pytest.approx(1, abs=1e-5)
-    assert clip_to_frame_features(clip[4:7], network) == pytest.approx(whole[4:7], abs=1e-6)
-    assert clip_to_frame_features(clip[::-1], network)[::-1] == pytest.approx(whole, abs=1e-6)
+    assert NetworkFeatures(network)(clip[4:7]) == pytest.approx(whole[4:7], abs=1e-6)
+    assert NetworkFeatures(network)(clip[::-1])[::-1] == pytest.approx(whole, abs=1e-6)
 
 
 def test_large_frames_are_seen_in_detail(network: FrameNetwork) -> None:
@@ -64,7 +63,7 @@ def test_large_frames_are_seen_in_detail(network: FrameNetwork) -> None:
     large = random.integers(0, 256, (1, 224, 224, 3)).astype(np.uint8)
     small = large[:, ::2, ::2]
     # Noise a pixel wide would be gone had the large frame been brought to the small one's size.
-    assert content_distance(*(clip_to_frame_features(each, network) for each in (large, small))) < 0.4
+    assert content_distance(*(NetworkFeatures(network)(each) for each in (large, small))) < 0.4
 
 
 def test_content_distance_knows_content_from_motion(network: FrameNetwork) -> None:
@@ -73,10 +72,10 @@ def test_content_distance_knows_content_from_motion(network: FrameNetwork) -> No
     for action, other in (("Orbit", "Fall"), ("Sway", "Grow")):
         footage = draw_clip(action, 2, 1, time).frames
         clip = at_speed(footage, 1, 10)
-        features = clip_to_frame_features(clip, network)
+        features = NetworkFeatures(network)(clip)
 
         def far(changed: np.ndarray, features: np.ndarray = features) -> float:
-            return content_distance(features, clip_to_frame_features(changed, network))
+            return content_distance(features, NetworkFeatures(network)(changed))
 
         # Half a frame late: at no place as it was, and nothing else shown.
         late = footage[20::4][:10]
@@ -86,7 +85,7 @@ def test_content_distance_knows_content_from_motion(network: FrameNetwork) -> No
         assert far(recolour(clip, 60, random)) > 3 * far(late)
         assert far(blur(clip, 0.5, random)) < far(blur(clip, 1, random)) < far(blur(clip, 2, random))
         assert far(noise(clip, 4, random)) < far(noise(clip, 16, random))
-        assert far(late) == pytest.approx(content_distance(clip_to_frame_features(late, network), features))
+        assert far(late) == pytest.approx(content_distance(NetworkFeatures(network)(late), features))
 
 
 def test_the_spectrum_is_that_of_block_importance() -> None:
@@ -101,7 +100,7 @@ def test_features_name_their_network(network: FrameNetwork) -> None:
     clip = draw_clip("Orbit", 2, 1).frames
     see = NetworkFeatures(network)
     assert see.version == "i3d-kinetics400-still-1"
-    assert (see(clip) == clip_to_frame_features(clip, network)).all()
+    assert (see(clip) == NetworkFeatures(network)(clip)).all()
 
 
 def test_what_does_not_pair_or_is_no_clip_is_refused(network: FrameNetwork) -> None:
@@ -111,6 +110,6 @@ def test_what_does_not_pair_or_is_no_clip_is_refused(network: FrameNetwork) -> N
     with pytest.raises(ValueError, match="do not pair"):
         spectrum_distance(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((3, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="T H W 3"):
-        clip_to_frame_features(np.zeros((2, 3, 32, 32), np.uint8), network)
+        NetworkFeatures(network)(np.zeros((2, 3, 32, 32), np.uint8))
     with pytest.raises(ValueError, match="take i3d or inception"):
         load_frame_network("vgg")

@@ -79,11 +79,11 @@ def test_image_to_video_distils_the_student_of_the_ucf101_suite(name: str) -> No
     inputs = TrainingInputs("t", "vdmini", "train", {"torch": "2.8"})
     ours = plan_training(profile(I2V_SUITE, name), inputs)
     theirs = plan_training(load_suite(SUITES / "ucf101.yaml", name).profile, inputs)
-    assert [job.key for job in ours] == [job.key for job in theirs]
+    assert ours == theirs
 
 
 def keys(chosen: VBenchProfile, inputs: PromptedInputs = INPUTS) -> dict[str, Job]:
-    return {job.name: job for job in jobs_of_videos(chosen, inputs, 12)}
+    return jobs_of_videos(chosen, inputs, 12)
 
 
 def changed(before: dict[str, Job], after: dict[str, Job]) -> set[str]:

@@ -9,11 +9,7 @@ import torch
 
 
 def open_script(path: Path) -> torch.jit.ScriptModule:
-    """Load a TorchScript file on the CPU, in eval mode.
-
-    Raises:
-        ValueError: it is none, or a part of one.
-    """
+    """Load a TorchScript file on the CPU, in eval mode; raises ValueError where it is none, or a part of one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

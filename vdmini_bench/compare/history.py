@@ -79,15 +79,12 @@ def collect_series(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> list[S
     for row in rows:
         if row.status == "ok" and wanted(row):
             # Measured once, however many files say so.
-            found.setdefault(_series_of(row), {})[row.date, row.run_id] = row
+            series = Series(*(getattr(row, field.name) for field in fields(Series)[:-1]))
+            found.setdefault(series, {})[row.date, row.run_id] = row
     return [
         replace(series, points=tuple(_point(row) for _, row in sorted(measured.items())))
         for series, measured in sorted(found.items(), key=lambda item: astuple(item[0]))
     ]
-
-
-def _series_of(row: Row) -> Series:
-    return Series(*(getattr(row, field.name) for field in fields(Series)[:-1]))
 
 
 def _point(row: Row) -> Point:

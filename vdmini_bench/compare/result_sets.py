@@ -35,11 +35,7 @@ class ResultSet:
         return tuple(dict.fromkeys(record.score.model for record in self.records))
 
     def of(self, model: str) -> ResultSet:
-        """Only one model of it.
-
-        Raises:
-            NothingMeasuredError: it has no results of this model.
-        """
+        """Only one model of it; raises NothingMeasuredError where it has no results of this model."""
         records = tuple(record for record in self.records if record.score.model == model)
         if not records:
             known = ", ".join(sorted(self.models)) or "none"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.suite import DistillSpec, Suite, check_channels
+from vdmini_bench.config.suite import Channels, DistillSpec, Suite
 from vdmini_bench.config.vbench import VBenchSuite, load_any_suite
 from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError
@@ -60,9 +59,7 @@ class SamplingSpec(Specification):
     @classmethod
     def _either_prompts_or_images(cls, images: str | None, info: ValidationInfo) -> str | None:
         if "prompts" in info.data and (images is None) == (info.data["prompts"] is None):
-            raise PydanticCustomError(
-                "sampling", "clips are drawn from prompts (a text file, one a line) or images (a folder): give one"
-            )
+            raise ValueError("clips are drawn from prompts (a text file, one a line) or images (a folder): give one")
         return images
 
     @field_validator("seeds")
@@ -73,7 +70,7 @@ class SamplingSpec(Specification):
         try:
             parse_seeds(str(seeds))
         except SuiteError as error:
-            raise PydanticCustomError("seeds", "{reason}", {"reason": str(error)}) from error
+            raise ValueError(str(error)) from error
         return seeds
 
 
@@ -106,23 +103,17 @@ class DistillConfig(Specification):
     data: Annotated[FolderData | WebDatasetData | GeneratedData, Field(discriminator="kind")]
     distill: DistillSpec
     # After `distill`, which they are checked against.
-    channels: str | None = None
+    channels: Channels = None
     preview: Annotated[PreviewSpec | None, Field(validate_default=True)] = None
-
-    @field_validator("channels")
-    @classmethod
-    def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
-        return check_channels(channels, info.data.get("distill"))
 
     @field_validator("preview")
     @classmethod
     def _previews_need_both(cls, preview: PreviewSpec | None, info: ValidationInfo) -> PreviewSpec | None:
         distill = info.data.get("distill")
         if distill is not None and (preview is None) != (distill.preview_every == 0):
-            raise PydanticCustomError(
-                "preview",
+            raise ValueError(
                 "previews need both: distill.preview_every, the steps between them, and a section preview that says"
-                " what to draw; give both or none",
+                " what to draw; give both or none"
             )
         return preview
 

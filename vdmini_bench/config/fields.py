@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 HIGHEST_RATE = 1000
@@ -16,22 +16,18 @@ RATE_TEXT = r"^[0-9]{1,9}(/[0-9]{1,9}|\.[0-9]{1,18})?$"
 
 def _rate(given: object) -> int | float:
     """A rate as written, a whole one as such."""
-    try:
-        if isinstance(given, bool) or not isinstance(given, int | float | str):
-            raise ValueError
-        if isinstance(given, str) and not re.fullmatch(RATE_TEXT, given):
-            raise ValueError
-        rate = Fraction(given)
-        if not Fraction(1, HIGHEST_RATE) <= rate <= HIGHEST_RATE:
-            raise ValueError
-    except (ValueError, ArithmeticError) as error:
-        raise PydanticCustomError(
-            "rate",
-            "frames a second are a whole number, a decimal such as 23.976 or a fraction such as 30000/1001, from 0.001"
-            " to {highest}",
-            {"highest": HIGHEST_RATE},
-        ) from error
-    return rate.numerator if rate.denominator == 1 else float(rate)
+    if isinstance(given, str) and not re.fullmatch(RATE_TEXT, given):
+        given = None
+    if isinstance(given, int | float | str) and not isinstance(given, bool):
+        # A fraction over 0, and what is no finite number.
+        with suppress(ValueError, ArithmeticError):
+            rate = Fraction(given)
+            if Fraction(1, HIGHEST_RATE) <= rate <= HIGHEST_RATE:
+                return rate.numerator if rate.denominator == 1 else float(rate)
+    raise ValueError(
+        "frames a second are a whole number, a decimal such as 23.976 or a fraction such as 30000/1001, from 0.001"
+        f" to {HIGHEST_RATE}"
+    )
 
 
 Rate = Annotated[

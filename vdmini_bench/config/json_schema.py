@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vdmini_bench.config.ablation import AblationProfile
 from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.speed import SpeedProfile
 from vdmini_bench.config.suite import Profile
@@ -28,7 +29,7 @@ def schema_of(kind: Kind) -> dict[str, Any]:
         case "suite":
             return suite_schema()
         case "thresholds":
-            return thresholds_schema()
+            return {"$schema": DIALECT, **ThresholdsFile.model_json_schema(), "title": "VDMini thresholds"}
         case "ablation":
             return ablation_schema()
         case "distillation":
@@ -37,19 +38,8 @@ def schema_of(kind: Kind) -> dict[str, Any]:
             return {**suite_schema({"speed": SpeedProfile}), "title": "VDMini speed"}
 
 
-def thresholds_schema() -> dict[str, Any]:
-    """The schema of a thresholds file."""
-    schema = ThresholdsFile.model_json_schema()
-    amounts = [{"required": [name]} for name in ("absolute", "relative", "standard_errors")]
-    schema["$defs"]["Threshold"]["anyOf"] = amounts
-    return {"$schema": DIALECT, **schema, "title": "VDMini thresholds"}
-
-
 def ablation_schema() -> dict[str, Any]:
     """The schema of an ablation: a suite's, but for its profiles and the file of the suite that its arms run."""
-    # What runs an ablation loads torch.
-    from vdmini_bench.config.ablation import AblationProfile
-
     schema = suite_schema({"ablation": AblationProfile})
     schema["properties"]["suite"] = {"type": "string", "description": "The suite's file, relative to this one."}
     return {**schema, "title": "VDMini ablation", "required": [*schema["required"], "suite"]}

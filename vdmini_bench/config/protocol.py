@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.protocols import FeatureNetwork, Offset, check_network, fill_from_preset
+from vdmini_bench.config.protocols import PRESETS, FeatureNetwork, Offset
+from vdmini_bench.config.yaml_file import nearest_key
 from vdmini_bench.data.preprocessing import Preprocessing
 
 
@@ -47,12 +48,39 @@ class ProtocolSpec(Specification):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
-        return fill_from_preset(data)
+        """The fields as written, with those of the preset they name, which may say nothing else."""
+        if not isinstance(data, dict) or data.get("preset") is None:
+            return data
+        name = data["preset"]
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}; {nearest_key(name, PRESETS)}")
+        preset = PRESETS[name]
+        fixed = {"name": name, "version": preset.version, "reference": "computed", **preset.fixed}
+        for key, value in fixed.items():
+            if key in data and data[key] != value:
+                raise ValueError(
+                    f"the preset {name} has {key}: {value}, and here is {data[key]}: leave {key} out, or leave preset"
+                    " out and give the protocol a name of its own"
+                )
+        if data.get("frames", preset.frames[0]) not in preset.frames:
+            allowed = " or ".join(map(str, preset.frames))
+            raise ValueError(f"the preset {name} has clips of {allowed} frames, and here is {data['frames']}")
+        return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
 
     @model_validator(mode="after")
     def _must_suit_the_network(self) -> ProtocolSpec:
-        check_network(self.network, self.reference, self.inception, self.frames)
-        return self
+        """Refuse what goes with the packaged I3D alone in a protocol of another network."""
+        if self.network == "i3d-kinetics400":
+            return self
+        if self.reference == "shipped":
+            reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
+        elif self.inception == "i3d-kinetics400":
+            reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
+        elif self.network == "videomae-ssv2" and self.frames % 2:
+            reason = f"frames: {self.frames}, and it takes frames in pairs: set an even number"
+        else:
+            return self
+        raise ValueError(f"network: {self.network} does not go with {reason}")
 
     @property
     def clips(self) -> int:

@@ -10,10 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic_core import PydanticCustomError
-
-from vdmini_bench.config.yaml_file import nearest_key
-
 UCF101_VIDEOS = 13_320
 Offset = Literal["start", "random"]
 # What FVD and KVD compare features of; the names are those of the assets.
@@ -116,58 +112,3 @@ PRESETS = {
         silent="nothing; the paper has no KVD, which is the kernel distance of the same features",
     ),
 }
-
-
-def fill_from_preset(data: Any) -> Any:
-    """A protocol's fields as written, with those of the preset they name; other data is returned as it is.
-
-    Raises:
-        PydanticCustomError: no preset has that name, or a field says something else than the preset.
-    """
-    if not isinstance(data, dict) or data.get("preset") is None:
-        return data
-    name = data["preset"]
-    if name not in PRESETS:
-        raise PydanticCustomError("preset", "no preset {name}; {near}", _words(name, PRESETS))
-    preset = PRESETS[name]
-    fixed = {"name": name, "version": preset.version, "reference": "computed", **preset.fixed}
-    for key, value in fixed.items():
-        if key in data and data[key] != value:
-            raise PydanticCustomError(
-                "preset",
-                "the preset {name} has {key}: {value}, and here is {given}: leave {key} out, or leave preset out and"
-                " give the protocol a name of its own",
-                {"name": name, "key": key, "value": str(value), "given": str(data[key])},
-            )
-    if data.get("frames", preset.frames[0]) not in preset.frames:
-        allowed = " or ".join(map(str, preset.frames))
-        raise PydanticCustomError(
-            "preset",
-            "the preset {name} has clips of {allowed} frames, and here is {given}",
-            {"name": name, "allowed": allowed, "given": str(data["frames"])},
-        )
-    return {"frames": preset.frames[0], "inception": "c3d-ucf101", **preset.suggested, **data, **fixed}
-
-
-def check_network(network: FeatureNetwork, reference: str, inception: str, frames: int) -> None:
-    """Refuse what goes with the packaged I3D alone in a protocol of another network.
-
-    Raises:
-        PydanticCustomError: the reference or the Inception Score needs it, or VideoMAE has an odd number of frames.
-    """
-    if network == "i3d-kinetics400":
-        return
-    if reference == "shipped":
-        reason = "reference: shipped, which holds features of i3d-kinetics400: set reference: computed"
-    elif inception == "i3d-kinetics400":
-        reason = "inception: i3d-kinetics400, which scores classes of I3D: set inception: c3d-ucf101"
-    elif network == "videomae-ssv2" and frames % 2:
-        reason = f"frames: {frames}, and it takes frames in pairs: set an even number"
-    else:
-        return
-    words = {"network": network, "reason": reason}
-    raise PydanticCustomError("network", "network: {network} does not go with {reason}", words)
-
-
-def _words(name: object, known: Mapping[str, Preset]) -> dict[str, str]:
-    return {"name": repr(name), "near": nearest_key(name, known)}

@@ -7,21 +7,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.yaml_file import Document, nearest_key
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.files import key_of
 
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
+Options = dict[str, float | str | None]
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
 
@@ -63,7 +58,7 @@ class DistillSpec(Specification):
     """
 
     task: str | None = None
-    task_options: dict[str, float | str | None] = Field(default={})
+    task_options: Options = Field(default={})
     steps: Positive
     batch_size: Positive
     micro_batch_size: Positive | None = None
@@ -96,36 +91,31 @@ class DistillSpec(Specification):
     def _trackers_must_be_installed(cls, report_to: list[str] | None) -> list[str] | None:
         for name in report_to or ():
             if find_spec(name) is None:
-                raise PydanticCustomError("report_to", "{name} is not installed: pip install {name}", {"name": name})
+                raise ValueError(f"{name} is not installed: pip install {name}")
         return report_to
 
     @field_validator("task")
     @classmethod
     def _task_must_be_known(cls, task: str | None) -> str | None:
-        check_task(task, {})
+        _make_task(task, {})
         return task
 
     @field_validator("task_options")
     @classmethod
-    def _options_must_be_the_tasks(
-        cls, options: dict[str, float | str | None], info: ValidationInfo
-    ) -> dict[str, float | str | None]:
+    def _options_must_be_the_tasks(cls, options: Options, info: ValidationInfo) -> Options:
         task = info.data.get("task")
         if task is None and options:
-            raise PydanticCustomError("task_options", "name the task that these options are of: set distill.task")
-        check_task(task, options)
+            raise ValueError("name the task that these options are of: set distill.task")
+        _make_task(task, options)
         return options
 
 
-def check_task(task: str | None, options: dict[str, float | str | None]) -> None:
-    """Refuse a task that is unknown or has no such options, by PydanticCustomError; None is any family's own."""
+def _make_task(task: str | None, options: Options) -> None:
+    """Raise ValueError for a task that is unknown or has no such options; None is any family's own."""
     from vdmini.tasks import make_task
 
-    try:
-        if task is not None:
-            make_task(task, options)
-    except ValueError as error:
-        raise PydanticCustomError("task", "{reason}", {"reason": str(error)}) from error
+    if task is not None:
+        make_task(task, options)
 
 
 class DistillSpecOfSuite(DistillSpec):
@@ -135,11 +125,31 @@ class DistillSpecOfSuite(DistillSpec):
     @classmethod
     def _no_previews(cls, preview_every: int) -> int:
         if preview_every:
-            raise PydanticCustomError(
-                "previews",
-                "previews are for a distillation's own configuration, which says what to draw: leave this out",
+            raise ValueError(
+                "previews are for a distillation's own configuration, which says what to draw: leave this out"
             )
         return preview_every
+
+
+def _features_must_have_one_shape(channels: str | None, info: ValidationInfo) -> str | None:
+    distill = info.data.get("distill")
+    if channels is not None and distill is not None and distill.lambda_icd > 0:
+        raise ValueError(
+            "the ICD loss compares features of teacher and student, which have other widths without these"
+            " channels: set distill.lambda_icd: 0, or leave channels out"
+        )
+    return channels
+
+
+# A channel rule, in a section in which it stands after `distill`.
+Channels = Annotated[str | None, AfterValidator(_features_must_have_one_shape)]
+
+
+class LengthSpec(Specification):
+    """How long a clip is."""
+
+    frames: Annotated[int, Field(ge=2)]
+    frames_per_second: Rate
 
 
 class TimingSpec(Specification):
@@ -160,27 +170,27 @@ class CommonProfile(Specification):
     distill: DistillSpecOfSuite
     timing: TimingSpec
     # After `distill`, which it is checked against.
-    channels: str | None = None
-
-    @field_validator("channels")
-    @classmethod
-    def _features_must_have_one_shape(cls, channels: str | None, info: ValidationInfo) -> str | None:
-        return check_channels(channels, info.data.get("distill"))
+    channels: Channels = None
 
     @property
     def frames(self) -> int:
         """How many frames a clip has."""
-        raise NotImplementedError
+        return self.length.frames
 
     @property
     def frames_per_second(self) -> float:
         """At what rate."""
-        raise NotImplementedError
+        return self.length.frames_per_second
 
     @property
     def rate(self) -> float | None:
         """The rate that real clips are shown and scored at; None: their frames are taken one by one."""
         return self.frames_per_second
+
+    @property
+    def length(self) -> LengthSpec | ProtocolSpec:
+        """The section that says how long a clip is."""
+        raise NotImplementedError
 
     @property
     def train_clips(self) -> int:
@@ -196,14 +206,9 @@ class Profile(CommonProfile):
     protocol: ProtocolSpec
 
     @property
-    def frames(self) -> int:
-        """How many frames a clip has."""
-        return self.protocol.frames
-
-    @property
-    def frames_per_second(self) -> float:
-        """At what rate."""
-        return self.protocol.frames_per_second
+    def length(self) -> ProtocolSpec:
+        """The protocol."""
+        return self.protocol
 
     @property
     def rate(self) -> float | None:
@@ -214,17 +219,6 @@ class Profile(CommonProfile):
     def train_clips(self) -> int:
         """How many clips the student is distilled on."""
         return self.dataset.train_clips
-
-
-def check_channels(channels: str | None, distill: DistillSpec | None) -> str | None:
-    """The channel rule, unless the distillation cannot follow it: then PydanticCustomError."""
-    if channels is not None and distill is not None and distill.lambda_icd > 0:
-        raise PydanticCustomError(
-            "channels",
-            "the ICD loss compares features of teacher and student, which have other widths without these"
-            " channels: set distill.lambda_icd: 0, or leave channels out",
-        )
-    return channels
 
 
 class CommonSuite(Specification):
@@ -305,9 +299,5 @@ class SuiteFile:
 
 
 def load_suite(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> Suite:
-    """Read a suite that is scored on distributions.
-
-    Raises:
-        SuiteError: as `SuiteFile.read` and `SuiteFile.suite` do.
-    """
+    """Read a suite that is scored on distributions; raises SuiteError as `SuiteFile.read` and `SuiteFile.suite` do."""
     return SuiteFile.read(path, profile, overrides).suite()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, model_validator
 
 from vdmini_bench.config.fields import Specification
 from vdmini_bench.config.yaml_file import Document, nearest_key
@@ -27,6 +26,10 @@ class Threshold(Specification):
     standard error of the difference. `models` and `machines` are those of the file where not given.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("absolute", "relative", "standard_errors")]}
+    )
+
     absolute: Amount | None = None
     relative: Amount | None = None
     standard_errors: Amount | None = None
@@ -36,7 +39,7 @@ class Threshold(Specification):
     @model_validator(mode="after")
     def _something_is_allowed(self) -> Threshold:
         if self.absolute is None and self.relative is None and self.standard_errors is None:
-            raise PydanticCustomError("threshold", "give absolute, relative or standard_errors, or several of them")
+            raise ValueError("give absolute, relative or standard_errors, or several of them")
         return self
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
-from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, SampleSpec, Suite, SuiteFile
+from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, SampleSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.synthetic import FRAMES, SIZE
 from vdmini_bench.errors import SuiteError
@@ -31,13 +30,6 @@ class CaptionedFolderSpec(Specification):
     path: str
     captions: str | None = None
     train_clips: Positive
-
-
-class LengthSpec(Specification):
-    """How long a clip is."""
-
-    frames: Annotated[int, Field(ge=2)]
-    frames_per_second: Rate
 
 
 class PromptedSampleSpec(SampleSpec):
@@ -70,9 +62,9 @@ class VBenchSpec(Specification):
     def _counts_are_of_embedded_prompts(cls, count: int | None, info: ValidationInfo) -> int | None:
         prompts = info.data.get("prompts")
         if prompts == "embedded" and count is None:
-            raise PydanticCustomError("counts", "embedded prompts need a number: write one")
+            raise ValueError("embedded prompts need a number: write one")
         if prompts == "official" and count is not None:
-            raise PydanticCustomError("counts", "the official prompts have numbers of their own: leave this out")
+            raise ValueError("the official prompts have numbers of their own: leave this out")
         return count
 
     @field_validator("dimensions")
@@ -86,7 +78,7 @@ class VBenchSpec(Specification):
         try:
             choose_dimensions(mode, counted)
         except SuiteError as error:
-            raise PydanticCustomError("dimensions", "{reason}", {"reason": str(error)}) from error
+            raise ValueError(str(error)) from error
         return dimensions
 
     @property
@@ -121,29 +113,21 @@ class VBenchProfile(CommonProfile):
         if clip is None or sample is None or dataset is None:
             return vbench
         if vbench.mode == "t2v" and isinstance(dataset, DatasetSpec):
-            raise PydanticCustomError(
-                "dataset",
-                "a text-to-video student learns from clips with captions: set dataset.kind to drawn-captions or folder",
+            raise ValueError(
+                "a text-to-video student learns from clips with captions: set dataset.kind to drawn-captions or folder"
             )
         size = (clip.frames, sample.height, sample.width)
         if vbench.prompts == "embedded" and size != (FRAMES, SIZE, SIZE):
-            raise PydanticCustomError(
-                "size",
-                "embedded prompts are of the drawn world, whose clips are {frames} frames of {size}x{size}: set"
-                " clip.frames, sample.height and sample.width so",
-                {"frames": FRAMES, "size": SIZE},
+            raise ValueError(
+                f"embedded prompts are of the drawn world, whose clips are {FRAMES} frames of {SIZE}x{SIZE}: set"
+                " clip.frames, sample.height and sample.width so"
             )
         return vbench
 
     @property
-    def frames(self) -> int:
-        """How many frames a clip has."""
-        return self.clip.frames
-
-    @property
-    def frames_per_second(self) -> float:
-        """At what rate."""
-        return self.clip.frames_per_second
+    def length(self) -> LengthSpec:
+        """The section `clip`."""
+        return self.clip
 
     @property
     def train_clips(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -33,9 +34,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
 )
 
 
@@ -62,9 +61,7 @@ class Document:
             _collect_positions(path, node, (), positions, set())
             return cls(path, yaml.load(text, _Loader), positions)  # noqa: S506 - a subclass of SafeLoader
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-            raise SuiteError(f"{path}:{where}: not valid YAML: {error.problem}") from error
+            raise SuiteError(f"{path}:{_at(error.problem_mark)}: not valid YAML: {error.problem}") from error
         except (yaml.YAMLError, RecursionError) as error:
             raise SuiteError(f"{path}:1:1: not valid YAML: {error}") from error
 
@@ -84,17 +81,14 @@ class Document:
 
     def where(self, location: tuple[str, ...]) -> str:
         """The override or the `file:line:column` that a location's value comes from."""
-        for length in range(len(location), 0, -1):
-            if location[:length] in self.overridden:
-                return f"--set {self.overridden[location[:length]]}"
-        while location:
-            mark = next((self.positions[place] for place in self._lineage(location) if place in self.positions), None)
-            if mark is not None:
-                break
-            location = location[:-1]
-        else:
-            mark = None
-        return f"{self.path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{self.path}:1:1"
+        outwards = [location[:length] for length in range(len(location), 0, -1)]
+        for place in outwards:
+            if place in self.overridden:
+                return f"--set {self.overridden[place]}"
+        for place in chain.from_iterable(map(self._lineage, outwards)):
+            if place in self.positions:
+                return f"{self.path}:{_at(self.positions[place])}"
+        return f"{self.path}:1:1"
 
     def _lineage(self, location: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         """A place in a profile, then the same place in each profile that it extends."""
@@ -153,7 +147,8 @@ class Document:
             elif first["type"] == "union_tag_invalid":
                 message = f"{key}: Input should be {first['ctx']['expected_tags']} (got {first['ctx']['tag']!r})"
             else:
-                message = f"{key}: {first['msg']} (got {first['input']!r})"
+                # Pydantic's own name for what a validator of ours raises.
+                message = f"{key}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
             raise SuiteError(f"{self.where((*location, *inside))}: {message}") from error
 
 
@@ -162,6 +157,10 @@ def nearest_key(name: object, known: Iterable[object]) -> str:
     candidates = [str(candidate) for candidate in known]
     matches = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"valid: {', '.join(candidates)}"
+
+
+def _at(mark: yaml.Mark | None) -> str:
+    return f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
 
 
 def _collect_positions(
@@ -173,13 +172,10 @@ def _collect_positions(
 ) -> None:
     for key, value in node.value:
         here = (*location, str(key.value))
-        mark = key.start_mark
         if here in positions:
             first = positions[here].line + 1
-            raise SuiteError(
-                f"{path}:{mark.line + 1}:{mark.column + 1}: key {key.value!r} is given twice (first on line {first})"
-            )
-        positions[here] = mark
+            raise SuiteError(f"{path}:{_at(key.start_mark)}: key {key.value!r} is given twice (first on line {first})")
+        positions[here] = key.start_mark
         # An aliased node is looked into once, or nested aliases would take exponential time.
         if isinstance(value, yaml.MappingNode) and id(value) not in visited:
             visited.add(id(value))

@@ -7,7 +7,6 @@ published one.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from vdmini_bench.data.synthetic import (
     FloatArray,
     Trajectory,
     draw_background,
-    signed_distance,
+    paint,
+    seeded_by,
 )
 
 CAPTIONED_VERSION = 1
@@ -159,11 +159,7 @@ _SENTENCES = (
 
 
 def parse_caption(caption: str) -> Scene:
-    """The scene that a sentence describes.
-
-    Raises:
-        ValueError: the sentence is none of the drawn world's.
-    """
+    """The scene that a sentence describes; raises ValueError where it is none of the drawn world's."""
     words = " ".join(caption.lower().split()).removesuffix(".")
     for count, sentence in enumerate(_SENTENCES):
         found = sentence.fullmatch(words)
@@ -190,8 +186,8 @@ def draw_scene(scene: Scene, seed: int) -> DrawnClip:
 
 def covered_places(scene: Scene, seed: int) -> NDArray[np.bool_]:
     """Where the clip of `draw_scene` shows a thing at any time: H W."""
-    _, coverage = _draw(scene, seed)
-    return coverage.max(axis=0) > 0
+    _, covered = _draw(scene, seed)
+    return covered.max(axis=0) > 0
 
 
 def _draw(scene: Scene, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -210,11 +206,8 @@ def _draw(scene: Scene, seed: int) -> tuple[FloatArray, FloatArray]:
             x = PAIR_CENTRES[place] + random.uniform(-1.0, 1.0)
         radius = random.uniform(*(PAIR_RADII if len(things) == 2 else RADII[thing.size])) * scale
         rotation = rotation + random.uniform(0, 2 * np.pi)
-        distance = signed_distance(thing.shape, x + offset_x, y + offset_y, radius, rotation)
-        coverage = np.clip(0.5 - distance / 2.0, 0.0, 1.0)
+        frames, coverage = paint(frames, thing.colour, thing.shape, x + offset_x, y + offset_y, radius, rotation)
         covered = np.maximum(covered, coverage)
-        ink = np.asarray(COLOURS[thing.colour], dtype=np.float64)
-        frames = frames * (1 - coverage[..., None]) + ink * coverage[..., None]
     return frames, covered
 
 
@@ -256,5 +249,4 @@ def _random_scene(random: np.random.Generator, count: int) -> Scene:
 
 
 def _generator(text: str) -> np.random.Generator:
-    digest = hashlib.sha256(f"captioned {CAPTIONED_VERSION}/{text}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    return seeded_by(f"captioned {CAPTIONED_VERSION}/{text}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,48 +17,6 @@ from vdmini_bench.errors import IncompleteError, UnreadableVideoError
 from vdmini_bench.system.workers import in_order
 
 Result = TypeVar("Result")
-
-
-class _Reading(NamedTuple):
-    """How a file becomes a clip; what a worker is sent."""
-
-    frames: int
-    frames_per_second: float | None
-    width: int | None
-    height: int | None
-    freeze: bool
-    preprocessing: Preprocessing
-    offset_seed: int | None
-    trusted: bool
-
-    def read(self, path: Path) -> NDArray[np.uint8] | UnreadableVideoError:
-        count = 1 if self.freeze else self.frames
-        try:
-            if self.trusted:
-                clip = read_frames(path, count, self.frames_per_second, offset_seed=self.offset_seed)
-            else:
-                clip = _read_untrusted(path, count, self.frames_per_second, self.offset_seed)
-        except UnreadableVideoError as problem:
-            return problem
-        clip = preprocess_clip(clip, self.preprocessing, self.width, self.height)
-        return np.repeat(clip, self.frames, axis=0) if self.freeze else clip
-
-
-def _read_untrusted(path: Path, count: int, rate: float | None, offset_seed: int | None) -> NDArray[np.uint8]:
-    try:
-        if path.stat().st_size == 0:
-            raise UnreadableVideoError(path, "the file is empty")
-        with path.open("rb") as file:
-            return read_frames(path, count, rate, offset_seed=offset_seed, file=file)
-    except OSError as error:
-        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error
-
-
-def _measured(
-    reading: _Reading, measure: Callable[[NDArray[np.uint8]], Result], path: Path
-) -> tuple[NDArray[np.uint8], Result] | UnreadableVideoError:
-    clip = reading.read(path)
-    return clip if isinstance(clip, UnreadableVideoError) else (clip, measure(clip))
 
 
 def _do_nothing() -> None:
@@ -91,18 +49,42 @@ class ClipReader:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return self._results(self._reading().read)
+        return self._results(self._alone().read)
 
     def with_measure(
         self, measure: Callable[[NDArray[np.uint8]], Result]
     ) -> Iterator[tuple[NDArray[np.uint8], Result]]:
         """The clips, each with what `measure` says of it, a function found by name: workers call it."""
-        return self._results(partial(_measured, self._reading(), measure))
+        return self._results(partial(self._alone().read_and_measure, measure))
 
     def check(self) -> None:
         """Raise IncompleteError, naming every file, when any could not be read."""
         if self.problems:
             raise IncompleteError(self.problems)
+
+    def read(self, path: Path) -> NDArray[np.uint8] | UnreadableVideoError:
+        """The clip of a file, or why there is none."""
+        count = 1 if self.freeze else self.frames
+        try:
+            if self.trusted:
+                clip = read_frames(path, count, self.frames_per_second, offset_seed=self.offset_seed)
+            else:
+                clip = _read_untrusted(path, count, self.frames_per_second, self.offset_seed)
+        except UnreadableVideoError as problem:
+            return problem
+        clip = preprocess_clip(clip, self.preprocessing, self.width, self.height)
+        return np.repeat(clip, self.frames, axis=0) if self.freeze else clip
+
+    def read_and_measure(
+        self, measure: Callable[[NDArray[np.uint8]], Result], path: Path
+    ) -> tuple[NDArray[np.uint8], Result] | UnreadableVideoError:
+        """The same with what `measure` says of the clip."""
+        clip = self.read(path)
+        return clip if isinstance(clip, UnreadableVideoError) else (clip, measure(clip))
+
+    def _alone(self) -> ClipReader:
+        """How files are read, without which: what a worker is sent."""
+        return replace(self, paths=(), problems=[], on_clip=_do_nothing)
 
     def _results(self, function: Callable[[Path], Result | UnreadableVideoError]) -> Iterator[Result]:
         for result in in_order(function, self.paths, self.workers):
@@ -112,8 +94,12 @@ class ClipReader:
                 yield result
             self.on_clip()
 
-    def _reading(self) -> _Reading:
-        return _Reading(
-            self.frames, self.frames_per_second, self.width, self.height, self.freeze, self.preprocessing,
-            self.offset_seed, self.trusted,
-        )  # fmt: skip
+
+def _read_untrusted(path: Path, count: int, rate: float | None, offset_seed: int | None) -> NDArray[np.uint8]:
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableVideoError(path, "the file is empty")
+        with path.open("rb") as file:
+            return read_frames(path, count, rate, offset_seed=offset_seed, file=file)
+    except OSError as error:
+        raise UnreadableVideoError(path, f"cannot be opened ({error.strerror})") from error

@@ -86,8 +86,7 @@ def draw_clip(action: str, group: int, index: int, time: FloatArray | None = Non
 
     `time` asks for the frames at other times than 10 from 0 to 1; it changes nothing else, and may go beyond them.
     """
-    digest = hashlib.sha256(f"{WORLD_VERSION}/{action}/{group}/{index}".encode()).digest()
-    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    random = seeded_by(f"{WORLD_VERSION}/{action}/{group}/{index}")
     verb, trajectory = ACTIONS[action]
     shape = str(random.choice(SHAPES))
     colour = str(random.choice(list(COLOURS)))
@@ -100,11 +99,7 @@ def draw_clip(action: str, group: int, index: int, time: FloatArray | None = Non
     pan = random.uniform(-8.0, 8.0, size=2)
     texture = draw_background(random, background, time[:, None] * pan)
     rotation = rotation + random.uniform(0, 2 * np.pi)
-    distance = signed_distance(shape, centre[0] + offset_x, centre[1] + offset_y, radius, rotation)
-    # A soft edge of about two pixels: what a small VAE can carry, and no aliasing between frames.
-    coverage = np.clip(0.5 - distance / 2.0, 0.0, 1.0)[..., None]
-    ink = np.asarray(COLOURS[colour], dtype=np.float64)
-    frames = texture * (1 - coverage) + ink * coverage
+    frames, _ = paint(texture, colour, shape, centre[0] + offset_x, centre[1] + offset_y, radius, rotation)
     caption = f"a {colour} {shape} {verb} over a {background} background"
     return DrawnClip(np.rint(frames).clip(0, 255).astype(np.uint8), caption)
 
@@ -170,7 +165,22 @@ def draw_background(random: np.random.Generator, name: str, camera: FloatArray) 
     return dark + (light - dark) * level[..., None]
 
 
-def signed_distance(shape: str, x: FloatArray, y: FloatArray, radius: FloatArray, rotation: FloatArray) -> FloatArray:
+def paint(
+    frames: FloatArray, colour: str, shape: str, x: FloatArray, y: FloatArray, radius: FloatArray, rotation: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Frames T H W C with a shape over them, and how much of each pixel it covers: T H W in [0, 1]."""
+    # A soft edge of about two pixels: what a small VAE can carry, and no aliasing between frames.
+    coverage = np.clip(0.5 - _signed_distance(shape, x, y, radius, rotation) / 2.0, 0.0, 1.0)
+    ink = np.asarray(COLOURS[colour], dtype=np.float64)
+    return frames * (1 - coverage[..., None]) + ink * coverage[..., None], coverage
+
+
+def seeded_by(text: str) -> np.random.Generator:
+    """A generator that the same text always starts alike."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+
+
+def _signed_distance(shape: str, x: FloatArray, y: FloatArray, radius: FloatArray, rotation: FloatArray) -> FloatArray:
     """Distance in pixels from each pixel to the shape's edge, negative inside: T H W."""
     columns, rows = _pixel_grid()
     dx = columns[None] - x[:, None, None]

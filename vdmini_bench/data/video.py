@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdmini.files import replacing
-from vdmini_bench.data.timeline import Shown, Timeline, count_at_rate, exact_rate, frames_at_rate
+from vdmini_bench.data.timeline import Shown, Timeline, exact_rate, frames_at_rate
 from vdmini_bench.errors import UnreadableVideoError
 
 ENCODINGS = {
@@ -91,21 +91,13 @@ def read_every_frame(path: Path) -> NDArray[np.uint8]:
 
 
 def frame_sizes(path: Path) -> Counter[tuple[int, int]]:
-    """Decode a whole video, which is not trusted: how many frames it has of each width and height.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened or decoded.
-    """
+    """Decode a whole video, which is not trusted: its frames of each width and height; raises UnreadableVideoError."""
     with _untrusted(path) as container:
         return Counter((frame.width, frame.height) for frame in _decoded(container, path))
 
 
 def has_cover_picture(path: Path) -> bool:
-    """Whether a file has a cover picture, which other programs may take for its video.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened.
-    """
+    """Whether a file has a cover picture, which others may take for its video; raises UnreadableVideoError."""
     with _opened(path, None) as container:
         return any(map(_is_cover, container.streams.video))
 
@@ -125,11 +117,7 @@ def video_facts(path: Path) -> VideoFacts:
 
 
 def read_timeline(path: Path) -> Timeline:
-    """When the frames of a file are shown; nothing is decoded and a playlist is not followed.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened or holds no video.
-    """
+    """When frames are shown; nothing is decoded and a playlist is not followed; raises UnreadableVideoError."""
     with _untrusted(path) as container:
         return _timeline(container, path)
 
@@ -298,13 +286,7 @@ def _random_start(
     container: av.container.InputContainer, path: Path, count: int, resampled: _Resampled | None, seed: int
 ) -> int:
     """A frame from which `count` can be taken; counted by decoding, since files are often wrong about themselves."""
-    frames = _decoded(container, path)
-    if resampled is None:
-        total = sum(1 for _ in frames)
-    else:
-        timeline, rate = resampled
-        spans = [(begin, end) for begin, end, _ in _shown(frames, timeline)]
-        total = count_at_rate(spans, rate) if spans else 0
+    total = sum(1 for _ in _frames_of(container, path, resampled, 0))
     starts = max(total - count + 1, 1)
     digest = hashlib.sha256(f"{seed}:{path.name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "little") % starts

@@ -50,7 +50,10 @@ def list_videos(root: Path) -> VideoFolder:
                 if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                     others += 1
                     continue
-                _check_file(path, inside)
+                if path.is_symlink():
+                    _check_link(path, inside)
+                if not path.is_file():
+                    raise SuiteError(f"{path} is neither a file nor a folder: remove it")
                 relative = str(path.relative_to(root))
                 if any("\ud800" <= letter <= "\udfff" for letter in relative):
                     raise SuiteError(f"{relative!a} in {root} has a name that is not Unicode: rename it")
@@ -123,13 +126,6 @@ def _check_link(path: Path, inside: Path) -> None:
         raise SuiteError(f"{path} is a link to {target}, which is not there: remove it")
     if not target.is_relative_to(inside):
         raise SuiteError(f"{path} is a link out of the folder, to {target}: copy what it names, or score that folder")
-
-
-def _check_file(path: Path, inside: Path) -> None:
-    if path.is_symlink():
-        _check_link(path, inside)
-    if not path.is_file():
-        raise SuiteError(f"{path} is neither a file nor a folder: remove it")
 
 
 def _refuse(error: OSError) -> None:

@@ -7,8 +7,6 @@ from real footage as that footage moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -89,11 +87,16 @@ def flow_fields(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     import cv2
 
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    with _one_opencv_thread():
+    # On the calling thread, and then the process has its setting back: callers parallelise over clips.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
         grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in clip]
         # Every pair starts from no motion: a field used again would be the guess for the next pair.
         still = np.zeros((*clip.shape[1:3], 2), dtype=np.float32)
         return np.stack([estimator.calc(before, after, still.copy()) for before, after in pairwise(grey)])
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _top(magnitudes: FloatArray, name: str) -> FloatArray:
@@ -109,16 +112,3 @@ def _mean_and_top(flow: NDArray[Any]) -> FloatArray:
     magnitude = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None).astype(np.float64)
     count = max(1, round(TOP_SHARE * magnitude.size))
     return np.array([magnitude.mean(), magnitude[-count:].mean()])
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV on the calling thread and then give the process its setting back: callers parallelise over clips."""
-    import cv2
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -124,18 +124,13 @@ class NetworkFeatures:
         return self.network.version
 
     def __call__(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """T x D float32 of a clip T H W C uint8 RGB; raises ValueError for another layout or dtype."""
-        return clip_to_frame_features(clip, self.network)
+        """Features T x D float32 of a clip T H W C uint8 RGB; they depend on that clip alone.
 
-
-def clip_to_frame_features(clip: NDArray[np.uint8], network: FrameNetwork) -> NDArray[np.float32]:
-    """Features T x D float32 of a clip T H W C uint8 RGB; they depend on that clip alone, whatever is scored beside it.
-
-    Raises:
-        ValueError: another layout or dtype.
-    """
-    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8:
-        raise ValueError(f"the clip is {clip.dtype} of shape {clip.shape}: it must be uint8 T H W 3")
-    with torch.inference_mode():
-        frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)
-        return np.asarray(network(frames).float().cpu().numpy())
+        Raises:
+            ValueError: another layout or dtype.
+        """
+        if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8:
+            raise ValueError(f"the clip is {clip.dtype} of shape {clip.shape}: it must be uint8 T H W 3")
+        with torch.inference_mode():
+            frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)
+            return np.asarray(self.network(frames).float().cpu().numpy())

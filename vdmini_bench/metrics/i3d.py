@@ -48,7 +48,7 @@ class ConvolutionUnit(nn.Module):
         self.kernel, self.stride = kernel, stride
         # With an odd kernel and stride 1 the padding is symmetric, and the convolution pads without a copy.
         self.symmetric = stride == (1, 1, 1)
-        padding = _half(kernel) if self.symmetric else (0, 0, 0)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if self.symmetric else (0, 0, 0)
         self.convolution = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
         self.norm: nn.Module = nn.BatchNorm3d(channels_out, eps=1e-3)
 
@@ -111,19 +111,15 @@ class MixedBlock(nn.Module):
         super().__init__()
         point, cube = (1, 1, 1), (3, 3, 3)
         first, second = "Conv3d_0a_1x1", "Conv3d_0b_3x3"
+
+        def narrow_then_cube(narrow: int, out: int) -> nn.Sequential:
+            return _named(
+                {first: ConvolutionUnit(channels_in, narrow, point), second: ConvolutionUnit(narrow, out, cube)}
+            )
+
         self.Branch_0 = _named({first: ConvolutionUnit(channels_in, channels[0], point)})
-        self.Branch_1 = _named(
-            {
-                first: ConvolutionUnit(channels_in, channels[1], point),
-                second: ConvolutionUnit(channels[1], channels[2], cube),
-            }
-        )
-        self.Branch_2 = _named(
-            {
-                first: ConvolutionUnit(channels_in, channels[3], point),
-                second: ConvolutionUnit(channels[3], channels[4], cube),
-            }
-        )
+        self.Branch_1 = narrow_then_cube(channels[1], channels[2])
+        self.Branch_2 = narrow_then_cube(channels[3], channels[4])
         self.Branch_3 = _named(
             {
                 "MaxPool3d_0a_3x3": MaxPoolSame(cube, point),
@@ -187,10 +183,6 @@ class InceptionI3d(nn.Module):
         pooled = functional.avg_pool3d(self.layers(video), (2, 7, 7), stride=1)
         logits: Tensor = self.logits(pooled)
         return logits.mean(dim=(2, 3, 4))
-
-
-def _half(kernel: Triple) -> Triple:
-    return kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
 
 
 def _named(layers: dict[str, nn.Module]) -> nn.Sequential:

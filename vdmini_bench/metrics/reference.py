@@ -55,13 +55,7 @@ def shipped_moments() -> Moments:
     return Moments.load(SHIPPED / MOMENTS)
 
 
-def write_reference(
-    folder: Path,
-    reader: ClipReader,
-    label: str,
-    measured: Measured,
-    ddof: int = 1,
-) -> ClipFeatures:
+def write_reference(folder: Path, reader: ClipReader, label: str, measured: Measured, ddof: int = 1) -> ClipFeatures:
     """Score every clip of `reader`, write their moments and flows, and return their features."""
     features = clip_features(reader, label, measured)
     # Once, over all features in the order of the clips: no sum depends on who computed which of them.

@@ -58,47 +58,30 @@ class SemanticScore:
         return f"{self.dimension}: {value} ({self.label}; on drawn clips {self.classifier_accuracy:.3f})"
 
 
-def _object_class(scene: Scene, seen: Reading) -> bool:
-    return scene.things[0].shape in seen.shapes
-
-
-def _multiple_objects(scene: Scene, seen: Reading) -> bool:
-    return {thing.shape for thing in scene.things} == {*seen.shapes}
-
-
-def _color(scene: Scene, seen: Reading) -> bool:
-    return (scene.things[0].shape, scene.things[0].colour) in zip(seen.shapes, seen.colours, strict=True)
-
-
-def _human_action(scene: Scene, seen: Reading) -> bool:
-    return scene.motion == seen.motion
-
-
-def _spatial_relationship(scene: Scene, seen: Reading) -> bool:
-    return tuple(thing.shape for thing in scene.from_left) == seen.shapes
-
-
-def _scene(scene: Scene, seen: Reading) -> bool:
-    return scene.background == seen.background
-
-
+Shows = Callable[[Scene, Reading], bool]
 # Each with the number of things in the captions it is asked of, None for any.
-DIMENSIONS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
-    "embedded-object_class": (1, _object_class),
-    "embedded-multiple_objects": (2, _multiple_objects),
-    "embedded-color": (1, _color),
-    "embedded-human_action": (1, _human_action),
-    "embedded-spatial_relationship": (2, _spatial_relationship),
-    "embedded-scene": (None, _scene),
+DIMENSIONS: dict[str, tuple[int | None, Shows]] = {
+    "embedded-object_class": (1, lambda scene, seen: scene.things[0].shape in seen.shapes),
+    "embedded-multiple_objects": (2, lambda scene, seen: {thing.shape for thing in scene.things} == {*seen.shapes}),
+    "embedded-color": (
+        1,
+        lambda scene, seen: (
+            (scene.things[0].shape, scene.things[0].colour) in zip(seen.shapes, seen.colours, strict=True)
+        ),
+    ),
+    "embedded-human_action": (1, lambda scene, seen: scene.motion == seen.motion),
+    "embedded-spatial_relationship": (
+        2,
+        lambda scene, seen: tuple(thing.shape for thing in scene.from_left) == seen.shapes,
+    ),
+    "embedded-scene": (None, lambda scene, seen: scene.background == seen.background),
 }
-
-
 # What VBench-I2V asks (github.com/Vchitect/VBench, vbench2_beta_i2v): does a clip still show the thing, and the
 # background, that its first frame had?
 FAITHFULNESS_VERSION = "drawn-classifier-i2v-1"
-FAITHFULNESS: dict[str, tuple[int | None, Callable[[Scene, Reading], bool]]] = {
-    "embedded-i2v_subject": (None, _color),
-    "embedded-i2v_background": (None, _scene),
+FAITHFULNESS: dict[str, tuple[int | None, Shows]] = {
+    "embedded-i2v_subject": (None, DIMENSIONS["embedded-color"][1]),
+    "embedded-i2v_background": DIMENSIONS["embedded-scene"],
 }
 # Where the classifier misses more of the drawn clips themselves, its answers say too little of generated ones.
 FEWEST_RIGHT = 0.9

@@ -21,13 +21,17 @@ VIDEOMAE_VERSION = "videomae2-giant-ssv2-1"
 SIDE = 224
 FRAMES = 16
 EPSILON = 1e-6
-
-
-# Modules of a block: the original's name and that of `transformers`.
-BLOCK = {
+# Parts of the original's names and what stands for them in those of `transformers`.
+NAMES = {
+    "fc_norm": "norm",
+    "patch_embed.proj": "transformer.embeddings.patch_embeddings.projection",
+    "blocks.": "transformer.encoder.layer.",
     "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
     "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "attn.qkv": "attention.attention.qkv",
+    "attn.q_bias": "attention.attention.query.bias",
+    "attn.v_bias": "attention.attention.value.bias",
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
@@ -102,24 +106,13 @@ def convert_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The original's weights, in whatever precision, as the float32 state dict of `VideoMae`; the head is left out."""
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
-        if not name.startswith("head."):
-            parts = value.float().chunk(3) if name.endswith("attn.qkv.weight") else (value.float(),)
-            converted.update(zip(_our_names(name), parts, strict=True))
+        if name.startswith("head."):
+            continue
+        ours = name
+        for part, whole in NAMES.items():
+            ours = ours.replace(part, whole)
+        # Query, key and value are one tensor in the original.
+        parts = ("query", "key", "value") if "qkv" in ours else ("",)
+        for part, rows in zip(parts, value.float().chunk(len(parts)), strict=True):
+            converted[ours.replace("qkv", part)] = rows
     return converted
-
-
-def _our_names(name: str) -> tuple[str, ...]:
-    """What a tensor of the original is called here; query, key and value are one tensor there."""
-    if name.startswith("fc_norm."):
-        return (name.removeprefix("fc_"),)
-    if name.startswith("patch_embed.proj."):
-        return (name.replace("patch_embed.proj", "transformer.embeddings.patch_embeddings.projection"),)
-    _, number, rest = name.split(".", 2)
-    block = f"transformer.encoder.layer.{number}."
-    attention = f"{block}attention.attention."
-    if rest == "attn.qkv.weight":
-        return tuple(f"{attention}{part}.weight" for part in ("query", "key", "value"))
-    if rest in ("attn.q_bias", "attn.v_bias"):
-        return (f"{attention}{'query' if rest == 'attn.q_bias' else 'value'}.bias",)
-    module, _, parameter = rest.rpartition(".")
-    return (f"{block}{BLOCK[module]}.{parameter}",)

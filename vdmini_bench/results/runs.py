@@ -14,11 +14,7 @@ LATEST = "latest"
 
 
 def latest_run(store: Store, suite: str | None = None) -> Path:
-    """The newest finished run folder, of one suite when given.
-
-    Raises:
-        NothingMeasuredError: there is none.
-    """
+    """The newest finished run folder, of one suite when given; raises NothingMeasuredError where there is none."""
     for folder in reversed(store.runs()):
         record = read_run(folder)
         if record["status"] != "running" and suite in (None, record["suite"]["name"]):
@@ -28,20 +24,16 @@ def latest_run(store: Store, suite: str | None = None) -> Path:
     )
 
 
-def results_folder(name: str, store: Store) -> Path | None:
-    """The folder of a run or of scored videos that a path or a run's name means, or None."""
-    return _folder_with(RESULTS_FILE, name, store)
+def results_folder(name: str, store: Store, file: str = RESULTS_FILE) -> Path | None:
+    """The folder of a run or of scored videos, with that file in it, that a path or a run's name means, or None."""
+    folders = (Path(name), store.root / "runs" / name) if name else ()
+    return next((folder for folder in folders if is_file(folder / file)), None)
 
 
 def named_folder(name: str, store: Store, suite: str | None) -> Path | None:
     """As `results_folder`, or the newest finished run (of `suite`) for the name `latest`."""
     folder = results_folder(name, store)
     return latest_run(store, suite) if folder is None and name == LATEST else folder
-
-
-def _folder_with(file: str, name: str, store: Store) -> Path | None:
-    folders = (Path(name), store.root / "runs" / name) if name else ()
-    return next((folder for folder in folders if is_file(folder / file)), None)
 
 
 def whole_run(name: str, store: Store) -> tuple[Path, list[Record]]:
@@ -52,7 +44,7 @@ def whole_run(name: str, store: Store) -> tuple[Path, list[Record]]:
         NothingMeasuredError: it did not come to an end, or there is no finished run that could be the latest.
         BenchError: it cannot be read.
     """
-    folder = results_folder(name, store) or _folder_with(RUN_FILE, name, store)
+    folder = results_folder(name, store) or results_folder(name, store, RUN_FILE)
     if folder is None and name == LATEST:
         folder = latest_run(store)
     if folder is None:

@@ -98,11 +98,7 @@ class Row:
         return {**asdict(self), **numbers, "dirty": {"true": True, "false": False}.get(self.dirty)}
 
     def number(self, name: str) -> float:
-        """A cell as a number, whole where it is written so.
-
-        Raises:
-            BenchError: it is none.
-        """
+        """A cell as a number, whole where it is written so; raises BenchError where it is none."""
         where = f"{name} of {self.model} {self.metric}, run {self.run_id or 'unknown'}"
         return number_in(getattr(self, name), where)
 
@@ -138,11 +134,7 @@ def is_number(cell: str) -> bool:
 
 
 def number_in(cell: str, where: str) -> float:
-    """The number that a cell holds, an integer where it is written so.
-
-    Raises:
-        BenchError: it is none.
-    """
+    """The number that a cell holds, an integer where it is written so; raises BenchError where it is none."""
     if not is_number(cell):
         raise BenchError(f"{cell!r} is no number that was measured ({where}); mend that line")
     return int(cell) if cell.isdecimal() else float(cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
@@ -17,10 +18,17 @@ DRAWN = "drawn.txt"
 
 def digest_videos(videos: tuple[VideoFile, ...], store: Store, root: Path, name: str, remember: bool = True) -> str:
     """Digest the order and the bytes of videos under `root`; the store remembers what each file's are."""
+    found = order_and_content(videos, store, root, f"-{name}", remember)
+    return hashlib.sha256(found.encode()).hexdigest()
+
+
+def order_and_content(
+    videos: Sequence[VideoFile], store: Store, root: Path, name: str = "", remember: bool = True
+) -> str:
+    """The digests of the order and of the bytes of videos, end to end; `name` ends that of the store's file of them."""
     place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
     order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
-    content = content_digest(videos, store.root / "data" / f"index-{place}-{name}.json", remember)
-    return hashlib.sha256(f"{order}{content}".encode()).hexdigest()
+    return order + content_digest(videos, store.root / "data" / f"index-{place}{name}.json", remember)
 
 
 def dataset_root(dataset: DatasetSpec, store: Store) -> Path | None:

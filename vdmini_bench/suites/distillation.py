@@ -8,7 +8,6 @@ from vdmini.conditioning import conditioning_of
 from vdmini.conditioning.base import EncodeSettings
 from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.loading import load_model
-from vdmini.models.registry import VideoModel
 from vdmini.prune import apply_plan
 from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.distill.recipe import Recipe
@@ -54,12 +53,20 @@ class Distillation:
         asked, fingerprint = self.configuration, take_fingerprint()
         clips, teacher = configured_clips(asked, store, remember=remember), str(model_folder(asked.teacher))
         dtype = str(choose_dtype(asked.dtype, teacher, process_device())).removeprefix("torch.")
-        model = _weightless(teacher)
+        try:
+            model = load_model(teacher, device="meta")
+            conditioning_of(model.denoiser)
+        except ModelLoadError as error:
+            raise SuiteError(f"teacher: {error}") from error
         pruning = Pruning.read(asked.plan, asked.channels, model.family)
-        _check_plan(model, pruning)
+        try:
+            # Before any weights are read.
+            apply_plan(model.denoiser, pruning.plan_of(model))
+        except PlanError as error:
+            raise SuiteError(f"plan: {error}") from error
         versions = deciding_versions(fingerprint.versions)
         inputs = TrainingInputs(source_sha256(teacher), str(pruning), clips.digest, versions)
-        jobs = {job.name: job for job in plan_configured(asked, dtype, inputs, len(clips.prompts))}
+        jobs = plan_configured(asked, dtype, inputs, len(clips.prompts))
         return DistillationContext(
             store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, asked, clips, dtype
         )
@@ -95,21 +102,3 @@ class DistillationContext(RunContext):
             preview=preview,
             prompts=(*self.clips.prompts, *(each.prompt or "" for each in shown)),
         )
-
-
-def _weightless(teacher: str) -> VideoModel:
-    """The teacher without weights, of a family that can be distilled."""
-    try:
-        model = load_model(teacher, device="meta")
-        conditioning_of(model.denoiser)
-    except ModelLoadError as error:
-        raise SuiteError(f"teacher: {error}") from error
-    return model
-
-
-def _check_plan(model: VideoModel, pruning: Pruning) -> None:
-    """Find a plan that does not fit before any weights are read."""
-    try:
-        apply_plan(model.denoiser, pruning.plan_of(model))
-    except PlanError as error:
-        raise SuiteError(f"plan: {error}") from error

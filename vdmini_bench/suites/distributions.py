@@ -92,9 +92,8 @@ class Distributions:
             i3d=networks_digest(protocol) if measured else "",
         )
         jobs = plan_jobs(profile, inputs) if measured else plan_training(profile, inputs)
-        named = {job.name: job for job in jobs}
         return DistributionsContext(
-            store, fingerprint, teacher, pruning, inputs, named, workers, run_id, self.suite, clips
+            store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, self.suite, clips
         )
 
 

@@ -13,7 +13,7 @@ from vdmini_bench.assets.cache import fetch_asset
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.data.ucf101 import VideoFile, choose_balanced, content_digest, read_split
+from vdmini_bench.data.ucf101 import VideoFile, choose_balanced, read_split
 from vdmini_bench.data.video import READING_VERSION, read_timeline, video_facts
 from vdmini_bench.data.video_folder import VideoFolder, check_apart, copies_of, count_copies, list_videos, rate_of
 from vdmini_bench.errors import MissingAssetsError, SuiteError, UnreadableVideoError, few
@@ -25,7 +25,7 @@ from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import choose_reference, clip_reader
 from vdmini_bench.suites.context import ScoringContext
-from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset
+from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, order_and_content
 from vdmini_bench.suites.distributions import networks_digest
 from vdmini_bench.suites.jobs import TrainingInputs, plan_scoring
 from vdmini_bench.suites.missing import missing_networks, missing_table
@@ -141,8 +141,8 @@ def open_folder(request: ScoreRequest, results: Path, workers: int) -> FolderCon
     inputs = TrainingInputs("", "", "", deciding_versions(fingerprint.versions))
     jobs = plan_scoring(protocol, request.model, clips, reference, networks_digest(protocol), inputs.versions)
     return FolderContext(
-        store, fingerprint, "", Pruning(""), inputs, {job.name: job for job in jobs}, workers, "", request.suite,
-        request, chosen, real, reference_name, tuple(warnings),
+        store, fingerprint, "", Pruning(""), inputs, jobs, workers, "", request.suite, request, chosen, real,
+        reference_name, tuple(warnings),
     )  # fmt: skip
 
 
@@ -189,10 +189,8 @@ def _reference(request: ScoreRequest, store: Store) -> tuple[tuple[VideoFile, ..
 
 
 def _digest(videos: Sequence[VideoFile], store: Store, root: Path) -> str:
-    place = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
-    order = hashlib.sha256("\n".join(video.relative for video in videos).encode(errors="surrogateescape")).hexdigest()
-    content = content_digest(videos, store.root / "data" / f"index-{place}.json")
-    return hashlib.sha256(f"{READING_VERSION} {order}{content}".encode()).hexdigest()
+    found = order_and_content(videos, store, root)
+    return hashlib.sha256(f"{READING_VERSION} {found}".encode()).hexdigest()
 
 
 def choose_videos(folder: VideoFolder, protocol: ProtocolSpec) -> tuple[VideoFile, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vdmini_bench.config.protocol import ProtocolSpec
@@ -12,7 +12,6 @@ from vdmini_bench.system.files import key_of
 
 if TYPE_CHECKING:
     from vdmini_bench.config.distillation import DistillConfig
-
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
 GENERATED = ("teacher", "pruned", "student")
@@ -64,12 +63,12 @@ class Inputs(RunInputs):
     i3d: str
 
 
+@dataclass
 class _Jobs:
-    """Jobs as they are planned: each key holds those of the jobs it needs."""
+    """Jobs by name as they are planned: each key holds those of the jobs it needs."""
 
-    def __init__(self, versions: dict[str, str]) -> None:
-        self.versions = versions
-        self.planned: dict[str, Job] = {}
+    versions: dict[str, str]
+    planned: dict[str, Job] = field(default_factory=dict)
 
     def add(self, stage: str, subject: str, needs: tuple[str, ...], estimate: float, **settings: Any) -> None:
         content = {
@@ -107,7 +106,7 @@ class _Jobs:
 
 def plan_scoring(
     protocol: ProtocolSpec, subject: str, clips: str, reference: str, networks: str, versions: dict[str, str]
-) -> list[Job]:
+) -> dict[str, Job]:
     """The two jobs that score videos made elsewhere: `reference`, as a run has it, and `measure`.
 
     `clips` and `reference` are digests of the videos and of how they are read.
@@ -116,34 +115,29 @@ def plan_scoring(
     jobs.add_reference(protocol, reference, networks)
     settings = {"clips": clips, "protocol": protocol.model_dump(), "i3d": networks}
     jobs.add("measure", subject, ("reference",), protocol.clips * 0.4, **settings)
-    return list(jobs.planned.values())
+    return jobs.planned
 
 
-def plan_training(profile: CommonProfile, inputs: TrainingInputs) -> list[Job]:
+def plan_training(profile: CommonProfile, inputs: TrainingInputs) -> dict[str, Job]:
     """The jobs of a profile that end with its student: `encode`, `prune` and `distill`."""
     jobs = _Jobs(inputs.versions)
     # Encoding reads the clip's size and condition, not how it will be sampled.
     encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
     jobs.add_training(inputs, encoded, profile.train_clips, profile.dtype, profile.distill)
-    return list(jobs.planned.values())
+    return jobs.planned
 
 
-def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingInputs, count: int) -> list[Job]:
+def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingInputs, count: int) -> dict[str, Job]:
     """The same jobs of a distillation's own configuration, in that number format and on `count` clips."""
     jobs = _Jobs(inputs.versions)
-    clip = {
-        **configuration.clip.model_dump(),
-        "dtype": dtype,
-        "clips_per_shard": configuration.data.clips_per_shard,
-    }
-    jobs.add_training(inputs, clip, count, dtype, configuration.distill)
-    return list(jobs.planned.values())
+    encoded = {"dtype": dtype, "clips_per_shard": configuration.data.clips_per_shard}
+    jobs.add_training(inputs, configuration.clip.model_dump() | encoded, count, dtype, configuration.distill)
+    return jobs.planned
 
 
-def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
-    """All jobs of a profile in an order in which each comes after what it needs."""
-    jobs = _Jobs(inputs.versions)
-    jobs.planned = {job.name: job for job in plan_training(profile, inputs)}
+def plan_jobs(profile: Profile, inputs: Inputs) -> dict[str, Job]:
+    """All jobs of a profile by name, in an order in which each comes after what it needs."""
+    jobs = _Jobs(inputs.versions, plan_training(profile, inputs))
     add, clip = jobs.add, _clip(profile)
     protocol = profile.protocol.model_dump()
     generated = profile.protocol.clips
@@ -160,7 +154,7 @@ def plan_jobs(profile: Profile, inputs: Inputs) -> list[Job]:
         read = clips.get(row, "")
         add("measure", row, needs, generated * 0.2, clips=read, protocol=protocol, i3d=inputs.i3d)
     jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
-    return list(jobs.planned.values())
+    return jobs.planned
 
 
 @dataclass(frozen=True)
@@ -178,15 +172,14 @@ class PromptedInputs(RunInputs):
 
 def plan_judging(
     profile: CommonProfile, inputs: PromptedInputs, protocol: str, count: int, *, drawn: bool
-) -> list[Job]:
+) -> dict[str, Job]:
     """All jobs of a profile that is scored in VBench's dimensions, on `count` videos a model.
 
     One judges each model in each dimension, so that a run that was stopped goes on with the next. `protocol` is its
     name in the scores. `drawn`: the prompts are the drawn world's, of which there is no total, and what the videos
     should show is drawn too, as the `real` row.
     """
-    jobs = _Jobs(inputs.versions)
-    jobs.planned = {job.name: job for job in plan_training(profile, inputs)}
+    jobs = _Jobs(inputs.versions, plan_training(profile, inputs))
     add, clip = jobs.add, _clip(profile)
     if drawn:
         add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip)
@@ -202,7 +195,7 @@ def plan_judging(
         judged = () if drawn else tuple(f"judge {row} {judge}" for judge in inputs.judges)
         add("total", row, judged, 0.1, asked=inputs.asked, reasons=inputs.reasons, protocol=protocol)
     jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
-    return list(jobs.planned.values())
+    return jobs.planned
 
 
 def _clip(profile: CommonProfile) -> dict[str, Any]:

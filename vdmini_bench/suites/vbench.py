@@ -107,8 +107,7 @@ class VBench:
             reasons=clips.reasons,
         )
         jobs = jobs_of_videos(profile, inputs, len(clips.videos)) if measured else plan_training(profile, inputs)
-        named = {job.name: job for job in jobs}
-        return VBenchContext(store, fingerprint, teacher, pruning, inputs, named, workers, run_id, self.suite, clips)
+        return VBenchContext(store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, self.suite, clips)
 
 
 def _family_of(profile: VBenchProfile, teacher: str) -> str:
@@ -120,7 +119,7 @@ def _family_of(profile: VBenchProfile, teacher: str) -> str:
     return load_model(teacher, device="meta").family
 
 
-def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -> list[Job]:
+def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -> dict[str, Job]:
     """All jobs of a profile, on `count` videos a model, in an order in which each comes after what it needs."""
     drawn = profile.vbench.prompts == "embedded"
     name = profile.vbench.identity if drawn else f"{profile.vbench.mode}-{profile.vbench.ratio}"

@@ -95,11 +95,7 @@ def _unexpected(error: Exception) -> str:
 
 
 DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-
-
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
