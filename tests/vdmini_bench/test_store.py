@@ -69,14 +69,6 @@ def test_a_job_with_a_damaged_file_is_not_done(store: Store, damage: str) -> Non
     assert not store.is_done("sample", "k")
 
 
-def test_what_an_older_version_finished_is_done_while_its_sizes_are_right(store: Store) -> None:
-    folder = finished(store)
-    (folder / DONE).write_text(json.dumps({"seconds": 1.0, "files": {"clips/a.bin": 5, "b.txt": 1}}))
-    assert store.is_done("sample", "k")
-    (folder / "b.txt").write_text("bb")
-    assert not store.is_done("sample", "k")
-
-
 def test_files_that_did_not_change_are_read_once_a_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(store)
     _content.cache_clear()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from torch import nn
 
-
 # The module of each family beside this one, which holds its `FAMILY`, and its published models: these can be built
 # without their weights, and the family's name means the first.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -30,12 +29,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mochi": ("mochi", ("mochi-1-preview",)),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
-
-
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
 DENOISERS = ("unet", "transformer", "transformer_2")
-
-
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
     "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",

@@ -30,24 +30,24 @@ from vdmini_bench.system.files import write_atomically
 EXAMPLES = 6
 
 
-def example_clips(bench: SuiteContext) -> dict[str, list[NDArray[np.uint8]]]:
+def example_clips(context: SuiteContext) -> dict[str, list[NDArray[np.uint8]]]:
     """The first clips T H W C uint8 of the real set, where there is one, and of each model, at the sampled size."""
-    settings = bench.sample_settings
+    settings = context.sample_settings
     clips = {}
-    for model, paths in bench.examples(EXAMPLES).items():
+    for model, paths in context.examples(EXAMPLES).items():
         # A generated clip is all there is: its frames are taken as they are.
-        rate = None if model in GENERATED else bench.suite.profile.rate
+        rate = None if model in GENERATED else context.suite.profile.rate
         shown = [read_frames(path, settings.frames, rate) for path in paths]
         clips[model] = [resize_clip(clip, settings.width, settings.height) for clip in shown]
     return clips
 
 
-def keep_examples(bench: SuiteContext, run_dir: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
-    """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `bench.examples`."""
+def keep_examples(context: SuiteContext, run_dir: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
+    """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `context.examples`."""
     frames, height, width = next(iter(clips.values()))[0].shape[:3]
     count = min(map(len, clips.values()))
-    paths = bench.examples(count)
-    asked = bench.requests([bench.clip_names.index(path.stem) for path in paths[TEACHER][:count]])
+    paths = context.examples(count)
+    asked = context.requests([context.clip_names.index(path.stem) for path in paths[TEACHER][:count]])
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     size, columns = _shown_size(width, height), math.ceil(math.sqrt(frames))
@@ -61,7 +61,7 @@ def keep_examples(bench: SuiteContext, run_dir: Path, clips: Mapping[str, Sequen
             row: _differences(clips[TEACHER][place], clips[row][place]) for row in clips if row not in ("real", TEACHER)
         }
         examples.append(Example(request.name, request.seed, request.prompt, condition, files, differences))
-    rate = bench.suite.profile.frames_per_second
+    rate = context.suite.profile.frames_per_second
     whole = Examples(folder, frames, rate, *size, columns, tuple(examples))
     record = {key: value for key, value in asdict(whole).items() if key != "folder"}
     write_atomically(folder / RECORD, json.dumps({**record, "shown": [asdict(each) for each in examples]}, indent=1))

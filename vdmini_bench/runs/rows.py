@@ -36,24 +36,24 @@ from vdmini_bench.suites.jobs import GENERATED, Job
 MEASURING = ("measure", "judge", "total", "time")
 
 
-def publish_rows(bench: SuiteContext, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
+def publish_rows(context: SuiteContext, job: Job, run_dir: Path, problem: BenchError | None) -> list[Row]:
     """The leaderboard rows of a job that measures, also written to the run's `results.jsonl`."""
     if job.stage not in MEASURING:
         return []
     if problem is None:
-        record = json.loads((bench.folder(job.name) / SCORES).read_text())
+        record = json.loads((context.folder(job.name) / SCORES).read_text())
         scores = [Score.from_json(score) for score in record["scores"]]
     else:
-        scores = [_missing_score(bench, job, problem)]
+        scores = [_missing_score(context, job, problem)]
         notes = {scores[0].metric: problem.note}
-        record = {**record_of(scores, bench.fingerprint, notes), "date": "", "run_id": bench.run_id}
-    rows = [_row(bench, score, record) for score in scores]
+        record = {**record_of(scores, context.fingerprint, notes), "date": "", "run_id": context.run_id}
+    rows = [_row(context, score, record) for score in scores]
     with (run_dir / RESULTS_FILE).open("a") as file:
         file.writelines(map(result_line, scores, rows))
     return rows
 
 
-def _missing_score(bench: SuiteContext, job: Job, problem: BenchError) -> Score:
+def _missing_score(context: SuiteContext, job: Job, problem: BenchError) -> Score:
     status: Status = "incomplete" if problem.exit_code == ExitCode.INCOMPLETE else "failed"
     model, _, judge = job.subject.partition(" ")
     metric = {
@@ -63,15 +63,15 @@ def _missing_score(bench: SuiteContext, job: Job, problem: BenchError) -> Score:
         "time": "latency_end_to_end",
     }[job.stage]
     better: Better = "lower" if job.stage in ("measure", "time") else "higher"
-    expected = len(bench.clip_names)
-    return Score(model or "student", metric, "", bench.protocol_name, None, "", better, None, 0, expected, status)
+    expected = len(context.clip_names)
+    return Score(model or "student", metric, "", context.protocol_name, None, "", better, None, 0, expected, status)
 
 
-def _row(bench: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
-    origin = {**measured_under(bench.suite, score, record), "role": ROLES[score.model]}
+def _row(context: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
+    origin = {**measured_under(context.suite, score, record), "role": ROLES[score.model]}
     if score.model in GENERATED and score.status == "ok":
-        source = bench.model_source(score.model)
-        sha = bench.inputs.teacher if score.model == "teacher" else checkpoint_sha256(source)
+        source = context.model_source(score.model)
+        sha = context.inputs.teacher if score.model == "teacher" else checkpoint_sha256(source)
         origin |= {"checkpoint_sha": sha[:16], "params_m": number_text(denoiser_parameters(model_folder(source)) / 1e6)}
     return row_of(score, origin)
 

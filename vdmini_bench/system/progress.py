@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 PLAIN_LINE_SECONDS = 15.0
-
-
 # What stands for characters that a console's encoding lacks; others are shown by their number.
 READABLE = {"±": "+/-", "\N{MULTIPLICATION SIGN}": "x", "…": "...", "\N{EN DASH}": "-", "→": "->", "≤": "<=", "≥": ">="}
 

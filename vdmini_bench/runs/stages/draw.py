@@ -10,10 +10,10 @@ from vdmini_bench.suites.vbench_videos import drawn_frames
 from vdmini_bench.system.progress import progress
 
 
-def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
+def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
     """Write a drawn clip for every video that has one of its own, encoded as the generated ones are."""
-    videos = bench.videos_of(subject)
+    videos = context.videos_of(subject)
     with progress(f"draw {subject}", len(videos)) as advance:
-        for video, frames in zip(videos, drawn_frames(bench.vbench, videos), strict=True):
-            write_whole(bench.clip_path(subject, video.name), frames, bench.suite.profile.frames_per_second)
+        for video, frames in zip(videos, drawn_frames(context.vbench, videos), strict=True):
+            write_whole(context.clip_path(subject, video.name), frames, context.suite.profile.frames_per_second)
             advance()

@@ -35,15 +35,15 @@ CALIBRATION_INDEX, CALIBRATION_CLIPS = DRAWN_INDEX + 1000, 100
 Marks = Sequence[tuple[str, float]]
 
 
-def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
+def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
     """Write the scores of `subject`, a row and a judge: `teacher temporal_flickering`."""
     row, _, name = subject.partition(" ")
-    kind = bench.clips.judges[name].kind
+    kind = context.clips.judges[name].kind
     if kind == "classifier":
-        found = _drawn_world(bench, row)
+        found = _drawn_world(context, row)
     else:
-        found = [_dimension(bench, row, name, folder, native=kind == "native")]
-    write_scores(folder, bench, [score for score, _ in found], {score.metric: note for score, note in found})
+        found = [_dimension(context, row, name, folder, native=kind == "native")]
+    write_scores(folder, context, [score for score, _ in found], {score.metric: note for score, note in found})
 
 
 def score_of_marks(
@@ -64,22 +64,22 @@ def score_of_marks(
     return Score(model, metric, version, protocol, mean, "", "higher", error, len(marks), expected, "ok", blocks)
 
 
-def _dimension(bench: VBenchContext, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
+def _dimension(context: VBenchContext, row: str, dimension: str, folder: Path, *, native: bool) -> tuple[Score, str]:
     """A row's score in a dimension of VBench, by the official package or by our own code."""
     environment = default_environment()
-    mode = official_mode(dimension, bench.vbench)
-    videos = bench.videos_of(row)
+    mode = official_mode(dimension, context.vbench)
+    videos = context.videos_of(row)
     scoring = Scoring(
-        folder=bench.clip_path(row, videos[0].name).parent,
+        folder=context.clip_path(row, videos[0].name).parent,
         output=folder,
         mode=mode,
         dimensions=(dimension,),
         command=environment.command,
         packages="" if native else packages_digest(environment.require()),
-        prompts=bench.clips.prompts if mode != "custom" else (),
+        prompts=context.clips.prompts if mode != "custom" else (),
         images={video.prompt: video.image for video in videos if video.image is not None} if mode == "custom" else {},
-        ratio=bench.vbench.ratio,
-        filtered=filters(dimension, bench.vbench),
+        ratio=context.vbench.ratio,
+        filtered=filters(dimension, context.vbench),
         native=native,
     )
     (outcome,) = score_videos(scoring).outcomes
@@ -88,12 +88,12 @@ def _dimension(bench: VBenchContext, row: str, dimension: str, folder: Path, *, 
     result = outcome.result
     # In one order for all models, whatever that of the official results.
     marks = [(prompt_of(Path(file).stem), result.videos[file]) for file in sorted(result.videos)]
-    embedded = bench.vbench.prompts == "embedded"
-    protocol = bench.protocol_name if embedded else scoring.protocol
+    embedded = context.vbench.prompts == "embedded"
+    protocol = context.protocol_name if embedded else scoring.protocol
     expected = result.expected
     if scoring.filters:
         # Where the filter leaves a prompt fewer videos, other models may have others.
-        expected = SAMPLES * sum(dimension in prompt.dimensions for prompt in bench.clips.prompts)
+        expected = SAMPLES * sum(dimension in prompt.dimensions for prompt in context.clips.prompts)
     version = NATIVE_VERSION if native else VERSION
     score = score_of_marks(row, f"vbench_{dimension}", version, protocol, marks, expected, result.score)
     return score, _note(dimension, native=native, embedded=embedded, filtered=scoring.filters)
@@ -107,13 +107,13 @@ def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> st
     return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
 
 
-def _drawn_world(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
+def _drawn_world(context: VBenchContext, row: str) -> list[tuple[Score, str]]:
     """The share of videos that show what their captions say, or still what their first frames did, by dimension."""
-    classifier, videos = load_classifier(), bench.videos_of(row)
-    seen = read_clips(classifier.network, _clips(bench, row))
+    classifier, videos = load_classifier(), context.videos_of(row)
+    seen = read_clips(classifier.network, _clips(context, row))
     right, fewest_right = classifier.accuracy, 0.0
     dimensions, version = [*semantic.DIMENSIONS], semantic.SEMANTIC_VERSION
-    if bench.vbench.mode == "i2v":
+    if context.vbench.mode == "i2v":
         right, fewest_right = _accuracy(classifier), semantic.FEWEST_RIGHT
         dimensions, version = [*semantic.FAITHFULNESS], semantic.FAITHFULNESS_VERSION
     found = []
@@ -123,10 +123,10 @@ def _drawn_world(bench: VBenchContext, row: str) -> list[tuple[Score, str]]:
             for video, reading in zip(videos, seen, strict=True)
             for mark in semantic.clip_marks(dimension, [parse_caption(video.prompt)], [reading])
         ]
-        score = score_of_marks(row, dimension, version, bench.protocol_name, marks, len(marks))
+        score = score_of_marks(row, dimension, version, context.protocol_name, marks, len(marks))
         note = f"{semantic.LABEL}, which gets {right[dimension]:.3f} of drawn clips right"
         if right[dimension] < fewest_right:
-            score = Score.unavailable(row, dimension, version, bench.protocol_name, "higher", len(marks))
+            score = Score.unavailable(row, dimension, version, context.protocol_name, "higher", len(marks))
             note += f": too few, {fewest_right} are needed"
         found.append((score, f"{note}; ± over prompts"))
     return found
@@ -144,10 +144,10 @@ def _accuracy(classifier: ShippedClassifier) -> dict[str, float]:
     }
 
 
-def _clips(bench: VBenchContext, row: str) -> NDArray[np.uint8]:
+def _clips(context: VBenchContext, row: str) -> NDArray[np.uint8]:
     """A row's videos N T H W C uint8."""
-    paths = [bench.clip_path(row, video.name) for video in bench.videos_of(row)]
-    reader = ClipReader(paths, bench.suite.profile.frames, None, workers=bench.workers)
+    paths = [context.clip_path(row, video.name) for video in context.videos_of(row)]
+    reader = ClipReader(paths, context.suite.profile.frames, None, workers=context.workers)
     clips = list(reader)
     reader.check()
     return np.stack(clips)

@@ -11,29 +11,29 @@ from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.system.launch import Share, share_out
 
 
-def run_stage(bench: SuiteContext, subject: str, folder: Path) -> None:
+def run_stage(context: SuiteContext, subject: str, folder: Path) -> None:
     """Write a video for every clip that models are asked for, in batches; a batch that is whole is not sampled again.
 
     The processes of a launch each take a share of the batches, which are the same however many there are.
     """
-    share_out(_sample_share, bench, subject)
+    share_out(_sample_share, context, subject)
 
 
-def _sample_share(share: Share, bench: SuiteContext, subject: str) -> None:
-    settings, size = bench.sample_settings, bench.suite.profile.sample.batch_size
-    paths = [bench.clip_path(subject, name) for name in bench.clip_names]
+def _sample_share(share: Share, context: SuiteContext, subject: str) -> None:
+    settings, size = context.sample_settings, context.suite.profile.sample.batch_size
+    paths = [context.clip_path(subject, name) for name in context.clip_names]
     groups = share.of([range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)])
     missing = [group for group in groups if not all(paths[place].exists() for place in group)]
     # All of them before hours of sampling, and none kept.
-    bench.check_requests([place for group in missing for place in group])
-    pipeline = bench.load(subject).pipeline if missing else None
+    context.check_requests([place for group in missing for place in group])
+    pipeline = context.load(subject).pipeline if missing else None
     if pipeline is not None and share.is_main and subject == "teacher":
         # Its students read the same prompts with the same encoders.
-        warn_of_cut_prompts(pipeline, bench.prompts)
+        warn_of_cut_prompts(pipeline, context.prompts)
     with share.progress(f"sample {subject}", len(missing)) as advance:
         for group in missing:
             assert pipeline is not None
-            clips = sample_clips(pipeline, bench.requests(group), settings)
+            clips = sample_clips(pipeline, context.requests(group), settings)
             for place, clip in zip(group, clips, strict=True):
                 write_whole(paths[place], clip, settings.frames_per_second)
             advance()

@@ -14,18 +14,18 @@ MODELS = ("teacher", "student")
 COUNTED_VERSION = "1"
 
 
-def run_stage(bench: SuiteContext, subject: str, folder: Path) -> None:
+def run_stage(context: SuiteContext, subject: str, folder: Path) -> None:
     """Write every timed run, and per model its parameters, FLOPs, latencies, peak memory and speed-up."""
-    models = {name: bench.load(name) for name in MODELS}
-    report = time_models(_request(bench, models["teacher"].family), bench.device, models=models)
+    models = {name: context.load(name) for name in MODELS}
+    report = time_models(_request(context, models["teacher"].family), context.device, models=models)
     report.write_record(folder)
     timed = [score for row in report.rows if row.timing.scope in SCOPES for score in row.scores(report.protocol)]
-    write_scores(folder, bench, [*_counted(report), *timed])
+    write_scores(folder, context, [*_counted(report), *timed])
 
 
-def _request(bench: SuiteContext, family: str) -> SpeedRequest:
+def _request(context: SuiteContext, family: str) -> SpeedRequest:
     """A clip as the profile samples it."""
-    settings, profile = bench.sample_settings, bench.suite.profile
+    settings, profile = context.sample_settings, context.suite.profile
     guidance = settings.guidance
     if family_named(family).from_image:
         guidance = None if settings.max_guidance == 1 else settings.max_guidance

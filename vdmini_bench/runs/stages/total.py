@@ -16,27 +16,27 @@ from vdmini_bench.vbench.totals import compute_totals
 VERSION = f"vbench-{VBENCH_VERSION}"
 
 
-def run_stage(bench: VBenchContext, subject: str, folder: Path) -> None:
+def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
     """Write a row for every dimension without a judge, with the reason, and for every group and the total."""
-    found = {name: (None, reason) for name, reason in bench.clips.reasons.items()} | _groups(bench, subject)
-    expected = len(bench.videos_of(subject))
+    found = {name: (None, reason) for name, reason in context.clips.reasons.items()} | _groups(context, subject)
+    expected = len(context.videos_of(subject))
     scores = []
     for name, (value, _) in found.items():
-        score = Score.unavailable(subject, f"vbench_{name}", VERSION, bench.protocol_name, "higher", expected)
+        score = Score.unavailable(subject, f"vbench_{name}", VERSION, context.protocol_name, "higher", expected)
         scores.append(score if value is None else replace(score, value=value, n=expected, status="ok"))
-    write_scores(folder, bench, scores, {f"vbench_{name}": note for name, (_, note) in found.items()})
+    write_scores(folder, context, scores, {f"vbench_{name}": note for name, (_, note) in found.items()})
 
 
-def _groups(bench: VBenchContext, row: str) -> dict[str, tuple[float | None, str]]:
+def _groups(context: VBenchContext, row: str) -> dict[str, tuple[float | None, str]]:
     """Quality, the mode's other group and the total, with notes; None where a dimension that it needs is missing."""
-    vbench = bench.vbench
-    totals = compute_totals({} if vbench.prompts == "embedded" else _measured(bench, row), vbench.mode)
+    vbench = context.vbench
+    totals = compute_totals({} if vbench.prompts == "embedded" else _measured(context, row), vbench.mode)
     names = [name for name in vbench.all_dimensions if counts(name, vbench)]
     other = "semantic" if vbench.mode == "t2v" else "i2v"
     found = {}
     for part, value in {"quality": totals.quality, other: totals.alignment, "total": totals.total}.items():
         needed = [name for name in names if part in ("total", DIMENSIONS[name].group)]
-        missing = [name for name in needed if name in bench.clips.reasons]
+        missing = [name for name in needed if name in context.clips.reasons]
         note = f"{len(missing)} of {len(needed)} dimensions missing" if missing else f"of {len(needed)} dimensions"
         if part == "total" and missing:
             note += f": {', '.join(missing)}"
@@ -46,12 +46,12 @@ def _groups(bench: VBenchContext, row: str) -> dict[str, tuple[float | None, str
     return found
 
 
-def _measured(bench: VBenchContext, row: str) -> dict[str, float]:
+def _measured(context: VBenchContext, row: str) -> dict[str, float]:
     """The scores of the dimensions that count, which this job needs all of."""
     scores = {}
-    for name in bench.clips.judges:
-        if counts(name, bench.vbench):
-            record = json.loads((bench.folder(f"judge {row} {name}") / SCORES).read_text(encoding="utf-8"))
+    for name in context.clips.judges:
+        if counts(name, context.vbench):
+            record = json.loads((context.folder(f"judge {row} {name}") / SCORES).read_text(encoding="utf-8"))
             (score,) = map(Score.from_json, record["scores"])
             assert score.value is not None
             scores[name] = score.value
