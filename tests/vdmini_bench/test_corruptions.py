@@ -6,7 +6,7 @@ import pytest
 
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.studies.corruptions import (
-    KINDS,
+    CORRUPTIONS,
     OVERSAMPLING,
     Clip,
     at_speed,
@@ -17,7 +17,7 @@ from vdmini_bench.studies.corruptions import (
 )
 
 FRAMES = 10
-GRADES = [(kind.name, grade) for kind in KINDS for grade in kind.grades]
+GRADES = [(kind.name, severity) for kind in CORRUPTIONS for severity in kind.severities]
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,15 @@ def footage() -> Clip:
     return draw_clip("Orbit", 3, 1, time).frames
 
 
-@pytest.mark.parametrize(("kind", "grade"), GRADES)
-def test_harm_keeps_shape_and_repeats_and_changes_something(footage: Clip, kind: str, grade: float) -> None:
+@pytest.mark.parametrize(("kind", "severity"), GRADES)
+def test_harm_keeps_shape_and_repeats_and_changes_something(footage: Clip, kind: str, severity: float) -> None:
     before = footage.copy()
-    harmed = corrupt(footage, kind, grade, FRAMES, seed=5)
-    assert harmed.shape == (FRAMES, 32, 32, 3)
-    assert harmed.dtype == np.uint8
-    assert (harmed == corrupt(footage, kind, grade, FRAMES, seed=5)).all()
+    corrupted = corrupt(footage, kind, severity, FRAMES, seed=5)
+    assert corrupted.shape == (FRAMES, 32, 32, 3)
+    assert corrupted.dtype == np.uint8
+    assert (corrupted == corrupt(footage, kind, severity, FRAMES, seed=5)).all()
     assert (footage == before).all()
-    assert (harmed != at_speed(footage, 1, FRAMES)).any()
+    assert (corrupted != at_speed(footage, 1, FRAMES)).any()
 
 
 def test_the_clip_itself_is_the_middle_of_its_footage(footage: Clip) -> None:
@@ -56,8 +56,8 @@ def test_speeds_take_other_frames_of_one_middle() -> None:
 @pytest.mark.parametrize("kind", ["shuffle", "freeze"])
 def test_order_alone_is_harmed(footage: Clip, kind: str) -> None:
     frames = {frame.tobytes() for frame in at_speed(footage, 1, FRAMES)}
-    for grade in next(each.grades for each in KINDS if each.name == kind):
-        found = [frame.tobytes() for frame in corrupt(footage, kind, grade, FRAMES, seed=1)]
+    for severity in next(each.severities for each in CORRUPTIONS if each.name == kind):
+        found = [frame.tobytes() for frame in corrupt(footage, kind, severity, FRAMES, seed=1)]
         assert {*found} <= frames
         assert (len({*found}) == FRAMES) == (kind == "shuffle")
 

@@ -142,12 +142,12 @@ def test_the_frechet_motion_distance_sees_half_the_speed_and_no_colour(drawn: li
     assert half > 5 * floor
     recoloured = frechet_distance(statistics([recolour(clip, 120, random) for clip in whole]), others)
     assert recoloured == pytest.approx(floor, abs=0.1 * half)
-    for harm, mild, severe in ((shuffle, 0.2, 1.0), (freeze, 0.25, 0.5), (jitter, 0.5, 1.0)):
+    for corruption, mild, severe in ((shuffle, 0.2, 1.0), (freeze, 0.25, 0.5), (jitter, 0.5, 1.0)):
         little, much = (
-            frechet_distance(statistics([harm(clip, strength, random) for clip in whole]), others)
+            frechet_distance(statistics([corruption(clip, strength, random) for clip in whole]), others)
             for strength in (mild, severe)
         )
-        assert floor < little < much, harm.__name__
+        assert floor < little < much, corruption.__name__
 
 
 def test_mirrored_clips_move_the_other_way() -> None:

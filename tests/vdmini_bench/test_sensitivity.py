@@ -13,17 +13,17 @@ from vdmini_bench.cli import main
 from vdmini_bench.data.synthetic import ACTIONS
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.studies import sensitivity
-from vdmini_bench.studies.corruptions import KINDS, Kind
+from vdmini_bench.studies.corruptions import CORRUPTIONS, Corruption
 from vdmini_bench.studies.sensitivity import Study, mean_with_error, measure_study, ordering, series
 from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings
 
-KIND = Kind("blur", "content", "px", (1.0, 2.0))
+KIND = Corruption("blur", "content", "px", (1.0, 2.0))
 STUDY = Study(clips_per_block=10, blocks=2, reference_clips=20)
 
 
 def numbers(*steps: list[float]) -> sensitivity.Numbers:
-    grades = [("none", 0.0), *(("blur", grade) for grade in KIND.grades)]
-    return {grade: np.array(values) for grade, values in zip(grades, steps, strict=True)}
+    severities = [("none", 0.0), *(("blur", severity) for severity in KIND.severities)]
+    return {severity: np.array(values) for severity, values in zip(severities, steps, strict=True)}
 
 
 def test_grades_are_in_order_when_every_step_is_beyond_chance() -> None:
@@ -76,8 +76,8 @@ def measured(folder: Path) -> dict[str, sensitivity.Numbers]:
 
 
 def test_paired_measures_put_every_kind_in_order(measured: dict[str, sensitivity.Numbers]) -> None:
-    found = {(each.kind.name, each.measure): each.ordered for each in orderings(measured)}
-    for kind in KINDS:
+    found = {(each.corruption.name, each.measure): each.ordered for each in orderings(measured)}
+    for kind in CORRUPTIONS:
         assert found[kind.name, "spectrum"], kind.name
         if kind.name != "recolour":
             # Recolouring moves nothing.
@@ -99,18 +99,18 @@ def test_what_was_measured_is_read_back(
 
     monkeypatch.setattr(sensitivity, "corrupt", never)
     again = series(measure_study(STUDY, None, folder), STUDY)
-    for measure, of_grades in measured.items():
-        for grade, values in of_grades.items():
-            assert (again[measure][grade] == values).all()
+    for measure, by_severity in measured.items():
+        for severity, values in by_severity.items():
+            assert (again[measure][severity] == values).all()
 
 
 def test_tables_have_a_line_a_grade_and_a_kind(measured: dict[str, sensitivity.Numbers]) -> None:
     header, lines = answer_lines(measured)
-    assert len(lines) == 1 + sum(len(kind.grades) for kind in KINDS)
+    assert len(lines) == 1 + sum(len(kind.severities) for kind in CORRUPTIONS)
     assert {len(header)} == {len(line) for line in lines}
     assert lines[0][0] == "as they are"
     header, lines = ordering_lines(orderings(measured))
-    assert [line[0] for line in lines] == [kind.name for kind in KINDS]
+    assert [line[0] for line in lines] == [kind.name for kind in CORRUPTIONS]
     assert "yes" in lines[0][header.index("spectrum")]
 
 
@@ -120,7 +120,7 @@ def test_the_command_writes_its_tables(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["clips"] == 4
-    assert len(found["orderings"]) == len(KINDS) * 7
+    assert len(found["orderings"]) == len(CORRUPTIONS) * 7
     with (tmp_path / "sensitivity.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 25 * 7

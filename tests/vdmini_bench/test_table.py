@@ -33,7 +33,7 @@ def test_a_cell_has_its_error_and_a_blank_is_a_dash() -> None:
     found = cells("teacher", row("teacher", "fvd", "123.4", "1.25"), row("teacher", "latency_denoiser", "45.67"))
     assert found["FVD"] == "123 ± 1.25"
     assert found["denoiser (ms)"] == "45.7"
-    assert found["clip (ms)"] == "-"
+    assert found["end-to-end (ms)"] == "-"
     assert found["status"] == "ok"
 
 

@@ -1,4 +1,4 @@
-"""What shows how clips differ: a teacher's beside a student's, and harmed ones beside themselves."""
+"""What shows how clips differ: a teacher's beside a student's, and corrupted ones beside themselves."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def show_comparison(
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for answers and tables.")
 @JSON
 def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Path, as_json: bool) -> None:
-    """Harm drawn clips in known ways and grades, and show what FVD and each measure make of it; a stand-in."""
+    """Corrupt synthetic clips by severity, and show what FVD and each measure make of it; a stand-in."""
     from vdmini_bench.studies.sensitivity import Networks, Study, measure_study, series
     from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
 
@@ -100,10 +100,10 @@ def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Pa
     write_sensitivity(output, numbers)
     found = orderings(numbers)
     if as_json:
-        rows = [{"kind": each.kind.name, "measure": each.measure, "ordered": each.ordered} for each in found]
+        rows = [{"kind": each.corruption.name, "measure": each.measure, "ordered": each.ordered} for each in found]
         click.echo(json.dumps({"clips": study.clips, "blocks": blocks, "orderings": rows, "output": str(output)}))
         return
     title = f"{study.clips} drawn clips, {blocks} blocks: a stand-in"
     print_table(title, *answer_lines(numbers))
-    print_table("grades in order", *ordering_lines(found))
+    print_table("severities in order", *ordering_lines(found))
     click.echo(f"tables: {output}")

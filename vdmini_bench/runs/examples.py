@@ -43,7 +43,7 @@ def example_clips(context: SuiteContext) -> dict[str, list[NDArray[np.uint8]]]:
 
 
 def keep_examples(context: SuiteContext, run_dir: Path, clips: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
-    """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `context.examples`."""
+    """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `examples`."""
     frames, height, width = next(iter(clips.values()))[0].shape[:3]
     count = min(map(len, clips.values()))
     paths = context.examples(count)

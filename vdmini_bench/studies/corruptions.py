@@ -1,6 +1,6 @@
-"""Known harm to clips, in grades: what a measure of content or of motion must notice, and must put in order.
+"""Known corruptions of clips, by severity: what a measure of content or of motion must notice, and must put in order.
 
-Half of the kinds change how clips move and leave their frames nearly as they are, the others change what frames show.
+Half of them change how clips move and leave their frames nearly as they are, the others change what frames show.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 OVERSAMPLING = 4
 
 Clip = NDArray[np.uint8]
-Harm = Callable[[Clip, float, np.random.Generator], Clip]
+Change = Callable[[Clip, float, np.random.Generator], Clip]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A way to harm clips: what it mostly harms, what its strength counts, and its grades from mild to severe."""
+class Corruption:
+    """A way to corrupt clips: what it affects most, what its strength counts, its severities from mild to severe."""
 
     name: str
-    harms: Literal["content", "motion"]
+    affects: Literal["content", "motion"]
     unit: str
-    grades: tuple[float, ...]
+    severities: tuple[float, ...]
 
 
 def at_speed(footage: Clip, speed: float, frames: int) -> Clip:
@@ -48,8 +48,10 @@ def at_speed(footage: Clip, speed: float, frames: int) -> Clip:
 
 
 def footage_frames(frames: int) -> int:
-    """How many frames of footage a clip of `frames` frames needs for every grade of every kind."""
-    fastest = max(grade for kind in KINDS if kind.name in SPEEDS for grade in kind.grades)
+    """How many frames of footage a clip of `frames` frames needs for every severity of every corruption."""
+    fastest = max(
+        severity for corruption in CORRUPTIONS if corruption.name in SPEEDS for severity in corruption.severities
+    )
     return round(OVERSAMPLING * fastest) * (frames - 1) + 1
 
 
@@ -110,33 +112,33 @@ def recolour(clip: Clip, degrees: float, random: np.random.Generator) -> Clip:
 
 
 SPEEDS = ("slower", "faster")
-KINDS = (
-    Kind("slower", "motion", "x the speed", (0.75, 0.5, 0.25)),
-    Kind("faster", "motion", "x the speed", (1.25, 1.5, 2.0)),
-    Kind("shuffle", "motion", "of the clip", (0.2, 0.5, 1.0)),
-    Kind("freeze", "motion", "of the clip", (0.25, 0.5, 1.0)),
-    Kind("jitter", "motion", "px", (0.5, 1.0, 2.0)),
-    Kind("blur", "content", "px", (0.5, 1.0, 2.0)),
-    Kind("noise", "content", "of 255", (4.0, 8.0, 16.0)),
-    Kind("recolour", "content", "degrees", (20.0, 60.0, 120.0)),
+CORRUPTIONS = (
+    Corruption("slower", "motion", "x the speed", (0.75, 0.5, 0.25)),
+    Corruption("faster", "motion", "x the speed", (1.25, 1.5, 2.0)),
+    Corruption("shuffle", "motion", "of the clip", (0.2, 0.5, 1.0)),
+    Corruption("freeze", "motion", "of the clip", (0.25, 0.5, 1.0)),
+    Corruption("jitter", "motion", "px", (0.5, 1.0, 2.0)),
+    Corruption("blur", "content", "px", (0.5, 1.0, 2.0)),
+    Corruption("noise", "content", "of 255", (4.0, 8.0, 16.0)),
+    Corruption("recolour", "content", "degrees", (20.0, 60.0, 120.0)),
 )
-HARMS: dict[str, Harm] = {
+CHANGES: dict[str, Change] = {
     "shuffle": shuffle, "freeze": freeze, "jitter": jitter, "blur": blur, "noise": noise, "recolour": recolour,
 }  # fmt: skip
 
 
-def corrupt(footage: Clip, kind: str, strength: float, frames: int, seed: int) -> Clip:
-    """A harmed clip of `frames` frames from the middle of footage L H W C uint8 RGB, `footage_frames(frames)` long.
+def corrupt(footage: Clip, corruption: str, strength: float, frames: int, seed: int) -> Clip:
+    """A corrupted clip of `frames` frames from the middle of footage L H W C uint8 RGB, `footage_frames(frames)` long.
 
-    What is random depends on the kind and `seed` alone: the grades of one clip share their noise.
+    What is random depends on the corruption and `seed` alone: the severities of one clip share their noise.
 
     Raises:
-        ValueError: an unknown kind, or one that `at_speed` refuses.
+        ValueError: an unknown corruption, or one that `at_speed` refuses.
     """
-    if kind in SPEEDS:
+    if corruption in SPEEDS:
         return at_speed(footage, strength, frames)
-    if kind not in HARMS:
-        raise ValueError(f"no corruption {kind!r}: take {', '.join((*SPEEDS, *HARMS))}")
-    digest = hashlib.sha256(f"{kind}/{seed}".encode()).digest()
+    if corruption not in CHANGES:
+        raise ValueError(f"no corruption {corruption!r}: take {', '.join((*SPEEDS, *CHANGES))}")
+    digest = hashlib.sha256(f"{corruption}/{seed}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    return HARMS[kind](at_speed(footage, 1.0, frames), strength, random)
+    return CHANGES[corruption](at_speed(footage, 1.0, frames), strength, random)

@@ -1,7 +1,7 @@
-"""What measures of clips notice: drawn clips harmed in known ways and grades, and every measure's answer to each.
+"""What measures of clips notice: synthetic clips corrupted by severity, and every measure's answer to each.
 
-A measure is worth trusting for a kind of harm when its values come in the order of the grades, and each step is larger
-than chance. Drawn clips are a stand-in for real ones.
+A measure is worth trusting for a corruption when its values come in the order of the severities, and each step is
+larger than chance. Synthetic clips are a stand-in for real ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from vdmini_bench.metrics.motion import MOTION_PAIR_VERSION
 from vdmini_bench.metrics.motion_statistics import MOTION_VERSION, fields_to_statistics, motion_statistics
 from vdmini_bench.results.stats import paired_interval
 from vdmini_bench.studies.clip_pairs import MEASURES, ClipView, pair_values, view_clip
-from vdmini_bench.studies.corruptions import KINDS, OVERSAMPLING, Clip, Kind, at_speed, corrupt, footage_frames
+from vdmini_bench.studies.corruptions import (
+    CORRUPTIONS,
+    OVERSAMPLING,
+    Clip,
+    Corruption,
+    at_speed,
+    corrupt,
+    footage_frames,
+)
 from vdmini_bench.system.files import key_of
 from vdmini_bench.system.progress import progress
 
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Grade = tuple[str, float]
-# The numbers that a measure's mean is of, by grade.
+# The numbers that a measure's mean is of, by severity.
 Numbers = dict[Grade, NDArray[np.float64]]
 
 
@@ -56,7 +64,7 @@ class Study:
 
     @property
     def clips(self) -> int:
-        """How many clips are harmed."""
+        """How many clips are corrupted."""
         return self.clips_per_block * self.blocks
 
     def footage(self) -> list[Clip]:
@@ -81,7 +89,7 @@ def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one grade does to every clip: statistics of motion N x 11, by measure N values of pairs, and I3D's logits.
+    """What one severity does to all clips: statistics of motion N x 11, by measure N values of pairs, and I3D's logits.
 
     The logits N x 400 float32 are None where there was no network.
     """
@@ -128,38 +136,41 @@ class Networks:
 
 
 def measure_study(study: Study, networks: Networks | None, folder: Path) -> dict[Grade, Answers]:
-    """Harm and measure all clips, a file a grade in `folder`; what is there already is not measured again.
+    """Corrupt and measure all clips, a file a severity in `folder`; what is there already is not measured again.
 
-    Returns the answers by kind and strength, ("none", 0.0) for clips as they are. Without networks there is neither FVD
-    nor `content`, and all takes a minute.
+    Returns the answers by corruption and strength, ("none", 0.0) for clips as they are. Without networks there is
+    neither FVD nor `content`, and all takes a minute.
     """
     footage = study.footage()
     whole = [at_speed(frames, 1.0, FRAMES) for frames in footage]
-    grades = [("none", 0.0), *((kind.name, grade) for kind in KINDS for grade in kind.grades)]
+    severities = [
+        ("none", 0.0),
+        *((corruption.name, severity) for corruption in CORRUPTIONS for severity in corruption.severities),
+    ]
     versions = [MOTION_VERSION, MOTION_PAIR_VERSION, SPECTRUM_VERSION]
     found = {}
-    with progress("sensitivity", len(grades)) as advance:
+    with progress("sensitivity", len(severities)) as advance:
         see = None if networks is None else networks.frames
         views = [view_clip(clip, flow_fields(clip), see) for clip in whole]
-        for name, grade in grades:
-            identity = [WORLD_VERSION, FIRST_INDEX, study.clips, *versions, f"{name}-{grade:g}"]
+        for name, severity in severities:
+            identity = [WORLD_VERSION, FIRST_INDEX, study.clips, *versions, f"{name}-{severity:g}"]
             identity += [] if networks is None else networks.versions
-            path = folder / f"{name}-{grade:g}-{key_of(identity)}.safetensors"
+            path = folder / f"{name}-{severity:g}-{key_of(identity)}.safetensors"
             if not path.exists():
                 clips = whole
                 if name != "none":
-                    clips = [corrupt(each, name, grade, FRAMES, seed) for seed, each in enumerate(footage)]
+                    clips = [corrupt(each, name, severity, FRAMES, seed) for seed, each in enumerate(footage)]
                 _answers(clips, views, networks).write(path)
-            found[name, grade] = Answers.read(path)
-            advance(f"{name} {grade:g}")
+            found[name, severity] = Answers.read(path)
+            advance(f"{name} {severity:g}")
     return found
 
 
 def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Networks | None) -> Answers:
     flows = [flow_fields(clip) for clip in clips]
     see = None if networks is None else networks.frames
-    harmed = (view_clip(clip, flow, see) for clip, flow in zip(clips, flows, strict=True))
-    values = [pair_values(view, other) for view, other in zip(views, harmed, strict=True)]
+    corrupted = (view_clip(clip, flow, see) for clip, flow in zip(clips, flows, strict=True))
+    values = [pair_values(view, other) for view, other in zip(views, corrupted, strict=True)]
     pairs = {name: np.array([each[name] for each in values]) for name in values[0]}
     logits = None if networks is None else networks.logits(clips)
     return Answers(np.stack([fields_to_statistics(flow) for flow in flows]), pairs, logits)
@@ -167,12 +178,12 @@ def _answers(clips: Sequence[Clip], views: Sequence[ClipView], networks: Network
 
 @dataclass(frozen=True)
 class Ordering:
-    """Whether a measure puts a kind's grades in order; `weakest` is the step, in 95 % half-intervals, least sure.
+    """Whether a measure orders a corruption's severities; `weakest` is the step, in 95 % half-intervals, least sure.
 
-    Above 1 every step from one grade to the next is shown to be in the same direction; negative steps turn back.
+    Above 1 every step from one severity to the next is shown to be in the same direction; negative steps turn back.
     """
 
-    kind: Kind
+    corruption: Corruption
     measure: str
     weakest: float
 
@@ -183,23 +194,23 @@ class Ordering:
 
 
 def series(found: dict[Grade, Answers], study: Study) -> dict[str, Numbers]:
-    """By measure, then by grade, the numbers that its mean is of: one a block for sets of clips, one a clip for pairs.
+    """By measure and severity, the numbers that its mean is of: one a block for sets of clips, one a clip for pairs.
 
     FVD is against the reference of drawn clips that ships with the package.
     """
     moving = Moments.of(np.stack([motion_statistics(clip) for clip in study.reference()]))
     numbers: dict[str, Numbers] = {}
-    logits = {grade: answers.logits for grade, answers in found.items() if answers.logits is not None}
+    logits = {severity: answers.logits for severity, answers in found.items() if answers.logits is not None}
     if logits:
         from vdmini_bench.metrics.reference import shipped_moments
 
-        numbers["fvd"] = {grade: _by_block(rows, shipped_moments(), study) for grade, rows in logits.items()}
+        numbers["fvd"] = {severity: _by_block(rows, shipped_moments(), study) for severity, rows in logits.items()}
     numbers["frechet_motion"] = {
-        grade: _by_block(answers.statistics, moving, study) for grade, answers in found.items()
+        severity: _by_block(answers.statistics, moving, study) for severity, answers in found.items()
     }
     # A file gives its arrays in another order.
     for name in (each.name for each in MEASURES if each.name in found["none", 0.0].pairs):
-        numbers[name] = {grade: answers.pairs[name] for grade, answers in found.items()}
+        numbers[name] = {severity: answers.pairs[name] for severity, answers in found.items()}
     return numbers
 
 
@@ -213,9 +224,9 @@ def mean_with_error(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def ordering(kind: Kind, measure: str, numbers: Numbers) -> Ordering:
-    """Whether a measure rises, or for signed ones falls, from clips as they are through all grades of a kind."""
-    steps = [numbers["none", 0.0], *(numbers[kind.name, grade] for grade in kind.grades)]
+def ordering(corruption: Corruption, measure: str, numbers: Numbers) -> Ordering:
+    """Whether a measure rises, or for signed ones falls, from whole clips through all severities of a corruption."""
+    steps = [numbers["none", 0.0], *(numbers[corruption.name, severity] for severity in corruption.severities)]
     surely = []
     for mild, severe in pairwise(steps):
         mean, low, _ = paired_interval(mild.tolist(), severe.tolist())
@@ -223,4 +234,4 @@ def ordering(kind: Kind, measure: str, numbers: Numbers) -> Ordering:
         surely.append(mean / half if half else math.copysign(math.inf, mean) if mean else 0.0)
     signed = {each.name for each in MEASURES if not each.distance}
     falls = measure in signed and statistics.fmean(surely) < 0
-    return Ordering(kind, measure, min(-step if falls else step for step in surely))
+    return Ordering(corruption, measure, min(-step if falls else step for step in surely))
