@@ -17,29 +17,6 @@ from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 256
 
-# Source: diffusers' scripts/convert_hunyuan_video_to_diffusers.py, which builds the class with its defaults.
-CONFIGS: dict[str, dict[str, Any]] = {
-    "hunyuanvideo": {
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 20,
-        "num_single_layers": 40,
-        "num_refiner_layers": 2,
-        "mlp_ratio": 4.0,
-        "patch_size": 2,
-        "patch_size_t": 1,
-        "qk_norm": "rms_norm",
-        "guidance_embeds": True,
-        "text_embed_dim": 4096,
-        "pooled_projection_dim": 768,
-        "rope_theta": 256.0,
-        "rope_axes_dim": (16, 56, 56),
-        "image_condition_type": None,
-    },
-}
-
 SINGLE_BLOCK_PARTS = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
 
@@ -61,13 +38,12 @@ def split_single_blocks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class HunyuanVideo(TransformerFamily):
-    """Its guidance is embedded, at no extra cost."""
+    """Its guidance is embedded, at no extra cost (diffusers' scripts/convert_hunyuan_video_to_diffusers.py)."""
 
     name = "hunyuanvideo"
     cuts_text = True
     denoiser_class = HunyuanVideoTransformer3DModel
     vae_class = AutoencoderKLHunyuanVideo
-    configs = CONFIGS
     stacks = (
         Stack("Dual", "transformer_blocks", "num_layers"),
         Stack("Single", "single_transformer_blocks", "num_single_layers"),

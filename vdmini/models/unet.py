@@ -28,9 +28,7 @@ STABLE_DIFFUSION_VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
-    "latent_channels": 4,
     "sample_size": 512,
-    "scaling_factor": 0.18215,
 }
 _BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
 
