@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from accelerate.utils import send_to_device
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -36,7 +37,7 @@ from vdmini.files import replacing
 from vdmini.finite import is_finite
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
-from vdmini.tasks.base import Networks, Predict, Task
+from vdmini.tasks.base import Predict, Task, Teaching
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 BALANCE_DECAY = 0.9
@@ -100,7 +101,7 @@ class Training:
         for index, batch in enumerate(parts):
             last = index == count - 1
             with contextlib.nullcontext() if last else processes.accumulate(self.student):
-                sums += self.backward(batch.to(processes.device), 1 / count) / count
+                sums += self.backward(send_to_device(batch, processes.device), 1 / count) / count
         task, icd, mca, output, heads, task_pull, mca_pull = processes.mean(sums).tolist()
         norm = self.gradient_norm()
         self.broken = () if norm.isfinite() else tuple(_not_finite(self.bare_student))
@@ -139,14 +140,15 @@ class Training:
             noisy = self.task.noisy(batch.sample.clean, batch.sample.noise, batch.sample.levels)
             network_input, timesteps = self.task.network_input(noisy, batch.sample.levels)
             with torch.no_grad():
-                teacher_prediction = self._predict(self.teacher, batch)(network_input, timesteps)
+                teacher_prediction = self._predict(self.teacher, batch.conditions)(network_input, timesteps)
             teacher_features = self.teacher_tap.features
-            prediction = self._predict(self.student, batch)(network_input, timesteps)
-            icd = self._icd(teacher_features)
-            output = torch.zeros(())
+            prediction = self._predict(self.student, batch.conditions)(network_input, timesteps)
+            icd = output = torch.zeros(())
+            if settings.lambda_icd:
+                icd = icd_loss(self.student_tap.features, teacher_features)
             if settings.lambda_output:
                 output = output_distillation_loss(prediction, teacher_prediction)
-            task = self.task.loss(batch.sample, prediction, teacher_prediction, batch.guidance, self._networks(batch))
+            task = self.task.loss(batch.sample, prediction, self._teaching(batch, teacher_prediction))
             mca, heads = self._adversarial(prediction, teacher_prediction, noisy, batch, share)
         total = task + settings.lambda_icd * icd + settings.lambda_output * output
         pulls = [torch.zeros(()), torch.zeros(())]
@@ -157,11 +159,6 @@ class Training:
         (total * share).backward()
         losses = (task, icd, mca, output, heads, *pulls)
         return torch.stack([loss.detach().double().to(self.processes.device) for loss in losses])
-
-    def _icd(self, teacher_features: list[Tensor]) -> Tensor:
-        if not self.settings.lambda_icd:
-            return torch.zeros(())
-        return icd_loss(self.student_tap.features, teacher_features)
 
     def _adversarial(
         self, prediction: Tensor, teacher_prediction: Tensor, noisy: Tensor, batch: Batch, share: float
@@ -180,26 +177,25 @@ class Training:
         ((hinge + self.settings.lambda_r1 * penalty) * share).backward()
         return self.adversary.student_loss(made, batch), hinge
 
-    def _predict(self, network: nn.Module, batch: Batch, conditions: Mapping[str, Tensor] | None = None) -> Predict:
+    def _predict(self, network: nn.Module, conditions: Mapping[str, Tensor]) -> Predict:
         bare = self.bare_student if network is self.student else network
 
         def predict(network_input: Tensor, timesteps: Tensor) -> Tensor:
-            arguments = self.conditioning.denoiser_inputs(
-                bare, network_input, timesteps, conditions or batch.conditions, batch.guidance
-            )
+            arguments = self.conditioning.denoiser_inputs(bare, network_input, timesteps, conditions)
             return self.conditioning.prediction(network(**arguments))
 
         return predict
 
-    def _networks(self, batch: Batch) -> Networks:
+    def _teaching(self, batch: Batch, prediction: Tensor) -> Teaching:
         clean, without = batch.sample.clean, None
         if self.clips.unconditional is not None:
             empty = {
                 name: value.expand(len(clean), *value.shape).to(clean.device)
                 for name, value in self.clips.unconditional.items()
             }
-            without = self._predict(self.teacher, batch, {**batch.conditions, **empty})
-        return Networks(self._predict(self.student, batch), self._predict(self.teacher, batch), without)
+            without = self._predict(self.teacher, {**batch.conditions, **empty})
+        student = self._predict(self.student, batch.conditions)
+        return Teaching(prediction, batch.conditions.get("guidance"), student, without)
 
     def averaged_student(self, average: Mapping[str, Tensor]) -> nn.Module:
         """The moving average, gathered, as a network of its own."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError
@@ -161,30 +160,3 @@ def _student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[s
     config["layers_per_block"] = list(layout.layers)
     config["mid_block_type"] = MID_BLOCK_TYPE if layout.mid else None
     return config
-
-
-def encoder_features(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timestep: Tensor,
-    encoder_hidden_states: Tensor,
-    added_time_ids: Tensor,
-) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W, without running the rest: what a discriminator's heads look at.
-
-    Takes the denoiser's own inputs: B T C H W latents, B timesteps, B N C context and B N time ids.
-    """
-    net: Any = denoiser
-    batch, frames = sample.shape[:2]
-    embedding = net.time_embedding(net.time_proj(timestep.expand(batch)).to(sample.dtype))
-    time_ids = net.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(embedding.dtype)
-    embedding = (embedding + net.add_embedding(time_ids)).repeat_interleave(frames, dim=0)
-    context = encoder_hidden_states.repeat_interleave(frames, dim=0)
-    hidden = net.conv_in(sample.flatten(0, 1))
-    video_frames = torch.zeros(batch, frames, dtype=hidden.dtype, device=hidden.device)
-    features = []
-    for stage in net.down_blocks:
-        attends = {"encoder_hidden_states": context} if getattr(stage, "has_cross_attention", False) else {}
-        hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
-        features.append(hidden)
-    return features

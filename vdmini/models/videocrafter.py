@@ -10,7 +10,7 @@ import numpy as np
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models import videocrafter_keys
@@ -119,23 +119,3 @@ def _original_blocks(teacher: nn.Module, kept: Sequence[str]) -> list[list[int]]
         [number for name, number in zip(names, numbers, strict=True) if name in ("conv_in", *kept)]
         for names, numbers in named
     ]
-
-
-def encoder_features(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timestep: Tensor,
-    encoder_hidden_states: Tensor,
-    fps: Tensor | float = 16,
-    timestep_cond: Tensor | None = None,
-    motion_cond: Tensor | None = None,
-) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W, without running the rest: what a discriminator's heads look at.
-
-    Takes the denoiser's own inputs: B C T H W latents, B timesteps, B N E context, B frame rates and the guidance
-    embeddings.
-    """
-    net: Any = denoiser
-    embedding, context = net.conditions(sample, timestep, encoder_hidden_states, fps, timestep_cond, motion_cond)
-    features: list[Tensor] = net.encode(sample, embedding, context)[0]
-    return features

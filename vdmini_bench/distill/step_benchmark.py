@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
 from vdmini.cost import count_parameters
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings
 from vdmini.distill.training import Training
 from vdmini.models.registry import family_of
@@ -74,7 +74,7 @@ def distill_step(
     failed = False
     try:
         task = family_of(teacher).default_task(teacher)
-        with Training(Alone(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
+        with Training(Processes(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
             for _ in range(STEPS):
                 started = time.monotonic()
                 training.train_step()
