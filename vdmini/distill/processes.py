@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -104,8 +103,12 @@ class Launched(Processes):
             "mesh": init_device_mesh(self.device.type, (self.count,)),
             "offload_policy": self._sharding.cpu_offload,
         }
-        for module in _sharding_units(network):
-            fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
+        # The blocks that may be pruned hold nearly all weights, and no two of them run at once.
+        family = family_of(network)
+        modules = family.block_modules(network)
+        for name in prunable_names(modules, family.stage_modules(network)):
+            for module in modules[name]:
+                fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
         # What is left of the network is needed again as soon as the backward pass starts.
         fully_shard(network, **options)
         return network
@@ -123,10 +126,3 @@ class Launched(Processes):
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
-
-
-def _sharding_units(network: nn.Module) -> Iterable[nn.Module]:
-    """The modules of the blocks that may be pruned: nearly all weights, and no two run at once."""
-    family = family_of(network)
-    modules = family.block_modules(network)
-    return [module for name in prunable_names(modules, family.stage_modules(network)) for module in modules[name]]

@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 from vdmini.conditioning import conditioning_of
 from vdmini.cost import on_meta
 from vdmini.distill.adversary import Adversary
-from vdmini.distill.average import Average
+from vdmini.distill.average import Average, held
 from vdmini.distill.batch import Batch, TrainingClips, draw_share
 from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings, StepLosses
@@ -151,10 +151,12 @@ class Training:
             task = self.task.loss(batch.sample, prediction, self._teaching(batch, teacher_prediction))
             mca, heads = self._adversarial(prediction, teacher_prediction, noisy, batch, share)
         total = task + settings.lambda_icd * icd + settings.lambda_output * output
+        # The squared norms of both losses' gradients at the student's output.
         pulls = [torch.zeros(()), torch.zeros(())]
         if settings.lambda_mca and self.step >= settings.discriminator_warmup:
             if settings.balance == "adaptive":
-                pulls = [_pull(loss, prediction) for loss in (task, mca)]
+                gradients = [torch.autograd.grad(loss, prediction, retain_graph=True)[0] for loss in (task, mca)]
+                pulls = [gradient.double().square().sum() for gradient in gradients]
             total = total + settings.lambda_mca * self.balance * mca
         (total * share).backward()
         losses = (task, icd, mca, output, heads, *pulls)
@@ -265,19 +267,10 @@ class Training:
         self.history = [StepLosses(step, *row) for step, row in enumerate(state["history"].tolist(), start=1)]
 
 
-def _pull(loss: Tensor, prediction: Tensor) -> Tensor:
-    """The squared norm of a loss's gradient at the student's output: how hard it pulls."""
-    return torch.autograd.grad(loss, prediction, retain_graph=True)[0].double().square().sum()
-
-
 def _not_finite(network: nn.Module) -> list[str]:
     """The weights whose gradients are not finite, in this process's shard of them."""
-    broken = []
-    for name, weight in network.named_parameters():
-        gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
-        if gradient is not None and not is_finite(gradient):
-            broken.append(name)
-    return broken
+    gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+    return [name for name, gradient in gradients.items() if not is_finite(held(gradient))]
 
 
 def _rate_factor(settings: DistillSettings) -> Callable[[int], float]:

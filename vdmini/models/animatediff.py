@@ -18,7 +18,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, pairs_in, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, require_sides
 from vdmini.tasks.base import Task
@@ -201,8 +201,7 @@ def _cut(config: dict[str, Any], kept: Sequence[str], removed: Sequence[str]) ->
 
 
 def _kept_pairs(kept: Sequence[str], stage: str) -> list[int]:
-    places = [name.rpartition(".") for name in kept]
-    return [int(pair) for owner, _, pair in places if owner == stage and pair.isdigit()]
+    return [int(name.rpartition(".")[2]) for name in pairs_in(kept, stage)]
 
 
 def _left_of(setting: Any, pairs: Mapping[int, Sequence[int]]) -> Any:

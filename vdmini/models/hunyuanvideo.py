@@ -20,23 +20,6 @@ TEXT_TOKENS = 256
 SINGLE_BLOCK_PARTS = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
 
-def split_single_blocks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
-
-    diffusers' converter splits that layer where the published width of 3072 wants it, whatever its width is.
-    """
-    split: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        block, fused, kind = name.partition(".linear1.")
-        if not fused:
-            split[name] = weight
-            continue
-        width = len(weights[f"{block}.linear2.weight"])
-        parts = weight.split((width, width, width, len(weight) - 3 * width))
-        split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
-    return split
-
-
 class HunyuanVideo(TransformerFamily):
     """Its guidance is embedded, at no extra cost (diffusers' scripts/convert_hunyuan_video_to_diffusers.py)."""
 
@@ -52,7 +35,20 @@ class HunyuanVideo(TransformerFamily):
     output = ("norm_out", "proj_out")
 
     def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return split_single_blocks(weights)
+        """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
+
+        diffusers' converter splits that layer where the published width of 3072 wants it, whatever its width is.
+        """
+        split: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            block, fused, kind = name.partition(".linear1.")
+            if not fused:
+                split[name] = weight
+                continue
+            width = len(weights[f"{block}.linear2.weight"])
+            parts = weight.split((width, width, width, len(weight) - 3 * width))
+            split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
+        return split
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as its published scheduler is."""

@@ -73,8 +73,8 @@ def distill_step(
     losses: dict[str, float] = {}
     failed = False
     try:
-        task = family_of(teacher).default_task(teacher)
-        with Training(Processes(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
+        processes, task = Processes(device), family_of(teacher).default_task(teacher)
+        with Training(processes, teacher, student.float().to(device), pruning, clips, task, settings) as training:
             for _ in range(STEPS):
                 started = time.monotonic()
                 training.train_step()
