@@ -38,31 +38,26 @@ __version__ = "0.1.0"
 
 # Exports resolve on first use, so that `import vdmini` costs no torch import. diffusers finds a pruned model's class
 # here by its name in model_index.json, and looks for ModelMixin beside it to learn how to load it.
-_EXPORTS = {
-    "Block": "vdmini.blocks",
-    "BlockGraph": "vdmini.blocks",
-    "FeatureTap": "vdmini.features",
-    "ModelInput": "vdmini.blocks",
-    "ModelLoadError": "vdmini.errors",
-    "ModelMixin": "diffusers",
-    "Optimization": "vdmini.optimization",
-    "PlanError": "vdmini.errors",
-    "PruningPlan": "vdmini.plan",
-    "VDMiniAutoencoderKLTemporalDecoder": "vdmini.vae",
-    "VDMiniChannelPrunedUNetSpatioTemporal": "vdmini.models.svd_channels",
-    "VDMiniUNetMotionModel": "vdmini.models.animatediff",
-    "VDMiniUNetSpatioTemporal": "vdmini.models.svd_unet",
-    "VideoCrafterPipeline": "vdmini.models.videocrafter_pipeline",
-    "VideoCrafterUNet": "vdmini.models.videocrafter",
-    "VideoModel": "vdmini.models.registry",
-    "apply_plan": "vdmini.prune",
-    "checkpoint_sha256": "vdmini.checkpoint",
-    "feature_pairs": "vdmini.features",
-    "load_model": "vdmini.models.loading",
-    "make_plan": "vdmini.rules",
-    "optimize": "vdmini.optimization",
-    "save_student": "vdmini.checkpoint",
+_EXPORTS_OF = {
+    "diffusers": ("ModelMixin",),
+    "vdmini.blocks": ("Block", "BlockGraph", "ModelInput"),
+    "vdmini.checkpoint": ("checkpoint_sha256", "save_student"),
+    "vdmini.errors": ("ModelLoadError", "PlanError"),
+    "vdmini.features": ("FeatureTap", "feature_pairs"),
+    "vdmini.models.animatediff": ("VDMiniUNetMotionModel",),
+    "vdmini.models.loading": ("load_model",),
+    "vdmini.models.registry": ("VideoModel",),
+    "vdmini.models.svd_channels": ("VDMiniChannelPrunedUNetSpatioTemporal",),
+    "vdmini.models.svd_unet": ("VDMiniUNetSpatioTemporal",),
+    "vdmini.models.videocrafter": ("VideoCrafterUNet",),
+    "vdmini.models.videocrafter_pipeline": ("VideoCrafterPipeline",),
+    "vdmini.optimization": ("Optimization", "optimize"),
+    "vdmini.plan": ("PruningPlan",),
+    "vdmini.prune": ("apply_plan",),
+    "vdmini.rules": ("make_plan",),
+    "vdmini.vae": ("VDMiniAutoencoderKLTemporalDecoder",),
 }
+_EXPORTS = {name: module for module, names in _EXPORTS_OF.items() for name in names}
 
 __all__ = ["__version__", *_EXPORTS]
 

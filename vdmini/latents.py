@@ -20,13 +20,13 @@ from vdmini.finite import is_finite
 from vdmini.latent_index import (
     INDEX_FILE,
     UNCONDITIONAL_FILE,
+    LatentCacheError,
     LatentIndex,
     Shard,
     file_sha256,
     save_tensors,
     shard_name,
 )
-from vdmini.latent_index import LatentCacheError as LatentCacheError
 from vdmini.locks import file_lock
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -181,24 +181,11 @@ class _Unmasked:
         return self.processor(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb)
 
 
-class _RememberedLength:
-    """How many tokens all texts of a mask have, looked up once a clip: reading it makes a GPU's queue run empty."""
-
-    def __init__(self) -> None:
-        self._mask: Tensor | None = None
-        self._version = 0
-        self._length: int | None = None
-
-    def of(self, mask: Tensor) -> int | None:
-        """The length of every text; None where they differ, or where padding is not at the end."""
-        # Tensors made in inference mode do not count their changes; a pipeline's mask has none from step to step.
-        version = 0 if mask.is_inference() else mask._version
-        if mask is not self._mask or version != self._version:
-            lengths = mask.sum(dim=1)
-            shortest, longest = int(lengths.min()), int(lengths.max())
-            alike = shortest == longest and bool(mask[:, :longest].all())
-            self._mask, self._version, self._length = mask, version, longest if alike else None
-        return self._length
+def _common_length(mask: Tensor, version: int) -> int | None:
+    """How many tokens all texts of a mask have; None where they differ, or where padding is not at the end."""
+    lengths = mask.sum(dim=1)
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    return longest if shortest == longest and bool(mask[:, :longest].all()) else None
 
 
 def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> None:
@@ -209,7 +196,8 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
     # Made once: compiled blocks are compiled again for every processor that they have not seen.
     masked = [block.attn.processor for block in blocks]
     unmasked = [_Unmasked(processor) for processor in masked]
-    remembered = _RememberedLength()
+    # Looked up once a clip: reading it makes a GPU's queue run empty.
+    length_of = lru_cache(maxsize=1)(_common_length)
 
     def forward(
         hidden_states: Tensor,
@@ -219,10 +207,12 @@ def _drop_text_padding(denoiser: nn.Module, undo: list[Callable[[], None]]) -> N
         *rest: Any,
         **named: Any,
     ) -> Any:
-        length = remembered.of(encoder_attention_mask)
+        mask = encoder_attention_mask
+        # Tensors made in inference mode do not count their changes; a pipeline's mask has none from step to step.
+        length = length_of(mask, 0 if mask.is_inference() else mask._version)
         if length is None:
-            return whole(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, *rest, **named)
-        text, mask = encoder_hidden_states[:, :length], encoder_attention_mask[:, :length]
+            return whole(hidden_states, timestep, encoder_hidden_states, mask, *rest, **named)
+        text, mask = encoder_hidden_states[:, :length], mask[:, :length]
         for block, processor in zip(blocks, unmasked, strict=True):
             block.attn.processor = processor
         try:

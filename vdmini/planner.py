@@ -123,14 +123,11 @@ def _savings(
 
 def _wiring(units: Sequence[Unit]) -> list[list[float]]:
     """One row for each requirement: a unit may only be gone when what it requires is."""
-    names = [unit.name for unit in units]
-    rows = []
-    for unit in units:
-        for required in unit.requires:
-            row = [0.0] * len(units)
-            row[names.index(required)], row[names.index(unit.name)] = 1.0, -1.0
-            rows.append(row)
-    return rows
+    return [
+        [float(each.name == required) - float(each is unit) for each in units]
+        for unit in units
+        for required in unit.requires
+    ]
 
 
 def _check_scores(units: Sequence[Unit], scores: Mapping[str, float]) -> None:

@@ -214,16 +214,9 @@ def _decoder_sizes(config: dict[str, Any]) -> dict[tuple[int, ...], int]:
     return sizes
 
 
-def _decoder(config: dict[str, Any], widths: Sequence[int]) -> VDMiniTemporalDecoder:
-    with torch.device("meta"):
-        return VDMiniTemporalDecoder(
-            in_channels=config["latent_channels"],
-            out_channels=config["out_channels"],
-            widths=widths,
-            layers=config["decoder_layers_per_block"],
-            shortcuts=_shortcuts(config["block_out_channels"]),
-            mid_block_layers=config["layers_per_block"] if config["decoder_mid_block"] else None,
-        )
+def _decoder(config: dict[str, Any], widths: Sequence[int]) -> nn.Module:
+    decoder: nn.Module = _on_meta({**config, "decoder_block_out_channels": widths}).decoder
+    return decoder
 
 
 def _example_inputs(config: dict[str, Any]) -> dict[str, object]:

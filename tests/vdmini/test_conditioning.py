@@ -177,8 +177,9 @@ def test_the_denoiser_gets_what_the_pipeline_gives_it(
         else:
             conditions = batched(encoded) if len(latents) == 1 else batched(empty, encoded)
         timesteps = arguments["timestep"].float().expand(len(latents))
-        guidance = None if case.guidance is None else torch.full((len(latents),), case.guidance)
-        inputs = conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions, guidance)
+        if case.guidance is not None:
+            conditions["guidance"] = torch.full((len(latents),), case.guidance)
+        inputs = conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions)
         assert inputs.keys() == arguments.keys()
         for key, value in inputs.items():
             if key == "image_rotary_emb":
@@ -206,7 +207,7 @@ def test_an_encoded_clip_passes_through_the_denoiser(
     latents = conditions.pop("latents")
     assert len({*latents.shape[1:]}) == 4, "each axis of its own size, so that none can be taken for another"
     noisy = latents + 1e-4 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
-    inputs = conditioning.denoiser_inputs(denoiser, noisy, torch.tensor([1.0, 5.0]), conditions, None)
+    inputs = conditioning.denoiser_inputs(denoiser, noisy, torch.tensor([1.0, 5.0]), conditions)
     prediction = conditioning.prediction(denoiser(**inputs))
     assert prediction.shape == latents.shape
     assert prediction.isfinite().all()

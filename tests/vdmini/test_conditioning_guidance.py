@@ -17,16 +17,16 @@ def test_guidance_is_embedded_only_by_networks_that_have_the_weights() -> None:
     timesteps = torch.tensor([499.0, 500.0])
     latents = torch.zeros(2, 3, 4, 8, 12)
     conditioning = conditioning_of(turbo)
-    with_scales = conditioning.denoiser_inputs(turbo, latents, timesteps, conditions, scales)
-    default = conditioning.denoiser_inputs(turbo, latents, timesteps, conditions, None)
-    one = conditioning.denoiser_inputs(turbo, latents, timesteps, conditions, torch.full((2,), 7.5))
+    with_scales = conditioning.denoiser_inputs(turbo, latents, timesteps, {**conditions, "guidance": scales})
+    default = conditioning.denoiser_inputs(turbo, latents, timesteps, conditions)
+    one = conditioning.denoiser_inputs(turbo, latents, timesteps, {**conditions, "guidance": torch.full((2,), 7.5)})
     assert not torch.equal(with_scales["timestep_cond"][0], with_scales["timestep_cond"][1])
     assert torch.equal(default["timestep_cond"], one["timestep_cond"])
     # No motion guidance below timestep 500: sines of 0, then cosines.
     assert torch.equal(with_scales["motion_cond"][0], torch.cat([torch.zeros(128), torch.ones(128)]))
     assert not torch.equal(with_scales["motion_cond"][0], with_scales["motion_cond"][1])
     assert not {"timestep_cond", "motion_cond"} & {
-        *conditioning.denoiser_inputs(plain, latents, timesteps, conditions, scales)
+        *conditioning.denoiser_inputs(plain, latents, timesteps, {**conditions, "guidance": scales})
     }
 
 
@@ -41,7 +41,8 @@ def test_hunyuanvideo_embeds_a_thousand_times_the_guidance() -> None:
 
     def guidance(scale: Tensor | None) -> Tensor | None:
         latents, timesteps = torch.zeros(1, 3, 4, 2, 4), torch.tensor([500])
-        return conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions, scale).get("guidance")
+        given = conditions if scale is None else {**conditions, "guidance": scale}
+        return conditioning.denoiser_inputs(denoiser, latents, timesteps, given).get("guidance")
 
     assert torch.equal(guidance(torch.tensor([3.0])), torch.tensor([3000.0]))
     assert torch.equal(guidance(None), torch.tensor([6000.0]))

@@ -68,7 +68,7 @@ def conditions() -> dict[str, Tensor]:
 
 def inputs_of(conditioning: Conditioning, denoiser: nn.Module, latents: Tensor) -> dict[str, Tensor]:
     timesteps = torch.tensor([300.0, 700.0])
-    return conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions(), None)
+    return conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions())
 
 
 def own_features(denoiser: nn.Module, stages: tuple[str, ...], inputs: dict[str, Tensor]) -> list[Tensor]:

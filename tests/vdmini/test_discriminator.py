@@ -9,8 +9,8 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
+from vdmini.conditioning.svd import CONDITIONING
 from vdmini.discriminator import DiscriminatorHeads
-from vdmini.models.svd import encoder_features
 
 CHANNELS = (16, 24)
 FRAMES = 5
@@ -115,7 +115,7 @@ def test_gradients_reach_the_clip_and_the_heads_but_not_the_teacher(
     torch.manual_seed(0)
     heads = DiscriminatorHeads(tiny_teacher.config.block_out_channels, 32)
     clips = tiny_inputs["sample"].requires_grad_()
-    stages = encoder_features(tiny_teacher, **tiny_inputs)
+    stages = CONDITIONING.encoder_features(tiny_teacher, tiny_inputs)
     scores = heads(stages, torch.tensor([0.5, 2.0]), tiny_inputs["encoder_hidden_states"].mean(1), 4)
     assert scores.shape == (2, 8)
     scores.mean().backward()
@@ -137,7 +137,7 @@ def test_a_clips_scores_through_the_encoder_depend_on_that_clip_alone(
     def scores(clips: slice) -> Tensor:
         inputs = {name: tensor[clips] for name, tensor in tiny_inputs.items()}
         embedding = inputs["encoder_hidden_states"].mean(1)
-        return heads(encoder_features(tiny_teacher, **inputs), torch.tensor([0.5, 2.0])[clips], embedding, 4)
+        return heads(CONDITIONING.encoder_features(tiny_teacher, inputs), torch.tensor([0.5, 2.0])[clips], embedding, 4)
 
     together = scores(slice(None))
     torch.testing.assert_close(torch.cat([scores(slice(0, 1)), scores(slice(1, 2))]), together, rtol=1e-4, atol=1e-5)

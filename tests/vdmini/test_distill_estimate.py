@@ -19,7 +19,7 @@ from vdmini.cost import on_meta
 from vdmini.distill import DistillSettings
 from vdmini.distill.batch import draw_share
 from vdmini.distill.estimate import Estimate, estimate_step
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.training import Training
 from vdmini.models.registry import family_of
 from vdmini.models.videocrafter import VideoCrafterUNet
@@ -110,7 +110,7 @@ class Case:
         """Its distillation."""
         task = family_of(self.teacher).default_task(self.teacher)
         teacher, student = copy.deepcopy(self.teacher), apply_plan(self.teacher, self.plan)
-        return Training(Alone(torch.device("cpu")), teacher, student, self.plan, self.clips, task, settings)
+        return Training(Processes(torch.device("cpu")), teacher, student, self.plan, self.clips, task, settings)
 
     def flops(self, settings: DistillSettings) -> int:
         """What a step computes."""

@@ -16,7 +16,7 @@ from torch.distributed import HashStore, destroy_process_group, init_process_gro
 from torch.nn.parallel import DistributedDataParallel
 
 from vdmini.distill import Distilled, DistillSettings, StepLosses, distill
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.training import Training
 from vdmini.features import FeatureTap
 from vdmini.latents import LatentCache
@@ -67,7 +67,7 @@ class Prepared:
             self.teacher, student, self.plan, self.clips, self.task, settings, checkpoint, ignore, on_preview, 1
         )
 
-    def first_losses(self, teacher: nn.Module, processes: Alone, **changes: Any) -> StepLosses:
+    def first_losses(self, teacher: nn.Module, processes: Processes, **changes: Any) -> StepLosses:
         """The losses of the first step, and no more."""
         settings, student = dataclasses.replace(SETTINGS, **changes), apply_plan(teacher, self.plan).float()
         with Training(processes, teacher, student, self.plan, self.clips, self.task, settings) as training:
@@ -152,15 +152,15 @@ def test_the_result_is_a_whole_network_of_the_students_kind(prepared: Prepared, 
     batch = prepared.clips.batch(torch.tensor([0, 2]))
     latents, timesteps = batch.pop("latents"), torch.tensor([1.0, 5.0])
     with Training(
-        Alone(torch.device("cpu")), prepared.teacher, result, prepared.plan, prepared.clips, prepared.task, SETTINGS
+        Processes(torch.device("cpu")), prepared.teacher, result, prepared.plan, prepared.clips, prepared.task, SETTINGS
     ) as training, torch.no_grad():  # fmt: skip
-        inputs = training.conditioning.denoiser_inputs(result, latents, timesteps, batch, None)
+        inputs = training.conditioning.denoiser_inputs(result, latents, timesteps, batch)
         found, expected = (training.conditioning.prediction(network(**inputs)) for network in (result, student))
     torch.testing.assert_close(found, expected)
 
 
 @dataclasses.dataclass(frozen=True)
-class Wrapping(Alone):
+class Wrapping(Processes):
     """One process that calls its student through a wrapper."""
 
     wrap: Callable[[nn.Module], nn.Module] = nn.Identity
@@ -176,7 +176,7 @@ def compiled(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("wrap", [DistributedDataParallel, compiled])
 @hunyuanvideo
 def test_a_wrapped_student_is_heard_like_a_bare_one(prepared: Prepared, wrap: Callable[[nn.Module], nn.Module]) -> None:
-    bare = prepared.first_losses(prepared.teacher, Alone(torch.device("cpu")))
+    bare = prepared.first_losses(prepared.teacher, Processes(torch.device("cpu")))
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         wrapped = prepared.first_losses(prepared.teacher, Wrapping(torch.device("cpu"), wrap=wrap))
@@ -191,7 +191,7 @@ def test_a_wrapped_student_is_heard_like_a_bare_one(prepared: Prepared, wrap: Ca
 def test_the_features_are_paired_as_the_plan_says(prepared: Prepared) -> None:
     pairs = family_of(prepared.original).feature_pairs(prepared.plan.kept, prepared.plan.removed)
     settings, student = SETTINGS, apply_plan(prepared.original, prepared.plan)
-    teacher, alone = prepared.teacher, Alone(torch.device("cpu"))
+    teacher, alone = prepared.teacher, Processes(torch.device("cpu"))
     with Training(alone, teacher, student, prepared.plan, prepared.clips, prepared.task, settings) as training:
         taps = training.student_tap, training.teacher_tap
         assert all(isinstance(tap, FeatureTap) for tap in taps)
@@ -204,7 +204,7 @@ def test_the_features_are_paired_as_the_plan_says(prepared: Prepared) -> None:
 
 @hunyuanvideo
 def test_lowered_precision_trains_on_nearly_the_same_losses(prepared: Prepared) -> None:
-    alone = Alone(torch.device("cpu"))
+    alone = Processes(torch.device("cpu"))
     exact = prepared.first_losses(prepared.teacher, alone)
     lowered = prepared.first_losses(prepared.teacher, alone, mixed_precision="bf16")
     frozen = prepared.first_losses(prepared.teacher.to(torch.bfloat16), alone)

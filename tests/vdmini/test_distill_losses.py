@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vdmini.conditioning.svd import CONDITIONING
 from vdmini.distill import Distilled, DistillSettings, distill
 from vdmini.distill.batch import Batch, draw_share
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.training import Training
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.latents import LatentCache
@@ -74,7 +74,7 @@ def training(teacher: nn.Module, plan: PruningPlan, clips: LatentCache, **change
     """A fresh student about to be trained."""
     settings = dataclasses.replace(SETTINGS, **changes)
     student = apply_plan(teacher, plan)
-    with Training(Alone(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as made:
+    with Training(Processes(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as made:
         yield made
 
 
@@ -90,7 +90,7 @@ def test_the_first_losses_are_those_of_the_batch_that_the_seed_draws(
     student, sigma = apply_plan(teacher, plan), batch.sample.levels.view(2, 1, 1, 1, 1)
     noisy = batch.sample.clean + sigma * batch.sample.noise
     scaled = noisy / (sigma**2 + 1).sqrt()
-    inputs = CONDITIONING.denoiser_inputs(teacher, scaled, batch.sample.levels.log() / 4, batch.conditions, None)
+    inputs = CONDITIONING.denoiser_inputs(teacher, scaled, batch.sample.levels.log() / 4, batch.conditions)
     student_stages, teacher_stages = zip(*feature_pairs(plan), strict=True)
     with torch.no_grad(), FeatureTap(student, student_stages) as ours, FeatureTap(teacher, teacher_stages) as theirs:
         prediction, target = student(**inputs).sample, teacher(**inputs).sample
@@ -253,7 +253,7 @@ def test_real_clips_are_the_teachers_or_the_datas(
     sigma = batch.sample.levels.view(2, 1, 1, 1, 1)
     noisy = batch.sample.clean + sigma * batch.sample.noise
     inputs = CONDITIONING.denoiser_inputs(
-        teacher, noisy / (sigma**2 + 1).sqrt(), batch.sample.levels.log() / 4, batch.conditions, None
+        teacher, noisy / (sigma**2 + 1).sqrt(), batch.sample.levels.log() / 4, batch.conditions
     )
     with torch.no_grad():
         prediction = teacher(**inputs).sample

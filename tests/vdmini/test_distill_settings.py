@@ -17,7 +17,7 @@ from tiny_clips import NoiseClips, encoded, same, svd_pipeline, svd_unet, weight
 from torch import nn
 
 from vdmini.distill import Distilled, DistillSettings, DivergedError, StepLosses, distill
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.settings import WON_LOSS, WON_STEPS, check_health
 from vdmini.distill.training import Training
 from vdmini.latents import LatentCache
@@ -98,7 +98,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth(
 ) -> None:
     settings = dataclasses.replace(SETTINGS, steps=100, lambda_mca=0.0)
     student, rates = apply_plan(teacher, plan), []
-    with Training(Alone(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as training:
+    with Training(Processes(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as training:
         before = weights(student)
         for _ in range(100):
             # Without gradients no weight moves.
@@ -124,11 +124,11 @@ def test_the_schedules_of_diffusers_go_by_their_names(
 ) -> None:
     settings = dataclasses.replace(SETTINGS, steps=4, lr_scheduler=name, lr_warmup_steps=2, lambda_mca=0.0)
     student = apply_plan(teacher, plan)
-    with Training(Alone(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as training:
+    with Training(Processes(torch.device("cpu")), teacher, student, plan, clips, EDM, settings) as training:
         assert [training.rate_factor(step) for step in range(4)] == expected
     settings = dataclasses.replace(settings, lr_scheduler="sine")
     with pytest.raises(ValueError, match="sine"):
-        Training(Alone(torch.device("cpu")), teacher, apply_plan(teacher, plan), plan, clips, EDM, settings)
+        Training(Processes(torch.device("cpu")), teacher, apply_plan(teacher, plan), plan, clips, EDM, settings)
 
 
 def test_weight_decay_pulls_at_the_weights_alone(

@@ -24,9 +24,9 @@ from torch import Tensor
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.svd import CONDITIONING
 from vdmini.errors import ModelLoadError
+from vdmini.latent_index import LatentCacheError
 from vdmini.latents import (
     LatentCache,
-    LatentCacheError,
     UnreadableClipError,
     UnreadableClipsError,
     encode_to_cache,

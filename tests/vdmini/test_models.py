@@ -15,8 +15,8 @@ from torch import Tensor
 import vdmini
 from vdmini import ModelLoadError, VDMiniUNetSpatioTemporal, apply_plan, load_model
 from vdmini.blocks import BlockGraph
+from vdmini.conditioning.svd import CONDITIONING
 from vdmini.models.registry import EMBEDDED, VideoModel, block_graph, family_named
-from vdmini.models.svd import encoder_features
 from vdmini.models.svd_unet import NoMidBlock
 from vdmini.plan import PruningPlan
 
@@ -165,5 +165,5 @@ def test_encoder_features_are_the_down_stages(
 ) -> None:
     with vdmini.FeatureTap(tiny_teacher, ["D.0", "D.1", "D.2", "D.3"]) as tap:
         tiny_teacher(**tiny_inputs)
-    features = encoder_features(tiny_teacher, **tiny_inputs)
+    features = CONDITIONING.encoder_features(tiny_teacher, tiny_inputs)
     assert all(torch.equal(one, other) for one, other in zip(features, tap.features, strict=True))

@@ -187,7 +187,7 @@ def stand_in(family: str, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, W
     """The tiny model, whose configuration is now what is published, and its weights in the original layout."""
     original, module = ORIGINALS[family], family_named(family)
     denoiser = original.tiny.build_denoiser()
-    monkeypatch.setitem(module.configs, original.name, module.architecture(denoiser))
+    monkeypatch.setattr(module, "configs", {original.name: module.architecture(denoiser)})
     return denoiser, original.layout(denoiser.state_dict())
 
 
@@ -238,7 +238,7 @@ def test_files_that_are_not_the_whole_model_are_refused(
 def test_more_blocks_than_the_model_has_are_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, weights = stand_in("wan", monkeypatch)
     module = family_named("wan")
-    monkeypatch.setitem(module.configs, "wan2.1-t2v-1.3b", {**module.architecture(denoiser), "num_layers": 4})
+    monkeypatch.setattr(module, "configs", {"wan2.1-t2v-1.3b": {**module.architecture(denoiser), "num_layers": 4}})
     with pytest.raises(ModelLoadError, match=r"'wan2\.1-t2v-1\.3b'.* 27 unknown \(blocks\.4\..*, \.\.\.\): check"):
         load_model(write(weights, tmp_path / "original.pt"), family="wan")
 

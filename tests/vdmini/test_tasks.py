@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vdmini.tasks import TASKS, make_task
-from vdmini.tasks.base import Networks, Noised, Task
+from vdmini.tasks.base import Noised, Task, Teaching
 from vdmini.tasks.consistency import ConsistencyTask
 from vdmini.tasks.edm import EdmTask
 from vdmini.tasks.epsilon import EpsilonTask
@@ -77,9 +77,9 @@ def test_the_true_prediction_has_no_loss_and_any_other_has(name: str, seed: int)
     task = EVERY[name]
     sample = sample_of(task, seed)
     prediction = true_prediction(task, sample)
-    networks = Networks(unreachable, unreachable, None)
-    assert task.loss(sample, prediction, prediction, None, networks).item() < 1e-12
-    assert task.loss(sample, prediction + 0.1, prediction, None, networks).item() > 1e-6
+    teaching = Teaching(prediction, None, unreachable, None)
+    assert task.loss(sample, prediction, teaching).item() < 1e-12
+    assert task.loss(sample, prediction + 0.1, teaching).item() > 1e-6
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -104,16 +104,11 @@ def test_each_clip_has_its_own_level(name: str) -> None:
 def test_the_loss_is_the_mean_over_clips(name: str) -> None:
     task = EVERY[name]
     sample = sample_of(task, 2)
-    prediction, networks = sample.clean.flip(0), Networks(unreachable, unreachable, None)
-    together = task.loss(sample, prediction, prediction, None, networks)
+    prediction = sample.clean.flip(0)
+    teaching = Teaching(prediction, None, unreachable, None)
+    together = task.loss(sample, prediction, teaching)
     alone = [
-        task.loss(
-            Noised(sample.clean[one], sample.noise[one], sample.levels[one]),
-            prediction[one],
-            prediction[one],
-            None,
-            networks,
-        )
+        task.loss(Noised(sample.clean[one], sample.noise[one], sample.levels[one]), prediction[one], teaching)
         for one in (slice(clip, clip + 1) for clip in range(SHAPE[0]))
     ]
     torch.testing.assert_close(torch.stack(alone).mean(), together)
@@ -125,10 +120,10 @@ def test_a_lowered_prediction_is_compared_in_single_precision(name: str) -> None
     drawn = sample_of(task, 3)
     sample = Noised(drawn.clean.float(), drawn.noise.float(), drawn.levels)
     lowered = torch.full(SHAPE, 0.3).bfloat16().requires_grad_()
-    networks = Networks(unreachable, unreachable, None)
-    loss = task.loss(sample, lowered, lowered, None, networks)
+    teaching = Teaching(lowered, None, unreachable, None)
+    loss = task.loss(sample, lowered, teaching)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, task.loss(sample, lowered.float(), lowered, None, networks))
+    assert torch.equal(loss, task.loss(sample, lowered.float(), teaching))
     loss.backward()
     assert lowered.grad is not None
     assert lowered.grad.dtype == torch.bfloat16

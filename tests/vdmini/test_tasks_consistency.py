@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 
 from vdmini.models.videocrafter_pipeline import consistency_scheduler, consistency_timesteps
-from vdmini.tasks.base import Networks, Noised, Predict
+from vdmini.tasks.base import Noised, Predict, Teaching
 from vdmini.tasks.consistency import ConsistencyTask, boundary_scalings, ddim_step, guided, huber_loss
 
 TASK = ConsistencyTask()
@@ -122,7 +122,7 @@ def loss_of(student: Predict, mean: float, std: float, level: float, task: Consi
     clean, noise = tensors(2)
     sample, teacher = Noised(mean + std * clean, noise, torch.full((4,), level)), gaussian_noise(mean, std)
     inputs = task.network_input(task.noisy(sample.clean, noise, sample.levels), sample.levels)
-    return task.loss(sample, student(*inputs), teacher(*inputs), None, Networks(student, teacher, None)).item()
+    return task.loss(sample, student(*inputs), Teaching(teacher(*inputs), None, student, None)).item()
 
 
 @pytest.mark.parametrize("level", [4.0, 119.0, 499.0, 999.0])
@@ -166,12 +166,14 @@ def test_the_solver_follows_the_guided_teacher_and_the_target_has_no_gradient() 
     guidance = torch.tensor([5.0, 7.5, 10.0, 15.0])
     asked_student: list[tuple[Tensor, Tensor]] = []
     asked_unconditional: list[tuple[Tensor, Tensor]] = []
-    networks = Networks(
-        recording(constant(0.3), asked_student), constant(9.0), recording(constant(0.2), asked_unconditional)
-    )
     sample = Noised(clean, noise, LEVELS)
-    teacher_prediction = torch.full(SHAPE, 0.5, dtype=torch.float64)
-    loss = TASK.loss(sample, prediction, teacher_prediction, guidance, networks)
+    teaching = Teaching(
+        torch.full(SHAPE, 0.5, dtype=torch.float64),
+        guidance,
+        recording(constant(0.3), asked_student),
+        recording(constant(0.2), asked_unconditional),
+    )
+    loss = TASK.loss(sample, prediction, teaching)
 
     noisy = TASK.noisy(clean, noise, LEVELS)
     ((unconditional_input, unconditional_timesteps),) = asked_unconditional
@@ -198,9 +200,9 @@ def test_the_solver_follows_the_guided_teacher_and_the_target_has_no_gradient() 
 def test_a_teacher_with_embedded_guidance_is_followed_as_it_is() -> None:
     clean, noise, prediction = tensors(3)
     asked: list[tuple[Tensor, Tensor]] = []
-    networks = Networks(recording(constant(0.3), asked), constant(9.0), None)
     teacher_prediction = torch.full(SHAPE, 0.5)
-    TASK.loss(Noised(clean, noise, LEVELS), prediction, teacher_prediction, torch.full((4,), 7.5), networks)
+    teaching = Teaching(teacher_prediction, torch.full((4,), 7.5), recording(constant(0.3), asked), None)
+    TASK.loss(Noised(clean, noise, LEVELS), prediction, teaching)
     noisy = TASK.noisy(clean, noise, LEVELS)
     expected = ddim_step(teacher_prediction.double(), noisy, LEVELS, TASK.following(LEVELS), TASK.alphas)
     assert torch.equal(asked[0][0], expected)
@@ -214,16 +216,16 @@ def test_guidance_of_0_is_the_teachers_own_prediction() -> None:
 
 def test_an_unconditional_teacher_without_guidance_scales_is_refused() -> None:
     clean, noise, prediction = tensors(3)
-    networks = Networks(constant(0.0), constant(0.0), constant(0.0))
+    teaching = Teaching(prediction, None, constant(0.0), constant(0.0))
     with pytest.raises(ValueError, match="pass draw_guidance's"):
-        TASK.loss(Noised(clean, noise, LEVELS), prediction, prediction, None, networks)
+        TASK.loss(Noised(clean, noise, LEVELS), prediction, teaching)
 
 
 def test_the_loss_of_a_lowered_network_is_taken_in_single_precision() -> None:
     clean, noise, prediction = (each.float() for each in tensors(3))
-    networks = Networks(lambda *_: prediction.bfloat16(), lambda *_: prediction, lambda *_: prediction.bfloat16())
     lowered = prediction.bfloat16().requires_grad_()
-    loss = TASK.loss(Noised(clean, noise, LEVELS), lowered, lowered.detach(), torch.full((4,), 7.5), networks)
+    scales, ask = torch.full((4,), 7.5), lambda *_: prediction.bfloat16()
+    loss = TASK.loss(Noised(clean, noise, LEVELS), lowered, Teaching(lowered.detach(), scales, ask, ask))
     assert loss.dtype == torch.float32
     loss.backward()
     assert lowered.grad is not None

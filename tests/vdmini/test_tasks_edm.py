@@ -9,7 +9,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.base import Noised, Teaching
 from vdmini.tasks.edm import EdmTask, edm_loss
 
 SIGMAS = torch.tensor([0.002, 0.5, 1.0, 700.0])
@@ -65,8 +65,7 @@ def test_the_loss_is_edms_weighted_denoising_error() -> None:
 
 def test_the_tasks_loss_is_edms_and_no_guidance_is_embedded() -> None:
     clean, noise, prediction = tensors(3)
-    networks = Networks(lambda *_: prediction, lambda *_: prediction, None)
-    loss = TASK.loss(Noised(clean, noise, SIGMAS), prediction, clean, None, networks)
+    loss = TASK.loss(Noised(clean, noise, SIGMAS), prediction, Teaching(clean, None, lambda *_: prediction, None))
     assert torch.equal(loss, edm_loss(prediction, clean, noise, SIGMAS))
     assert TASK.draw_guidance(3, torch.Generator()) is None
 

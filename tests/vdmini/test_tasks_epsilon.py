@@ -8,7 +8,7 @@ from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from vdmini.models.videocrafter_pipeline import latent_scale
-from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.base import Noised, Teaching
 from vdmini.tasks.epsilon import EpsilonTask
 from vdmini.tasks.schedule import timesteps_of
 
@@ -61,8 +61,8 @@ def test_denoised_clips_and_targets_are_the_schedulers(prediction: str, theirs: 
         expected = scheduler.step(answer[clip], timestep, noisy[clip]).pred_original_sample
         torch.testing.assert_close(denoised[clip], expected, rtol=1e-4, atol=1e-4)
     target = noise if prediction == "epsilon" else scheduler.get_velocity(clean, noise, TIMESTEPS.long())
-    networks = Networks(lambda *_: answer, lambda *_: answer, None)
-    loss = task.loss(Noised(clean, noise, TIMESTEPS), answer, answer, None, networks)
+    teaching = Teaching(answer, None, lambda *_: answer, None)
+    loss = task.loss(Noised(clean, noise, TIMESTEPS), answer, teaching)
     torch.testing.assert_close(loss, (answer - target).square().mean(), rtol=1e-4, atol=0)
 
 
@@ -71,8 +71,8 @@ def test_the_v_loss_is_cogvideoxs_weighted_denoising_error() -> None:
     noisy = COGVIDEOX_2B.noisy(clean, noise, TIMESTEPS)
     error = (COGVIDEOX_2B.denoised(answer, noisy, TIMESTEPS) - clean).square().flatten(1).mean(1)
     weights = 1 / (1 - COGVIDEOX_2B.alphas[TIMESTEPS.long()])
-    networks = Networks(lambda *_: answer, lambda *_: answer, None)
-    loss = COGVIDEOX_2B.loss(Noised(clean, noise, TIMESTEPS), answer, answer, None, networks)
+    teaching = Teaching(answer, None, lambda *_: answer, None)
+    loss = COGVIDEOX_2B.loss(Noised(clean, noise, TIMESTEPS), answer, teaching)
     torch.testing.assert_close(loss, (weights * error).mean(), rtol=1e-6, atol=0)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.base import Noised, Teaching
 from vdmini.tasks.flow import FlowTask, flow_loss, shifted
 
 SHAPE = (1, 2, 4, 3, 3)
@@ -53,8 +53,8 @@ def test_one_step_of_the_scheduler_along_the_prediction_is_the_denoised_clip(lev
     velocity = clean - noise if inverted else noise - clean
     arrived = scheduler.step(velocity, scheduler.timesteps[0], noisy).prev_sample
     torch.testing.assert_close(arrived, clean, rtol=1e-4, atol=1e-5)
-    networks = Networks(lambda *_: velocity, lambda *_: velocity, None)
-    assert task.loss(Noised(clean, noise, levels), velocity, prediction, None, networks).item() == 0
+    teaching = Teaching(prediction, None, lambda *_: velocity, None)
+    assert task.loss(Noised(clean, noise, levels), velocity, teaching).item() == 0
 
 
 def test_the_loss_is_the_mean_square_at_every_level() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.base import Noised, Teaching
 from vdmini.tasks.edm import EdmTask
 from vdmini.tasks.sfv import SfvTask, discretised_log_normal, karras_sigmas, reconstruction_loss
 
@@ -59,8 +59,8 @@ def test_the_network_is_preconditioned_as_svds() -> None:
         assert torch.equal(ours, theirs)
     denoised = SfvTask().denoised(prediction, noisy, levels)
     assert torch.equal(denoised, EdmTask().denoised(prediction, noisy, levels))
-    networks = Networks(lambda *_: prediction, lambda *_: prediction, None)
-    loss = SfvTask().loss(Noised(clean, noise, levels), prediction, prediction, None, networks)
+    teaching = Teaching(prediction, None, lambda *_: prediction, None)
+    loss = SfvTask().loss(Noised(clean, noise, levels), prediction, teaching)
     torch.testing.assert_close(loss, 0.1 * reconstruction_loss(denoised, clean, 0.00054))
 
 

@@ -112,7 +112,8 @@ def test_official_models_are_configured_as_the_published_files_are_converted(nam
     module = family_named(PUBLISHED[name][0])
     (denoiser_class,) = module.denoiser_classes().values()
     parameters = inspect.signature(denoiser_class).parameters.values()
-    assert module.configs[name] == {each.name: each.default for each in parameters} | CONVERTED[name]
+    denoiser = load_model(name, random_weights=True, device="meta").denoiser
+    assert module.architecture(denoiser) == {each.name: each.default for each in parameters} | CONVERTED[name]
 
 
 @pytest.mark.parametrize(("dual", "single", "billions"), [(16, 32, "10.33"), (20, 28, "11.12"), (12, 36, "9.54")])

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vdmini.conditioning.videocrafter import CONDITIONING
 from vdmini.cost import count_parameters
 from vdmini.errors import ModelLoadError
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.models.loading import load_model
 from vdmini.models.registry import block_graph
-from vdmini.models.videocrafter import FAMILY, VideoCrafterUNet, encoder_features
+from vdmini.models.videocrafter import FAMILY, VideoCrafterUNet
 from vdmini.models.videocrafter_unet import load_original
 from vdmini.plan import PruningPlan, architecture_sha256
 from vdmini.prune import apply_plan
@@ -272,8 +273,8 @@ def test_features_of_teacher_and_student_pair_up(turbo: Original, plan: PruningP
         teacher(**small(inputs))
     for one, other in zip(ours.features, theirs.features, strict=True):
         assert one.shape == other.shape
-    assert torch.equal(ours.features[0], encoder_features(student, **small(inputs))[0])
-    assert torch.equal(ours.features[2], encoder_features(student, **small(inputs))[2])
+    assert torch.equal(ours.features[0], CONDITIONING.encoder_features(student, small(inputs))[0])
+    assert torch.equal(ours.features[2], CONDITIONING.encoder_features(student, small(inputs))[2])
 
 
 @torch.no_grad()

@@ -33,6 +33,6 @@ def test_a_random_clip_is_what_the_familys_denoiser_takes(family: str) -> None:
     size = ModelInput(1, 3, 8, 8)
     values = random_clip(denoiser, size).batch(torch.zeros(1, dtype=torch.long))
     latents = values.pop("latents")
-    found = conditioning_of(denoiser).denoiser_inputs(denoiser, latents, torch.tensor([500]), values, None)
+    found = conditioning_of(denoiser).denoiser_inputs(denoiser, latents, torch.tensor([500]), values)
     for argument, expected in module.example_inputs(denoiser, size).items():
         assert found[argument].shape == expected.shape, argument

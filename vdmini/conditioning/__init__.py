@@ -69,18 +69,13 @@ class Conditioning(Protocol):
         return {"latents": (size.frames, config.in_channels, size.height, size.width), **conditions}
 
     def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
+        self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         """Keyword arguments of the denoiser, in its own number format.
 
-        Takes the network's input B T C H W, timesteps B, conditions B ... and the guidance scales B to embed. A network
-        that embeds guidance gets its pipeline's default for None; one that does not ignores them. `denoiser` is the
-        network itself, out of any wrapper.
+        Takes the network's input B T C H W, timesteps B and conditions B ..., among which "guidance" may be the scales
+        B to embed. A network that embeds guidance gets its pipeline's default without them; one that does not ignores
+        them. `denoiser` is the network itself, out of any wrapper.
         """
 
     def prediction(self, output: Any) -> Tensor:
@@ -90,7 +85,9 @@ class Conditioning(Protocol):
         """The conditions as one vector a clip, B E float32: what a discriminator projects."""
 
     def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
-        """The channels of each of `encoder_features`' maps."""
+        """The channels of each of `encoder_features`' maps: those of a UNet's down stages."""
+        config: Any = denoiser.config
+        return tuple(config.block_out_channels)
 
     def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Maps (B T) C H W from the first half of the network, given `denoiser_inputs`; no later block runs."""

@@ -37,7 +37,7 @@ class CogVideoXConditioning(TransformerConditioning):
             )
         return super().encode_clip(pipeline, clip, settings)
 
-    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, conditions: Mapping[str, Tensor]) -> dict[str, Any]:
         config: Any = denoiser.config
         if config.use_rotary_positional_embeddings:
             _, frames, _, height, width = inputs["hidden_states"].shape

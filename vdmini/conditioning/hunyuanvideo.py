@@ -30,13 +30,12 @@ class HunyuanVideoConditioning(TransformerConditioning):
     )
     prompt_options = MappingProxyType({})
 
-    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
-        """A network with a guidance embedding gets a thousand times `guidance`, 6 where it is None."""
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, conditions: Mapping[str, Tensor]) -> dict[str, Any]:
+        """A network with a guidance embedding gets a thousand times "guidance", 6 without it."""
         config: Any = denoiser.config
         if config.guidance_embeds:
             default = torch.full_like(inputs["timestep"], GUIDANCE, dtype=torch.float32)
-            scales = default if guidance is None else guidance
-            inputs["guidance"] = scales.to(inputs["hidden_states"].dtype) * 1000
+            inputs["guidance"] = conditions.get("guidance", default).to(inputs["hidden_states"].dtype) * 1000
         return inputs
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:

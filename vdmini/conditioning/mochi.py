@@ -22,7 +22,7 @@ class MochiConditioning(TransformerConditioning):
     family = FAMILY
     arguments = MappingProxyType({"prompt_embeds": "encoder_hidden_states", "prompt_mask": "encoder_attention_mask"})
 
-    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, conditions: Mapping[str, Tensor]) -> dict[str, Any]:
         return {**inputs, "encoder_attention_mask": inputs["encoder_attention_mask"].bool()}
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encoding_precision
-from vdmini.models.svd import FAMILY, encoder_features
+from vdmini.models.svd import FAMILY
 
 
 class SvdConditioning(Conditioning):
@@ -61,12 +61,7 @@ class SvdConditioning(Conditioning):
         return {"latents": latents, "condition": latents[1:], **{name: shapes[name] for name in self.arguments}}
 
     def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
+        self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         """The condition goes beside every frame, over channels."""
         dtype: Any = denoiser.dtype
@@ -84,13 +79,23 @@ class SvdConditioning(Conditioning):
         """The image embedding, B E float32."""
         return conditions["embeddings"].float().mean(1)
 
-    def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
-        config: Any = denoiser.config
-        return tuple(config.block_out_channels)
-
     def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         """The output of each down stage, (B T) C H W."""
-        return encoder_features(denoiser, **inputs)
+        net: Any = denoiser
+        sample, context = inputs["sample"], inputs["encoder_hidden_states"]
+        batch, frames = sample.shape[:2]
+        embedding = net.time_embedding(net.time_proj(inputs["timestep"].expand(batch)).to(sample.dtype))
+        time_ids = net.add_time_proj(inputs["added_time_ids"].flatten()).reshape(batch, -1).to(embedding.dtype)
+        embedding = (embedding + net.add_embedding(time_ids)).repeat_interleave(frames, dim=0)
+        context = context.repeat_interleave(frames, dim=0)
+        hidden = net.conv_in(sample.flatten(0, 1))
+        video_frames = torch.zeros(batch, frames, dtype=hidden.dtype, device=hidden.device)
+        features = []
+        for stage in net.down_blocks:
+            attends = {"encoder_hidden_states": context} if getattr(stage, "has_cross_attention", False) else {}
+            hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
+            features.append(hidden)
+        return features
 
 
 CONDITIONING: Conditioning = SvdConditioning()

@@ -61,12 +61,7 @@ class TransformerConditioning(Conditioning):
         return {name: value[0].float().cpu().contiguous() for name, value in named}
 
     def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
+        self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         dtype: Any = denoiser.dtype
         inputs = {
@@ -74,9 +69,9 @@ class TransformerConditioning(Conditioning):
             "timestep": timesteps,
             **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
         }
-        return self.finish(inputs, denoiser, guidance)
+        return self.finish(inputs, denoiser, conditions)
 
-    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, guidance: Tensor | None) -> dict[str, Any]:
+    def finish(self, inputs: dict[str, Any], denoiser: nn.Module, conditions: Mapping[str, Tensor]) -> dict[str, Any]:
         """The denoiser's inputs with what this family's has beside those of all."""
         return inputs
 

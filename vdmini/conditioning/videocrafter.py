@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import clip_pixels, encoding_precision
-from vdmini.models.videocrafter import FAMILY, encoder_features
+from vdmini.models.videocrafter import FAMILY
 from vdmini.models.videocrafter_pipeline import TURBO_GUIDANCE, guidance_embedding
 
 # What T2V-Turbo-v2's pipeline embeds: motion guidance in the noisier half of the schedule, none in the other.
@@ -52,14 +52,9 @@ class VideoCrafterConditioning(Conditioning):
         return {"context": run._encode_text([prompt])[0].float().cpu()}
 
     def denoiser_inputs(
-        self,
-        denoiser: nn.Module,
-        latents: Tensor,
-        timesteps: Tensor,
-        conditions: Mapping[str, Tensor],
-        guidance: Tensor | None,
+        self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]
     ) -> dict[str, Any]:
-        """A network with guidance embeddings gets those of `guidance`, 7.5 where it is None, and of motion guidance.
+        """A network with guidance embeddings gets those of "guidance", 7.5 without it, and of motion guidance.
 
         The latter is what T2V-Turbo-v2's pipeline has at each timestep.
         """
@@ -72,7 +67,8 @@ class VideoCrafterConditioning(Conditioning):
             "fps": conditions["fps"],
         }
         if config.time_cond_dim is not None:
-            scales = torch.full_like(timesteps, TURBO_GUIDANCE, dtype=torch.float32) if guidance is None else guidance
+            default = torch.full_like(timesteps, TURBO_GUIDANCE, dtype=torch.float32)
+            scales = conditions.get("guidance", default)
             inputs["timestep_cond"] = guidance_embedding(scales, config.time_cond_dim).to(inputs["sample"])
         if config.motion_cond_dim is not None:
             motion = torch.where(timesteps >= MOTION_TIMESTEP, MOTION_GUIDANCE, 0.0)
@@ -86,13 +82,11 @@ class VideoCrafterConditioning(Conditioning):
         """The mean of the context's tokens, B E float32."""
         return conditions["context"].float().mean(1)
 
-    def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
-        config: Any = denoiser.config
-        return tuple(config.block_out_channels)
-
     def encoder_features(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         """The output of each down stage, (B T) C H W."""
-        return encoder_features(denoiser, **inputs)
+        net: Any = denoiser
+        features: list[Tensor] = net.encode(inputs["sample"], *net.conditions(**inputs))[0]
+        return features
 
 
 CONDITIONING: Conditioning = VideoCrafterConditioning()

@@ -43,9 +43,7 @@ class Adversary:
         """What the teacher's first half sees in clean latents B T C H W, noised anew: (B T) C H W maps."""
         noisy = self.task.noisy(clean, batch.adversary_noise, batch.adversary_levels)
         network_input, timesteps = self.task.network_input(noisy, batch.adversary_levels)
-        arguments = self.conditioning.denoiser_inputs(
-            self.teacher, network_input, timesteps, batch.conditions, batch.guidance
-        )
+        arguments = self.conditioning.denoiser_inputs(self.teacher, network_input, timesteps, batch.conditions)
         # A teacher in half precision has half-precision features, and the heads train in single.
         return [each.float() for each in self.conditioning.encoder_features(self.teacher, arguments)]
 

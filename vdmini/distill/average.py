@@ -19,7 +19,7 @@ class Average:
     def update(self, network: nn.Module, decay: float) -> None:
         """Move every average by 1 - `decay` towards the network's weight."""
         for name, weight in network.named_parameters():
-            _held(self.weights[name]).lerp_(_held(weight), 1 - decay)
+            held(self.weights[name]).lerp_(held(weight), 1 - decay)
 
     def gather(self, keep: bool = True) -> dict[str, Tensor]:
         """Every average whole, on the CPU; all processes must call this together, those that do not `keep` get none."""
@@ -33,12 +33,13 @@ class Average:
 
     def scatter(self, weights: Mapping[str, Tensor]) -> None:
         """Take over what `gather` gave; each process keeps its shard."""
-        for name, held in self.weights.items():
-            whole = weights[name].to(held.device)
-            if isinstance(held, DTensor):
-                whole = distribute_tensor(whole, held.device_mesh, held.placements)
-            held.copy_(whole)
+        for name, average in self.weights.items():
+            whole = weights[name].to(average.device)
+            if isinstance(average, DTensor):
+                whole = distribute_tensor(whole, average.device_mesh, average.placements)
+            average.copy_(whole)
 
 
-def _held(weight: Tensor) -> Tensor:
+def held(weight: Tensor) -> Tensor:
+    """What this process holds of a weight: all of it, or its shard."""
     return weight.to_local() if isinstance(weight, DTensor) else weight

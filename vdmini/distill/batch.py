@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,13 +23,14 @@ class TrainingClips(Protocol):
     def batch(self, indices: Tensor) -> dict[str, Tensor]: ...
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Clean latents and noise B T C H W with their noise levels B, conditions by name, and what the adversary needs."""
+class Batch(NamedTuple):
+    """Clean latents and noise B T C H W with their noise levels B, conditions by name, and what the adversary needs.
+
+    Among the conditions are the "guidance" scales B, where a task draws some.
+    """
 
     sample: Noised
     conditions: dict[str, Tensor]
-    guidance: Tensor | None
     adversary_noise: Tensor
     adversary_levels: Tensor
 
@@ -38,16 +38,6 @@ class Batch:
     def frames(self) -> int:
         """Latent frames a clip."""
         return self.sample.clean.shape[1]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return Batch(
-            Noised(*(each.to(device) for each in (self.sample.clean, self.sample.noise, self.sample.levels))),
-            {name: value.to(device) for name, value in self.conditions.items()},
-            None if self.guidance is None else self.guidance.to(device),
-            self.adversary_noise.to(device),
-            self.adversary_levels.to(device),
-        )
 
 
 def draw_share(
@@ -69,10 +59,11 @@ def draw_share(
     for part in torch.arange(size)[process::processes].split(settings.micro_batch_size or share):
         conditions = clips.batch(chosen[part])
         clean = conditions.pop("latents")
+        if guidance is not None:
+            conditions["guidance"] = guidance[part]
         yield Batch(
             Noised(clean, noise[part], levels[part]),
             conditions,
-            None if guidance is None else guidance[part],
             adversary_noise[part],
             adversary_levels[part],
         )

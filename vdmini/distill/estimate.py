@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdmini.distill.batch import Batch
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings
 from vdmini.distill.training import Training
 from vdmini.plan import PruningPlan
@@ -124,7 +124,7 @@ def estimate_step(
     task.network_input(task.noisy(one, one, levels := task.draw_levels(1, torch.Generator())), levels)
     with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, _everything_in_place():
         teacher, student = teacher.to_empty(device="cpu"), student.to_empty(device="cpu")
-        training = Training(Alone(torch.device("cpu")), teacher, student, plan, _Shapes(shapes), task, settings)
+        training = Training(Processes(torch.device("cpu")), teacher, student, plan, _Shapes(shapes), task, settings)
         training.step = settings.discriminator_warmup
         with training:
             # The first step makes what the optimisers hold; the second is like all others. FLOPs are counted in the
@@ -148,8 +148,9 @@ def _step(training: Training, shapes: Mapping[str, tuple[int, ...]], task: Task,
     clean = torch.zeros(micro, *shapes["latents"])
     conditions = {name: torch.zeros(micro, *shape) for name, shape in shapes.items() if name != "latents"}
     levels = torch.full((micro,), 0.5)
-    guidance = None if task.draw_guidance(1, torch.Generator()) is None else torch.ones(micro)
-    batch = Batch(Noised(clean, clean, levels), conditions, guidance, clean, levels)
+    if task.draw_guidance(1, torch.Generator()) is not None:
+        conditions["guidance"] = torch.ones(micro)
+    batch = Batch(Noised(clean, clean, levels), conditions, clean, levels)
     for _ in range(parts):
         training.backward(batch, 1 / parts)
     training.update_weights(training.gradient_norm())

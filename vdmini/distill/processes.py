@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,59 +28,33 @@ from vdmini.models.registry import family_of
 PATIENCE = timedelta(hours=1)
 
 
-class Processes(Protocol):
-    """The processes of a run as one of them sees them; all of them call each of these methods together."""
+class Processes:
+    """The processes of a run as one of them sees them, here one that trains by itself.
 
-    @property
-    def index(self) -> int:
-        """This one's number, 0 for the main process, which alone writes files."""
+    `index` is this one's number, 0 for the main process, which alone writes files, `count` how many there are, and
+    `device` where this one computes. All of them call each of these methods together.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where this one computes."""
+    def __init__(self, device: torch.device, index: int = 0, count: int = 1) -> None:
+        self.device, self.index, self.count = device, index, count
 
     def spread(self, network: nn.Module) -> nn.Module:
         """The network to call in training, which averages gradients; where it is sharded, `network` itself is."""
+        return network
 
     def accumulate(self, network: nn.Module) -> AbstractContextManager[None]:
         """A context for all but the last backward pass of a step, given what `spread` returned."""
+        return nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""
+        return values
 
     def wait(self) -> None:
         """Return when all have come here."""
 
 
-@dataclass(frozen=True)
-class Alone:
-    """One process that trains by itself."""
-
-    device: torch.device
-    index: int = 0
-    count: int = 1
-
-    def spread(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
-        return network
-
-    def accumulate(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Nothing to hold back."""
-        return nullcontext()
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
-
-    def wait(self) -> None:
-        """Return at once."""
-
-
-class Launched:
+class Launched(Processes):
     """The processes that `accelerate launch` started: one, several with whole students (DDP), or with shards (FSDP).
 
     Of the launch's FSDP options `reshard_after_forward` and `offload_params` count. Which modules are sharded together
@@ -108,6 +80,7 @@ class Launched:
         kind = self._accelerator.distributed_type
         if kind in (DistributedType.XLA, DistributedType.MEGATRON_LM):
             raise ValueError(f"a launch of kind {kind.value} cannot be used: launch for DDP, or with --use_fsdp")
+        super().__init__(self._accelerator.device, self._accelerator.process_index, self._accelerator.num_processes)
         launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else self.count
         if launched != self.count:
             raise ValueError(
@@ -116,22 +89,6 @@ class Launched:
             )
         # Accelerate takes no notice of FSDP on CPUs, and its own sharding does not know our blocks.
         self._sharding = FullyShardedDataParallelPlugin() if sharded and self.count > 1 else None
-
-    @property
-    def index(self) -> int:
-        """This one's number, 0 for the main process."""
-        return int(self._accelerator.process_index)
-
-    @property
-    def count(self) -> int:
-        """How many were launched."""
-        return int(self._accelerator.num_processes)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its own that each process was given."""
-        device: torch.device = self._accelerator.device
-        return device
 
     def spread(self, network: nn.Module) -> nn.Module:
         """The network within DDP, or itself, its weights sharded block by block; all start as the main process's."""
@@ -146,8 +103,12 @@ class Launched:
             "mesh": init_device_mesh(self.device.type, (self.count,)),
             "offload_policy": self._sharding.cpu_offload,
         }
-        for module in _sharding_units(network):
-            fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
+        # The blocks that may be pruned hold nearly all weights, and no two of them run at once.
+        family = family_of(network)
+        modules = family.block_modules(network)
+        for name in prunable_names(modules, family.stage_modules(network)):
+            for module in modules[name]:
+                fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
         # What is left of the network is needed again as soon as the backward pass starts.
         fully_shard(network, **options)
         return network
@@ -160,17 +121,8 @@ class Launched:
         return held_back
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes."""
         averaged: Tensor = self._accelerator.reduce(values, "mean")
         return averaged
 
     def wait(self) -> None:
-        """Return when all have come here."""
         self._accelerator.wait_for_everyone()
-
-
-def _sharding_units(network: nn.Module) -> Iterable[nn.Module]:
-    """The modules of the blocks that may be pruned: nearly all weights, and no two run at once."""
-    family = family_of(network)
-    modules = family.block_modules(network)
-    return [module for name in prunable_names(modules, family.stage_modules(network)) for module in modules[name]]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from accelerate.utils import send_to_device
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,7 +28,7 @@ from torch.distributed.tensor import DTensor
 from vdmini.conditioning import conditioning_of
 from vdmini.cost import on_meta
 from vdmini.distill.adversary import Adversary
-from vdmini.distill.average import Average
+from vdmini.distill.average import Average, held
 from vdmini.distill.batch import Batch, TrainingClips, draw_share
 from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings, StepLosses
@@ -36,7 +37,7 @@ from vdmini.files import replacing
 from vdmini.finite import is_finite
 from vdmini.losses import adaptive_weight, icd_loss, output_distillation_loss
 from vdmini.plan import PruningPlan
-from vdmini.tasks.base import Networks, Predict, Task
+from vdmini.tasks.base import Predict, Task, Teaching
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 BALANCE_DECAY = 0.9
@@ -100,7 +101,7 @@ class Training:
         for index, batch in enumerate(parts):
             last = index == count - 1
             with contextlib.nullcontext() if last else processes.accumulate(self.student):
-                sums += self.backward(batch.to(processes.device), 1 / count) / count
+                sums += self.backward(send_to_device(batch, processes.device), 1 / count) / count
         task, icd, mca, output, heads, task_pull, mca_pull = processes.mean(sums).tolist()
         norm = self.gradient_norm()
         self.broken = () if norm.isfinite() else tuple(_not_finite(self.bare_student))
@@ -139,29 +140,27 @@ class Training:
             noisy = self.task.noisy(batch.sample.clean, batch.sample.noise, batch.sample.levels)
             network_input, timesteps = self.task.network_input(noisy, batch.sample.levels)
             with torch.no_grad():
-                teacher_prediction = self._predict(self.teacher, batch)(network_input, timesteps)
+                teacher_prediction = self._predict(self.teacher, batch.conditions)(network_input, timesteps)
             teacher_features = self.teacher_tap.features
-            prediction = self._predict(self.student, batch)(network_input, timesteps)
-            icd = self._icd(teacher_features)
-            output = torch.zeros(())
+            prediction = self._predict(self.student, batch.conditions)(network_input, timesteps)
+            icd = output = torch.zeros(())
+            if settings.lambda_icd:
+                icd = icd_loss(self.student_tap.features, teacher_features)
             if settings.lambda_output:
                 output = output_distillation_loss(prediction, teacher_prediction)
-            task = self.task.loss(batch.sample, prediction, teacher_prediction, batch.guidance, self._networks(batch))
+            task = self.task.loss(batch.sample, prediction, self._teaching(batch, teacher_prediction))
             mca, heads = self._adversarial(prediction, teacher_prediction, noisy, batch, share)
         total = task + settings.lambda_icd * icd + settings.lambda_output * output
+        # The squared norms of both losses' gradients at the student's output.
         pulls = [torch.zeros(()), torch.zeros(())]
         if settings.lambda_mca and self.step >= settings.discriminator_warmup:
             if settings.balance == "adaptive":
-                pulls = [_pull(loss, prediction) for loss in (task, mca)]
+                gradients = [torch.autograd.grad(loss, prediction, retain_graph=True)[0] for loss in (task, mca)]
+                pulls = [gradient.double().square().sum() for gradient in gradients]
             total = total + settings.lambda_mca * self.balance * mca
         (total * share).backward()
         losses = (task, icd, mca, output, heads, *pulls)
         return torch.stack([loss.detach().double().to(self.processes.device) for loss in losses])
-
-    def _icd(self, teacher_features: list[Tensor]) -> Tensor:
-        if not self.settings.lambda_icd:
-            return torch.zeros(())
-        return icd_loss(self.student_tap.features, teacher_features)
 
     def _adversarial(
         self, prediction: Tensor, teacher_prediction: Tensor, noisy: Tensor, batch: Batch, share: float
@@ -180,26 +179,25 @@ class Training:
         ((hinge + self.settings.lambda_r1 * penalty) * share).backward()
         return self.adversary.student_loss(made, batch), hinge
 
-    def _predict(self, network: nn.Module, batch: Batch, conditions: Mapping[str, Tensor] | None = None) -> Predict:
+    def _predict(self, network: nn.Module, conditions: Mapping[str, Tensor]) -> Predict:
         bare = self.bare_student if network is self.student else network
 
         def predict(network_input: Tensor, timesteps: Tensor) -> Tensor:
-            arguments = self.conditioning.denoiser_inputs(
-                bare, network_input, timesteps, conditions or batch.conditions, batch.guidance
-            )
+            arguments = self.conditioning.denoiser_inputs(bare, network_input, timesteps, conditions)
             return self.conditioning.prediction(network(**arguments))
 
         return predict
 
-    def _networks(self, batch: Batch) -> Networks:
+    def _teaching(self, batch: Batch, prediction: Tensor) -> Teaching:
         clean, without = batch.sample.clean, None
         if self.clips.unconditional is not None:
             empty = {
                 name: value.expand(len(clean), *value.shape).to(clean.device)
                 for name, value in self.clips.unconditional.items()
             }
-            without = self._predict(self.teacher, batch, {**batch.conditions, **empty})
-        return Networks(self._predict(self.student, batch), self._predict(self.teacher, batch), without)
+            without = self._predict(self.teacher, {**batch.conditions, **empty})
+        student = self._predict(self.student, batch.conditions)
+        return Teaching(prediction, batch.conditions.get("guidance"), student, without)
 
     def averaged_student(self, average: Mapping[str, Tensor]) -> nn.Module:
         """The moving average, gathered, as a network of its own."""
@@ -269,19 +267,10 @@ class Training:
         self.history = [StepLosses(step, *row) for step, row in enumerate(state["history"].tolist(), start=1)]
 
 
-def _pull(loss: Tensor, prediction: Tensor) -> Tensor:
-    """The squared norm of a loss's gradient at the student's output: how hard it pulls."""
-    return torch.autograd.grad(loss, prediction, retain_graph=True)[0].double().square().sum()
-
-
 def _not_finite(network: nn.Module) -> list[str]:
     """The weights whose gradients are not finite, in this process's shard of them."""
-    broken = []
-    for name, weight in network.named_parameters():
-        gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
-        if gradient is not None and not is_finite(gradient):
-            broken.append(name)
-    return broken
+    gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+    return [name for name, gradient in gradients.items() if not is_finite(held(gradient))]
 
 
 def _rate_factor(settings: DistillSettings) -> Callable[[int], float]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, pairs_in, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, require_sides
 from vdmini.tasks.base import Task
@@ -26,18 +26,8 @@ from vdmini.tasks.epsilon import EpsilonTask
 
 # Stable Diffusion 1.5 with the motion adapter v1-5-2. SD 1.5's configuration calls its 8 heads "attention_head_dim".
 # Source of the motion modules: github.com/guoyww/AnimateDiff, configs/inference/inference-v2.yaml and -v3.yaml.
-UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 64,
-    "down_block_types": (*("CrossAttnDownBlockMotion",) * 3, "DownBlockMotion"),
-    "up_block_types": ("UpBlockMotion", *("CrossAttnUpBlockMotion",) * 3),
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "num_attention_heads": 8,
-    "motion_num_attention_heads": 8,
-    "motion_max_seq_length": 32,
-    "use_motion_mid_block": True,
-}
+# All else is the class's default.
+UNET_CONFIG: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
 
 MID_BLOCK_TYPE = "UNetMidBlockCrossAttnMotion"
 PIPELINE_FRAMES = 16
@@ -211,8 +201,7 @@ def _cut(config: dict[str, Any], kept: Sequence[str], removed: Sequence[str]) ->
 
 
 def _kept_pairs(kept: Sequence[str], stage: str) -> list[int]:
-    places = [name.rpartition(".") for name in kept]
-    return [int(pair) for owner, _, pair in places if owner == stage and pair.isdigit()]
+    return [int(name.rpartition(".")[2]) for name in pairs_in(kept, stage)]
 
 
 def _left_of(setting: Any, pairs: Mapping[int, Sequence[int]]) -> Any:

@@ -16,39 +16,8 @@ from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
 # Source: diffusers' scripts/convert_cogvideox_to_diffusers.py; copies of the published config.json agree.
-_SMALL: dict[str, Any] = {
-    "num_attention_heads": 30,
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "time_embed_dim": 512,
-    "ofs_embed_dim": None,
-    "text_embed_dim": 4096,
-    "num_layers": 30,
-    "dropout": 0.0,
-    "attention_bias": True,
-    "sample_width": 90,
-    "sample_height": 60,
-    "sample_frames": 49,
-    "patch_size": 2,
-    "patch_size_t": None,
-    "temporal_compression_ratio": 4,
-    "max_text_seq_length": 226,
-    "activation_fn": "gelu-approximate",
-    "timestep_activation_fn": "silu",
-    "norm_elementwise_affine": True,
-    "norm_eps": 1e-5,
-    "spatial_interpolation_scale": 1.875,
-    "temporal_interpolation_scale": 1.0,
-    "use_rotary_positional_embeddings": False,
-    "use_learned_positional_embeddings": False,
-    "patch_bias": True,
-}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "cogvideox-2b": _SMALL,
-    "cogvideox-5b": _SMALL | {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
+    "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
 }
 VAE_CONFIGS = {"cogvideox-2b": {"scaling_factor": 1.15258426}, "cogvideox-5b": {"scaling_factor": 0.7}}
 

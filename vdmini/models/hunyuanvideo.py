@@ -17,57 +17,16 @@ from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 256
 
-# Source: diffusers' scripts/convert_hunyuan_video_to_diffusers.py, which builds the class with its defaults.
-CONFIGS: dict[str, dict[str, Any]] = {
-    "hunyuanvideo": {
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 20,
-        "num_single_layers": 40,
-        "num_refiner_layers": 2,
-        "mlp_ratio": 4.0,
-        "patch_size": 2,
-        "patch_size_t": 1,
-        "qk_norm": "rms_norm",
-        "guidance_embeds": True,
-        "text_embed_dim": 4096,
-        "pooled_projection_dim": 768,
-        "rope_theta": 256.0,
-        "rope_axes_dim": (16, 56, 56),
-        "image_condition_type": None,
-    },
-}
-
 SINGLE_BLOCK_PARTS = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
 
-def split_single_blocks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
-
-    diffusers' converter splits that layer where the published width of 3072 wants it, whatever its width is.
-    """
-    split: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        block, fused, kind = name.partition(".linear1.")
-        if not fused:
-            split[name] = weight
-            continue
-        width = len(weights[f"{block}.linear2.weight"])
-        parts = weight.split((width, width, width, len(weight) - 3 * width))
-        split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
-    return split
-
-
 class HunyuanVideo(TransformerFamily):
-    """Its guidance is embedded, at no extra cost."""
+    """Its guidance is embedded, at no extra cost (diffusers' scripts/convert_hunyuan_video_to_diffusers.py)."""
 
     name = "hunyuanvideo"
     cuts_text = True
     denoiser_class = HunyuanVideoTransformer3DModel
     vae_class = AutoencoderKLHunyuanVideo
-    configs = CONFIGS
     stacks = (
         Stack("Dual", "transformer_blocks", "num_layers"),
         Stack("Single", "single_transformer_blocks", "num_single_layers"),
@@ -76,7 +35,20 @@ class HunyuanVideo(TransformerFamily):
     output = ("norm_out", "proj_out")
 
     def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return split_single_blocks(weights)
+        """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
+
+        diffusers' converter splits that layer where the published width of 3072 wants it, whatever its width is.
+        """
+        split: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            block, fused, kind = name.partition(".linear1.")
+            if not fused:
+                split[name] = weight
+                continue
+            width = len(weights[f"{block}.linear2.weight"])
+            parts = weight.split((width, width, width, len(weight) - 3 * width))
+            split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
+        return split
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as its published scheduler is."""

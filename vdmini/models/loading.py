@@ -118,7 +118,7 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
     if not found:
         raise ModelLoadError(
             f"{name!r} has no configuration of a denoiser: give a folder that save_pretrained wrote, a hub id, or one"
-            f" of {known_names()}"
+            f" of {', '.join(EMBEDDED)}, or with random_weights=True {', '.join(OFFICIAL)}"
         )
     config = read_json(folder / found[0] / "config.json")
     try:
@@ -182,8 +182,3 @@ def _published(name: str) -> str:
 
 def _denoiser_classes() -> dict[str, Any]:
     return dict(each for family in FAMILIES for each in family_named(family).denoiser_classes().items())
-
-
-def known_names() -> str:
-    """The names that load without a folder, and those that need `random_weights`."""
-    return f"{', '.join(EMBEDDED)}, or with random_weights=True {', '.join(OFFICIAL)}"

@@ -16,30 +16,9 @@ from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 128
 
-# Source: diffusers' scripts/convert_ltx_to_diffusers.py, which builds the class with its defaults.
-CONFIGS: dict[str, dict[str, Any]] = {
-    "ltx-video-2b": {
-        "in_channels": 128,
-        "out_channels": 128,
-        "patch_size": 1,
-        "patch_size_t": 1,
-        "num_attention_heads": 32,
-        "attention_head_dim": 64,
-        "cross_attention_dim": 2048,
-        "num_layers": 28,
-        "activation_fn": "gelu-approximate",
-        "qk_norm": "rms_norm_across_heads",
-        "norm_elementwise_affine": False,
-        "norm_eps": 1e-6,
-        "caption_channels": 4096,
-        "attention_bias": True,
-        "attention_out_bias": True,
-    },
-}
-
 
 class LtxVideo(TransformerFamily):
-    """The VAE of version 0.9.0 has the defaults of its class (diffusers' scripts/convert_ltx_to_diffusers.py).
+    """Version 0.9.0 has the defaults of its classes (diffusers' scripts/convert_ltx_to_diffusers.py).
 
     Later versions share the denoiser, not the VAE.
     """
@@ -47,7 +26,6 @@ class LtxVideo(TransformerFamily):
     name = "ltx"
     denoiser_class = LTXVideoTransformer3DModel
     vae_class = AutoencoderKLLTXVideo
-    configs = CONFIGS
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     embeddings = ("proj_in", "time_embed", "caption_projection")
     output = ("norm_out", "proj_out")

@@ -14,32 +14,13 @@ from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
-# Source: diffusers' scripts/convert_mochi_to_diffusers.py, which builds the class with its defaults.
-CONFIGS: dict[str, dict[str, Any]] = {
-    "mochi-1-preview": {
-        "patch_size": 2,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 48,
-        "pooled_projection_dim": 1536,
-        "in_channels": 12,
-        "out_channels": None,
-        "qk_norm": "rms_norm",
-        "text_embed_dim": 4096,
-        "time_embed_dim": 256,
-        "activation_fn": "swiglu",
-        "max_sequence_length": 256,
-    },
-}
-
 
 class Mochi(TransformerFamily):
-    """Its network counts timesteps up to clean."""
+    """Its network counts timesteps up to clean (diffusers' scripts/convert_mochi_to_diffusers.py)."""
 
     name = "mochi"
     denoiser_class = MochiTransformer3DModel
     vae_class = AutoencoderKLMochi
-    configs = CONFIGS
     stacks = (Stack("Block", "transformer_blocks", "num_layers", last="last_block"),)
     embeddings = ("patch_embed", "time_embed", "rope")
     output = ("norm_out", "proj_out")

@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_checkpoint import load_unet
 from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal, layer_channels
-from vdmini.models.unet import UNetFamily, student_layout
+from vdmini.models.unet import UNetFamily, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw, require_sides
 from vdmini.tasks.base import Task
 from vdmini.tasks.edm import EdmTask
 
-SVD_UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 96,
-    "in_channels": 8,
-    "out_channels": 4,
-    "down_block_types": (*("CrossAttnDownBlockSpatioTemporal",) * 3, "DownBlockSpatioTemporal"),
-    "up_block_types": ("UpBlockSpatioTemporal", *("CrossAttnUpBlockSpatioTemporal",) * 3),
-    "block_out_channels": (320, 640, 1280, 1280),
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 768,
-    "layers_per_block": 2,
-    "cross_attention_dim": 1024,
-    "transformer_layers_per_block": 1,
-    "num_attention_heads": (5, 10, 20, 20),
-    "num_frames": 14,
-}
-
+# What differs from the defaults of diffusers' classes.
+SVD_UNET_CONFIG: dict[str, Any] = {"sample_size": 96, "num_frames": 14}
 SVD_VAE_CONFIG: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
-    "latent_channels": 4,
     "sample_size": 768,
-    "scaling_factor": 0.18215,
-    "force_upcast": True,
 }
 
 
@@ -64,9 +45,8 @@ class StableVideoDiffusion(UNetFamily):
     pair_parts = ("resnets", "attentions")
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
-        return UNetSpatioTemporalConditionModel(**_official_config(name)), AutoencoderKLTemporalDecoder(
-            **SVD_VAE_CONFIG
-        )
+        unet = UNetSpatioTemporalConditionModel(**_official_config(name))
+        return unet, AutoencoderKLTemporalDecoder(**SVD_VAE_CONFIG)
 
     def load_original(self, name: str, path: Path) -> nn.Module:
         """Read a UNet's own .safetensors file, such as AnimateLCM-SVD's; raises ModelLoadError for any other."""
@@ -103,7 +83,7 @@ class StableVideoDiffusion(UNetFamily):
         # SVD and SVD-XT differ only in these two, which shape no weight: a plan for one fits the other.
         decides_nothing = ("sample_size", "num_frames")
         config: Any = denoiser.config
-        names = [name for name in (*SVD_UNET_CONFIG, "mid_block_type") if name not in decides_nothing]
+        names = [name for name in inspect.signature(VDMiniUNetSpatioTemporal).parameters if name not in decides_nothing]
         decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
         # Left out where every layer has its usual width: such a network is the same whichever class it has.
         return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
@@ -165,7 +145,8 @@ def _official_config(name: str) -> dict[str, Any]:
 def _student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
     layout = student_layout(kept, removed)
     stages = len(layout.layers)
-    config = {name: getattr(teacher.config, name) for name in SVD_UNET_CONFIG}
+    settings: Any = teacher.config
+    config = settings_of(UNetSpatioTemporalConditionModel, settings)
     for name in (
         "block_out_channels",
         "cross_attention_dim",
@@ -179,30 +160,3 @@ def _student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[s
     config["layers_per_block"] = list(layout.layers)
     config["mid_block_type"] = MID_BLOCK_TYPE if layout.mid else None
     return config
-
-
-def encoder_features(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timestep: Tensor,
-    encoder_hidden_states: Tensor,
-    added_time_ids: Tensor,
-) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W, without running the rest: what a discriminator's heads look at.
-
-    Takes the denoiser's own inputs: B T C H W latents, B timesteps, B N C context and B N time ids.
-    """
-    net: Any = denoiser
-    batch, frames = sample.shape[:2]
-    embedding = net.time_embedding(net.time_proj(timestep.expand(batch)).to(sample.dtype))
-    time_ids = net.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(embedding.dtype)
-    embedding = (embedding + net.add_embedding(time_ids)).repeat_interleave(frames, dim=0)
-    context = encoder_hidden_states.repeat_interleave(frames, dim=0)
-    hidden = net.conv_in(sample.flatten(0, 1))
-    video_frames = torch.zeros(batch, frames, dtype=hidden.dtype, device=hidden.device)
-    features = []
-    for stage in net.down_blocks:
-        attends = {"encoder_hidden_states": context} if getattr(stage, "has_cross_attention", False) else {}
-        hidden, _ = stage(hidden, embedding, image_only_indicator=video_frames, **attends)
-        features.append(hidden)
-    return features

@@ -6,6 +6,7 @@ stack `Dual`. A family's file says which class it has, where its stacks are and 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,17 +68,17 @@ class OwnTensors(nn.Module):
 class TransformerFamily(Family):
     """What follows from a transformer's class and stacks for planning, pruning, loading and sampling.
 
-    `configs` holds the published configurations by name, each with every constructor argument, and `vae_configs` what
-    their VAEs have beside the defaults of `vae_class`; `embeddings` and `output` name the submodules that run before
-    and after the stacks. The VAE decodes `latents_at_once` latents beyond the first together.
+    `configs` and `vae_configs` hold what published models and their VAEs, by name, have in place of the defaults of
+    `denoiser_class` and `vae_class`; `embeddings` and `output` name the submodules that run before and after the
+    stacks. The VAE decodes `latents_at_once` latents beyond the first together.
     """
 
     denoiser_class: type[Any]
     vae_class: type[Any]
-    configs: Mapping[str, Mapping[str, Any]]
     stacks: tuple[Stack, ...]
     embeddings: tuple[str, ...]
     output: tuple[str, ...]
+    configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
 
@@ -88,7 +89,7 @@ class TransformerFamily(Family):
         return {self.denoiser_class.__name__: self.denoiser_class}
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
-        return self.denoiser_class(**self.configs[name]), self.vae_class(**self.vae_configs.get(name, {}))
+        return self._published(name), self.vae_class(**self.vae_configs.get(name, {}))
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.temporal_compression_ratio, vae.spatial_compression_ratio
@@ -113,7 +114,7 @@ class TransformerFamily(Family):
 
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
         config: Any = denoiser.config
-        return {option: config.get(option) for option in next(iter(self.configs.values()))}
+        return {option: config.get(option) for option in inspect.signature(self.denoiser_class).parameters}
 
     def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         """The submodules of every block in the order they run; what surrounds the stacks is `embeddings` and `output`.
@@ -153,10 +154,7 @@ class TransformerFamily(Family):
         """The teacher's class with fewer blocks in its stacks; raises PlanError when a stack is left without blocks."""
         places = self._kept_places(kept, removed)
         counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
-        native: Any = type(teacher)
-        config: Any = teacher.config
-        student: nn.Module = native.from_config({**config, **counts})
-        return student
+        return type(teacher)(**{**self.architecture(teacher), **counts})
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Transformers have none."""
@@ -193,17 +191,16 @@ class TransformerFamily(Family):
         `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
         runs no code of the file. Raises ModelLoadError for a file that is not that model's, all of it and no more.
         """
-        native: Any = self.denoiser_class
         weights = read_weights(path)
         with init_empty_weights():
-            denoiser: nn.Module = native(**self.configs[name])
+            denoiser = self._published(name)
         expected = {key: weight.shape for key, weight in denoiser.state_dict().items()}
         # Files with diffusers' own names, but for a few, are compared as they are; an original lacks a sixth and more.
         if 20 * len({*expected} - {*weights}) > len(expected):
-            convert = SINGLE_FILE_LOADABLE_CLASSES[native.__name__]["checkpoint_mapping_fn"]
+            convert = SINGLE_FILE_LOADABLE_CLASSES[self.denoiser_class.__name__]["checkpoint_mapping_fn"]
             try:
                 left = self.prepare_original(weights)
-                weights = convert(checkpoint=left, config=self.configs[name])
+                weights = convert(checkpoint=left, config=self.architecture(denoiser))
             except Exception as error:  # whatever names or shapes the converter did not meet, the file is at fault
                 lacks = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
                 raise ModelLoadError(
@@ -240,6 +237,11 @@ class TransformerFamily(Family):
             nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
             raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
         return draw_prompts(pipeline, requests, settings, {"output_type": "np", **self.pipeline_options(settings)})
+
+    def _published(self, name: str) -> nn.Module:
+        # All is given, since diffusers' `from_config` forgets changes of what had been a default.
+        defaults = {each.name: each.default for each in inspect.signature(self.denoiser_class).parameters.values()}
+        return self.denoiser_class(**{**defaults, **self.configs.get(name, {})})
 
     def _kept_places(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, list[int]]:
         places: dict[str, list[int]] = {stack.stage: [] for stack in self.stacks}

@@ -28,9 +28,7 @@ STABLE_DIFFUSION_VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
-    "latent_channels": 4,
     "sample_size": 512,
-    "scaling_factor": 0.18215,
 }
 _BLOCK_NAME = re.compile(r"Mid|D\.[0-9]+\.([0-9]+|downsample)|U\.[0-9]+\.([0-9]+|upsample)")
 
@@ -60,7 +58,7 @@ def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
             raise PlanError(f"{name!r} is no block of a UNet: blocks are called D.0.1, D.0.downsample, Mid, U.1.2, ...")
     down_stages = [int(name.split(".")[1]) for name in (*kept, *removed) if name.startswith("D.")]
     teacher_stages = 1 + max(down_stages, default=-1)
-    layers = [_pairs(kept, f"D.{stage}") for stage in range(teacher_stages)]
+    layers = [len(pairs_in(kept, f"D.{stage}")) for stage in range(teacher_stages)]
     stages = next((stage for stage, pairs in enumerate(layers) if not pairs), teacher_stages)
     if not stages:
         raise PlanError("the plan removes every pair of D.0: keep at least one")
@@ -69,9 +67,10 @@ def student_layout(kept: Sequence[str], removed: Sequence[str]) -> UNetLayout:
         wanted = layers[stage] + 1 if stage < stages else 0
         if stage >= stages and layers[stage]:
             raise PlanError(f"D.{stage} is kept below D.{stages}, which loses every pair: remove D.{stage} too")
-        if _pairs(kept, up) != wanted:
+        found = len(pairs_in(kept, up))
+        if found != wanted:
             raise PlanError(
-                f"{up} keeps {_pairs(kept, up)} pairs but has {wanted} skips to read from D.{stage} and above it:"
+                f"{up} keeps {found} pairs but has {wanted} skips to read from D.{stage} and above it:"
                 f" keep {wanted} pairs of {up}"
             )
         _check_sampler(f"D.{stage}.downsample", stage < stages - 1, kept)
@@ -184,7 +183,7 @@ class UNetFamily(Family):
         pairs = []
         for stage in range(len(layout.layers)):
             whole = f"D.{stage}.downsample" not in removed
-            pairs.append((f"D.{stage}", f"D.{stage}" if whole else _last_pair(kept, f"D.{stage}")))
+            pairs.append((f"D.{stage}", f"D.{stage}" if whole else pairs_in(kept, f"D.{stage}")[-1]))
         if layout.mid:
             pairs.append(("Mid", "Mid"))
         pairs += [(f"U.{stage}", f"U.{stage + layout.dropped_stages}") for stage in range(len(layout.layers))]
@@ -202,7 +201,7 @@ def _units(prunable: Sequence[str], widths: Sequence[int]) -> tuple[Unit, ...]:
     lower: tuple[str, ...] = ()
     droppable = True
     for stage in reversed(range(stages)):
-        up, pairs = f"U.{stages - 1 - stage}", _pairs(prunable, f"D.{stage}")
+        up, pairs = f"U.{stages - 1 - stage}", len(pairs_in(prunable, f"D.{stage}"))
         inner = [
             Unit(f"D.{stage}.{pair}+{up}.{pair}", (f"D.{stage}.{pair}", f"{up}.{pair}")) for pair in range(1, pairs)
         ]
@@ -225,12 +224,9 @@ def _stage_blocks(name: str, stage: nn.Module, parts: Sequence[str]) -> dict[str
     return blocks
 
 
-def _pairs(names: Sequence[str], stage: str) -> int:
-    return sum(name.startswith(f"{stage}.") and name.split(".")[-1].isdigit() for name in names)
-
-
-def _last_pair(names: Sequence[str], stage: str) -> str:
-    return [name for name in names if name.startswith(f"{stage}.") and name.split(".")[-1].isdigit()][-1]
+def pairs_in(names: Sequence[str], stage: str) -> list[str]:
+    """The names of the pairs of a stage among names of blocks, in the order given."""
+    return [name for name in names if name.startswith(f"{stage}.") and name.split(".")[-1].isdigit()]
 
 
 def _check_sampler(name: str, wanted: bool, kept: Sequence[str]) -> None:

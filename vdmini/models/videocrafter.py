@@ -10,11 +10,11 @@ import numpy as np
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models import videocrafter_keys
-from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, student_layout
+from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
 from vdmini.models.videocrafter_unet import MID_BLOCK_TYPE, PAIR_PARTS, load_original, original_layout, pairs_of_stages
 from vdmini.models.videocrafter_unet import VideoCrafterUNet as VideoCrafterUNet
 from vdmini.requests import ClipRequest, SampleSettings
@@ -27,21 +27,8 @@ from vdmini.tasks.epsilon import EpsilonTask
 TURBO_CONFIG: dict[str, Any] = {"time_cond_dim": 256, "motion_cond_dim": 256}
 
 TEXT_TOKENS = 77
-
-# The settings that decide a network's weights.
-SETTINGS = (
-    "in_channels",
-    "out_channels",
-    "down_block_types",
-    "up_block_types",
-    "block_out_channels",
-    "norm_num_groups",
-    "cross_attention_dim",
-    "attention_head_dim",
-    "time_cond_dim",
-    "motion_cond_dim",
-    "mid_block_type",
-)
+# The settings that decide no weight.
+UNDECIDED = ("sample_size", "num_frames", "original_blocks")
 
 
 class VideoCrafter(UNetFamily):
@@ -83,7 +70,8 @@ class VideoCrafter(UNetFamily):
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
         config: Any = denoiser.config
         # One number for all stages and a list of the same numbers are the same architecture.
-        return {name: config[name] for name in SETTINGS} | {"layers_per_block": pairs_of_stages(denoiser)}
+        settings = settings_of(VideoCrafterUNet, config) | {"layers_per_block": pairs_of_stages(denoiser)}
+        return {name: value for name, value in settings.items() if name not in UNDECIDED}
 
     def entry(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         net: Any = denoiser
@@ -110,7 +98,7 @@ def _student_config(teacher: nn.Module, kept: Sequence[str], removed: Sequence[s
     layout = student_layout(kept, removed)
     stages = len(layout.layers)
     settings: Any = teacher.config
-    config: dict[str, Any] = {name: settings[name] for name in (*SETTINGS, "sample_size", "num_frames")}
+    config = settings_of(VideoCrafterUNet, settings)
     config["down_block_types"] = config["down_block_types"][:stages]
     config["up_block_types"] = config["up_block_types"][layout.dropped_stages :]
     config["block_out_channels"] = config["block_out_channels"][:stages]
@@ -131,23 +119,3 @@ def _original_blocks(teacher: nn.Module, kept: Sequence[str]) -> list[list[int]]
         [number for name, number in zip(names, numbers, strict=True) if name in ("conv_in", *kept)]
         for names, numbers in named
     ]
-
-
-def encoder_features(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timestep: Tensor,
-    encoder_hidden_states: Tensor,
-    fps: Tensor | float = 16,
-    timestep_cond: Tensor | None = None,
-    motion_cond: Tensor | None = None,
-) -> list[Tensor]:
-    """The output of each down stage, (B T) C H W, without running the rest: what a discriminator's heads look at.
-
-    Takes the denoiser's own inputs: B C T H W latents, B timesteps, B N E context, B frame rates and the guidance
-    embeddings.
-    """
-    net: Any = denoiser
-    embedding, context = net.conditions(sample, timestep, encoder_hidden_states, fps, timestep_cond, motion_cond)
-    features: list[Tensor] = net.encode(sample, embedding, context)[0]
-    return features

@@ -166,10 +166,10 @@ class VideoCrafterUNet(UNet3DConditionModel):
         self,
         sample: Tensor,
         timestep: Tensor | float,
-        context: Tensor,
+        encoder_hidden_states: Tensor,
         fps: Tensor | float,
-        timestep_cond: Tensor | None,
-        motion_cond: Tensor | None,
+        timestep_cond: Tensor | None = None,
+        motion_cond: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The embedding (B T) E of time, guidance and frame rate, and the context (B T) N E, one for each frame."""
         batch, _, frames = sample.shape[:3]
@@ -182,7 +182,7 @@ class VideoCrafterUNet(UNet3DConditionModel):
         elif motion_cond is not None:
             raise ValueError("motion_cond is given without timestep_cond: give both")
         embedding = self.time_embedding(time) + self.fps_embedding(rate)
-        return embedding.repeat_interleave(frames, dim=0), context.repeat_interleave(frames, dim=0)
+        return embedding.repeat_interleave(frames, dim=0), encoder_hidden_states.repeat_interleave(frames, dim=0)
 
     def _guidance(self, timestep_cond: Tensor, motion_cond: Tensor | None) -> Tensor:
         if self.time_cond_proj is None:

@@ -17,29 +17,8 @@ from vdmini.tasks.flow import FlowTask
 TEXT_TOKENS = 512
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py (Wan-T2V-1.3B, Wan-T2V-14B, Wan2.2-T2V-A14B).
-_LARGE: dict[str, Any] = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 40,
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 13824,
-    "num_layers": 40,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "image_dim": None,
-    "added_kv_proj_dim": None,
-    "rope_max_seq_len": 1024,
-    "pos_embed_seq_len": None,
-}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "wan2.1-t2v-1.3b": _LARGE | {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
-    "wan2.1-t2v-14b": _LARGE,
-    # Two experts of this configuration, one for high noise and one for low.
-    "wan2.2-t2v-a14b": _LARGE,
+    "wan2.1-t2v-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
 }
 
 

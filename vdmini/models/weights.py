@@ -79,12 +79,11 @@ def without_prefix(weights: Mapping[str, Tensor], path: str | Path) -> dict[str,
     # A few names with a prefix among many without are no wrapper's.
     if 4 * count <= len(weights):
         return dict(weights)
+    rest = ""
     if prefix.endswith(_DENOISER):
         left = len(weights) - count
         weights = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         rest = f"; {left} others, of networks beside it, are not" if left else ""
-    else:
-        rest = ""
     stripped = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     if len(stripped) != len(weights):
         raise ModelLoadError(f"{str(path)!r} holds the same names with and without {prefix!r}: keep one set of weights")

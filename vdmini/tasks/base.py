@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from torch import Tensor
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Noised:
+class Noised(NamedTuple):
     """A batch of clean latents and noise, B T C H W each, at its noise levels, B float32.
 
     Levels are sigmas (edm, sfv), timesteps (consistency, epsilon) or the noise's share in [0, 1] (flow).
@@ -26,14 +25,16 @@ class Noised:
 
 
 @dataclass(frozen=True)
-class Networks:
-    """The networks, for tasks that need more predictions than one; a task keeps no gradient of theirs.
+class Teaching:
+    """What some tasks need beside a sample: the teacher's prediction, the guidance scales B, and networks to ask.
 
-    `unconditional_teacher` predicts without the condition; it is None where the data has no empty condition.
+    A task keeps no gradient of theirs. `unconditional_teacher` predicts without the condition; it is None where the
+    data has no empty condition.
     """
 
+    teacher_prediction: Tensor
+    guidance: Tensor | None
     student: Predict
-    teacher: Predict
     unconditional_teacher: Predict | None
 
 
@@ -60,12 +61,5 @@ class Task(Protocol):
     def denoised(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
         """The clean latents that a prediction implies; `noisy` is that of `noisy`, not the network's input."""
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
-        """The student's loss, a scalar; only `student_prediction` gets a gradient."""
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
+        """The student's loss, a scalar; only `prediction` gets a gradient."""

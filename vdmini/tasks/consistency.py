@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised, Task
+from vdmini.tasks.base import Noised, Task, Teaching
 from vdmini.tasks.schedule import (
     TRAINING_TIMESTEPS,
     cumulative_alphas,
@@ -85,14 +85,7 @@ class ConsistencyTask(Task):
         c_skip, c_out = boundary_scalings(levels, self.sigma_data, self.timestep_scaling)
         return per_clip(c_skip, noisy) * noisy + per_clip(c_out, noisy) * self.denoised(prediction, noisy, levels)
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
         """How far the student's answers differ between a timestep and the one that the teacher's solver steps to.
 
         The later answer has no gradient. The solver follows the teacher with classifier-free guidance where an
@@ -103,18 +96,18 @@ class ConsistencyTask(Task):
             ValueError: an unconditional teacher is given, but no guidance scales.
         """
         noisy = self.noisy(sample.clean, sample.noise, sample.levels)
-        answer = self.consistency(student_prediction, noisy, sample.levels)
+        answer = self.consistency(prediction, noisy, sample.levels)
         with torch.no_grad():
-            estimate = teacher_prediction.to(noisy)
-            if networks.unconditional_teacher is not None:
-                if guidance is None:
+            estimate = teaching.teacher_prediction.to(noisy)
+            if teaching.unconditional_teacher is not None:
+                if teaching.guidance is None:
                     raise ValueError("classifier-free guidance needs a scale for each clip: pass draw_guidance's")
-                without = networks.unconditional_teacher(*self.network_input(noisy, sample.levels)).to(noisy)
-                estimate = guided(estimate, without, guidance)
+                without = teaching.unconditional_teacher(*self.network_input(noisy, sample.levels)).to(noisy)
+                estimate = guided(estimate, without, teaching.guidance)
             following = self.following(sample.levels)
             less_noisy = ddim_step(estimate, noisy, sample.levels, following, self.alphas)
-            prediction = networks.student(*self.network_input(less_noisy, following))
-            target = self.consistency(prediction, less_noisy, following)
+            later = teaching.student(*self.network_input(less_noisy, following))
+            target = self.consistency(later, less_noisy, following)
         return huber_loss(answer, target, self.huber_constant)
 
     def following(self, levels: Tensor) -> Tensor:

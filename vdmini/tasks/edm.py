@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised, Task
+from vdmini.tasks.base import Noised, Task, Teaching
 from vdmini.tasks.schedule import log_normal, per_clip, require_positive
 
 
@@ -53,16 +53,9 @@ class EdmTask(SigmaTask):
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
         return log_normal(count, self.adversary_mean, self.adversary_std, generator)
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
         """See `edm_loss`."""
-        return edm_loss(student_prediction, sample.clean, sample.noise, sample.levels)
+        return edm_loss(prediction, sample.clean, sample.noise, sample.levels)
 
 
 def edm_loss(prediction: Tensor, clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised, Task
+from vdmini.tasks.base import Noised, Task, Teaching
 from vdmini.tasks.schedule import (
     TRAINING_TIMESTEPS,
     BetaSchedule,
@@ -84,14 +84,7 @@ class EpsilonTask(Task):
             sized = (noisy - spread * prediction) / signal
         return sized / per_clip(self._size(levels), noisy)
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
         """Mean squared error of the prediction B T C H W.
 
         v = sqrt(alpha) * noise - sqrt(1 - alpha) * clean, for which this is the error of the clean latents weighted by
@@ -101,7 +94,7 @@ class EpsilonTask(Task):
         if self.prediction == "v":
             signal, spread = scales_at(sample.levels, self.alphas, sample.clean)
             target = signal * sample.noise - spread * self._sized(sample.clean, sample.levels)
-        return (student_prediction.to(target) - target).square().mean()
+        return (prediction.to(target) - target).square().mean()
 
     def _size(self, levels: Tensor) -> Tensor:
         return 1 - (1 - self.smallest_scale) * (levels / (self.shrinking_timesteps - 1)).clamp(max=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised, Task
+from vdmini.tasks.base import Noised, Task, Teaching
 from vdmini.tasks.schedule import TRAINING_TIMESTEPS, per_clip, require_positive
 
 
@@ -59,16 +59,9 @@ class FlowTask(Task):
         """Follow the predicted velocity B T C H W from s to 0 in a straight line."""
         return noisy - per_clip(levels, noisy) * self._velocity(prediction.to(noisy))
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
         """See `flow_loss`."""
-        return flow_loss(self._velocity(student_prediction), sample.clean, sample.noise)
+        return flow_loss(self._velocity(prediction), sample.clean, sample.noise)
 
     def _velocity(self, prediction: Tensor) -> Tensor:
         return -prediction if self.inverted else prediction

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdmini.tasks.base import Networks, Noised
+from vdmini.tasks.base import Noised, Teaching
 from vdmini.tasks.edm import SigmaTask
 from vdmini.tasks.schedule import require_positive
 
@@ -51,17 +51,10 @@ class SfvTask(SigmaTask):
         uniform = torch.rand(count, dtype=torch.float64, generator=generator, device="cpu")
         return sigmas[1:][torch.searchsorted(shares.cumsum(0)[:-1], uniform)].float()
 
-    def loss(
-        self,
-        sample: Noised,
-        student_prediction: Tensor,
-        teacher_prediction: Tensor,
-        guidance: Tensor | None,
-        networks: Networks,
-    ) -> Tensor:
+    def loss(self, sample: Noised, prediction: Tensor, teaching: Teaching) -> Tensor:
         """`reconstruction_loss` of what the student makes of the noisy clip, times its weight."""
         noisy = self.noisy(sample.clean, sample.noise, sample.levels)
-        denoised = self.denoised(student_prediction, noisy, sample.levels)
+        denoised = self.denoised(prediction, noisy, sample.levels)
         return self.reconstruction_weight * reconstruction_loss(denoised, sample.clean, self.huber_constant)
 
 

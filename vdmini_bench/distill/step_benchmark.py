@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
 from vdmini.cost import count_parameters
-from vdmini.distill.processes import Alone
+from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings
 from vdmini.distill.training import Training
 from vdmini.models.registry import family_of
@@ -67,8 +67,8 @@ def distill_step(
     losses: dict[str, float] = {}
     failed = False
     try:
-        task = family_of(teacher).default_task(teacher)
-        with Training(Alone(device), teacher, student.float().to(device), pruning, clips, task, settings) as training:
+        processes, task = Processes(device), family_of(teacher).default_task(teacher)
+        with Training(processes, teacher, student.float().to(device), pruning, clips, task, settings) as training:
             for _ in range(STEPS):
                 seconds.append(time_once(training.train_step, device) / 1000)
             losses = asdict(training.history[-1])
