@@ -18,4 +18,6 @@ def context_of(
 ) -> DistributionsContext:
     pruned, named = pruning or Pruning("vdmini"), {job.name: job for job in jobs}
     inputs = TrainingInputs("digest", str(pruned), "", {})
-    return DistributionsContext(Store(root), take_fingerprint(), teacher, pruned, inputs, named, 1, "run", suite, clips)
+    return DistributionsContext(
+        Store(root), take_fingerprint(), teacher, pruned, inputs, named, suite, clips, run_id="run"
+    )

@@ -25,7 +25,7 @@ def work(context, subject, folder):
 
 execution.stage_named = lambda name: work
 job = Job("sample", "teacher", "k", (), 1.0)
-context = RunContext(Store(Path(sys.argv[1])), None, "", None, None, {job.name: job}, 1, "")
+context = RunContext(Store(Path(sys.argv[1])), None, "", None, None, {job.name: job})
 execution.execute_job(context, job)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vdmini_bench.config.suite import Suite
@@ -71,9 +71,10 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     """
     started = time.monotonic()
     store, kind = Store(results), prepare_suite(suite, results)
+    opened = kind.open(store)
+    assert isinstance(opened, SuiteContext)
     run_id = store.open_run(suite.name, suite.sha).name
-    context = kind.open(store, workers=workers, run_id=run_id)
-    assert isinstance(context, SuiteContext)
+    context = replace(opened, workers=workers, run_id=run_id)
     run_dir = store.root / "runs" / run_id
     for warning in context.warnings():
         say(f"warning: {warning}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +57,9 @@ def run_ablation(ablation: Ablation, results: Path) -> Iterator[list[ArmScore]]:
         for arm in arms:
             subjects = ["student", *(REFERENCES if (seed, arm) == (0, profile.reference) else ())]
             suite = ablation.suite_of(arm, seed)
-            context = prepare_suite(suite, results).open(Store(results), run_id="ablation")
-            assert isinstance(context, DistributionsContext)
+            opened = prepare_suite(suite, results).open(Store(results))
+            assert isinstance(opened, DistributionsContext)
+            context = replace(opened, run_id="ablation")
             execute_needed(context, [f"measure {subject}" for subject in subjects])
             for subject in subjects:
                 label = arm if subject == "student" else subject

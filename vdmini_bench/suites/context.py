@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,8 +41,8 @@ class RunContext:
     pruning: Pruning
     inputs: TrainingInputs
     jobs: dict[str, Job]
-    workers: int
-    run_id: str
+    workers: int = field(default=1, kw_only=True)
+    run_id: str = field(default="", kw_only=True)
 
     @property
     def recipe(self) -> Recipe:

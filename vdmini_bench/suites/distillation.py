@@ -42,9 +42,7 @@ class Distillation:
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Do nothing."""
 
-    def open(
-        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
-    ) -> DistillationContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> DistillationContext:
         """Find the teacher and the clips, and digest them.
 
         Raises:
@@ -67,9 +65,7 @@ class Distillation:
         versions = deciding_versions(fingerprint.versions)
         inputs = TrainingInputs(source_sha256(teacher), str(pruning), clips.digest, versions)
         jobs = plan_configured(asked, dtype, inputs, len(clips.prompts))
-        return DistillationContext(
-            store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, asked, clips, dtype
-        )
+        return DistillationContext(store, fingerprint, teacher, pruning, inputs, jobs, asked, clips, dtype)
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,7 @@ class Distributions:
             fetch_asset(self.suite.profile.protocol.network)
         draw_dataset(self.suite.profile.dataset, store)
 
-    def open(
-        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
-    ) -> DistributionsContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> DistributionsContext:
         """Choose the clips and digest everything that decides a number."""
         profile, fingerprint = self.suite.profile, take_fingerprint()
         protocol, root = profile.protocol, dataset_root(profile.dataset, store)
@@ -92,9 +90,7 @@ class Distributions:
             i3d=networks_digest(protocol) if measured else "",
         )
         jobs = plan_jobs(profile, inputs) if measured else plan_training(profile, inputs)
-        return DistributionsContext(
-            store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, self.suite, clips
-        )
+        return DistributionsContext(store, fingerprint, teacher, pruning, inputs, jobs, self.suite, clips)
 
 
 def networks_digest(protocol: ProtocolSpec) -> str:

@@ -141,8 +141,8 @@ def open_folder(request: ScoreRequest, results: Path, workers: int) -> FolderCon
     inputs = TrainingInputs("", "", "", deciding_versions(fingerprint.versions))
     jobs = plan_scoring(protocol, request.model, clips, reference, networks_digest(protocol), inputs.versions)
     return FolderContext(
-        store, fingerprint, "", Pruning(""), inputs, jobs, workers, "", request.suite, request, chosen, real,
-        reference_name, tuple(warnings),
+        store, fingerprint, "", Pruning(""), inputs, jobs, request.suite, request, chosen, real, reference_name,
+        tuple(warnings), workers=workers,
     )  # fmt: skip
 
 

@@ -30,9 +30,7 @@ class SuiteKind(Protocol):
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Fetch and draw what is first; nothing is missing. Raises BenchError."""
 
-    def open(
-        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
-    ) -> RunContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> RunContext:
         """The surroundings and the jobs; what is not there yet has no digest, so that jobs that read it are not done.
 
         Without `remember` nothing is written, the hashes of files neither.

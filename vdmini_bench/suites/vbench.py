@@ -81,9 +81,7 @@ class VBench:
         if measured:
             write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
 
-    def open(
-        self, store: Store, *, measured: bool = True, remember: bool = True, workers: int = 1, run_id: str = ""
-    ) -> VBenchContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> VBenchContext:
         """Choose the videos and what scores them, and digest everything."""
         profile, fingerprint = self.suite.profile, take_fingerprint()
         data = None if self.missing(measured=False) else training_data(profile, store, write=False, remember=remember)
@@ -107,7 +105,7 @@ class VBench:
             reasons=clips.reasons,
         )
         jobs = jobs_of_videos(profile, inputs, len(clips.videos)) if measured else plan_training(profile, inputs)
-        return VBenchContext(store, fingerprint, teacher, pruning, inputs, jobs, workers, run_id, self.suite, clips)
+        return VBenchContext(store, fingerprint, teacher, pruning, inputs, jobs, self.suite, clips)
 
 
 def _family_of(profile: VBenchProfile, teacher: str) -> str:
