@@ -159,11 +159,12 @@ def test_the_result_is_a_whole_network_of_the_students_kind(prepared: Prepared, 
     torch.testing.assert_close(found, expected)
 
 
-@dataclasses.dataclass(frozen=True)
 class Wrapping(Processes):
     """One process that calls its student through a wrapper."""
 
-    wrap: Callable[[nn.Module], nn.Module] = nn.Identity
+    def __init__(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__(torch.device("cpu"))
+        self.wrap = wrap
 
     def spread(self, network: nn.Module) -> nn.Module:
         return self.wrap(network)
@@ -179,7 +180,7 @@ def test_a_wrapped_student_is_heard_like_a_bare_one(prepared: Prepared, wrap: Ca
     bare = prepared.first_losses(prepared.teacher, Processes(torch.device("cpu")))
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
-        wrapped = prepared.first_losses(prepared.teacher, Wrapping(torch.device("cpu"), wrap=wrap))
+        wrapped = prepared.first_losses(prepared.teacher, Wrapping(wrap))
     finally:
         destroy_process_group()
         torch.compiler.reset()
