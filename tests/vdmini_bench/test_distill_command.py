@@ -166,7 +166,8 @@ def test_a_plan_estimates_memory_and_time_and_writes_nothing(
         show(plan, price_per_hour)
 
     monkeypatch.setattr(distill_plan, "print_plan", record)
-    done = invoke("distill", configuration, "--results", results, "--dry-run", "--price-per-hour", 2)
+    smaller = ("--set", "clip.frames=2")
+    done = invoke("distill", configuration, "--results", results, "--dry-run", "--price-per-hour", 2, *smaller)
     assert done.exit_code == 0, done.output
     assert "it fits" in done.stdout
     assert " s a step, about " in done.stdout

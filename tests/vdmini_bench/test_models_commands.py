@@ -104,6 +104,7 @@ def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
         (("sample", "elsewhere", "--images", ".", "-o", "out"), "holds no images"),
         (("sample", "embedded/svd", "--size", "32", "-o", "out"), "--size"),
         (("importance", "embedded/svd", "--shard", "5/4", "-o", "out"), "--shard"),
+        (("importance", "embedded/svd", "--frames", "8", "-o", "out"), "needs clips of 9 or more"),
         (("plan", "embedded/svd", "--importance", ".", "--flops", "0.7", "-o", "out.json"), "no importance"),
         (("prune", "embedded/svd", "--channels", "depgraph-l3", "-o", "out"), "did you mean 'depgraph-l2'"),
         (("prune", "embedded/svd", "--channels", "depgraph-taylor", "-o", "out"), "prune_channels(..., loss=...)"),

@@ -110,7 +110,7 @@ def importance(model: str, shard: str, output: Path, conditions: Conditions, as_
 
     check_can_write(output)
     part = parse_shard(shard)
-    rows = measure_importance(conditions.study(model), output, part)
+    rows = measure_importance(conditions.study(model, scored=True), output, part)
     correlations = write_importance(output, rows)
     plot_importance(rows, correlations, output / "importance.png")
     if as_json:
@@ -172,6 +172,6 @@ def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Co
     from vdmini_bench.studies import plan_scores
 
     check_can_write(output)
-    study = conditions.study(model)
+    study = conditions.study(model, scored=True)
     rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
     print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from vdmini_bench.config.timing import DTYPES
+from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.program import R
 from vdmini_bench.system.progress import quiet_libraries
 from vdmini_bench.system.tables import Format
@@ -83,15 +84,18 @@ class Conditions:
     device: str | None
     dtype: str | None
 
-    def study(self, model: str) -> Study:
-        """Load a model to sample under these conditions; raises SuiteError where they do not fit it."""
+    def study(self, model: str, *, scored: bool = False) -> Study:
+        """Load a model to sample under these conditions; raises SuiteError where they fit neither it nor a score."""
         from vdmini_bench.data.requests import choose_requests, choose_settings, warn_of_cut_prompts
+        from vdmini_bench.metrics.i3d import FEWEST_FRAMES
         from vdmini_bench.models.source import load_for_use
         from vdmini_bench.studies.importance import Study
 
         # Conditions first: what is wrong with them is said before gigabytes are read.
         requests = choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
         settings = choose_settings(model, self.steps, self.frames, self.size, self.guidance)
+        if scored and settings.frames < FEWEST_FRAMES:
+            raise SuiteError(f"--frames {settings.frames}: I3D needs clips of {FEWEST_FRAMES} or more to score them")
         loaded = load_for_use(model, self.dtype, self.device)
         warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
         return Study(loaded, requests, settings, self.batch_size)
