@@ -109,7 +109,7 @@ def with_conditions(clips: int, fewest: int = 1) -> Decorator:
         click.option("--images", type=PATH, help="A folder of images to animate."),
         click.option(
             "--clips", type=click.IntRange(fewest), default=clips, show_default=True,
-            help="Drawn clips, for embedded models without --prompts or --images.",
+            help="Synthetic clips, for embedded models without --prompts or --images.",
         ),
         click.option(
             "--seeds", default="0", show_default=True, help="0, 0,5,7 or 0-7: a clip for each image or prompt and seed."
