@@ -420,7 +420,7 @@ def test_a_device_that_is_not_there_is_refused(command: str, device: str, code: 
         ("inspect",),
         ("prune", "-o", "out"),
         ("sample", "--prompts", "prompts.txt", "--steps", "1", "--frames", "5", "--size", "32x32", "-o", "out"),
-        ("importance", "--prompts", "prompts.txt", "--steps", "1", "--frames", "5", "--size", "32x32", "-o", "out"),
+        ("importance", "--prompts", "prompts.txt", "--steps", "1", "--frames", "9", "--size", "32x32", "-o", "out"),
         ("time",),
     ],
 )
