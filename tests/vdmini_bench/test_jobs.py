@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdmini_bench.config.suite import Profile, load_suite
+from vdmini_bench.results.store import Store
 from vdmini_bench.suites import jobs
+from vdmini_bench.suites.distributions import Distributions
 from vdmini_bench.suites.jobs import GENERATED, ROWS, Inputs, Job, plan_jobs
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
@@ -122,3 +124,17 @@ def test_a_new_stage_version_changes_its_jobs_and_those_downstream(stage: str) -
     own = {job.name for job in before if job.stage == stage}
     assert own
     assert changed({job.name: job.key for job in before}, after) == downstream(before, own)
+
+
+def test_a_distillation_alone_digests_nothing_that_only_scores_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise AssertionError("only scores read that")
+
+    for name in ("shipped_digest", "networks_digest"):
+        monkeypatch.setattr(f"vdmini_bench.suites.distributions.{name}", refuse)
+    kind = Distributions(load_suite(SUITE, "smoke"))
+    assert [*kind.open(Store(tmp_path), measured=False, remember=False).jobs] == ["encode", "prune", "distill"]
+    with pytest.raises(AssertionError, match="only scores"):
+        kind.open(Store(tmp_path), remember=False)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.protocol import ProtocolSpec
-from vdmini_bench.config.yaml_file import Document, nearest_key
+from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.files import key_of
 
@@ -270,8 +270,6 @@ class SuiteFile:
         document = Document.read(path, "a suite, which is a mapping with name, version, default_profile and profiles,")
         header = document.validate(_Header, document.data, ())
         name = profile or header.default_profile
-        if name not in header.profiles:
-            raise SuiteError(f"{path}: no profile {name!r}; {nearest_key(name, header.profiles)}")
         data = document.resolve_profile(name)
         for override in overrides:
             document.override(data, override, ("profiles", name))

@@ -66,8 +66,14 @@ class Document:
             raise SuiteError(f"{path}:1:1: not valid YAML: {error}") from error
 
     def resolve_profile(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The profile's own keys over those of the profile it `extends`, all the way up."""
+        """The profile's own keys over those of the profile it `extends`, all the way up.
+
+        Raises:
+            SuiteError: there is no profile of that name, or it extends itself or one that is none.
+        """
         profiles = self.data["profiles"]
+        if name not in profiles:
+            raise SuiteError(f"{self.path}: no profile {name!r}; {nearest_key(name, profiles)}")
         own = dict(profiles[name])
         parent = own.pop("extends", None)
         if parent is None:

@@ -119,9 +119,12 @@ def why_no_c3d(protocol: ProtocolSpec) -> str | None:
     return None if asset_path(C3D) is not None else f"no C3D network: {ASSETS[C3D].command}"
 
 
-def unavailable_metrics(protocol: ProtocolSpec) -> dict[str, str]:
-    """The metrics that cannot be had here, each with the reason."""
-    reasons = {"fid": why_no_fid(protocol), **dict.fromkeys(INCEPTION_SCORES, why_no_c3d(protocol))}
+def unavailable_metrics(protocol: ProtocolSpec, *, frame_fid: bool) -> dict[str, str]:
+    """The metrics asked for that cannot be had here, each with the reason."""
+    reasons = {
+        "fid": why_no_fid(protocol) if frame_fid else None,
+        **dict.fromkeys(INCEPTION_SCORES, why_no_c3d(protocol)),
+    }
     return {metric: reason for metric, reason in reasons.items() if reason is not None}
 
 

@@ -53,15 +53,14 @@ class Pruning:
         """The teacher's plan; raises PlanError where it does not fit."""
         return PruningPlan.from_json(self.plan) if self.plan.startswith("{") else make_plan(teacher, self.plan)
 
-    def apply(self, teacher: VideoModel) -> nn.Module:
-        """The student's denoiser.
+    def apply(self, teacher: VideoModel, plan: PruningPlan) -> nn.Module:
+        """The denoiser of the student by the teacher's plan.
 
         Raises:
-            PlanError: the plan does not fit the teacher.
-            SuiteError: the channels cannot go in that share.
+            SuiteError: the plan does not fit the teacher, or the channels cannot go in that share.
         """
         rule = None if self.channels is None else read_channel_rule(self.channels, teacher.family)
-        return prune_denoiser(teacher.denoiser, self.plan_of(teacher), rule)
+        return prune_denoiser(teacher.denoiser, plan, rule)
 
 
 def read_channel_rule(text: str, family: str) -> ChannelRule:

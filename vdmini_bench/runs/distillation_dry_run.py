@@ -83,7 +83,7 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     )
     if done["distill"]:
         return plan
-    clips, seconds = _clips(context, recipe.load(recipe.teacher))
+    clips, seconds = _clips(context)
     memory = tuple(estimate_memory(recipe, clips.shapes, processes, limit))
     plan = replace(plan, memory=memory, encode_seconds=None if done["encode"] else seconds * recipe.count)
     return replace(plan, step_seconds=share_out(_time_steps, context)[0]) if timing and plan.fits else plan
@@ -94,15 +94,20 @@ def _time_steps(share: Share, context: RunContext) -> float:
     recipe = context.recipe
     model = recipe.load(recipe.teacher)
     clips, _ = _clips(context, model)
-    pruning = recipe.pruning
-    return time_steps(model.denoiser, pruning.apply(model), pruning.plan_of(model), clips, recipe.distill)
+    plan = recipe.pruning.plan_of(model)
+    return time_steps(model.denoiser, recipe.pruning.apply(model, plan), plan, clips, recipe.distill)
 
 
-def _clips(context: RunContext, model: VideoModel) -> tuple[TrainingClips, float]:
-    """The encoded clips, or a grey one of their size in their place with the seconds that encoding it took."""
+def _clips(context: RunContext, model: VideoModel | None = None) -> tuple[TrainingClips, float]:
+    """The encoded clips, or a grey one of their size in their place with the seconds that encoding it took.
+
+    It is encoded by `model`, the teacher, which is loaded for it when None.
+    """
     if context.is_done("encode"):
         return LatentCache.open(context.folder("encode") / LATENTS, verify=False), 0.0
-    recipe, pipeline, conditioning = context.recipe, pipeline_of(model), conditioning_of(model.denoiser)
+    recipe = context.recipe
+    model = model or recipe.load(recipe.teacher)
+    pipeline, conditioning = pipeline_of(model), conditioning_of(model.denoiser)
     frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
     started = time.monotonic()
     values = conditioning.encode_clip(pipeline, TrainingClip("grey", frames, "a grey wall"), recipe.encoding)

@@ -21,7 +21,7 @@ from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import ChosenClips, choose_clips, clip_reader
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, drawing_of
-from vdmini_bench.suites.jobs import GENERATED, Inputs, plan_jobs, plan_training
+from vdmini_bench.suites.jobs import GENERATED, Inputs, TrainingInputs, plan_jobs, plan_training
 from vdmini_bench.suites.missing import Missing, missing_asset, missing_networks, missing_teacher
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.system.files import sha256_of
@@ -76,20 +76,20 @@ class Distributions:
 
         teacher, teacher_sha256 = found_teacher(profile.teacher)
         pruning = Pruning.read(profile.plan, profile.channels)
-        computed = protocol.reference == "computed"
-        reference = digest("reference", clips.reference) if computed else shipped_digest()
-        inputs = Inputs(
-            teacher=teacher_sha256,
-            plan=str(pruning),
-            train_clips=digest("train", clips.train),
-            versions=deciding_versions(fingerprint.versions),
-            machine_id=fingerprint.machine_id,
-            condition_clips=digest("condition", clips.condition) if measured else "",
-            real_clips=digest("real", clips.real) if measured else "",
-            reference=reference if measured else "",
-            i3d=networks_digest(protocol) if measured else "",
-        )
-        jobs = plan_jobs(profile, inputs) if measured else plan_training(profile, inputs)
+        versions = deciding_versions(fingerprint.versions)
+        inputs = TrainingInputs(teacher_sha256, str(pruning), digest("train", clips.train), versions)
+        jobs = plan_training(profile, inputs)
+        if measured:
+            computed = protocol.reference == "computed"
+            inputs = Inputs(
+                **vars(inputs),
+                machine_id=fingerprint.machine_id,
+                condition_clips=digest("condition", clips.condition),
+                real_clips=digest("real", clips.real),
+                reference=digest("reference", clips.reference) if computed else shipped_digest(),
+                i3d=networks_digest(protocol),
+            )
+            jobs = plan_jobs(profile, inputs)
         return DistributionsContext(store, fingerprint, teacher, pruning, inputs, jobs, self.suite, clips)
 
 

@@ -134,7 +134,7 @@ def open_folder(request: ScoreRequest, results: Path, workers: int) -> FolderCon
     for warning in warnings:
         say(f"warning: {warning}")
     # What could not be had is looked for again once it is there.
-    missing = ",".join(unavailable_metrics(protocol))
+    missing = ",".join(unavailable_metrics(protocol, frame_fid=FolderContext.frame_fid))
     clips = f"folder {request.rates} {_digest(chosen, store, request.videos)} without {missing}"
     if not request.flow:
         clips, reference = f"{clips} flow", f"{reference} without flow"

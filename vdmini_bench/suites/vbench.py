@@ -84,12 +84,13 @@ class VBench:
     def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> VBenchContext:
         """Choose the videos and what scores them, and digest everything."""
         profile, fingerprint = self.suite.profile, take_fingerprint()
-        data = None if self.missing(measured=False) else training_data(profile, store, write=False, remember=remember)
+        missing = self.missing(measured=measured)
+        data = None if missing else training_data(profile, store, write=False, remember=remember)
         teacher, teacher_sha256 = found_teacher(profile.teacher)
         pruning = Pruning.read(profile.plan, profile.channels, _family_of(profile, teacher))
         data = data or TrainingData(DatasetClips((), profile.frames, profile.frames_per_second, 0, 0), NOT_THERE)
         clips = ChosenVideos(data.source)
-        if measured and not self.missing():
+        if measured and not missing:
             prompts, videos = ask_for_videos(profile.vbench, store)
             side = min(profile.sample.height, profile.sample.width)
             judges, reasons = choose_judges(profile.vbench, default_environment(), side)

@@ -13,14 +13,13 @@ from typing import Any
 from vdmini.files import short_name
 from vdmini_bench.errors import BenchError, SuiteError
 
+FREE_BYTES_NEEDED = 500 * 2**20
+
 
 def sha256_of(path: Path) -> str:
     """Hash a file: the sha256 as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-FREE_BYTES_NEEDED = 500 * 2**20
 
 
 def check_writable(root: Path) -> None:

@@ -19,6 +19,10 @@ from vdmini.finite import NotFiniteError
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.system.progress import write_readable
 
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class OutputClosedError(Exception):
     """What reads our output has ended before all of it was written."""
@@ -92,11 +96,6 @@ def _unexpected(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {told}{where}; finished work is kept, and the same command continues;"
         f" if it comes again, report it with {log.name}, which holds the traceback"
     )
-
-
-DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def expected_failures(command: Callable[P, R]) -> Callable[P, R]:

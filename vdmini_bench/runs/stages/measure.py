@@ -17,10 +17,9 @@ from vdmini_bench.system.progress import say
 def run_stage(context: DistributionsContext | FolderContext, subject: str, folder: Path) -> None:
     """Write the row's features and scores."""
     protocol, reader = context.protocol, context.reader(subject)
-    missing = unavailable_metrics(protocol)
+    missing = unavailable_metrics(protocol, frame_fid=context.frame_fid)
     for metric, reason in missing.items():
-        if metric != "fid" or context.frame_fid:
-            say(f"{metric} is unavailable: {reason}")
+        say(f"{metric} is unavailable: {reason}")
     classes = protocol.inception == "c3d-ucf101" and not INCEPTION_SCORES.keys() & missing.keys()
     measured = Measured(protocol.network, protocol.network_resize, classes, context.flow)
     features = clip_features(reader, f"score {subject}", measured)
@@ -28,7 +27,7 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
     reference = load_reference(context.folder("reference"))
     scorer = Scorer(protocol, subject, context.identity(reference.moments.count))
     scores = scorer.of(features, reference)
-    if context.frame_fid and "fid" in missing:
+    if "fid" in missing:
         scores.append(scorer.unavailable("fid", FID_VERSION, "lower"))
     elif context.frame_fid:
         scores.append(score_frames(scorer, context.real_reader(), reader))

@@ -15,9 +15,9 @@ from vdmini_bench.suites.context import RunContext
 def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
-    recipe, pruning = context.recipe, context.recipe.pruning
+    recipe = context.recipe
     teacher = recipe.load(recipe.teacher)
-    pipeline, plan = pipeline_of(teacher), pruning.plan_of(teacher)
-    replace_denoiser(pipeline, pruning.apply(teacher))
-    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": pruning.channels}
+    pipeline, plan = pipeline_of(teacher), recipe.pruning.plan_of(teacher)
+    replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan))
+    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": recipe.pruning.channels}
     save_student(folder / STUDENT, pipeline, plan, provenance)
