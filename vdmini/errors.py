@@ -14,6 +14,10 @@ class PlanError(ValueError):
     """A plan that cannot be made, read or applied; the message says why and what to do."""
 
 
+class AccelerationError(ValueError):
+    """A measure that is not known, or that an engine does not support; the message names it and says what to do."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that is most like a wrong one, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)
