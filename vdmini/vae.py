@@ -16,12 +16,12 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import (
 from torch import Tensor, nn
 
 from vdmini.cost import count_flops, count_parameters
-from vdmini.models.decoder import Stage, groups_of
+from vdmini.models.decoder import Stage, build_stage, groups_of
 from vdmini.models.image_vae import VDMiniAutoencoderKL, frame_stage
 from vdmini.models.svd_vae import VDMiniAutoencoderKLTemporalDecoder, temporal_stage
 
 Student = VDMiniAutoencoderKLTemporalDecoder | VDMiniAutoencoderKL
-# A teacher's class with its student's, and what builds a stage of the student's decoder.
+# A teacher's class with its student's, and what builds a stage of their decoders.
 STUDENTS: dict[type, tuple[type[Student], Stage]] = {
     AutoencoderKLTemporalDecoder: (VDMiniAutoencoderKLTemporalDecoder, temporal_stage),
     AutoencoderKL: (VDMiniAutoencoderKL, frame_stage),
@@ -109,7 +109,7 @@ def _decoder_sizes(teacher: type, config: Mapping[str, Any]) -> dict[tuple[int, 
     @cache
     def stage_size(index: int, before: int, width: int) -> int:
         with torch.device("meta"):
-            return count_parameters(STUDENTS[teacher][1](config, index, before, width))
+            return count_parameters(build_stage(config, STUDENTS[teacher][1], index, before, width))
 
     sizes = {}
     # What is not part of a stage depends on the first and the last width alone.

@@ -8,11 +8,10 @@ from typing import Any
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import Decoder
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UpDecoderBlock2D
 from torch import nn
 
-from vdmini.models.decoder import build_stages, has_shortcut, upsamples
+from vdmini.models.decoder import build_stages
 from vdmini.models.svd_unet import NoMidBlock
 from vdmini.models.unet import settings_of
 
@@ -43,24 +42,12 @@ class VDMiniDecoder(Decoder):
         self.up_blocks = stages
 
 
-def frame_stage(config: Mapping[str, Any], index: int, before: int, width: int) -> nn.Module:
-    """A stage that starts with `before` channels, by the settings of a student."""
+def frame_stage(config: Mapping[str, Any], before: int, width: int, layers: int, upsamples: bool) -> nn.Module:
+    """A stage of Stable Diffusion's decoder."""
     act_fn, groups = config["act_fn"], config["norm_num_groups"]
-    block = UpDecoderBlock2D(
-        before,
-        width,
-        num_layers=config["decoder_layers_per_block"][index],
-        resnet_act_fn=act_fn,
-        resnet_groups=groups,
-        add_upsample=upsamples(config, index),
+    return UpDecoderBlock2D(
+        before, width, num_layers=layers, add_upsample=upsamples, resnet_act_fn=act_fn, resnet_groups=groups
     )
-    if has_shortcut(config, index) and before == width:
-        # The stock block drops the shortcut where both widths agree, but the teacher's is a layer with weights.
-        block.resnets[0] = ResnetBlock2D(
-            in_channels=before, out_channels=width, temb_channels=None, groups=groups, non_linearity=act_fn,
-            use_in_shortcut=True,
-        )  # fmt: skip
-    return block
 
 
 class VDMiniAutoencoderKL(AutoencoderKL):

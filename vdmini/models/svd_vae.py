@@ -10,11 +10,10 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import (
     AutoencoderKLTemporalDecoder,
     TemporalDecoder,
 )
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlockTemporalDecoder
 from torch import nn
 
-from vdmini.models.decoder import build_stages, has_shortcut, upsamples
+from vdmini.models.decoder import build_stages
 from vdmini.models.svd_unet import NoMidBlock
 from vdmini.models.unet import settings_of
 
@@ -37,16 +36,9 @@ class VDMiniTemporalDecoder(TemporalDecoder):
         self.up_blocks = stages
 
 
-def temporal_stage(config: Mapping[str, Any], index: int, before: int, width: int) -> nn.Module:
-    """A stage that starts with `before` channels, by the settings of a student."""
-    layers = config["decoder_layers_per_block"][index]
-    block = UpBlockTemporalDecoder(before, width, num_layers=layers, add_upsample=upsamples(config, index))
-    if has_shortcut(config, index) and before == width:
-        # The stock block drops the shortcut where both widths agree, but the teacher's is a layer with weights.
-        block.resnets[0].spatial_res_block = ResnetBlock2D(
-            in_channels=before, out_channels=width, temb_channels=None, eps=1e-6, use_in_shortcut=True
-        )
-    return block
+def temporal_stage(config: Mapping[str, Any], before: int, width: int, layers: int, upsamples: bool) -> nn.Module:
+    """A stage of SVD's decoder."""
+    return UpBlockTemporalDecoder(before, width, num_layers=layers, add_upsample=upsamples)
 
 
 class VDMiniAutoencoderKLTemporalDecoder(AutoencoderKLTemporalDecoder):

@@ -38,12 +38,11 @@ class PerceptualNetwork(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """The distance, a scalar."""
-        return torch.stack(
-            [
-                ((normalize(one, eps=1e-10) - normalize(other, eps=1e-10)).square() * weights).sum(dim=1).mean()
-                for (one, weights), (other, _) in zip(self.layers(images), self.layers(others), strict=True)
-            ]
-        ).sum()
+        total = images.new_zeros(())
+        for (one, weights), (other, _) in zip(self.layers(images), self.layers(others), strict=True):
+            difference = normalize(one, eps=1e-10) - normalize(other, eps=1e-10)
+            total = total + (difference.square() * weights).sum(dim=1).mean()
+        return total
 
 
 class Lpips(PerceptualNetwork):
