@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from vdmini.features import FeatureTap as FeatureTap
     from vdmini.features import feature_pairs as feature_pairs
     from vdmini.models.animatediff import VDMiniUNetMotionModel as VDMiniUNetMotionModel
+    from vdmini.models.image_vae import VDMiniAutoencoderKL as VDMiniAutoencoderKL
     from vdmini.models.loading import load_model as load_model
     from vdmini.models.registry import VideoModel as VideoModel
     from vdmini.models.svd_channels import (
         VDMiniChannelPrunedUNetSpatioTemporal as VDMiniChannelPrunedUNetSpatioTemporal,
     )
     from vdmini.models.svd_unet import VDMiniUNetSpatioTemporal as VDMiniUNetSpatioTemporal
+    from vdmini.models.svd_vae import VDMiniAutoencoderKLTemporalDecoder as VDMiniAutoencoderKLTemporalDecoder
     from vdmini.models.videocrafter import VideoCrafterUNet as VideoCrafterUNet
     from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline as VideoCrafterPipeline
     from vdmini.optimization import Optimization as Optimization
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from vdmini.plan import PruningPlan as PruningPlan
     from vdmini.prune import apply_plan as apply_plan
     from vdmini.rules import make_plan as make_plan
-    from vdmini.vae import VDMiniAutoencoderKLTemporalDecoder as VDMiniAutoencoderKLTemporalDecoder
 
 __version__ = "0.1.0"
 
@@ -45,17 +46,18 @@ _EXPORTS_OF = {
     "vdmini.errors": ("ModelLoadError", "PlanError"),
     "vdmini.features": ("FeatureTap", "feature_pairs"),
     "vdmini.models.animatediff": ("VDMiniUNetMotionModel",),
+    "vdmini.models.image_vae": ("VDMiniAutoencoderKL",),
     "vdmini.models.loading": ("load_model",),
     "vdmini.models.registry": ("VideoModel",),
     "vdmini.models.svd_channels": ("VDMiniChannelPrunedUNetSpatioTemporal",),
     "vdmini.models.svd_unet": ("VDMiniUNetSpatioTemporal",),
+    "vdmini.models.svd_vae": ("VDMiniAutoencoderKLTemporalDecoder",),
     "vdmini.models.videocrafter": ("VideoCrafterUNet",),
     "vdmini.models.videocrafter_pipeline": ("VideoCrafterPipeline",),
     "vdmini.optimization": ("Optimization", "optimize"),
     "vdmini.plan": ("PruningPlan",),
     "vdmini.prune": ("apply_plan",),
     "vdmini.rules": ("make_plan",),
-    "vdmini.vae": ("VDMiniAutoencoderKLTemporalDecoder",),
 }
 _EXPORTS = {name: module for module, names in _EXPORTS_OF.items() for name in names}
 

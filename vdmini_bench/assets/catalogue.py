@@ -85,6 +85,14 @@ ASSETS = {
             needed_for="FID of frames",
         ),
         Asset(
+            name="lpips",
+            what="LPIPS 0.1.4 on AlexNet or VGG16: the state dict of lpips.LPIPS, saved by torch.save",
+            source="pip install lpips torchvision, then torch.save(lpips.LPIPS(net='alex').state_dict(), 'lpips.pth')",
+            licence="BSD-2-Clause (LPIPS), BSD-3-Clause (torchvision)",
+            file_name="lpips.pth",
+            needed_for="the perceptual loss of a fine-tuned decoder, in place of EfficientNet-lite0's features",
+        ),
+        Asset(
             name="ucf101",
             what="13,320 clips of 101 actions: the folder that holds UCF-101/ and ucfTrainTestlist/",
             source="https://www.crcv.ucf.edu/data/UCF101.php",

@@ -1,4 +1,4 @@
-"""The losses of a distillation as they come: in a CSV file, on the terminal, and in Accelerate's trackers."""
+"""The losses of a training as they come: in a CSV file, on the terminal, and in Accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from vdmini.decoder_finetuning import FinetuneLosses
 from vdmini.distill import StepLosses
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
@@ -23,25 +24,28 @@ HEADER = [field.name for field in fields(StepLosses)]
 
 
 @contextmanager
-def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> Iterator[Callable[[StepLosses], None]]:
-    """What notes each step's losses of a distillation of so many steps, in `folder` and in trackers.
+def logged(
+    folder: Path, steps: int, report_to: Sequence[str] | None = None, label: str = "distil"
+) -> Iterator[Callable[[StepLosses | FinetuneLosses], None]]:
+    """What notes each step's losses of a training of so many steps, in `folder` and in trackers.
 
     The first step may be a later one, where an interrupted run goes on. Trackers of None are TensorBoard, if it is
     installed.
     """
     trackers: list[Any] | None = None
-    with progress("distil", steps) as advance:
+    with progress(label, steps) as advance:
 
-        def note(losses: StepLosses) -> None:
+        def note(losses: StepLosses | FinetuneLosses) -> None:
             nonlocal trackers
+            named = asdict(losses)
             if trackers is None:
-                _drop_from(losses.step, folder / LOSSES)
+                _drop_from(losses.step, folder / LOSSES, [*named])
                 trackers = _trackers(report_to, folder, losses.step)
                 for _ in range(losses.step - 1):
                     advance()
             with (folder / LOSSES).open("a", newline="", encoding="utf-8") as file:
-                file.write(csv_lines([[losses.step, *losses.values()]]))
-            named = {name: value for name, value in asdict(losses).items() if name != "step"}
+                file.write(csv_lines([[*named.values()]]))
+            del named["step"]
             for tracker in trackers:
                 tracker.log(named, step=losses.step)
             advance(", ".join(f"{name} {value:.3g}" for name, value in named.items()))
@@ -53,13 +57,13 @@ def logged(folder: Path, steps: int, report_to: Sequence[str] | None = None) -> 
                 tracker.finish()
 
 
-def _drop_from(step: int, path: Path) -> None:
+def _drop_from(step: int, path: Path, header: Sequence[str]) -> None:
     """Drop what was noted from `step` on: an interrupted run had come further than its checkpoint."""
     kept: list[list[str]] = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             kept = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal() and int(row[0]) < step]
-    write_atomically(path, csv_lines([HEADER, *kept]))
+    write_atomically(path, csv_lines([header, *kept]))
 
 
 def write_losses(folder: Path, losses: Iterable[StepLosses]) -> None:
