@@ -16,7 +16,7 @@ CONSTRAINTS = os.environ.get("VDMINI_CONSTRAINTS", "constraints.txt")
 # Of one thread each: see tests/conftest.py.
 WORKERS = ("-n", "2", "--dist", "loadfile")
 # Files of tests that distil or train, as patterns.
-TRAINING = ("*distill*", "run", "*runs", "ablation", "generated", "interrupts", "text_teacher")
+TRAINING = ("*distill*", "run", "*runs", "generated", "interrupts", "text_teacher")
 
 
 @nox.session

@@ -123,12 +123,7 @@ def accelerate(
         for name in names if "cache" in given else ():
             getattr(run, name)._reset_stateful_cache()
 
-    # Those that look at all clips of a batch at once, or round what they read of them.
-    judges = any(
-        each.engine in ("first_block", "sea", "bitsandbytes") or "dynamic" in dict(each.settings).get("type", "")
-        for each in measures
-    )
-    return Acceleration(judges, "cache" in given, reset, undo)
+    return Acceleration(any(each.one_clip_at_a_time for each in measures), "cache" in given, reset, undo)
 
 
 def _quantize(run: Any, name: str, measure: Measure, folder: Path | None, stack: ExitStack) -> None:

@@ -48,6 +48,12 @@ class Measure:
     engine: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def one_clip_at_a_time(self) -> bool:
+        """Whether clips of a batch would decide for each other: it looks at all, or rounds what it reads, at once."""
+        judges = self.engine in ("first_block", "sea", "bitsandbytes")
+        return judges or "dynamic" in dict(self.settings).get("type", "")
+
     def __str__(self) -> str:
         named = [f"{name}: {json.dumps(value)}" for name, value in self.settings]
         return f"{{{', '.join([f'{self.kind}: {self.engine}', *named])}}}" if self.engine else self.kind

@@ -8,14 +8,13 @@ from textwrap import fill
 
 import click
 
-from vdmini_bench.commands.ablate import ablate
 from vdmini_bench.commands.assets import assets
 from vdmini_bench.commands.clips import sensitivity
 from vdmini_bench.commands.compare import compare
 from vdmini_bench.commands.distill import distill
 from vdmini_bench.commands.gate import gate
 from vdmini_bench.commands.leaderboard import leaderboard
-from vdmini_bench.commands.models import importance, inspect, plan, prune, sample, score_plans
+from vdmini_bench.commands.models import importance, inspect, plan, prune, sample
 from vdmini_bench.commands.options import JSON
 from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
@@ -32,13 +31,11 @@ from vdmini_bench.system.tables import print_table
 SECTIONS = {
     "Prune, distil, score and time in one go": {
         "run": "do all that a suite asks for, and print its table",
-        "ablate": "run a suite again and again, each arm changed a little",
     },
     "Prune and distil": {
         "inspect": "a model's blocks and costs, and what a plan removes",
         "importance": "what is lost without each block",
         "plan": "the plan that costs least for a target",
-        "score-plans": "plans compared before any training",
         "prune": "a student that inherits the teacher's weights",
         "distill": "train the student from its teacher",
     },
@@ -81,7 +78,7 @@ def main() -> None:
 
 
 for command in (
-    run, ablate, inspect, importance, plan, score_plans, prune, distill, sample, score, vbench, sensitivity, time,
+    run, inspect, importance, plan, prune, distill, sample, score, vbench, sensitivity, time,
     speed, compare, gate, report, leaderboard, assets, schema,
 ):  # fmt: skip
     main.add_command(command)

@@ -296,7 +296,6 @@ def test_a_folder_that_is_read_only_and_a_full_disk_are_refused_before_any_work(
         ("prune", "embedded/svd"),
         ("sample", "embedded/svd", "--steps", "1"),
         ("importance", "embedded/svd"),
-        ("score-plans", "embedded/svd", "--plan", "vdmini"),
         ("plan", "embedded/svd", "--importance", nothing_here),
     ):
         result = invoke(*command, "-o", "/proc/output")

@@ -90,7 +90,7 @@ def copied(once: Path, folder: Path, *stages: str) -> Path:
 def prepared(folder: Path, *overrides: str) -> dict[str, bool]:
     """Which steps are done already."""
     asked = load_distillation(folder / "small.yaml", None, overrides)
-    found = open_distillation(asked, folder / "results", write=False)
+    found = open_distillation(asked, folder / "results", write=False).context
     return {name: found.is_done(name) for name in found.jobs}
 
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from vdmini.distill import StepLosses
-from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.distill.loss_log import HEADER, LOSSES, logged, write_losses
 
 

@@ -312,32 +312,15 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["sample", "prune", "importance", "score-plans", "time"])
+@pytest.mark.parametrize("command", ["sample", "prune", "importance", "time"])
 def test_a_weight_that_is_no_number_fails_by_its_name(command: str, broken: Path, tmp_path: Path) -> None:
     drawn_requests(1)[0].picture().save(tmp_path / "a.png")
     sampled = ("--images", tmp_path, "--seeds", "0-5", *FAST, "--size", "32x32")
     options = {"prune": (), "time": ("--plan", "vdmini")}
-    more = ("--plan", "vdmini") if command == "score-plans" else ()
-    done = invoke(command, broken, *options.get(command, sampled), *more, "-o", tmp_path / "out")
+    done = invoke(command, broken, *options.get(command, sampled), "-o", tmp_path / "out")
     assert done.exit_code == 4, done.output
     assert "vae.decoder.conv_in.bias: 1 of " in done.output
     assert not [path for path in tmp_path.rglob("out/**/*") if path.is_file() and path.name != "importance.json"]
-
-
-def test_plans_are_scored_against_the_whole_model(tmp_path: Path) -> None:
-    result = invoke("score-plans", "embedded/svd", "--plan", "vdmini", "--clips", 6, *FAST, "-o", tmp_path / "plans")
-    assert result.exit_code == 0, result.output
-    with (tmp_path / "plans" / "plans.csv").open() as file:
-        whole, pruned = csv.DictReader(file)
-    assert (whole["plan"], pruned["plan"]) == ("none", "vdmini")
-    assert [float(whole[name]) for name in ("params", "flops", "content", "motion", "flow")] == [1, 1, 0, 0, 0]
-    assert float(pruned["flops"]) == pytest.approx(0.617, abs=0.001)
-    assert float(pruned["content"]) > 0
-    assert float(pruned["fvd_to_teacher"]) > float(whole["fvd_to_teacher"])
-    assert float(pruned["fvd"]) > 0, "drawn clips have real ones to be compared with"
-    refused = invoke("score-plans", "embedded/svd", "--plan", "keep:Dual=3", "-o", tmp_path / "other")
-    assert refused.exit_code == 2
-    assert not (tmp_path / "other").exists()
 
 
 def test_an_image_whose_clip_could_have_no_name_is_refused_first(tmp_path: Path) -> None:

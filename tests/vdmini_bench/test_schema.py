@@ -115,11 +115,14 @@ def read(text: str) -> Any:
         ("      runs: 10", "      warmup: 3", False),
         ("ema_decay: 0.97", "ema_decay: 1.0", False),
         ("noise_strength: 0.0", "noise_strength: -0.1", False),
-        ("    plan: vdmini", "    channels: null", True),
+        ("pruned: {plan: vdmini}", "pruned: {plan: vdmini, channels: null}", True),
+        ("pruned: {plan: vdmini}", "pruned: {from: student, sample: {steps: 2}}", True),
+        ("pruned: {plan: vdmini}", "pruned: {from: student, sample: {stops: 2}}", False),
+        ("pruned: {plan: vdmini}", "pruned: {plans: vdmini}", False),
         ("version: 1", "version: 0", False),
         ("default_profile: embedded", "default_profile: [embedded]", False),
         ("    stand_in:", "    standin:", False),
-        ("    plan: vdmini", "    plan: vdmini\n    extends: 3", False),
+        ("    teacher: embedded/svd", "    teacher: embedded/svd\n    extends: 3", False),
     ],
 )
 def test_the_suite_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: str, valid: bool) -> None:
@@ -133,7 +136,7 @@ def test_the_suite_schema_agrees_with_the_loader(tmp_path: Path, old: str, new: 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_suites_are_valid_and_nothing_misspelt_is(path: Path) -> None:
-    schema = schema_of({"ablation": "ablation", "speed": "speed"}.get(path.stem, "suite"))
+    schema = schema_of({"speed": "speed"}.get(path.stem, "suite"))
     suite = read(path.read_text())
     assert accepts(suite, schema, schema)
     for name, profile in suite["profiles"].items():
@@ -246,7 +249,7 @@ def test_the_thresholds_schema_agrees_with_the_loader(tmp_path: Path, old: str, 
 
 
 def test_the_command_prints_them() -> None:
-    titles = {kind: f"VDMini {kind}" for kind in ("suite", "thresholds", "ablation", "distillation", "speed")}
+    titles = {kind: f"VDMini {kind}" for kind in ("suite", "thresholds", "distillation", "speed")}
     for arguments, title in (([], titles["suite"]), *(([kind], title) for kind, title in titles.items())):
         result = CliRunner().invoke(main, ["schema", *arguments])
         assert result.exit_code == 0, result.output

@@ -51,6 +51,10 @@ profiles:
       learning_rate: 1e-4
     timing:
       runs: 3
+    models:
+      teacher: {}
+      pruned: {plan: vdmini}
+      student: {plan: vdmini, distill: {}}
 
   child:
     extends: base
@@ -199,18 +203,19 @@ def test_a_distillation_that_cannot_be_is_refused(tmp_path: Path, override: str,
 
 def test_channels_need_distillation_without_features(tmp_path: Path) -> None:
     """The conflict is placed at `channels`, wherever that comes from, and gone where no features are compared."""
-    rule = "channels: depgraph-l2:ratio=0.3"
-    text = TEXT.replace("    teacher: embedded/svd\n", f"    teacher: embedded/svd\n    {rule}\n")
+    rule, key = "channels: depgraph-l2:ratio=0.3", "models.student.channels"
+    text = TEXT.replace("student: {plan: vdmini", f"student: {{plan: vdmini, {rule}")
     message = error_of(tmp_path, text)
-    assert message.startswith(f"FILE:{place(text, rule)}: channels: ")
+    assert message.startswith(f"FILE:{place(text, rule)}: {key}: ")
     assert "set distill.lambda_icd: 0" in message
     assert error_of(tmp_path, text, "child") == message
-    assert error_of(tmp_path, TEXT, None, ("channels=magnitude",)).startswith("--set channels=magnitude: channels: ")
-    without = load_suite(tmp_path / "suite.yaml", None, ("channels=magnitude", "distill.lambda_icd=0")).profile
-    assert without.channels == "magnitude"
-    assert load_suite(write(tmp_path, text), None, ("distill.lambda_icd=0.0",)).profile.channels == rule[10:]
-    assert load_suite(write(tmp_path, TEXT)).profile.channels is None
-    assert "valid string" in error_of(tmp_path, TEXT, None, ("channels=3",))
+    assert error_of(tmp_path, TEXT, None, (f"{key}=magnitude",)).startswith(f"--set {key}=magnitude: {key}: ")
+    without = load_suite(tmp_path / "suite.yaml", None, (f"{key}=magnitude", "distill.lambda_icd=0")).profile
+    assert without.models["student"].channels == "magnitude"
+    icd = "models.student.distill.lambda_icd=0.0"
+    assert load_suite(write(tmp_path, text), None, (icd,)).profile.models["student"].channels == rule[10:]
+    assert load_suite(write(tmp_path, TEXT)).profile.models["student"].channels is None
+    assert "valid string" in error_of(tmp_path, TEXT, None, (f"{key}=3",))
 
 
 def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
@@ -224,7 +229,7 @@ def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
         assert both == Pruning(text, "magnitude:ratio=0.3")
         assert str(both) == f"{text}\n\nchannels magnitude:ratio=0.3"
     for rule, said in (
-        ("depgraph-taylor", r"prune_channels\(\.\.\., loss=\.\.\.\)"),
+        ("depgraph-taylor", "name it in a suite's models"),
         ("magnitud", "did you mean 'magnitude'"),
     ):
         with pytest.raises(SuiteError, match=said):
@@ -232,16 +237,15 @@ def test_channels_decide_what_the_pruned_student_is(tmp_path: Path) -> None:
 
 
 def test_the_prune_stage_narrows_what_the_plan_leaves(tmp_path: Path) -> None:
-    suite = load_suite(SUITE, "smoke", ("channels=depgraph-l2:ratio=0.5,pair_gates=1", "distill.lambda_icd=0"))
-    pruning = Pruning.read(suite.profile.plan, suite.profile.channels)
-    teacher = str(model_folder(suite.profile.teacher))
-    context = context_of(suite, tmp_path, ChosenClips(), teacher=teacher, pruning=pruning)
-    run_stage(context, "", tmp_path / "pruned")
+    suite = load_suite(SUITE, "smoke", ("models.pruned.channels=depgraph-l2:ratio=0.5,pair_gates=1",))
+    context, teacher = context_of(suite, tmp_path, ChosenClips()), str(model_folder(suite.profile.teacher))
+    run_stage(context, "pruned", tmp_path / "pruned")
     student = load_model(tmp_path / "pruned" / STUDENT, device="meta").denoiser
     blocks_alone = load_model(teacher, device="meta").blocks.without(make_plan("svd").removed)
     assert count_parameters(student) < 0.35 * blocks_alone.params
     provenance = json.loads((tmp_path / "pruned" / STUDENT / "provenance.json").read_text())
-    assert provenance == {"teacher_sha256": "digest", "channels": "depgraph-l2:ratio=0.5,pair_gates=1"}
+    rule = "depgraph-l2:ratio=0.5,pair_gates=1"
+    assert provenance == {"teacher_sha256": "digest", "channels": rule, "lora": None}
 
 
 def test_a_missing_key_is_named_where_it_belongs(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics import scene_classifier, semantic
 from vdmini_bench.metrics.semantic import Reading
 from vdmini_bench.runs.stages.judge import score_of_marks
-from vdmini_bench.suites.jobs import Job, PromptedInputs, TrainingInputs, plan_training
+from vdmini_bench.suites.job_graph import Job
+from vdmini_bench.suites.jobs import PromptedInputs, TrainingInputs, plan_training
 from vdmini_bench.suites.vbench import jobs_of_videos
 from vdmini_bench.suites.vbench_scorers import DRAWN_WORLD, choose_judges
 from vdmini_bench.suites.vbench_videos import clip_requests, drawn_frames, embedded_videos, real_videos, write_images
@@ -26,8 +27,9 @@ from vdmini_bench.vbench.native import catalogue
 
 SUITES = Path(__file__).parents[2] / "suites"
 T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"
+PLANS = {"teacher": "none", "pruned": "vdmini", "student": "vdmini", "fewer steps": "none"}
 INPUTS = PromptedInputs(
-    "t", "vdmini", "train", {"torch": "2.8"}, "m", asked="asked", judges={"a": "1", "b": "1"}, reasons={"c": "why"}
+    "t", PLANS, {}, "train", {"torch": "2.8"}, "m", asked="asked", judges={"a": "1", "b": "1"}, reasons={"c": "why"}
 )
 
 
@@ -76,14 +78,15 @@ def test_a_suite_of_another_kind_is_told_apart() -> None:
 
 @pytest.mark.parametrize("name", ["embedded", "smoke"])
 def test_image_to_video_distils_the_student_of_the_ucf101_suite(name: str) -> None:
-    inputs = TrainingInputs("t", "vdmini", "train", {"torch": "2.8"})
-    ours = plan_training(profile(I2V_SUITE, name), inputs)
-    theirs = plan_training(load_suite(SUITES / "ucf101.yaml", name).profile, inputs)
-    assert ours == theirs
+    inputs = TrainingInputs("t", PLANS, {}, "train", {"torch": "2.8"})
+    ours = plan_training(profile(I2V_SUITE, name), inputs, "folder")
+    theirs = plan_training(load_suite(SUITES / "ucf101.yaml", name).profile, inputs, "folder")
+    assert [*ours.jobs] == ["prune pruned", "encode", "distill student"]
+    assert ours.jobs == theirs.jobs
 
 
 def keys(chosen: VBenchProfile, inputs: PromptedInputs = INPUTS) -> dict[str, Job]:
-    return jobs_of_videos(chosen, inputs, 12)
+    return jobs_of_videos(chosen, inputs, "folder", 12).jobs
 
 
 def changed(before: dict[str, Job], after: dict[str, Job]) -> set[str]:
@@ -99,15 +102,15 @@ def test_one_dimension_judged_anew_leaves_the_others() -> None:
     after = keys(profile(T2V_SUITE), replace(INPUTS, reasons={"c": "another"}))
     assert changed(before, after) == {f"total {row}" for row in rows}
     after = keys(profile(T2V_SUITE, "smoke", "distill.steps=9"))
-    of_student = {"distill", "time", "sample student", "judge student a", "judge student b"}
-    assert changed(before, after) == of_student
+    judged = {"judge student a", "judge student b", "total student", "fidelity student"}
+    assert changed(before, after) == {"distill student", "sample student", *judged}
 
 
 def test_of_official_prompts_the_total_waits_for_every_dimension() -> None:
     official = keys(profile(T2V_SUITE, "paper"))
     assert official["total student"].needs == ("judge student a", "judge student b")
     assert "draw real" not in official
-    assert keys(profile(T2V_SUITE))["total student"].needs == ()
+    assert keys(profile(T2V_SUITE))["total student"].needs == ("sample student",)
 
 
 def test_embedded_videos_are_the_same_each_time_and_their_images_what_they_say(tmp_path: Path) -> None:

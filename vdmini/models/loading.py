@@ -25,6 +25,13 @@ from vdmini.models.registry import (
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+# The classes of VAEs with a smaller decoder, and where they are.
+STUDENT_VAES = {
+    "VDMiniAutoencoderKLTemporalDecoder": "vdmini.models.svd_vae",
+    "VDMiniAutoencoderKL": "vdmini.models.image_vae",
+}
 
 
 def load_model(
@@ -110,7 +117,7 @@ def original_checkpoint(
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
-    """The denoiser of a folder on the meta device, from its configuration alone."""
+    """The denoiser of a folder on the meta device, from its configuration alone, and its VAE where it has one."""
     import torch
     from torch import nn
 
@@ -132,7 +139,32 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
     # Some layers make their tensors on the CPU whatever the default device is. diffusers' own `to` warns of casts,
     # which lose nothing where there are no values.
     nn.Module.to(denoiser, device="meta", dtype=dtype).eval()
-    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=None, pipeline=None)
+    vae = _weightless_vae(folder / "vae")
+    return VideoModel(source=name, family=family_of(denoiser).name, denoiser=denoiser, vae=vae, pipeline=None)
+
+
+def _weightless_vae(folder: Path) -> nn.Module | None:
+    import torch
+
+    if not (folder / "config.json").is_file():
+        return None
+    config = read_json(folder / "config.json")
+    with torch.device("meta"):
+        vae: nn.Module = vae_class(str(config.get("_class_name"))).from_config(config)
+    return vae.to("meta").eval()
+
+
+def vae_class(name: str) -> Any:
+    """The class of a VAE by its name, diffusers' or one of a smaller decoder.
+
+    Raises:
+        ModelLoadError: it is none.
+    """
+    module = STUDENT_VAES.get(name, "diffusers")
+    found = getattr(importlib.import_module(module), name, None) if "Autoencoder" in name else None
+    if found is None:
+        raise ModelLoadError(f"{name!r} is no VAE that is known here: give a folder that save_pretrained wrote")
+    return found
 
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:

@@ -15,6 +15,7 @@ from vdmini_bench.system.progress import quiet_libraries
 @click.argument("file", type=PATH)
 @PROFILE
 @OVERRIDES
+@click.option("--model", help="The row of a suite to distil; the first one that is distilled when not given.")
 @click.option("--dry-run", is_flag=True, help="Show steps, memory, time and cost; write nothing.")
 @click.option("--timing/--no-timing", default=True, show_default=True, help="With --dry-run, time two real steps.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the whole machine, to print costs.")
@@ -25,7 +26,7 @@ from vdmini_bench.system.progress import quiet_libraries
 @JSON
 @led
 def distill(
-    file: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, timing: bool,
+    file: Path, profile: str | None, overrides: tuple[str, ...], model: str | None, dry_run: bool, timing: bool,
     price_per_hour: float | None, results: Path, dtype: str | None, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode, prune and distil what FILE asks for: a suite, or a configuration of its own, for any family.
@@ -37,16 +38,18 @@ def distill(
     from vdmini_bench.models.sampling import fetch_model
     from vdmini_bench.runs.distillation import open_distillation, run_distillation
     from vdmini_bench.runs.distillation_dry_run import plan_distillation, print_plan
+    from vdmini_bench.suites.found_models import wanted_sources
 
     asked = load_distillation(file, profile, overrides if dtype is None else (*overrides, f"dtype={dtype}"))
     if download:
-        fetch_model(asked.teacher if isinstance(asked, DistillConfig) else asked.profile.teacher)
-    context = open_distillation(asked, results, write=not dry_run)
+        for source in [asked.teacher] if isinstance(asked, DistillConfig) else wanted_sources(asked.profile):
+            fetch_model(source)
+    distillation = open_distillation(asked, results, write=not dry_run, model=model)
     if dry_run:
-        plan = plan_distillation(context, timing=timing)
+        plan = plan_distillation(distillation, timing=timing)
         click.echo(json.dumps(plan.to_json())) if as_json else print_plan(plan, price_per_hour)
         return
-    outcome = run_distillation(context)
+    outcome = run_distillation(distillation)
     cost = None if price_per_hour is None else outcome.cost_per_1000_steps(price_per_hour)
     if as_json:
         click.echo(json.dumps({**outcome.to_json(), "cost_per_1000_steps": cost}))

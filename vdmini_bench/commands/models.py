@@ -158,20 +158,3 @@ def plan(
         return
     click.echo(f"removes {', '.join(found.removed) or 'nothing'}")
     click.echo(f"wrote {output}; see: vdmini-bench inspect {model} --plan {output}")
-
-
-@click.command("score-plans")
-@click.argument("model")
-@click.option("--plan", "plans", multiple=True, required=True, metavar="RULE_OR_FILE", help="Once for each plan.")
-@click.option("-o", "--output", type=PATH, required=True, help="Where the table goes.")
-@with_conditions(clips=72, fewest=6)
-@with_download()
-def score_plans(model: str, plans: tuple[str, ...], output: Path, conditions: Conditions) -> None:
-    """Prune MODEL by each plan and score the students before any retraining, on the same clips."""
-    from vdmini_bench.metrics.reference import shipped_moments
-    from vdmini_bench.studies import plan_scores
-
-    check_can_write(output)
-    study = conditions.study(model, scored=True)
-    rows = plan_scores.score_plans(study, plans, shipped_moments() if model == "embedded/svd" else None, output)
-    print_table(f"{model}, {len(study.requests)} clips, no retraining", *plan_scores.plan_lines(rows))

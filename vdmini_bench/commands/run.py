@@ -37,8 +37,10 @@ def run(
     quiet_libraries()
     if download:
         from vdmini_bench.models.sampling import fetch_model
+        from vdmini_bench.suites.found_models import wanted_sources
 
-        fetch_model(chosen.profile.teacher)
+        for source in wanted_sources(chosen.profile):
+            fetch_model(source)
     if dry_run:
         from vdmini_bench.runs.dry_run import preview_run, print_preview
 

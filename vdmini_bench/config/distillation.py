@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.suite import Channels, DistillSpec, Suite
+from vdmini_bench.config.models import Channels, DistillSpec
+from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite, load_any_suite
 from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError

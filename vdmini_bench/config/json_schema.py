@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from vdmini_bench.config.ablation import AblationProfile
 from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.speed import SpeedProfile
 from vdmini_bench.config.suite import Profile
@@ -16,7 +15,7 @@ from vdmini_bench.config.thresholds import ThresholdsFile
 from vdmini_bench.config.vbench import VBenchProfile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Kind = Literal["suite", "thresholds", "ablation", "distillation", "speed"]
+Kind = Literal["suite", "thresholds", "distillation", "speed"]
 # The kinds of suites, the one that a suite is when it does not say first.
 PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile, "vbench": VBenchProfile}
 # A section that takes values from elsewhere need not be complete: a profile that extends another, a preset's protocol.
@@ -30,19 +29,10 @@ def schema_of(kind: Kind) -> dict[str, Any]:
             return suite_schema()
         case "thresholds":
             return {"$schema": DIALECT, **ThresholdsFile.model_json_schema(), "title": "VDMini thresholds"}
-        case "ablation":
-            return ablation_schema()
         case "distillation":
             return {"$schema": DIALECT, **DistillConfig.model_json_schema(), "title": "VDMini distillation"}
         case "speed":
             return {**suite_schema({"speed": SpeedProfile}), "title": "VDMini speed"}
-
-
-def ablation_schema() -> dict[str, Any]:
-    """The schema of an ablation: a suite's, but for its profiles and the file of the suite that its arms run."""
-    schema = suite_schema({"ablation": AblationProfile})
-    schema["properties"]["suite"] = {"type": "string", "description": "The suite's file, relative to this one."}
-    return {**schema, "title": "VDMini ablation", "required": [*schema["required"], "suite"]}
 
 
 def suite_schema(kinds: Mapping[str, type[BaseModel]] = PROFILES) -> dict[str, Any]:
@@ -95,6 +85,12 @@ def _profile_schema(profile: type[BaseModel]) -> tuple[dict[str, Any], dict[str,
         definitions["ProtocolSpec"] = _either(
             "preset", "ProtocolSpec", definitions["ProtocolSpec"], partial[f"{PARTIAL}ProtocolSpec"]
         )
+    for name in [name for name in definitions if name.endswith("ModelSpec")]:
+        # An entry's sections are laid over the profile's, and its keys over those of the entry it is built from.
+        parent = {"type": "string", "description": "The entry of models whose keys these replace."}
+        entry = partial[f"{PARTIAL}{name}"]
+        entry["properties"]["from"] = parent
+        definitions[name] = entry
     return _either("extends", "Profile", complete, _without_required(complete)), {**definitions, **partial}
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
+from vdmini_bench.config.models import (
+    DistillSpecOfSuite,
+    ModelSpec,
+    SampleSpec,
+    SeededSampleSpec,
+    SeedsSpec,
+    check_baseline,
+    complete_models,
+)
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.files import key_of
 
+if TYPE_CHECKING:
+    from vdmini.requests import SampleSettings
+
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
-Options = dict[str, float | str | None]
-# What changes memory, speed or what is written meanwhile, and no result but by rounding.
-WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
 
 
 class DatasetSpec(Specification):
@@ -29,120 +38,6 @@ class DatasetSpec(Specification):
     train_clips: Positive
     drawn_train_per_group: Positive = 4
     drawn_test_per_group: Positive = 12
-
-
-class SampleSpec(Specification):
-    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`."""
-
-    steps: Positive
-    height: Positive
-    width: Positive
-    motion_bucket: int = 127
-    noise_strength: Annotated[float, Field(ge=0)] = 0.02
-    min_guidance: float = 1.0
-    max_guidance: float = 3.0
-    batch_size: Positive
-
-
-class SeededSampleSpec(SampleSpec):
-    """The same where `seed` may choose other noise for every clip, so that a rerun shows how much that moves scores."""
-
-    seed: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-
-
-class DistillSpec(Specification):
-    """The ICMD retraining; the names are those of `vdmini.distill.DistillSettings`.
-
-    `task` is one of `vdmini.tasks`, the family's own when None, and `task_options` are that task's. `report_to` names
-    trackers of the losses; None is TensorBoard where it is installed.
-    """
-
-    task: str | None = None
-    task_options: Options = Field(default={})
-    steps: Positive
-    batch_size: Positive
-    micro_batch_size: Positive | None = None
-    learning_rate: Annotated[float, Field(gt=0)]
-    lr_scheduler: Literal[
-        "warm_cosine", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
-    ] = "warm_cosine"
-    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    lambda_icd: Annotated[float, Field(ge=0)] = 0.1
-    lambda_mca: Annotated[float, Field(ge=0)] = 1.0
-    lambda_output: Annotated[float, Field(ge=0)] = 0.0
-    lambda_r1: Annotated[float, Field(ge=0)] = 0.0
-    real: Literal["teacher", "data"] = "teacher"
-    balance: Literal["fixed", "adaptive"] = "fixed"
-    discriminator_warmup: Annotated[int, Field(ge=0)] = 0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
-    gradient_checkpointing: bool = False
-    mixed_precision: Literal["no", "bf16"] = "no"
-    checkpoint_every: Positive = 100
-    preview_every: Annotated[int, Field(ge=0)] = 0
-    report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] | None = None
-    seed: int = 0
-
-    @field_validator("report_to")
-    @classmethod
-    def _trackers_must_be_installed(cls, report_to: list[str] | None) -> list[str] | None:
-        for name in report_to or ():
-            if find_spec(name) is None:
-                raise ValueError(f"{name} is not installed: pip install {name}")
-        return report_to
-
-    @field_validator("task")
-    @classmethod
-    def _task_must_be_known(cls, task: str | None) -> str | None:
-        _make_task(task, {})
-        return task
-
-    @field_validator("task_options")
-    @classmethod
-    def _options_must_be_the_tasks(cls, options: Options, info: ValidationInfo) -> Options:
-        task = info.data.get("task")
-        if task is None and options:
-            raise ValueError("name the task that these options are of: set distill.task")
-        _make_task(task, options)
-        return options
-
-
-def _make_task(task: str | None, options: Options) -> None:
-    """Raise ValueError for a task that is unknown or has no such options; None is any family's own."""
-    from vdmini.tasks import make_task
-
-    if task is not None:
-        make_task(task, options)
-
-
-class DistillSpecOfSuite(DistillSpec):
-    """The same without previews: a suite says nothing of what to draw."""
-
-    @field_validator("preview_every")
-    @classmethod
-    def _no_previews(cls, preview_every: int) -> int:
-        if preview_every:
-            raise ValueError(
-                "previews are for a distillation's own configuration, which says what to draw: leave this out"
-            )
-        return preview_every
-
-
-def _features_must_have_one_shape(channels: str | None, info: ValidationInfo) -> str | None:
-    distill = info.data.get("distill")
-    if channels is not None and distill is not None and distill.lambda_icd > 0:
-        raise ValueError(
-            "the ICD loss compares features of teacher and student, which have other widths without these"
-            " channels: set distill.lambda_icd: 0, or leave channels out"
-        )
-    return channels
-
-
-# A channel rule, in a section in which it stands after `distill`.
-Channels = Annotated[str | None, AfterValidator(_features_must_have_one_shape)]
 
 
 class LengthSpec(Specification):
@@ -160,17 +55,39 @@ class TimingSpec(Specification):
 
 
 class CommonProfile(Specification):
-    """What a profile says of models and clips, whatever they are scored on."""
+    """What a profile says of models and clips, whatever they are scored on.
+
+    `models` are the rows of the table by name, of which `baseline` is what all others are compared with. Where there
+    is no `timing` nothing is timed.
+    """
 
     stand_in: str | None = None
     teacher: str
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    plan: str = "vdmini"
     sample: SampleSpec
-    distill: DistillSpecOfSuite
-    timing: TimingSpec
-    # After `distill`, which it is checked against.
-    channels: Channels = None
+    distill: DistillSpecOfSuite | None = None
+    timing: TimingSpec | None = None
+    seeds: SeedsSpec = SeedsSpec()
+    models: Annotated[Mapping[str, ModelSpec], Field(min_length=1)]
+    # After `models`, of which it is one.
+    baseline: Annotated[str, Field(validate_default=True)] = "teacher"
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_is_a_model(cls, baseline: str, info: ValidationInfo) -> str:
+        return check_baseline(baseline, info.data.get("models", (baseline,)))
+
+    @property
+    def measures(self) -> dict[str, list[str]]:
+        """What was done to the teacher for each row, as `ModelSpec.measures` says it."""
+        return {row: spec.measures(self.sample, self.distill) for row, spec in self.models.items()}
+
+    def sampler(self, sample: SampleSpec) -> SampleSettings:
+        """How clips are sampled, as the library takes it."""
+        from vdmini.requests import SampleSettings
+
+        chosen = sample.model_dump(exclude={"batch_size", "seed"})
+        return SampleSettings(frames=self.frames, frames_per_second=self.frames_per_second, **chosen)
 
     @property
     def frames(self) -> int:
@@ -194,14 +111,21 @@ class CommonProfile(Specification):
 
     @property
     def train_clips(self) -> int:
-        """How many clips the student is distilled on."""
+        """How many clips students are trained on."""
         raise NotImplementedError
+
+
+class AnimatedModelSpec(ModelSpec):
+    """A row's model that animates images."""
+
+    sample: SeededSampleSpec
 
 
 class Profile(CommonProfile):
     """One setting of a suite that is scored on distributions, complete."""
 
     sample: SeededSampleSpec
+    models: Annotated[Mapping[str, AnimatedModelSpec], Field(min_length=1)]
     dataset: DatasetSpec
     protocol: ProtocolSpec
 
@@ -276,8 +200,9 @@ class SuiteFile:
         return cls(document, header.kind, header.name, header.version, name, data)
 
     def validate(self, specification: type[AnyProfile]) -> AnyProfile:
-        """The profile as what it must be; raises SuiteError with its place in the file."""
-        return self.document.validate(specification, self.data, ("profiles", self.profile_name))
+        """The profile as what it must be, its models complete; raises SuiteError with its place in the file."""
+        place = ("profiles", self.profile_name)
+        return self.document.validate(specification, complete_models(self.document, self.data, place), place)
 
     def suite(self) -> Suite:
         """The suite that is scored on distributions.

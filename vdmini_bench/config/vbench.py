@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Specification
-from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, SampleSpec, Suite, SuiteFile
+from vdmini_bench.config.models import ModelSpec, SampleSpec
+from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.synthetic import FRAMES, SIZE
 from vdmini_bench.errors import SuiteError
@@ -98,10 +100,17 @@ class VBenchSpec(Specification):
         return f"vbench-embedded-{self.mode}@{PROTOCOL_VERSION}/{counts}/seed{self.seed}"
 
 
+class PromptedModelSpec(ModelSpec):
+    """A row's model that is given prompts."""
+
+    sample: PromptedSampleSpec
+
+
 class VBenchProfile(CommonProfile):
     """One setting of a suite that is scored in VBench's dimensions, complete."""
 
     sample: PromptedSampleSpec
+    models: Annotated[Mapping[str, PromptedModelSpec], Field(min_length=1)]
     clip: LengthSpec
     dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
     vbench: VBenchSpec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -83,7 +83,7 @@ class Document:
             where = self.where(("profiles", name, "extends"))
             reason = "extends itself" if known else f"no profile {parent!r}; {nearest_key(parent, profiles)}"
             raise SuiteError(f"{where}: {reason}")
-        return _merge(self.resolve_profile(parent, (*seen, name)), own)
+        return merged(self.resolve_profile(parent, (*seen, name)), own)
 
     def where(self, location: tuple[str, ...]) -> str:
         """The override or the `file:line:column` that a location's value comes from."""
@@ -192,31 +192,36 @@ def _place(specification: type[BaseModel], location: tuple[int | str, ...]) -> t
     """Where pydantic's location is in the file, and the keys that are valid there."""
     inside: list[str] = []
     known: list[str] = []
-    sections = [specification]
+    sections, named = [specification], None
     for part in location:
         if len(sections) > 1:
             # Of several sections that may stand here, pydantic names the one by its kind, which is no key.
             sections = [each for each in sections if part in get_args(each.model_fields["kind"].annotation)]
             continue
+        inside.append(str(part))
+        if named is not None:
+            # Any name stands there.
+            sections, named = [named], None
+            continue
         fields = sections[0].model_fields if sections else {}
         known = list(fields)
-        inside.append(str(part))
-        sections = _sections(fields[str(part)].annotation) if part in fields else []
+        annotation = fields[str(part)].annotation if part in fields else None
+        sections = _sections(annotation)
+        if sections and issubclass(get_origin(annotation) or object, Mapping):
+            named = sections[0]
     return tuple(inside), known
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a value of this annotation may be."""
+    """The sections that a value of this annotation may be, or those that a mapping holds."""
     choices = get_args(annotation) or (annotation,)
     return [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
-def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Both, section by section, with `own` over `base`."""
+    whole = dict(base)
     for key, value in own.items():
-        inherited = merged.get(key)
-        if isinstance(inherited, dict) and isinstance(value, dict):
-            merged[key] = _merge(inherited, value)
-        else:
-            merged[key] = value
-    return merged
+        inherited = whole.get(key)
+        whole[key] = merged(inherited, value) if isinstance(inherited, dict) and isinstance(value, dict) else value
+    return whole

@@ -20,7 +20,7 @@ from vdmini.distill.processes import Launched
 from vdmini.distill.training import Training
 from vdmini.models.loading import load_model
 from vdmini.plan import PruningPlan
-from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.trainer import settings_of, task_of
 from vdmini_bench.speed.timing import time_once
@@ -75,6 +75,8 @@ def estimate_memory(
     Raises:
         PlanError: the plan does not fit the teacher.
     """
+    assert recipe.pruning is not None
+    assert recipe.distill is not None
     teacher = load_model(recipe.teacher, device="meta")
     plan = recipe.pruning.plan_of(teacher)
     task, dtype = task_of(recipe.distill, teacher.denoiser), getattr(torch, recipe.dtype)

@@ -13,7 +13,7 @@ from vdmini.latents import ClipSource
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.system.launch import process_device
 
@@ -30,6 +30,9 @@ class Preview:
 class Recipe:
     """Everything that decides a student, and how much memory and time it takes.
 
+    `pruning` is None for what only encodes, `distill` for what is not distilled; `lora` is merged into the teacher
+    before it is pruned.
+
     `teacher` is where the teacher loads from, `dtype` the number format it is loaded in. `clips` gives the `count`
     training clips, of `frames` x `height` x `width` pixels, and may draw them with the teacher into the folder it is
     given; `prompts` are what they show, where that is somebody's own words.
@@ -37,7 +40,8 @@ class Recipe:
 
     teacher: str
     teacher_sha256: str
-    pruning: Pruning
+    pruning: Pruning | None
+    lora: str | None
     dtype: str
     clips: Callable[[VideoModel, Path], ClipSource]
     count: int
@@ -45,7 +49,7 @@ class Recipe:
     height: int
     width: int
     encoding: EncodeSettings
-    distill: DistillSpec
+    distill: DistillSpec | None
     clips_per_shard: int = 64
     skip_unreadable: bool = False
     preview: Preview | None = None

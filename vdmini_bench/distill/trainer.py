@@ -24,7 +24,7 @@ from vdmini.plan import PruningPlan
 from vdmini.sample import sample_clips
 from vdmini.tasks import make_task
 from vdmini.tasks.base import Task
-from vdmini_bench.config.suite import DistillSpec
+from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill.loss_log import logged, write_losses
 from vdmini_bench.distill.recipe import Preview, Recipe
@@ -64,9 +64,9 @@ def settings_of(specification: DistillSpec) -> DistillSettings:
     return DistillSettings(**specification.model_dump(exclude={"task", "task_options", "preview_every", "report_to"}))
 
 
-def task_of(specification: DistillSpec, denoiser: nn.Module) -> Task:
+def task_of(specification: DistillSpec | None, denoiser: nn.Module) -> Task:
     """The task that is asked for, or the family's own."""
-    if specification.task is None:
+    if specification is None or specification.task is None:
         return family_of(denoiser).default_task(denoiser)
     return make_task(specification.task, specification.task_options)
 
@@ -80,6 +80,7 @@ def distill_into(
     Under `accelerate launch` all processes call this together, and the first one writes.
     """
     specification, preview = recipe.distill, recipe.preview
+    assert specification is not None
     state, settings = PartialState(), settings_of(specification)
     if state.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(state.device)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
 from vdmini.checkpoint import save_student
@@ -29,8 +30,12 @@ class Pruning:
     channels: str | None = None
 
     @classmethod
-    def read(cls, rule_or_file: str, channels: str | None = None, family: str = "svd") -> Pruning:
+    def read(
+        cls, rule_or_file: str, channels: str | None = None, family: str = "svd", *, with_data: bool = False
+    ) -> Pruning:
         """The pruning that a suite asks for: a rule or a plan's file, and a rule for channels of a family.
+
+        `with_data` says that clips will be there for a rule that ranks channels by a loss.
 
         Raises:
             SuiteError: no rule has that name, the file is no plan, or the channel rule cannot be used in a run.
@@ -43,28 +48,35 @@ class Pruning:
                 plan = rule_or_file
         except PlanError as error:
             raise SuiteError(f"plan: {rule_or_file}: {error}") from error
-        return cls(plan, None if channels is None else str(read_channel_rule(channels, family)))
+        return cls(plan, None if channels is None else str(read_channel_rule(channels, family, with_data)))
 
     def __str__(self) -> str:
         # What a job's key holds; neither a rule nor the JSON of a plan holds an empty line.
         return self.plan if self.channels is None else f"{self.plan}\n\nchannels {self.channels}"
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether channels are ranked by a loss on clips."""
+        return self.channels is not None and parse_channel_rule(self.channels).importance == "depgraph-taylor"
+
     def plan_of(self, teacher: VideoModel) -> PruningPlan:
         """The teacher's plan; raises PlanError where it does not fit."""
         return PruningPlan.from_json(self.plan) if self.plan.startswith("{") else make_plan(teacher, self.plan)
 
-    def apply(self, teacher: VideoModel, plan: PruningPlan) -> nn.Module:
-        """The denoiser of the student by the teacher's plan.
+    def apply(
+        self, teacher: VideoModel, plan: PruningPlan, loss: Callable[[nn.Module], Tensor] | None = None
+    ) -> nn.Module:
+        """The denoiser of the student by the teacher's plan; `loss` ranks channels where the rule asks for data.
 
         Raises:
             SuiteError: the plan does not fit the teacher, or the channels cannot go in that share.
         """
-        rule = None if self.channels is None else read_channel_rule(self.channels, teacher.family)
-        return prune_denoiser(teacher.denoiser, plan, rule)
+        rule = None if self.channels is None else read_channel_rule(self.channels, teacher.family, loss is not None)
+        return prune_denoiser(teacher.denoiser, plan, rule, loss)
 
 
-def read_channel_rule(text: str, family: str) -> ChannelRule:
-    """The channel rule that a text names, for a model of a family.
+def read_channel_rule(text: str, family: str, with_data: bool = False) -> ChannelRule:
+    """The channel rule that a text names, for a model of a family; `with_data` where a loss on clips can be had.
 
     Raises:
         SuiteError: the rule is unknown or needs data, the family is another than SVD's, or Torch-Pruning is missing.
@@ -78,24 +90,29 @@ def read_channel_rule(text: str, family: str) -> ChannelRule:
             f"channels: {text}: channel pruning knows family 'svd', this model is of family {family!r}: prune its"
             " blocks alone, without channels"
         )
-    if rule.importance == "depgraph-taylor":
+    if rule.importance == "depgraph-taylor" and not with_data:
         raise SuiteError(
-            f"channels: {text}: 'depgraph-taylor' ranks channels by a loss on data, which cannot be given here: call"
-            " vdmini.channels.prune_channels(..., loss=...), or use depgraph-l2 or magnitude"
+            f"channels: {text}: 'depgraph-taylor' ranks channels by a loss on data, which cannot be given here: name"
+            " it in a suite's models, whose training clips it takes, or use depgraph-l2 or magnitude"
         )
     if importlib.util.find_spec("torch_pruning") is None:
         raise SuiteError(f"channels: {text}: Torch-Pruning is not installed: pip install 'vdmini[channels]'")
     return rule
 
 
-def prune_denoiser(denoiser: nn.Module, plan: PruningPlan, channels: ChannelRule | None) -> nn.Module:
+def prune_denoiser(
+    denoiser: nn.Module,
+    plan: PruningPlan,
+    channels: ChannelRule | None,
+    loss: Callable[[nn.Module], Tensor] | None = None,
+) -> nn.Module:
     """The student that a plan leaves of a denoiser, then narrowed by a channel rule where there is one.
 
     Raises:
         SuiteError: the plan does not fit the denoiser, or the channels cannot go in that share.
     """
     try:
-        return _narrowed(apply_plan(denoiser, plan), channels)
+        return _narrowed(apply_plan(denoiser, plan), channels, loss)
     except (PlanError, RatioError) as error:
         raise SuiteError(str(error)) from error
 
@@ -127,7 +144,9 @@ def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: Cha
     return student
 
 
-def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
+def _narrowed(
+    student: nn.Module, channels: ChannelRule | None, loss: Callable[[nn.Module], Tensor] | None = None
+) -> nn.Module:
     if channels is None:
         return student
     # Channels are ranked in float32, whatever the weights are kept in: rounding would choose among them.
@@ -136,6 +155,7 @@ def _narrowed(student: nn.Module, channels: ChannelRule | None) -> nn.Module:
         student.float(),
         importance=channels.importance,
         ratio=channels.ratio,
+        loss=loss,
         pair_gates=channels.pair_gates,
         tolerance=channels.tolerance,
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vdmini_bench.config.distillation import DistillConfig
-from vdmini_bench.config.suite import CommonSuite, Suite
+from vdmini_bench.config.models import DistillSpec
+from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.loss_log import LOSSES
 from vdmini_bench.distill.trainer import STUDENT, SUMMARY, settings_of
@@ -25,15 +26,19 @@ from vdmini_bench.system.launch import process_count
 LAST_STEPS = 50
 
 
-def open_distillation(asked: Suite | VBenchSuite | DistillConfig, results: Path, *, write: bool) -> RunContext:
+def open_distillation(
+    asked: Suite | VBenchSuite | DistillConfig, results: Path, *, write: bool, model: str | None = None
+) -> Distillation:
     """The jobs of a distillation alone; with `write` what a suite draws is drawn first.
+
+    `model` is the row of a suite that is distilled, the first one that is when None.
 
     Raises:
         MissingAssetsError: something has to be imported by hand.
         SuiteError: the teacher, the plan or the clips are missing or do not fit.
         BenchError: the results folder cannot be written.
     """
-    distill = asked.profile.distill if isinstance(asked, CommonSuite) else asked.distill
+    row, distill = _chosen(asked, model)
     try:
         settings_of(distill).share(process_count())
     except ValueError as error:
@@ -43,7 +48,39 @@ def open_distillation(asked: Suite | VBenchSuite | DistillConfig, results: Path,
     else:
         kind = kind_of(asked)
         check_missing(asked, kind, measured=False)
-    return kind.open(Store(results), measured=False, remember=write)
+    context = kind.open(Store(results), measured=False, remember=write)
+    job = context.graph.models[row].distill if row else "distill"
+    assert job is not None
+    return Distillation(context, job)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One distillation of a context, by the name of its job."""
+
+    context: RunContext
+    job: str
+
+    @property
+    def subject(self) -> str:
+        """What the job distils."""
+        return self.context.jobs[self.job].subject
+
+
+def _chosen(asked: Suite | VBenchSuite | DistillConfig, model: str | None) -> tuple[str, DistillSpec]:
+    """The row that is distilled, empty for a configuration of its own, and how."""
+    if isinstance(asked, DistillConfig):
+        if model is not None:
+            raise SuiteError(f"--model {model}: a distillation's own configuration has one student: leave it out")
+        return "", asked.distill
+    trained = {row: spec.distill for row, spec in asked.profile.models.items() if spec.distill is not None}
+    if not trained or (model is not None and model not in trained):
+        named = "no model" if model is None else f"--model {model}: no such model"
+        raise SuiteError(
+            f"{named} of suite {asked.name!r} is distilled; those that are: {', '.join(trained) or 'none'}"
+        )
+    row = model or next(iter(trained))
+    return row, trained[row]
 
 
 @dataclass(frozen=True)
@@ -74,14 +111,14 @@ class Outcome:
         }
 
 
-def run_distillation(context: RunContext) -> Outcome:
+def run_distillation(distillation: Distillation) -> Outcome:
     """Encode, prune and distil what is not done yet.
 
     Raises:
         BenchError: a job failed, with its name.
     """
-    executed = execute_needed(context, ["distill"])
-    folder = context.folder("distill")
+    executed = execute_needed(distillation.context, [distillation.job])
+    folder = distillation.context.folder(distillation.job)
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     with (folder / LOSSES).open(newline="", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-LAST_STEPS:]

@@ -17,9 +17,9 @@ from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.runs.distillation import Distillation
 from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.speed.timing import device_name
-from vdmini_bench.suites.context import RunContext
 from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
 
@@ -61,7 +61,7 @@ class DistillPlan:
         return {**asdict(self), "steps": steps, "fits": self.fits, "hours": self.hours}
 
 
-def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
+def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPlan:
     """Estimate what is not done yet; the processes of a launch time steps together.
 
     Nothing is written. Where the clips are not encoded yet, one grey clip of their size is, to know their latents.
@@ -69,43 +69,49 @@ def plan_distillation(context: RunContext, *, timing: bool) -> DistillPlan:
     Raises:
         BenchError: the teacher holds no pipeline, or the estimate failed.
     """
-    recipe, device, processes = context.recipe, process_device(), process_count()
-    done = {name: context.is_done(name) for name in context.jobs}
+    context, device, processes = distillation.context, process_device(), process_count()
+    recipe = context.recipe(distillation.subject)
+    assert recipe.distill is not None
+    done = {job.name: context.is_done(job.name) for job in context.graph.needed({distillation.job})}
     # Before anything is loaded there.
     limit = available_bytes(device) // (1 if device.type == "cuda" else processes)
     plan = DistillPlan(
         steps=tuple(done.items()),
-        begun=(context.folder("distill") / CHECKPOINT).exists(),
+        begun=(context.folder(distillation.job) / CHECKPOINT).exists(),
         device=device_name(device),
         processes=processes,
         limit_bytes=limit,
         training_steps=recipe.distill.steps,
     )
-    if done["distill"]:
+    if done[distillation.job]:
         return plan
-    clips, seconds = _clips(context)
+    clips, seconds = _clips(distillation)
     memory = tuple(estimate_memory(recipe, clips.shapes, processes, limit))
-    plan = replace(plan, memory=memory, encode_seconds=None if done["encode"] else seconds * recipe.count)
-    return replace(plan, step_seconds=share_out(_time_steps, context)[0]) if timing and plan.fits else plan
+    plan = replace(plan, memory=memory, encode_seconds=seconds * recipe.count or None)
+    return replace(plan, step_seconds=share_out(_time_steps, distillation)[0]) if timing and plan.fits else plan
 
 
-def _time_steps(share: Share, context: RunContext) -> float:
+def _time_steps(share: Share, distillation: Distillation) -> float:
     """Seconds of a training step, of all processes together."""
-    recipe = context.recipe
+    recipe = distillation.context.recipe(distillation.subject)
+    assert recipe.pruning is not None
+    assert recipe.distill is not None
     model = recipe.load(recipe.teacher)
-    clips, _ = _clips(context, model)
+    clips, _ = _clips(distillation, model)
     plan = recipe.pruning.plan_of(model)
     return time_steps(model.denoiser, recipe.pruning.apply(model, plan), plan, clips, recipe.distill)
 
 
-def _clips(context: RunContext, model: VideoModel | None = None) -> tuple[TrainingClips, float]:
+def _clips(distillation: Distillation, model: VideoModel | None = None) -> tuple[TrainingClips, float]:
     """The encoded clips, or a grey one of their size in their place with the seconds that encoding it took.
 
     It is encoded by `model`, the teacher, which is loaded for it when None.
     """
-    if context.is_done("encode"):
-        return LatentCache.open(context.folder("encode") / LATENTS, verify=False), 0.0
-    recipe = context.recipe
+    context = distillation.context
+    encode = next(need for need in context.jobs[distillation.job].needs if context.jobs[need].stage == "encode")
+    if context.is_done(encode):
+        return LatentCache.open(context.folder(encode) / LATENTS, verify=False), 0.0
+    recipe = context.recipe(distillation.subject)
     model = model or recipe.load(recipe.teacher)
     pipeline, conditioning = pipeline_of(model), conditioning_of(model.denoiser)
     frames = np.full((recipe.frames, recipe.height, recipe.width, 3), 128, dtype=np.uint8)
@@ -119,7 +125,8 @@ def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
     """Show a plan to a person."""
     states = {True: "done", False: "to do"}
     lines = [
-        [name, states[done] if done or name != "distill" or not plan.begun else "begun"] for name, done in plan.steps
+        [name, states[done] if done or not name.startswith("distill") or not plan.begun else "begun"]
+        for name, done in plan.steps
     ]
     print_table("distill", ["step", "state"], lines)
     if not plan.memory:

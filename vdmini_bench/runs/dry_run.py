@@ -12,7 +12,7 @@ from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.results.store import Store
 from vdmini_bench.suites.context import SuiteContext
-from vdmini_bench.suites.jobs import GENERATED, Job
+from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.suites.kind import kind_of
 from vdmini_bench.suites.missing import Missing
 from vdmini_bench.system.tables import print_table
@@ -44,7 +44,13 @@ def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:
     context = kind.open(store, remember=False)
     assert isinstance(context, SuiteContext)
     profile = suite.profile
-    pixels = len(GENERATED) * context.clips_per_model * profile.frames * profile.sample.height * profile.sample.width
+    pixels = (
+        len({*context.graph.sampled.values()})
+        * context.clips_per_model
+        * profile.frames
+        * profile.sample.height
+        * profile.sample.width
+    )
     return Preview(
         jobs=tuple((job, context.is_done(job.name)) for job in context.jobs.values()),
         missing=tuple(kind.missing()),

@@ -24,7 +24,6 @@ from vdmini_bench.report.examples import (
     Examples,
 )
 from vdmini_bench.suites.context import SuiteContext
-from vdmini_bench.suites.jobs import GENERATED
 from vdmini_bench.system.files import write_atomically
 
 EXAMPLES = 6
@@ -32,11 +31,11 @@ EXAMPLES = 6
 
 def example_clips(context: SuiteContext) -> dict[str, list[NDArray[np.uint8]]]:
     """The first clips T H W C uint8 of the real set, where there is one, and of each model, at the sampled size."""
-    settings = context.sample_settings
+    settings = context.sample_settings()
     clips = {}
     for model, paths in context.examples(EXAMPLES).items():
         # A generated clip is all there is: its frames are taken as they are.
-        rate = None if model in GENERATED else context.suite.profile.rate
+        rate = None if model in context.graph.models else context.suite.profile.rate
         shown = [read_frames(path, settings.frames, rate) for path in paths]
         clips[model] = [resize_clip(clip, settings.width, settings.height) for clip in shown]
     return clips

@@ -11,7 +11,7 @@ from pathlib import Path
 from vdmini_bench.errors import BenchError, IncompleteError
 from vdmini_bench.runs.stages import stage_named
 from vdmini_bench.suites.context import RunContext
-from vdmini_bench.suites.jobs import Job
+from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.system.progress import say
 
 LOG = "log.txt"
@@ -79,11 +79,8 @@ def execute_needed(context: RunContext, names: Collection[str]) -> list[Executed
     Raises:
         BenchError: one failed; what is done is kept.
     """
-    needed = set(names)
-    for job in reversed(context.jobs.values()):
-        needed |= {*job.needs} if job.name in needed else set()
     executed = []
-    for each in execute(context, [job for job in context.jobs.values() if job.name in needed]):
+    for each in execute(context, context.graph.needed({*names})):
         if each.problem is not None:
             raise each.problem
         executed.append(each)

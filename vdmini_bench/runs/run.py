@@ -19,7 +19,7 @@ from vdmini_bench.results.store import Store
 from vdmini_bench.results.table import wide_table
 from vdmini_bench.runs.examples import example_clips, keep_examples
 from vdmini_bench.runs.execution import LOG, SkippedError, execute
-from vdmini_bench.runs.rows import publish_rows
+from vdmini_bench.runs.rows import Publisher
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.kind import prepare_suite
 from vdmini_bench.system.files import write_atomically
@@ -81,11 +81,11 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     _write_record(run_dir, context, "running")
     problems: list[BenchError] = []
     rows: list[Row] = []
-    cached = 0
+    cached, publisher = 0, Publisher(context, run_dir)
     for each in execute(context, context.jobs.values(), run_dir / LOG):
         problems += [] if each.problem is None else [each.problem]
         cached += each.cached
-        rows += publish_rows(context, each.job, run_dir, each.problem)
+        rows += publisher.publish(each.job, each.problem)
     skipped = sum(isinstance(problem, SkippedError) for problem in problems)
     result = RunResult(
         run_id, run_dir, max((each.exit_code for each in problems), default=ExitCode.OK), suite.profile_name,
@@ -120,6 +120,11 @@ def _write_record(run_dir: Path, context: SuiteContext, status: str) -> None:
         "suite_sha": suite.sha,
         "fingerprint": asdict(context.fingerprint),
         "inputs": asdict(context.inputs),
+        "baseline": suite.profile.baseline,
+        "models": {
+            row: {"measures": measures, "trainings": len(context.graph.of_row(row))}
+            for row, measures in suite.profile.measures.items()
+        },
         "warnings": context.warnings(),
         "jobs": [{"name": job.name, "key": job.key, "needs": job.needs} for job in context.jobs.values()],
     }

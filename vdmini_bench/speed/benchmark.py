@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 
 from vdmini.cost import count_parameters
 from vdmini.models.registry import VideoModel, family_named
-from vdmini_bench.config.timing import STEPS, TEACHER, Scope, SpeedRequest
+from vdmini_bench.config.timing import STEPS, Scope, SpeedRequest
 from vdmini_bench.errors import BenchError
 from vdmini_bench.results.score import RESULTS_FILE, Score, origin_of, record_of, result_line, row_of
 from vdmini_bench.speed.blocks import BlockCosts, BlockTime, block_costs, time_blocks
 from vdmini_bench.speed.gpu_sensor import GpuSensor, SensorWatch, open_sensor
-from vdmini_bench.speed.models import attention_backend, load_models
+from vdmini_bench.speed.models import TimedModel, attention_backend, load_models
 from vdmini_bench.speed.roofline import Roofline, measure_roofline
 from vdmini_bench.speed.rows import SpeedRow, make_rows, projected, protocol_of
 from vdmini_bench.speed.scopes import (
@@ -112,38 +112,38 @@ def time_models(
     request: SpeedRequest,
     device: torch.device,
     keep: Callable[[Sequence[SpeedRow]], None] = lambda rows: None,
-    models: Mapping[str, VideoModel] | None = None,
+    models: Mapping[str, TimedModel] | None = None,
 ) -> SpeedReport:
     """Time the teacher and its students in interleaved repetitions, one scope after the other.
 
     `keep` is given all rows so far after each scope, since a later one may fail or be stopped. `models` are those that
-    the request names where they are loaded already, the teacher under that name.
+    the request names where they are loaded already, what all are compared with first.
 
     Raises:
         SuiteError: what is asked for does not fit the model.
         BenchError: the device cannot do it.
     """
-    models = models or load_models(request, device)
-    teacher = models[TEACHER]
+    models = models or {name: TimedModel(model) for name, model in load_models(request, device).items()}
+    teacher = next(iter(models.values())).model
     steps = request.steps or STEPS.get(teacher.source, 50)
     size = default_size(teacher, steps)
     height, width = request.size or (size.height, size.width)
     size = ClipSize(request.frames or size.frames, height, width, steps)
     latents = latent_size(teacher, size)
     notes: list[str] = []
-    scopes = _possible(request, models, notes)
+    scopes = _possible(request, teacher, notes)
     # A compiled pass has no borders between blocks.
     attributed = request.attributed and not request.compiled
     # Before anything replaces a forward pass: the counts are made on copies.
-    costs = {name: block_costs(model.denoiser, latents, with_traffic=attributed) for name, model in models.items()}
+    costs = {name: block_costs(each.plain.denoiser, latents, with_traffic=attributed) for name, each in models.items()}
     flops = _flops(scopes, models, size, costs)
     sizes = {
         name: {
-            "params": count_parameters(model.denoiser),
-            "weight_bytes": sum(each.numel() * each.element_size() for each in model.denoiser.parameters()),
+            "params": count_parameters(timed.plain.denoiser),
+            "weight_bytes": sum(each.numel() * each.element_size() for each in timed.model.denoiser.parameters()),
             "flops": costs[name].graph.flops,
         }
-        for name, model in models.items()
+        for name, timed in models.items()
     }
     _prepare(request, models, notes)
     sensor, dtype = open_sensor(device), getattr(torch, request.dtype)
@@ -153,7 +153,8 @@ def time_models(
     total = len(scopes) * len(models) * (request.runs + request.warmup)
     with attention_backend(request.attention):
         if attributed:
-            calls = {name: (each.denoiser, denoiser_call(each, size, device)) for name, each in models.items()}
+            loaded = {name: each.model for name, each in models.items()}
+            calls = {name: (each.denoiser, denoiser_call(each, size, device)) for name, each in loaded.items()}
             blocks = time_blocks(calls, costs, runs=max(3, request.runs // 2), warmup=1, device=device)
         with progress("time", total) as advance:
             for scope in scopes:
@@ -167,10 +168,11 @@ def time_models(
     )  # fmt: skip
 
 
-def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> None:
+def _prepare(request: SpeedRequest, models: Mapping[str, TimedModel], notes: list[str]) -> None:
     from vdmini.optimization import compile_denoiser, optimize
 
-    for name, model in models.items():
+    for name, timed in models.items():
+        model = timed.model
         if request.optimized:
             pipeline = model.pipeline if model.pipeline is not None else model.denoiser
             notes.append(f"{name} optimized: {optimize(pipeline, compiled=request.compiled)}")
@@ -182,8 +184,8 @@ def _prepare(request: SpeedRequest, models: Mapping[str, VideoModel], notes: lis
         notes.append("random weights: times are the published model's, pictures are noise")
 
 
-def _possible(request: SpeedRequest, models: Mapping[str, VideoModel], notes: list[str]) -> list[Scope]:
-    teacher, chosen = models[TEACHER], [*request.scopes]
+def _possible(request: SpeedRequest, teacher: VideoModel, notes: list[str]) -> list[Scope]:
+    chosen = [*request.scopes]
     if teacher.vae is None and "vae_decode" in chosen:
         chosen.remove("vae_decode")
         notes.append("no vae_decode: the source holds no VAE")
@@ -196,18 +198,20 @@ def _possible(request: SpeedRequest, models: Mapping[str, VideoModel], notes: li
 
 
 def _time_scope(
-    scope: Scope, request: SpeedRequest, models: Mapping[str, VideoModel], size: ClipSize,
+    scope: Scope, request: SpeedRequest, models: Mapping[str, TimedModel], size: ClipSize,
     flops: dict[tuple[str, str], int], device: torch.device, sensor: GpuSensor | None, advance: Advance,
 ) -> list[SpeedRow]:  # fmt: skip
     watch = SensorWatch(sensor)
-    calls = {name: _call(scope, request, model, size, device) for name, model in models.items()}
+    # Of a model whose passes vary, one says nothing.
+    timed = {name: each for name, each in models.items() if scope != "denoiser" or not each.passes_vary}
+    calls = {name: _call(scope, request, each, size, device) for name, each in timed.items()}
     timings = time_interleaved(
         calls, scope=scope, runs=request.runs, warmup=request.warmup, device=device, on_run=advance, watch=watch.around
     )
     # Optimized, such a family reads as much text as a clip's prompt has, and the counts are for all of its tokens.
-    counted = not (request.optimized and family_named(models[TEACHER].family).cuts_text)
+    counted = not (request.optimized and family_named(next(iter(models.values())).model.family).cuts_text)
     for name, call in calls.items():
-        if counted and isinstance(call, TimedClip):
+        if counted and isinstance(call, TimedClip) and not models[name].passes_vary:
             flops[name, "steps"] = flops[name, "denoiser"] * call.passes
             flops[name, scope] = flops[name, "steps"] + flops[name, "vae_decode"]
     rows = make_rows([*timings, *_phases(calls, request.runs)], flops, watch)
@@ -217,14 +221,16 @@ def _time_scope(
 
 
 def _call(
-    scope: Scope, request: SpeedRequest, model: VideoModel, size: ClipSize, device: torch.device
+    scope: Scope, request: SpeedRequest, timed: TimedModel, size: ClipSize, device: torch.device
 ) -> Callable[[], object]:
+    model = timed.model
     if scope == "denoiser":
         return denoiser_call(model, size, device)
     if scope == "vae_decode":
         return decode_call(model, size, device)
     assert model.pipeline is not None
-    return TimedClip(model.pipeline, clip_call(model.pipeline, model.family, size, request.guidance), device)
+    own, guidance = replace(size, steps=timed.steps or size.steps), timed.guidance or request.guidance
+    return TimedClip(model.pipeline, clip_call(model.pipeline, model.family, own, guidance), device)
 
 
 def _phases(calls: Mapping[str, Callable[[], object]], runs: int) -> list[Timing]:
@@ -240,14 +246,15 @@ def _phases(calls: Mapping[str, Callable[[], object]], runs: int) -> list[Timing
 
 
 def _flops(
-    scopes: Sequence[Scope], models: Mapping[str, VideoModel], size: ClipSize, costs: Mapping[str, BlockCosts]
+    scopes: Sequence[Scope], models: Mapping[str, TimedModel], size: ClipSize, costs: Mapping[str, BlockCosts]
 ) -> dict[tuple[str, str], int]:
     """FLOPs by model and scope; those of a clip, which leave its encoders out, follow from how often it steps."""
     found = {(name, "denoiser"): cost.graph.flops for name, cost in costs.items()}
     if {*scopes} == {"denoiser"}:
         return found
     decodes: dict[int, int] = {}
-    for name, model in models.items():
+    for name, timed in models.items():
+        model = timed.plain
         if id(model.vae) not in decodes:
             decodes[id(model.vae)] = decode_flops(model, size)
         found[name, "vae_decode"] = decodes[id(model.vae)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,26 @@ from vdmini_bench.config.timing import ATTENTION, TEACHER, SpeedRequest
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.models.inspect import read_or_make_plan
 from vdmini_bench.models.random_models import build_random
+
+
+@dataclass(frozen=True)
+class TimedModel:
+    """A model to time; its own steps and guidance, where they are not the request's.
+
+    `counted` is the model without weights, where operations cannot be counted on it as it runs. With `passes_vary` a
+    pass of the denoiser by itself means nothing, since measures leave out parts of some passes.
+    """
+
+    model: VideoModel
+    steps: int | None = None
+    guidance: float | None = None
+    counted: VideoModel | None = None
+    passes_vary: bool = False
+
+    @property
+    def plain(self) -> VideoModel:
+        """The model that operations are counted on."""
+        return self.counted or self.model
 
 
 def load_models(request: SpeedRequest, device: torch.device) -> dict[str, VideoModel]:

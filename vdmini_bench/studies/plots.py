@@ -11,7 +11,6 @@ from vdmini_bench.studies.importance import RATIO
 
 if TYPE_CHECKING:
     from vdmini_bench.results.stats import RankCorrelation
-    from vdmini_bench.studies.ablation import ArmSummary
     from vdmini_bench.studies.importance import Importance
 
 CONTENT, MOTION = "#31688e", "#e07b39"
@@ -49,27 +48,5 @@ def plot_importance(
         axes.set_title(title, fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-
-
-def plot_ablation(summaries: Sequence[ArmSummary], path: Path, note: str | None) -> None:
-    """Draw each arm's FVD and flow distance with standard errors over training seeds; the teacher's as a line."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11.0, 1.5 + 0.35 * len(summaries)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, metric, label in zip(panels, ("fvd", "flow_distance"), ("FVD", "flow distance (px/frame)"), strict=True):
-        for index, each in enumerate(summaries):
-            colour = CONTENT if each.trainings else "#888888"
-            axes.errorbar(each.means[metric], index, xerr=each.errors[metric] or 0.0, fmt="o", color=colour, capsize=3)
-            if each.arm == "teacher":
-                axes.axvline(each.means[metric], color="#888888", linewidth=0.8, linestyle=":")
-        axes.set_xlabel(f"{label}, lower is better")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(summaries)), [each.arm for each in summaries])
-    panels[0].invert_yaxis()
-    if note:
-        figure.suptitle(note, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

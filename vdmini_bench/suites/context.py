@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vdmini_bench.config.suite import CommonSuite
 from vdmini_bench.distill.trainer import STUDENT
-from vdmini_bench.errors import BenchError
 from vdmini_bench.results.score import SCORES, Score, record_of
 from vdmini_bench.results.store import Store
-from vdmini_bench.suites.jobs import Job, TrainingInputs
+from vdmini_bench.suites.job_graph import Job, JobGraph
+from vdmini_bench.suites.jobs import TrainingInputs, baseline_of
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.fingerprint import Fingerprint
 
@@ -25,34 +25,43 @@ if TYPE_CHECKING:
     from vdmini.requests import ClipRequest, SampleSettings
     from vdmini_bench.distill.recipe import Recipe
     from vdmini_bench.models.pruning import Pruning
+    from vdmini_bench.models.ready import ReadyModel
 
 
 @dataclass(frozen=True)
 class RunContext:
     """One run's fixed surroundings, whatever asks for it; stages write only into their own folder.
 
-    `teacher` is where the teacher loads from, `inputs` the digests of all that is read, `workers` how many processes
-    decode; `run_id` is empty where there is no run, only jobs.
+    `teacher` is where the teacher loads from, `prunings` what is pruned for each row, `inputs` the digests of all that
+    is read, `workers` how many processes decode; `run_id` is empty where there is no run, only jobs.
     """
 
     store: Store
     fingerprint: Fingerprint
     teacher: str
-    pruning: Pruning
+    prunings: Mapping[str, Pruning]
     inputs: TrainingInputs
-    jobs: dict[str, Job]
+    graph: JobGraph
     workers: int = field(default=1, kw_only=True)
     run_id: str = field(default="", kw_only=True)
 
-    @property
-    def recipe(self) -> Recipe:
-        """What encoding, pruning and distilling work from."""
+    def recipe(self, subject: str) -> Recipe:
+        """What encoding, pruning and distilling that subject of jobs work from."""
         raise NotImplementedError
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """All jobs by name, in order."""
+        return self.graph.jobs
 
     def folder(self, job_name: str) -> Path:
         """Where the job of that name leaves its output."""
         job = self.jobs[job_name]
         return self.store.work_folder(job.stage, job.key)
+
+    def input_folder(self, job_name: str, stage: str) -> Path:
+        """Where the job of that stage left its output which the job of that name reads."""
+        return next(self.folder(need) for need in self.jobs[job_name].needs if self.jobs[need].stage == stage)
 
     def is_done(self, job_name: str) -> bool:
         """Whether the job of that name has run to its end."""
@@ -91,7 +100,7 @@ class SuiteContext(ScoringContext):
 
     @property
     def training_clips(self) -> ClipSource:
-        """The clips that the student is distilled on."""
+        """The clips that students are trained on."""
         raise NotImplementedError
 
     @property
@@ -116,22 +125,33 @@ class SuiteContext(ScoringContext):
     def check_requests(self, indices: Sequence[int]) -> None:
         """Look at once at all that will be read one batch after the other; raises IncompleteError."""
 
+    def batch_size(self, model: str) -> int:
+        """How many clips a model samples together; one where its measures would let one decide for another."""
+        spec = self.graph.models[model].spec
+        return 1 if any(each.one_clip_at_a_time for each in spec.acceleration) else spec.sample.batch_size
+
+    def baseline_of(self, model: str) -> str:
+        """The model that another is compared with, of the same training where the baseline has several."""
+        return baseline_of(self.graph, self.suite.profile, model)
+
     def examples(self, count: int) -> dict[str, list[Path]]:
         """Video files of the first `count` examples for people to look at, by row of the table."""
         raise NotImplementedError
 
-    @property
-    def recipe(self) -> Recipe:
-        """What encoding, pruning and distilling work from."""
+    def recipe(self, subject: str) -> Recipe:
+        """What encoding, pruning and distilling a model work from; the teacher's own where no model is named."""
         from vdmini.conditioning.base import EncodeSettings
         from vdmini_bench.data.captioned import CaptionedVideos
         from vdmini_bench.distill.recipe import Recipe
 
         profile, sample, source = self.suite.profile, self.suite.profile.sample, self.training_clips
+        model = self.graph.models.get(subject)
+        teacher, digest = (self.teacher, self.inputs.teacher) if model is None else model.teacher
         return Recipe(
-            teacher=self.teacher,
-            teacher_sha256=self.inputs.teacher,
-            pruning=self.pruning,
+            teacher=teacher,
+            teacher_sha256=digest,
+            pruning=None if model is None else self.prunings[model.row],
+            lora=None if model is None else model.spec.lora,
             dtype=profile.dtype,
             clips=lambda model, folder: source,
             count=profile.train_clips,
@@ -139,35 +159,52 @@ class SuiteContext(ScoringContext):
             height=sample.height,
             width=sample.width,
             encoding=EncodeSettings(profile.frames_per_second, sample.motion_bucket, sample.noise_strength),
-            distill=profile.distill,
+            distill=None if model is None else model.spec.distill,
             prompts=[video.caption for video in source.videos] if isinstance(source, CaptionedVideos) else (),
         )
 
     def clip_path(self, subject: str, name: str) -> Path:
-        """Where the job that samples for a row of the table keeps the clip of that name."""
-        return self.folder(f"sample {subject}") / "clips" / f"{name}{self.suffix}"
+        """Where the job that samples a model keeps the clip of that name."""
+        return self.folder(self.graph.sampled[subject]) / "clips" / f"{name}{self.suffix}"
 
-    def model_source(self, model: str) -> str:
-        """The folder or name that `teacher`, `pruned` or `student` loads from."""
-        if model == "teacher":
-            return self.teacher
-        return str(self.folder("prune" if model == "pruned" else "distill") / STUDENT)
+    def weights_folder(self, model: str) -> Path:
+        """The pipeline's folder that a model loads from; a decoder of its own is another job's."""
+        made = self.graph.models[model]
+        job = made.distill or made.prune
+        return Path(made.teacher[0]) if job is None else self.folder(job) / STUDENT
 
-    def load(self, model: str) -> VideoModel:
-        """Load `teacher`, `pruned` or `student` with the pipeline that samples, in the profile's number format.
+    def load(self, model: str, *, weights: Path | None = None) -> ReadyModel:
+        """Load a model with the pipeline that samples, in the profile's number format, its measures applied.
+
+        `weights` is a folder to load in place of its own.
 
         Raises:
             BenchError: the source holds a denoiser alone.
         """
         import torch
 
-        from vdmini import load_model
+        from vdmini_bench.models.ready import load_ready
 
-        dtype = getattr(torch, self.suite.profile.dtype)
-        loaded = load_model(self.model_source(model), family=self.family, device=self.device, dtype=dtype)
-        if loaded.pipeline is None:
-            raise BenchError(f"{self.model_source(model)} holds no pipeline; give a folder with a model_index.json")
-        return loaded
+        made, dtype = self.graph.models[model], getattr(torch, self.suite.profile.dtype)
+        decoder = None if made.decoder is None else self.folder(made.decoder)
+        folder = weights or self.weights_folder(model)
+        return load_ready(folder, decoder, made.spec.acceleration, self.family, self.device, dtype)
+
+    def costing_folder(self, model: str) -> Path:
+        """The folder of weights that cost what a model's do: before any training, unless its measures look at them."""
+        made = self.graph.models[model]
+        untrained = Path(made.teacher[0]) if made.prune is None else self.folder(made.prune) / STUDENT
+        return self.weights_folder(model) if made.spec.is_cached else untrained
+
+    def without_weights(self, model: str) -> VideoModel:
+        """A model's networks by their sizes alone."""
+        from vdmini import load_model
+        from vdmini_bench.models.ready import load_decoder
+
+        loaded, made = load_model(self.costing_folder(model), device="meta"), self.graph.models[model]
+        if made.decoder is None:
+            return loaded
+        return replace(loaded, vae=load_decoder(self.folder(made.decoder)).to("meta"))
 
     @property
     def device(self) -> torch.device:
@@ -176,14 +213,10 @@ class SuiteContext(ScoringContext):
 
         return process_device()
 
-    @property
-    def sample_settings(self) -> SampleSettings:
-        """The profile's sampler settings as the library takes them."""
-        from vdmini.requests import SampleSettings
-
+    def sample_settings(self, model: str | None = None) -> SampleSettings:
+        """A model's sampler settings as the library takes them, or the profile's own."""
         profile = self.suite.profile
-        chosen = profile.sample.model_dump(exclude={"batch_size", "seed"})
-        return SampleSettings(frames=profile.frames, frames_per_second=profile.frames_per_second, **chosen)
+        return profile.sampler(profile.sample if model is None else self.graph.models[model].spec.sample)
 
 
 def write_scores(

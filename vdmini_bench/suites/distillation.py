@@ -63,9 +63,9 @@ class Distillation:
         except PlanError as error:
             raise SuiteError(f"plan: {error}") from error
         versions = deciding_versions(fingerprint.versions)
-        inputs = TrainingInputs(source_sha256(teacher), str(pruning), clips.digest, versions)
-        jobs = plan_configured(asked, dtype, inputs, len(clips.prompts))
-        return DistillationContext(store, fingerprint, teacher, pruning, inputs, jobs, asked, clips, dtype)
+        inputs = TrainingInputs(source_sha256(teacher), {"": str(pruning)}, {}, clips.digest, versions)
+        graph = plan_configured(asked, dtype, inputs, len(clips.prompts))
+        return DistillationContext(store, fingerprint, teacher, {"": pruning}, inputs, graph, asked, clips, dtype)
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ class DistillationContext(RunContext):
     clips: ConfiguredClips
     dtype: str
 
-    @property
-    def recipe(self) -> Recipe:
+    def recipe(self, subject: str) -> Recipe:
         """What encoding, pruning and distilling work from."""
         asked, clip, preview = self.configuration, self.configuration.clip, preview_of(self.configuration)
         shown = preview.requests if preview else ()
         return Recipe(
             teacher=self.teacher,
             teacher_sha256=self.inputs.teacher,
-            pruning=self.pruning,
+            pruning=self.prunings[""],
+            lora=None,
             dtype=self.dtype,
             clips=self.clips.clips,
             count=len(self.clips.prompts),

@@ -14,15 +14,15 @@ from vdmini_bench.config.suite import Suite
 from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.data.ucf101 import VideoFile, read_split
 from vdmini_bench.metrics.reference import shipped_digest
-from vdmini_bench.models.pruning import Pruning
-from vdmini_bench.models.source import NOT_THERE, found_teacher
+from vdmini_bench.models.source import NOT_THERE
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import ChosenClips, choose_clips, clip_reader
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.datasets import dataset_root, digest_videos, draw_dataset, drawing_of
-from vdmini_bench.suites.jobs import GENERATED, Inputs, TrainingInputs, plan_jobs, plan_training
-from vdmini_bench.suites.missing import Missing, missing_asset, missing_networks, missing_teacher
+from vdmini_bench.suites.found_models import find_models
+from vdmini_bench.suites.jobs import Inputs, TrainingInputs, plan_jobs, plan_training
+from vdmini_bench.suites.missing import Missing, missing_asset, missing_models, missing_networks
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.system.files import sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
@@ -48,7 +48,7 @@ class Distributions:
         profile = self.suite.profile
         needed = ["ucf101"] if profile.dataset.kind == "ucf101" else []
         needed += ["pytorch-fid-inception"] if measured and profile.protocol.frame_fid else []
-        missing = missing_teacher(profile) + [missing_asset(name) for name in needed if asset_path(name) is None]
+        missing = missing_models(profile) + [missing_asset(name) for name in needed if asset_path(name) is None]
         return missing + (missing_networks(profile.protocol) if measured else [])
 
     def first(self, store: Store, *, measured: bool = True) -> list[str]:
@@ -74,12 +74,18 @@ class Distributions:
         def digest(name: str, videos: tuple[VideoFile, ...]) -> str:
             return digest_videos(videos, store, root, name, remember) if root and there else NOT_THERE
 
-        teacher, teacher_sha256 = found_teacher(profile.teacher)
-        pruning = Pruning.read(profile.plan, profile.channels)
-        versions = deciding_versions(fingerprint.versions)
-        inputs = TrainingInputs(teacher_sha256, str(pruning), digest("train", clips.train), versions)
-        jobs = plan_training(profile, inputs)
-        if measured:
+        found = find_models(profile)
+        inputs = TrainingInputs(
+            found.digest,
+            found.plans,
+            found.sources,
+            digest("train", clips.train),
+            deciding_versions(fingerprint.versions),
+            perceptual=found.perceptual,
+        )
+        if not measured:
+            graph = plan_training(profile, inputs, found.teacher)
+        else:
             computed = protocol.reference == "computed"
             inputs = Inputs(
                 **vars(inputs),
@@ -89,8 +95,8 @@ class Distributions:
                 reference=digest("reference", clips.reference) if computed else shipped_digest(),
                 i3d=networks_digest(protocol),
             )
-            jobs = plan_jobs(profile, inputs)
-        return DistributionsContext(store, fingerprint, teacher, pruning, inputs, jobs, self.suite, clips)
+            graph = plan_jobs(profile, inputs, found.teacher)
+        return DistributionsContext(store, fingerprint, found.teacher, found.prunings, inputs, graph, self.suite, clips)
 
 
 def networks_digest(protocol: ProtocolSpec) -> str:
@@ -167,7 +173,7 @@ class DistributionsContext(SuiteContext):
         self._first_frames(indices, keep=False)
 
     def _first_frames(self, indices: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
-        settings, rate = self.sample_settings, self.suite.profile.rate
+        settings, rate = self.sample_settings(), self.suite.profile.rate
         paths = [self.clips.condition[index].path for index in indices]
         reader = ClipReader(paths, 1, rate, settings.width, settings.height)
         images = [clip[0] for clip in reader if keep]
@@ -178,11 +184,12 @@ class DistributionsContext(SuiteContext):
         """The condition clips, and what each model made of their first frames."""
         names = self.clip_names[:count]
         real = [video.path for video in self.clips.condition[:count]]
-        return {"real": real} | {model: [self.clip_path(model, name) for name in names] for model in GENERATED}
+        rows = self.suite.profile.models
+        return {"real": real} | {model: [self.clip_path(model, name) for name in names] for model in rows}
 
     def reader(self, row: str) -> ClipReader:
-        """Reads what a row of the table is scored on."""
-        if row in GENERATED:
+        """Reads what a model, or another row of the table, is scored on."""
+        if row in self.graph.models:
             # A generated clip is all there is: its frames are taken as they are.
             paths = [self.clip_path(row, name) for name in self.clip_names]
             return clip_reader(self.protocol, paths, generated=True, workers=self.workers)

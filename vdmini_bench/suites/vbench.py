@@ -12,13 +12,14 @@ from vdmini_bench.config.vbench import VBenchProfile, VBenchSpec, VBenchSuite
 from vdmini_bench.config.vbench_dimensions import FILTERED
 from vdmini_bench.data.picture import UnreadablePictureError, read_picture
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError
-from vdmini_bench.models.pruning import Pruning
-from vdmini_bench.models.source import NOT_THERE, found_teacher
+from vdmini_bench.models.source import NOT_THERE
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
 from vdmini_bench.suites.context import SuiteContext
-from vdmini_bench.suites.jobs import GENERATED, Job, PromptedInputs, plan_judging, plan_training
-from vdmini_bench.suites.missing import Missing, missing_teacher
+from vdmini_bench.suites.found_models import find_models
+from vdmini_bench.suites.job_graph import JobGraph
+from vdmini_bench.suites.jobs import PromptedInputs, plan_judging, plan_training
+from vdmini_bench.suites.missing import Missing, missing_models
 from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
@@ -58,7 +59,7 @@ class VBench:
     def missing(self, *, measured: bool = True) -> list[Missing]:
         """Teacher, training clips, and what the dimensions asked for lack."""
         profile = self.suite.profile
-        missing = [*missing_teacher(profile), *missing_training_clips(profile)]
+        missing = [*missing_models(profile), *missing_training_clips(profile)]
         if not measured:
             return missing
         if profile.vbench.prompts == "official":
@@ -86,8 +87,7 @@ class VBench:
         profile, fingerprint = self.suite.profile, take_fingerprint()
         missing = self.missing(measured=measured)
         data = None if missing else training_data(profile, store, write=False, remember=remember)
-        teacher, teacher_sha256 = found_teacher(profile.teacher)
-        pruning = Pruning.read(profile.plan, profile.channels, _family_of(profile, teacher))
+        found = find_models(profile)
         data = data or TrainingData(DatasetClips((), profile.frames, profile.frames_per_second, 0, 0), NOT_THERE)
         clips = ChosenVideos(data.source)
         if measured and not missing:
@@ -96,8 +96,10 @@ class VBench:
             judges, reasons = choose_judges(profile.vbench, default_environment(), side)
             clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
         inputs = PromptedInputs(
-            teacher=teacher_sha256,
-            plan=str(pruning),
+            teacher=found.digest,
+            plans=found.plans,
+            sources=found.sources,
+            perceptual=found.perceptual,
             train_clips=data.digest,
             versions=deciding_versions(fingerprint.versions),
             machine_id=fingerprint.machine_id,
@@ -105,24 +107,18 @@ class VBench:
             judges={name: judge.digest for name, judge in clips.judges.items()},
             reasons=clips.reasons,
         )
-        jobs = jobs_of_videos(profile, inputs, len(clips.videos)) if measured else plan_training(profile, inputs)
-        return VBenchContext(store, fingerprint, teacher, pruning, inputs, jobs, self.suite, clips)
+        if measured:
+            graph = jobs_of_videos(profile, inputs, found.teacher, len(clips.videos))
+        else:
+            graph = plan_training(profile, inputs, found.teacher)
+        return VBenchContext(store, fingerprint, found.teacher, found.prunings, inputs, graph, self.suite, clips)
 
 
-def _family_of(profile: VBenchProfile, teacher: str) -> str:
-    """The teacher's family where it matters: a rule for channels is for one, which the weights need not tell."""
-    if profile.channels is None or not teacher:
-        return "svd"
-    from vdmini.models.loading import load_model
-
-    return load_model(teacher, device="meta").family
-
-
-def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, count: int) -> dict[str, Job]:
+def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, teacher: str, count: int) -> JobGraph:
     """All jobs of a profile, on `count` videos a model, in an order in which each comes after what it needs."""
     drawn = profile.vbench.prompts == "embedded"
     name = profile.vbench.identity if drawn else f"{profile.vbench.mode}-{profile.vbench.ratio}"
-    return plan_judging(profile, inputs, name, count, drawn=drawn)
+    return plan_judging(profile, inputs, teacher, name, count, drawn=drawn)
 
 
 def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...], tuple[VideoRequest, ...]]:
@@ -203,11 +199,11 @@ class VBenchContext(SuiteContext):
 
     def clip_path(self, subject: str, name: str) -> Path:
         """Also where a drawn clip of that name is kept."""
-        stage = "draw" if subject == REAL else "sample"
-        return self.folder(f"{stage} {subject}") / "clips" / f"{name}{self.suffix}"
+        job = f"draw {REAL}" if subject == REAL else self.graph.sampled[subject]
+        return self.folder(job) / "clips" / f"{name}{self.suffix}"
 
     def examples(self, count: int) -> dict[str, list[Path]]:
         """One video of each of the first prompts, of every row."""
         shown = [video for video in self.clips.videos if video.index == 0][:count]
-        rows = [REAL, *GENERATED] if f"draw {REAL}" in self.jobs else [*GENERATED]
+        rows = [REAL] * (f"draw {REAL}" in self.jobs) + [*self.suite.profile.models]
         return {row: [self.clip_path(row, video.name) for video in shown] for row in rows}

@@ -21,11 +21,13 @@ CPU = torch.device("cpu")
 
 def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the student's pipeline folder and the losses of every step; continues from its own checkpoint."""
-    share_out(_distill, context, folder)
+    share_out(_distill, context, subject, folder)
 
 
-def _distill(share: Share, context: RunContext, folder: Path) -> None:
-    recipe, latents, pruned = context.recipe, context.folder("encode") / LATENTS, context.folder("prune") / STUDENT
+def _distill(share: Share, context: RunContext, subject: str, folder: Path) -> None:
+    recipe, job = context.recipe(subject), f"distill {subject}".strip()
+    latents, pruned = context.input_folder(job, "encode") / LATENTS, context.input_folder(job, "prune") / STUDENT
+    assert recipe.distill is not None
     # Loaded on the CPU, whence only the denoisers go to the device: no memory for text encoders that nobody runs.
     teacher = recipe.load(recipe.teacher, CPU).denoiser
     if recipe.distill.mixed_precision == "no":

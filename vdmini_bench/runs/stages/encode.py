@@ -22,7 +22,7 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     Raises:
         IncompleteError: clips could not be read; the others are encoded.
     """
-    recipe = context.recipe
+    recipe = context.recipe(subject)
     model = recipe.load(recipe.teacher)
     pipeline = pipeline_of(model)
     warn_of_cut_prompts(pipeline, recipe.prompts)

@@ -1,4 +1,4 @@
-"""Prune the teacher by its plan, and its channels where there is a rule for them."""
+"""Merge a LoRA into the teacher where there is one, prune its blocks by a plan, and its channels by a rule."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import shutil
 from pathlib import Path
 
 from vdmini import save_student
+from vdmini.distill.task_loss import task_loss
+from vdmini.latents import LatentCache
+from vdmini.lora import merge_lora
 from vdmini.models.registry import replace_denoiser
-from vdmini_bench.distill.trainer import STUDENT
+from vdmini_bench.distill.trainer import STUDENT, task_of
 from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
 
 
 def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     """Write the pruned student's pipeline folder, which inherits the teacher's weights."""
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
-    recipe = context.recipe
+    recipe = context.recipe(subject)
+    assert recipe.pruning is not None
     teacher = recipe.load(recipe.teacher)
-    pipeline, plan = pipeline_of(teacher), recipe.pruning.plan_of(teacher)
-    replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan))
-    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": recipe.pruning.channels}
+    pipeline = pipeline_of(teacher)
+    if recipe.lora is not None:
+        merge_lora(pipeline, recipe.lora)
+    plan, loss = recipe.pruning.plan_of(teacher), None
+    if recipe.pruning.needs_data:
+        latents = context.input_folder(f"prune {subject}".strip(), "encode") / LATENTS
+        task = task_of(recipe.distill, teacher.denoiser)
+        loss = task_loss(teacher.denoiser, LatentCache.open(latents), task)
+    replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan, loss))
+    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": recipe.pruning.channels, "lora": recipe.lora}
     save_student(folder / STUDENT, pipeline, plan, provenance)

@@ -1,0 +1,100 @@
+"""What the models of a suite are made from, looked for before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdmini_bench.config.models import ModelSpec
+from vdmini_bench.config.suite import CommonProfile
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.metrics.perceptual import perceptual_digest
+from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.models.source import NOT_THERE, found_teacher
+from vdmini_bench.system.files import sha256_of
+from vdmini_bench.system.launch import process_device
+
+if TYPE_CHECKING:
+    from vdmini.requests import SampleSettings
+
+
+@dataclass(frozen=True)
+class FoundModels:
+    """The teacher's folder, empty where it is missing, and its digest; what else the rows load; and what they prune.
+
+    `sources` are folders and digests by how they were named, `prunings` by row, `perceptual` is the identity of the
+    network that decoders are fine-tuned by, empty where none is.
+    """
+
+    teacher: str
+    digest: str
+    sources: dict[str, tuple[str, str]]
+    prunings: dict[str, Pruning]
+    perceptual: str
+
+    @property
+    def plans(self) -> dict[str, str]:
+        """What is pruned for each row, as jobs' keys hold it."""
+        return {row: str(pruning) for row, pruning in self.prunings.items()}
+
+
+def find_models(profile: CommonProfile) -> FoundModels:
+    """Look for everything that the rows of a profile are made from.
+
+    Raises:
+        SuiteError: a plan, a rule for channels or a measure cannot be used with its model, with the row's name.
+    """
+    teacher, digest = found_teacher(profile.teacher)
+    sources: dict[str, tuple[str, str]] = {}
+    prunings = {}
+    for row, spec in profile.models.items():
+        if spec.source is not None:
+            sources[spec.source] = found_teacher(spec.source)
+        if spec.lora is not None:
+            file = Path(spec.lora)
+            sources[spec.lora] = (spec.lora, sha256_of(file) if file.is_file() else NOT_THERE)
+        folder = teacher if spec.source is None else sources[spec.source][0]
+        try:
+            prunings[row] = _checked(spec, folder, profile.sampler(spec.sample))
+        except SuiteError as error:
+            raise SuiteError(f"models: {row}: {error}") from error
+    return FoundModels(teacher, digest, sources, prunings, perceptual_digest() if finetunes(profile) else "")
+
+
+def finetunes(profile: CommonProfile) -> bool:
+    """Whether the decoder of any row is fine-tuned."""
+    decoders = [spec.decoder for spec in profile.models.values()]
+    return any(decoder is not None and decoder.finetune is not None for decoder in decoders)
+
+
+def wanted_sources(profile: CommonProfile) -> Iterator[str]:
+    """The teacher and all that stands in its place, as they are named."""
+    yield profile.teacher
+    for spec in profile.models.values():
+        if spec.source is not None:
+            yield spec.source
+
+
+def _checked(spec: ModelSpec, folder: str, settings: SampleSettings) -> Pruning:
+    """What a row prunes, after a look at the model's sizes, without weights, wherever they matter."""
+    plan = spec.plan or "none"
+    if not folder or not (spec.channels or spec.accelerate or spec.decoder):
+        return Pruning.read(plan, spec.channels, with_data=True)
+    from vdmini.acceleration import check_measures
+    from vdmini.models.loading import load_model
+    from vdmini.vae import prune_decoder
+
+    model = load_model(folder, device="meta")
+    try:
+        check_measures(
+            model.denoiser, model.vae, spec.acceleration, device_type=process_device().type, settings=settings
+        )
+        if spec.decoder is not None and model.vae is not None:
+            sizes = spec.decoder.model_dump(exclude={"finetune", "parameters"})
+            count = None if spec.decoder.parameters is None else round(spec.decoder.parameters)
+            prune_decoder(model.vae, parameters=count, **sizes)
+    except (ValueError, TypeError) as error:
+        raise SuiteError(str(error)) from error
+    return Pruning.read(plan, spec.channels, model.family, with_data=True)
