@@ -20,11 +20,9 @@ def multiplied_lines(
 ) -> tuple[list[str], list[list[str]]]:
     """The header, and a line for each row of several measures that each have a row of their own; no lines where none.
 
-    A line has the measured speed-up end to end beside the product of the single ones, whose errors of logarithms add in
-    squares, and the measured loss of the main quality beside the sum of the single losses, whose errors add in squares.
-    Intervals are of 95 %; single ones are taken as independent. A loss is a difference to the baseline: more is worse.
-
-    `models` are the measures of each row, as `records.measures_of` gives them.
+    Speed-ups are end to end, losses differences of the main quality to the baseline, more is worse; intervals are of
+    95 %. Single rows are taken as independent: errors of logarithms, and of losses, add in squares. `models` are the
+    measures of each row, as `records.measures_of` gives them.
     """
     added, quality = added_measures(models, baseline), main_quality(records)
     single: dict[str, str] = {}
@@ -38,8 +36,8 @@ def multiplied_lines(
             parts = [single[measure] for measure in measures]
             pairs = [(found.get(name), _sum([found.get(part) for part in parts])) for found in (speedups, losses)]
             (fast, product), (lost, total) = pairs
-            cells = [_cell(fast, _as_factor), _cell(product, _as_factor), _cell(lost, _signed), _cell(total, _signed)]
-            lines.append([name, " + ".join(parts), *cells])
+            cells = [*(_cell(each, "x{:.3g}", math.exp) for each in (fast, product))]
+            lines.append([name, " + ".join(parts), *cells, _cell(lost, "{:+.3g}"), _cell(total, "{:+.3g}")])
     title = TITLES.get(quality or "", quality or "quality")
     header = ["row", "built of", "speed-up", "product of single speed-ups", f"loss in {title}", "sum of single losses"]
     return header, lines
@@ -76,17 +74,10 @@ def _sum(parts: Sequence[Estimate | None]) -> Estimate | None:
     return math.fsum(value for value, _ in known), math.hypot(*halves) if len(halves) == len(parts) else None
 
 
-def _cell(estimate: Estimate | None, shown: Callable[[float], str]) -> str:
+def _cell(estimate: Estimate | None, shown: str, scale: Callable[[float], float] = float) -> str:
     if estimate is None:
         return "-"
     value, half = estimate
-    return shown(value) + ("" if half is None else f" ({shown(value - half)} to {shown(value + half)})")
-
-
-def _as_factor(logarithm: float) -> str:
-    return f"x{math.exp(logarithm):.3g}"
-
-
-def _signed(loss: float) -> str:
-    # No sign of its own for zero.
-    return f"{loss + 0.0:+.3g}"
+    # Zero has no sign of its own.
+    words = [shown.format(scale(each) + 0.0) for each in (value, value - (half or 0.0), value + (half or 0.0))]
+    return words[0] if half is None else f"{words[0]} ({words[1]} to {words[2]})"

@@ -83,9 +83,8 @@ def _relative_latency(
         return 1 / speedup.value, (speedup.standard_error or 0.0) / speedup.value**2
     if own is None or whole is None or not own.value or not whole.value:
         return None
-    ratio = own.value / whole.value
-    errors = ((each.standard_error or 0.0) / value for each, value in ((own, own.value), (whole, whole.value)))
-    return ratio, ratio * math.hypot(*errors)
+    shares = (own.standard_error or 0.0) / own.value, (whole.standard_error or 0.0) / whole.value
+    return own.value / whole.value, own.value / whole.value * math.hypot(*shares)
 
 
 def dominated(points: Sequence[Point], better: Better) -> dict[str, Point]:
@@ -103,8 +102,8 @@ def dominated_lines(points: Sequence[Point], better: Better) -> list[str]:
     """Each dominated row in words."""
     by_name, lines = {point.model: point for point in points}, []
     for model, other in dominated(points, better).items():
-        slower, worse = by_name[model].latency > other.latency, by_name[model].quality != other.quality
-        how = "slower and worse" if slower and worse else "slower and no better" if slower else "worse and no faster"
+        slower = "slower and no better" if by_name[model].quality == other.quality else "slower and worse"
+        how = slower if by_name[model].latency > other.latency else "worse and no faster"
         lines.append(f"{model} is {how} than {other.model}")
     return lines
 

@@ -73,18 +73,12 @@ def clip_fidelity(baseline: Clip, clip: Clip) -> dict[str, float]:
 
 
 def fidelity_scores(model: str, protocol: str, pairs: Iterable[tuple[str, Clip, Clip]]) -> list[Score]:
-    """Score a row's clips by their fidelity: of each of `MEASURES` the mean over clips with its standard error.
+    """Score a row's clips by the means over clips of `MEASURES`, whose blocks are the clips' values in this order.
 
-    Args:
-        model: the row's name.
-        protocol: the name of what the clips were sampled by.
-        pairs: each clip's name, the baseline's clip and the row's, both T H W C uint8 RGB; read one by one.
-
-    Returns:
-        Four scores; their blocks are the clips' values in the order given, so that those of two rows pair.
+    `pairs` gives each clip's name, the baseline's clip and the row's, both T H W C uint8 RGB, and is read one by one.
 
     Raises:
-        NotComparableError: the two clips of a name differ in size or length.
+        NotComparableError: two clips of a name differ in size or length.
         SuiteError: a clip is too short or too small for motion.
         NothingMeasuredError: there is no pair.
     """

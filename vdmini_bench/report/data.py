@@ -13,7 +13,7 @@ from typing import Any
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.results.records import RUN_FILE, Record, baseline_of, measures_of, part_of, read_run
+from vdmini_bench.results.records import RUN_FILE, Record, baseline_of, part_of, read_run
 from vdmini_bench.results.score import NO_MODELS, Row
 from vdmini_bench.results.table import in_order
 from vdmini_bench.system.text_files import read_text
@@ -73,11 +73,6 @@ class ReportData:
     def compared(self) -> list[str]:
         """The models that are compared with the baseline."""
         return [model for model in self.models if model != self.baseline and model not in NO_MODELS]
-
-    @property
-    def measures(self) -> dict[str, tuple[str, ...]]:
-        """What made each model; empty where the run does not say it."""
-        return measures_of(self.run)
 
     def settings(self, *path: str) -> Any:
         """A part of `run.json`, None where it is missing."""

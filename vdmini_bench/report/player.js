@@ -111,15 +111,10 @@
     show(frame);
   });
   other?.addEventListener("change", () => show(frame));
-  for (const box of player.querySelectorAll("input.row")) {
-    box.addEventListener("change", () => {
-      for (const { article } of examples) {
-        const figure = article.querySelector(`figure[data-row="${box.value}"]`);
-        if (figure) figure.hidden = !box.checked;
-      }
-      show(frame);
-    });
-  }
+  for (const box of player.querySelectorAll("input.row")) box.addEventListener("change", () => {
+    for (const figure of player.querySelectorAll(`figure[data-row="${box.value}"]`)) figure.hidden = !box.checked;
+    show(frame);
+  });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     // Controls keep the keys that are theirs, and a part that scrolls sideways its arrows.

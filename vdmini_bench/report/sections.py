@@ -9,24 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vdmini_bench.compare import pareto
 from vdmini_bench.compare.deltas import compare_result_sets
 from vdmini_bench.compare.multiplied import multiplied_lines
-from vdmini_bench.compare.pareto import (
-    beside_fewer_steps,
-    dominated,
-    dominated_lines,
-    fewer_steps,
-    main_quality,
-    measured_scores,
-    quality_points,
-    timed_scope,
-)
 from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NothingMeasuredError
 from vdmini_bench.report.data import ReportData
 from vdmini_bench.report.player import player
 from vdmini_bench.report.scales import Scale, spanning, spanning_logarithms
-from vdmini_bench.results.records import Record
+from vdmini_bench.results.records import Record, measures_of
 from vdmini_bench.results.score import Score
 from vdmini_bench.results.table import TITLES, wide_table
 
@@ -62,15 +53,15 @@ def differences(data: ReportData) -> Values | None:
 def tradeoff(data: ReportData) -> Values | None:
     """Quality against latency, one disc a model; which none dominates, and which beat the baseline's fewer steps."""
     records, baseline = data.records, data.baseline
-    quality, scope = main_quality(records), timed_scope(records)
-    found = quality_points(records, quality, scope, baseline) if quality and scope else []
+    quality, scope = pareto.main_quality(records), pareto.timed_scope(records)
+    found = pareto.quality_points(records, quality, scope, baseline) if quality and scope else []
     if not found or quality is None:
         return None
-    scores = {model: score for (model, metric), score in measured_scores(records).items() if metric == quality}
+    scores = {model: score for (model, metric), score in pareto.measured_scores(records).items() if metric == quality}
     better, places = scores[found[0].model].better, {model: place for place, model in enumerate(data.models)}
     params = {point.model: _params(data, point.model) for point in found}
     largest = max(size or 0.0 for size in params.values())
-    beaten, curve = dominated(found, better), fewer_steps(found, data.measures, baseline)
+    beaten, curve = pareto.dominated(found, better), pareto.fewer_steps(found, measures_of(data.run), baseline)
     points = [
         {
             **asdict(point), "name": _cut(point.model), "colour": places[point.model] % COLOURS,
@@ -84,18 +75,16 @@ def tradeoff(data: ReportData) -> Values | None:
     fast = [point.latency + sign * point.latency_error for point in found for sign in (-1, 1)]
     across = spanning(fast, 64.0, 520.0, zero=True)
     up = spanning([*_ends(scores[point.model] for point in found), *levels.values()], 330.0, 30.0)
-    front = sorted((point for point in found if point.model not in beaten), key=lambda point: point.latency)
-    paths = {name: _path(across, up, [(each.latency, each.quality) for each in line]) for name, line in
-             (("front", front), ("steps", curve))}  # fmt: skip
-    lines = [*dominated_lines(found, better), *beside_fewer_steps(found, curve, better, baseline)]
-    shown = {"points": points, "levels": levels, "across": across, "up": up, "paths": paths, "better": better}
+    path = _path(across, up, ((each.latency, each.quality) for each in curve))
+    lines = [*pareto.dominated_lines(found, better), *pareto.beside_fewer_steps(found, curve, better, baseline)]
+    shown = {"points": points, "levels": levels, "across": across, "up": up, "path": path, "better": better}
     names = {"quality": TITLES.get(quality, quality), "latency": f"{LATENCIES[scope or '']}, {baseline} = 1"}
     return {"chart": shown | names, "lines": lines, "baseline": baseline if curve else None}
 
 
 def multiplied(data: ReportData) -> Values | None:
     """Rows of several measures beside what each measure gives alone."""
-    header, lines = multiplied_lines(data.records, data.measures, data.baseline)
+    header, lines = multiplied_lines(data.records, measures_of(data.run), data.baseline)
     return {"header": header, "lines": lines} if lines else None
 
 
