@@ -62,7 +62,7 @@ def read_records(folder: Path) -> list[Record]:
             given = data.get("origin", {})
             origin = {**beside, **{name: str(given[name]) for name in COLUMNS if name in given}}
             origin["role"] = origin.get("role") or role_of(score.model, baseline_of(run))
-            origin.setdefault("recipe", "; ".join(measures_of(run).get(score.model, ())))
+            origin["recipe"] = origin.get("recipe") or "; ".join(measures_of(run).get(score.model, ()))
             records.append(Record(score, row_of(score, origin), folder.name, conditions))
     except (SuiteError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
