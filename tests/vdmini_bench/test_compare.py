@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,55 @@ def test_verdict_words(tmp_path: Path) -> None:
     plain = replace(TEACHER, blocks=())
     assert verdict(tmp_path, plain, replace(plain, model="student")) == "equal"
     assert verdict(tmp_path, plain, replace(plain, model="student", value=9.0)) == "student is better"
+
+
+def test_trainings_pair_by_their_seeds_and_never_with_blocks_of_clips(tmp_path: Path) -> None:
+    one, other = replace(TEACHER, model="a", trainings=3), replace(STUDENT, model="b", trainings=3)
+    (delta,) = compare_models(write_run(tmp_path, one, other), "a", "b")
+    assert (delta.basis, delta.interval) == ("paired trainings", paired_interval(one.blocks, other.blocks)[1:])
+    half = 1.96 * math.hypot(0.1, 0.1)
+    for trainings in (1, 2):
+        mixed = write_run(tmp_path, replace(one, trainings=trainings), other, name=f"mixed{trainings}")
+        (delta,) = compare_models(mixed, "a", "b")
+        assert delta.basis == "standard errors"
+        assert delta.interval == pytest.approx((3 - half, 3 + half))
+    runs = [write_run(tmp_path, each, name=each.model) for each in (one, other)]
+    first, second = (find_result_set(f"{run.name}:{run.name}", Store(tmp_path)) for run in runs)
+    (delta,) = compare_result_sets(first, second)
+    assert (delta.basis, delta.interval) == ("unpaired trainings", welch_interval(one.blocks, other.blocks))
+
+
+@pytest.mark.parametrize("trainings", [0, -1, 1.5, True, "3", None])
+def test_a_count_of_trainings_that_is_none_is_refused(tmp_path: Path, trainings: object) -> None:
+    run = write_run(tmp_path, TEACHER)
+    line = json.loads((run / "results.jsonl").read_text())
+    (run / "results.jsonl").write_text(json.dumps({**line, "trainings": trainings}) + "\n")
+    with pytest.raises(BenchError, match="the trainings of fvd are no count"):
+        read_records(run)
+
+
+def test_runs_of_before_have_one_training_and_roles_by_name(tmp_path: Path) -> None:
+    run = write_run(tmp_path, TEACHER, replace(TEACHER, model="6 steps"), replace(TEACHER, model="real"))
+    lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["trainings"]
+    (run / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read_records(run)
+    assert [record.score.trainings for record in records] == [1, 1, 1]
+    assert [record.row.role for record in records] == ["teacher", "student", "reference"]
+    assert [record.row.recipe for record in records] == ["", "", ""]
+
+
+def test_rows_say_what_made_them_and_what_they_are_to_the_baseline(tmp_path: Path) -> None:
+    name = 'int8, "6 steps" <b>'
+    run = write_run(tmp_path, TEACHER, replace(TEACHER, model=name))
+    measures = ["sample: steps=6", "accelerate: torchao int8_weight_only"]
+    record = json.loads((run / "run.json").read_text())
+    record |= {"baseline": name, "models": {"teacher": {"measures": []}, name: {"measures": measures, "trainings": 1}}}
+    (run / "run.json").write_text(json.dumps(record))
+    teacher, own = (each.row for each in read_records(run))
+    assert (teacher.role, teacher.recipe) == ("student", "")
+    assert (own.role, own.recipe) == ("teacher", "; ".join(measures))
 
 
 def test_one_slow_round_does_not_hide_a_faster_student(tmp_path: Path) -> None:

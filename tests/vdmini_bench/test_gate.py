@@ -27,6 +27,15 @@ def only(rows: list[Row], baseline: list[Row], thresholds: Thresholds, allow_unl
     return verdict
 
 
+def test_a_row_that_is_made_otherwise_is_another_one(tmp_path: Path) -> None:
+    thresholds = limits(tmp_path, "{fvd: {absolute: 39}}", models="['6 steps, <b>']")
+    before, now = (row(replace(FVD, model="6 steps, <b>"), recipe=f"sample: steps={steps}") for steps in (6, 5))
+    found = only([now], [before], thresholds)
+    assert (found.verdict, found.reason) == ("unlike", "the recipe changed from sample: steps=6 to sample: steps=5")
+    assert only([now], [before], thresholds, allow_unlike=True).verdict == "ok"
+    assert only([before], [now, before], thresholds).verdict == "ok"
+
+
 @pytest.mark.parametrize(
     ("threshold", "factor", "verdict", "allowed"),
     [

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
+from vdmini_bench.compare.history import collect_series
 from vdmini_bench.errors import BenchError
-from vdmini_bench.results.leaderboard import add_rows, read_leaderboard, rows_to_csv
+from vdmini_bench.results.leaderboard import add_rows, latest_rows, read_leaderboard, rows_to_csv
 from vdmini_bench.results.score import COLUMNS, Row
 
 EMPTY = Row(*("" for _ in COLUMNS))
@@ -52,6 +53,43 @@ def test_adding_again_changes_no_byte(board: Path) -> None:
     assert board.read_bytes() == before
     assert b"\r" not in before
     assert before.startswith(",".join(COLUMNS).encode() + b"\n")
+
+
+def test_a_file_of_before_rows_had_a_recipe_is_read_and_merged(board: Path) -> None:
+    before = [name for name in COLUMNS if name != "recipe"]
+    cells = {**dict.fromkeys(COLUMNS, ""), "model": "student", "value": "1", "status": "ok", "note": "old"}
+    old = [",".join(before), ",".join(cells[name] for name in before)]
+    board.parent.mkdir()
+    board.write_text("\n".join(old) + "\n")
+    (row,) = read_leaderboard(board)
+    assert row == Row(**cells)
+    new = replace(row, recipe="sample: steps=6; accelerate: int8", note="")
+    add_rows(board, [new])
+    assert board.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert {*read_leaderboard(board)} == {row, new}
+    # A union merge leaves both headers, and lines of both kinds.
+    board.write_text(board.read_text() + "\n".join(old) + "\n")
+    assert {*read_leaderboard(board)} == {row, new}
+    # Without the old header a line that lacks a cell is a damaged one.
+    board.write_text(",".join(COLUMNS) + "\n" + old[1] + "\n")
+    with pytest.raises(BenchError, match=r":2: 27 cells where 28 belong"):
+        read_leaderboard(board)
+
+
+def test_what_a_model_is_made_of_is_part_of_its_identity(board: Path) -> None:
+    plain = replace(EMPTY, model="mine", metric="fvd", value="1", status="ok")
+    rows = [
+        plain,
+        replace(plain, recipe="sample: steps=6"),
+        replace(plain, recipe="sample: steps=6", date="2", value="3"),
+    ]
+    assert {(row.recipe, row.value) for row in latest_rows(rows)} == {("", "1"), ("sample: steps=6", "3")}
+    assert len(collect_series(rows, lambda row: True)) == 2
+    add_rows(board, rows)
+    shown = CliRunner().invoke(main, ["leaderboard", "show", str(board), "--format", "markdown"]).output
+    assert "| sample: steps=6 |" in shown
+    history = CliRunner().invoke(main, ["leaderboard", "history", str(board), "--format", "markdown"])
+    assert "| sample: steps=6 |" in history.output
 
 
 ROW = replace(EMPTY, model="mine", value="100", se="5", status="ok", commit="1234e5", dirty="true", note="a, b")

@@ -29,6 +29,16 @@ def test_frames_stand_in_lines_by_example_and_model(tmp_path: Path) -> None:
     assert (sheet[:64, :LABEL_WIDTH] < 128).any(), "the model's name is written beside its frames"
 
 
+def test_long_names_have_room_and_any_text_is_written(tmp_path: Path) -> None:
+    names = ["teacher", 'student, small decoder, "int8", <b>6 steps</b>', "zwei\nZeilen \u2265 \ud800"]
+    contact_sheet(tmp_path / "sheet.png", {name: [flat_clip(10)] for name in names})
+    with Image.open(tmp_path / "sheet.png") as picture:
+        sheet = np.asarray(picture.convert("L"))
+    left = sheet.shape[1] - 3 * 64
+    assert left > 2 * LABEL_WIDTH
+    assert (sheet[:, left:] < 15).all(), "no name runs into the frames"
+
+
 def test_large_frames_are_not_enlarged(tmp_path: Path) -> None:
     contact_sheet(tmp_path / "sheet.png", {"real": [np.zeros((2, 80, 100, 3), dtype=np.uint8)]})
     with Image.open(tmp_path / "sheet.png") as picture:

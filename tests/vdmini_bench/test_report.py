@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
-from reported_runs import HOSTILE, MODELS, write_examples, write_run, write_study
+from reported_runs import HOSTILE, MADE, MODELS, write_alternatives, write_examples, write_run, write_study
+from results_of_runs import FVD, row
 
 from vdmini_bench.cli import main
 from vdmini_bench.report.examples import Examples, read_examples
 from vdmini_bench.report.page import write_report
 from vdmini_bench.report.player import player
 from vdmini_bench.report.rendering import templates
+from vdmini_bench.results.score import result_line
 
 SECTIONS = [
     "scores", "differences", "tradeoff", "clips", "metrics", "losses", "importance", "environment", "protocol",
@@ -65,7 +68,7 @@ def test_all_parts_of_a_run_are_shown(tmp_path: Path) -> None:
         "ucf101, profile embedded", "seed 0: a red ball", "seed 1: first frame of v_Bowling_g01_c01.avi",
         "content 0.250, motion 1.500", "393 ± 5.90", "a processor", "profile.sample.steps", "a clip is there twice",
         "vdmini-bench run suites/ucf101.yaml --set 'plan=a b'", "git checkout c0ffee", "torch==2.13.0",
-        "inception_score: unavailable for student", "D.0.1: content 0.5, removed in the student",
+        "inception_score: unavailable for student", "D.0.1: content 0.5, removed by pruning",
     ):  # fmt: skip
         assert said in words, said
     # Real and pruned rows were not timed: they are levels, not discs.
@@ -75,6 +78,55 @@ def test_all_parts_of_a_run_are_shown(tmp_path: Path) -> None:
     # A loss that was off is no picture.
     assert "task (logarithmic)" in page.texts
     assert "icd" not in page.texts
+
+
+def test_rows_of_any_names_are_all_there(tmp_path: Path) -> None:
+    folder = write_alternatives(tmp_path)
+    write_study(tmp_path / "importance" / "svd")
+    page = report(folder)
+    odd = [*MADE][-1]
+    assert [part["id"] for part in page.all("section")] == [*SECTIONS[:3], "multiplied", *SECTIONS[3:]]
+    assert not [tag for tag, _ in page.elements if tag == "b"]
+    words = "\n".join(page.texts)
+    for said in (
+        "int8 is slower and worse than teacher", "6 steps, int8 is slower and worse than",
+        f"{odd} is better than teacher with fewer steps at its latency: 350 against 400",
+        "dotted: teacher with fewer steps", "6 steps + int8", "x1.6 (x1.48 to x1.73)",
+        f"{odd} minus teacher", "int8 minus teacher",
+        f"vdmini-bench compare teacher '{odd}' --run run-1",
+        # Losses of both, and the blocks that the first pruned row lacks.
+        "a, b: task (logarithmic)", f"{odd}: task (logarithmic)", "D.0.1: content 0.5, removed by pruning",
+    ):  # fmt: skip
+        assert said in words, said
+    circles = page.all("circle")
+    # On the front: the teacher, and the odd row, which is as fast as 6 steps and better.
+    assert ["on-front" in (circle["class"] or "") for circle in circles] == [True, False, False, False, True]
+    assert len({circle["class"] for circle in circles}) == 5
+    assert len([path for path in page.all("path") if path.get("class") == "steps"]) == 1
+
+
+def test_the_player_has_a_box_for_each_row_and_a_list_of_differences(tmp_path: Path) -> None:
+    page = report(write_alternatives(tmp_path))
+    boxes = [box for box in page.all("input") if box["type"] == "checkbox"]
+    assert [box["value"] for box in boxes] == ["0", "1", "2", "3", "4"]
+    figures = [(part["data-row"], part["data-model"]) for part in page.all("figure") if "data-row" in part]
+    assert figures == [(str(place), name) for place, name in enumerate(MADE)] * 2
+    assert [part["data-baseline"] for part in page.all("figure") if "data-difference" in part] == ["0"] * 4
+    # Of speeds, of examples, and of rows that are not the baseline.
+    assert [option["value"] for option in page.all("option")][-4:] == ["1", "2", "3", "4"]
+
+
+def test_names_keep_their_colours_and_long_ones_are_cut(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    names = [f"{place:02d}, a name of many more letters than there is room for" for place in range(14)]
+    made = [replace(FVD, model=name, value=place + 1.0) for place, name in enumerate(names)]
+    (folder / "results.jsonl").write_text("".join(result_line(each, row(each)) for each in made))
+    page = report(folder)
+    colours = [bar["class"] for bar in page.all("rect") if "series" in (bar["class"] or "")]
+    assert len({*colours}) == 12
+    style = (HERE / "style.css").read_text()
+    assert all(f".{(colour or '').split()[1]} {{" in style for colour in colours)
+    assert "00, a name of many more…" in page.texts
 
 
 def test_discs_have_areas_as_parameters(tmp_path: Path) -> None:
@@ -113,11 +165,17 @@ def test_hostile_names_anywhere_stay_texts(tmp_path: Path) -> None:
     bad = HOSTILE[4]
     settings = {"name": bad, "profile_name": bad, bad: {bad: [bad]}}
     folder = write_run(
-        tmp_path, suite=settings, argv=["vdmini-bench", bad], warnings=[bad], fingerprint={bad: bad, "commit": bad}
+        tmp_path,
+        suite=settings,
+        argv=["vdmini-bench", bad],
+        warnings=[bad],
+        fingerprint={bad: bad, "commit": bad},
+        baseline=f"{bad}teacher",
+        models={f"{bad}{name}": {"measures": [bad, name]} for name in MODELS},
     )
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
-        line |= {"model": line["model"] + bad, "unit": bad, "protocol": bad}
+        line |= {"model": bad + line["model"], "unit": bad, "protocol": bad}
         line["origin"] |= {"note": bad}
     (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report(folder)
@@ -144,7 +202,7 @@ def test_a_run_without_clips_losses_or_student_has_the_parts_it_has(tmp_path: Pa
     folder = write_run(tmp_path, jobs=[], status="incomplete", fingerprint=None, inputs=None, argv=None)
     (folder / "examples" / "examples.json").unlink()
     lines = (folder / "results.jsonl").read_text().splitlines()
-    (folder / "results.jsonl").write_text("".join(line + "\n" for line in lines if '"model": "student"' not in line))
+    (folder / "results.jsonl").write_text("".join(line + "\n" for line in lines if '"model": "teacher"' in line))
     page = report(folder)
     assert [part["id"] for part in page.all("section")] == [
         name for name in SECTIONS if name not in ("differences", "losses", "importance")
@@ -169,9 +227,9 @@ def test_examples_that_make_the_page_too_large_are_left_out_and_counted(tmp_path
         Image.fromarray(noise).save(file, lossless=True)
     found = read_examples(folder)
     assert found is not None
-    one = len(player(replaced(found, 1), 10**9))
-    assert len(player(found, 2 * one)) < 2 * one + 3000
-    page = Page(player(found, 2 * one))
+    one = len(player(replaced(found, 1), "teacher", 10**9))
+    assert len(player(found, "teacher", 2 * one)) < 2 * one + 3000
+    page = Page(player(found, "teacher", 2 * one))
     assert [part["data-index"] for part in page.all("article")] == ["0", "1"]
     assert any(shown.startswith("1 more examples are in the run's folder") for shown in page.texts)
 
@@ -193,9 +251,9 @@ def test_no_file_from_outside_the_run_gets_into_its_report(tmp_path: Path, file:
 
 def test_what_is_no_picture_is_not_embedded(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
-    (folder / "examples" / "00-student.webp").write_text("<svg onload=x>")
-    (folder / "examples" / "00-teacher.webp").unlink()
-    (folder / "examples" / "00-teacher.webp").symlink_to("00-real.webp")
+    (folder / "examples" / "00-03.webp").write_text("<svg onload=x>")
+    (folder / "examples" / "00-01.webp").unlink()
+    (folder / "examples" / "00-01.webp").symlink_to("00-00.webp")
     assert [part["data-model"] for part in report(folder).all("figure") if "data-model" in part] == ["real", "pruned"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser import Browser, browser, why_no_browser
 from PIL import Image
-from reported_runs import HOSTILE, MODELS, write_run, write_study
+from reported_runs import HOSTILE, MODELS, write_alternatives, write_run, write_study
 
 from vdmini_bench.report.page import write_report
 
@@ -63,6 +63,28 @@ def test_all_clips_stand_at_one_frame_and_keys_move_them(page: Browser, tmp_path
     ]
 
 
+SHOWN = """[...document.querySelectorAll('.example figure:not([hidden]) canvas')].map(
+    canvas => canvas.getContext('2d').getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[0])"""
+
+
+def test_rows_are_chosen_and_differences_are_of_the_row_in_the_list(page: Browser, tmp_path: Path) -> None:
+    show(page, write_alternatives(tmp_path))
+    # Greys rise by 20 a row; the last row is 80 above the baseline, and four times that is white.
+    assert page.evaluate(SHOWN) == [0, 20, 40, 60, 80, 255, 0] * 2
+    choose = "other.value = '{}'; other.dispatchEvent(new Event('change'))"
+    page.evaluate(choose.format(1))
+    assert page.evaluate(SHOWN) == [0, 20, 40, 60, 80, 80, 0] * 2
+    captions = page.evaluate("[...document.querySelectorAll('[data-difference] figcaption')].map(e => e.textContent)")
+    assert captions[0] == "6 steps and teacher: content, difference x4"
+    for place in (0, 3):
+        page.evaluate(f"document.querySelector('input.row[value=\"{place}\"]').click()")
+    assert page.evaluate(SHOWN) == [20, 40, 80, 80, 0] * 2
+    page.press("ArrowRight")
+    page.evaluate("document.querySelector('input.row[value=\"3\"]').click()")
+    assert page.evaluate(SHOWN) == [30, 50, 70, 90, 80, 0] * 2
+    assert not page.told("Runtime.exceptionThrown")
+
+
 def test_clips_play_at_once_unless_motion_is_unwanted(page: Browser, tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     show(page, folder, still=False)
@@ -82,7 +104,8 @@ def test_every_control_is_reached_by_tab_and_has_a_name(page: Browser, tmp_path:
     assert {"play", "back", "forward", "frame", "speed", "chosen", "Scores", "Importance of blocks"} <= {*reached}
     controls = "[...document.querySelectorAll('button, select, input')]"
     names = page.evaluate(f"{controls}.map(e => e.ariaLabel || e.labels[0]?.textContent || e.textContent)")
-    assert len(names) == 6
+    # Six, a box for each row, and the list of rows to take differences of.
+    assert len(names) == 6 + len(MODELS) + 1
     assert all(names)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_samples_of_two_runs_pair_where_their_conditions_are_the_same(store: Sto
     # Of the same first frames, but from other noise.
     assert basis("same", "same", seeds=(0, 1)) == "unpaired blocks"
     assert basis("same", "same", seeds=(1, 1)) == "paired blocks"
+
+
+def test_names_of_any_kind_are_found(store: Store) -> None:
+    names = ("6 steps", "student, small decoder", "<b>odd</b>", "a: b", '"quoted"', "é|x")
+    write_results(store.root / "runs" / "run-3", (TEACHER, *(replace(FVD, model=name) for name in names)))
+    for name in names:
+        assert find_result_set(name, store).models == (name,)
+        assert find_result_set(f"run-3:{name}", store).models == (name,)
+        done = invoke(store, "teacher", name, "--format", "csv")
+        assert done.exit_code == 0, done.output
+        assert next(csv.reader(done.stdout.splitlines()))[1:3] == ["teacher", name]
 
 
 def test_a_role_stands_for_its_only_model(store: Store) -> None:

@@ -24,17 +24,35 @@ def cells(model: str, *rows: Row) -> dict[str, str]:
 
 
 def test_models_stand_in_their_order() -> None:
-    models = ("student", "new", "real", "pruned", "teacher", "static")
+    models = ("teacher", "6 steps", "static", "student, small decoder", "<b>odd</b>", "real", "int8")
     _, lines = wide_table(row(model, "fvd", "1") for model in models)
-    assert [line[0] for line in lines] == ["real", "static", "teacher", "pruned", "student", "new"]
+    assert [line[0] for line in lines] == [
+        "real", "static", "teacher", "6 steps", "student, small decoder", "<b>odd</b>", "int8",
+    ]  # fmt: skip
 
 
 def test_a_cell_has_its_error_and_a_blank_is_a_dash() -> None:
-    found = cells("teacher", row("teacher", "fvd", "123.4", "1.25"), row("teacher", "latency_denoiser", "45.67"))
+    rows = (row("teacher", "fvd", "123.4", "1.25"), row("teacher", "latency_denoiser", "45.67"))
+    found = cells("teacher", *rows, row("student", "psnr", "31.5"), row("student", "speedup_end_to_end", "2"))
     assert found["FVD"] == "123 ± 1.25"
     assert found["denoiser (ms)"] == "45.7"
-    assert found["end-to-end (ms)"] == "-"
+    # The baseline is neither faster than itself nor near it.
+    assert found["PSNR (dB)"] == found["end-to-end speed-up"] == "-"
     assert found["status"] == "ok"
+
+
+def test_only_what_some_row_has_is_a_column() -> None:
+    fidelity = [row("6 steps", name, "0.5") for name in ("psnr", "ssim", "content_distance", "motion_distance")]
+    header, (line,) = wide_table([row("6 steps", "fvd", "", status="failed"), *fidelity])
+    assert header[:4] == ["model", "params (M)", "FVD", "PSNR (dB)"]
+    assert header[4:] == ["SSIM", "content distance", "motion distance (px)", "status"]
+    assert line == ["6 steps", "-", "failed", "0.50", "0.50", "0.50", "0.50", "failed"]
+    assert wide_table([row("teacher", "decoder_gflops", "12")])[0] == ["model", "params (M)", "decoder GFLOP", "status"]
+
+
+def test_odd_names_stay_cells() -> None:
+    text = markdown_table(*wide_table([row('a|b, "c" <b>d</b>', "fvd", "1")])).splitlines()[-1]
+    assert text == '| a\\|b, "c" &lt;b&gt;d&lt;/b&gt; | - | 1.00 | ok |'
 
 
 def test_parameters_come_from_any_row_of_the_model() -> None:

@@ -10,7 +10,7 @@ import click
 
 from vdmini_bench.commands.options import JSON, PATH
 from vdmini_bench.errors import NothingMeasuredError
-from vdmini_bench.results.runs import latest_run, named_folder
+from vdmini_bench.results.runs import latest_run, named_model
 from vdmini_bench.results.store import Store
 from vdmini_bench.system.tables import Format, interval_cell, number_cell, print_table, show_table
 from vdmini_bench.system.workers import choose_workers
@@ -30,10 +30,8 @@ def folder_of_clips(name: str, store: Store, run: Path | None, suite: str | None
     """
     from vdmini_bench.studies.clip_pairs import clips_of_run
 
-    head, separator, model = name.rpartition(":")
-    named = named_folder(head, store, suite) if separator else None
-    if named is not None:
-        return clips_of_run(named, model)
+    if (named := named_model(name, store, suite)) is not None:
+        return clips_of_run(*named)
     try:
         return clips_of_run(run or latest_run(store, suite), name)
     except NothingMeasuredError:

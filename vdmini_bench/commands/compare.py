@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Compare what differs in protocol, version, sample count or machine, too, and mark each such line.",
 )
 @click.option(
-    "--clips", "pair", is_flag=True, help="Pair the clips of A, a teacher, and B by name: content, and motion."
+    "--clips", "pair", is_flag=True, help="Pair the clips of A, such as a teacher, and B by name: content, and motion."
 )
 @click.option(
     "--frame-network",
@@ -53,8 +53,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare A and B metric by metric, each difference with its 95 % interval and a verdict.
 
-    A and B are models of a run (teacher, student, pruned, static, real) or roles; a run's folder or name, or latest,
-    for all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
+    A and B are rows of a run (real, static, and the suite's models) or roles; a run's folder or name, or latest, for
+    all its models; RUN:MODEL; the folder of records that `score` names; the folder of a checkpoint that a run has
     scored. With --clips they are models of a run that were sampled, RUN:MODEL, or any folders of videos.
     """
     from vdmini_bench.compare.deltas import compare_result_sets, notable_differences

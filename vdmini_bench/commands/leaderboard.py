@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FILE = click.argument("file", type=PATH, default=Path("results/leaderboard.csv"))
 MOST_PANELS = 24
-COLUMNS = ("suite", "profile", "model", "metric", "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
+MEASURED = ("suite", "profile", "model", "recipe", "metric")
+COLUMNS = (*MEASURED, "value", "se", "unit", "n", "status", "machine_id", "date", "commit")
 
 
 def chosen_rows(metric: str | None, model: str | None, profile: str | None, suite: str | None) -> Callable[[Row], bool]:
@@ -60,8 +61,8 @@ def show(file: Path, wanted: Callable[[Row], bool], everything: bool, form: Form
 
         click.echo(frame_of(rows).to_parquet(index=False), nl=False)
     else:
-        lines = [[getattr(row, column) for column in COLUMNS] for row in rows]
-        show_table(form, str(file), list(COLUMNS), lines)
+        header = [column for column in COLUMNS if column != "recipe" or any(row.recipe for row in rows)]
+        show_table(form, str(file), header, [[getattr(row, column) for column in header] for row in rows])
 
 
 @leaderboard.command()
@@ -94,9 +95,9 @@ def history(file: Path, wanted: Callable[[Row], bool], output: Path | None, form
         found = [each.to_json() for each in series]
         click.echo(json.dumps({"method": METHOD, "series": found, "picture": str(output) if output else None}))
         return
-    header = ["suite", "profile", "model", "metric", "machine", "date", "commit", "value", "±"]
+    header = [*MEASURED, "machine", "date", "commit", "value", "±"]
     measured = [
-        (each.suite, each.profile, each.model, each.metric, each.machine_id, point.date, point.commit, point)
+        (*(getattr(each, name) for name in (*MEASURED, "machine_id")), point.date, point.commit, point)
         for each in series
         for point in each.points
     ]

@@ -25,7 +25,10 @@ TIME, SPEEDUP = "latency", "speedup"
 NORMAL_95 = 1.96
 
 Interval = tuple[float, float] | None
-Basis = Literal["paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "standard errors", "none"]
+Basis = Literal[
+    "paired blocks", "unpaired blocks", "paired rounds", "unpaired rounds", "paired trainings", "unpaired trainings",
+    "standard errors", "none",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ def _unlike(a: Record, b: Record) -> list[str]:
 def _basis(a: Record, b: Record) -> Basis:
     """What an interval can be computed from: samples that pair before those that do not, those before errors."""
     one, other = a.score, b.score
-    enough = min(len(one.blocks), len(other.blocks)) >= 2
+    # The blocks of one training are of clips, those of several are of trainings: the two are never mixed.
+    enough = min(len(one.blocks), len(other.blocks)) >= 2 and one.trainings == other.trainings
     # The blocks of a speed-up are the ends of its interval.
     if enough and not one.metric.startswith(SPEEDUP):
         equal = len(one.blocks) == len(other.blocks)
@@ -150,7 +154,10 @@ def _basis(a: Record, b: Record) -> Basis:
             # Timed in turn, round by round, or at another time.
             together = equal and (a.run, a.row.date) == (b.run, b.row.date)
             return "paired rounds" if together else "unpaired rounds"
-        return "paired blocks" if equal and _same_samples(a, b) else "unpaired blocks"
+        paired = equal and _same_samples(a, b)
+        if one.trainings > 1:
+            return "paired trainings" if paired else "unpaired trainings"
+        return "paired blocks" if paired else "unpaired blocks"
     return "none" if one.standard_error is None or other.standard_error is None else "standard errors"
 
 
@@ -170,9 +177,9 @@ def _intervals(a: Score, b: Score, basis: Basis) -> tuple[Interval, Interval]:
         positive = min(*a.blocks, *b.blocks) > 0
         ratio = median_ratio_interval(a.blocks, b.blocks, paired=paired) if positive else None
         return median_difference_interval(a.blocks, b.blocks, paired=paired), ratio
-    if basis == "paired blocks":
+    if basis in ("paired blocks", "paired trainings"):
         return paired_interval(a.blocks, b.blocks)[1:], None
-    if basis == "unpaired blocks":
+    if basis in ("unpaired blocks", "unpaired trainings"):
         return welch_interval(a.blocks, b.blocks), None
     if basis == "standard errors":
         half = NORMAL_95 * math.hypot(a.standard_error or 0.0, b.standard_error or 0.0)

@@ -121,7 +121,7 @@ def _comparable(row: Row, candidates: Sequence[Row], any_machine: bool) -> tuple
     left = list(candidates)
     unlike = []
     any_machine = any_machine or not is_of_a_machine(row.metric)
-    for what, column in {"profile": "profile", **what_must_agree(row.metric)}.items():
+    for what, column in {"profile": "profile", "recipe": "recipe", **what_must_agree(row.metric)}.items():
         same = [each for each in left if getattr(each, column) == getattr(row, column)]
         if same:
             left = same

@@ -49,11 +49,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Series:
-    """Measurements that compare, oldest first: of one suite, profile, model, metric, protocol, version, N, machine."""
+    """Measurements that compare, oldest first: all that stands before the points is the same for them."""
 
     suite: str
     profile: str
     model: str
+    recipe: str
     metric: str
     unit: str
     better: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from vdmini_bench.errors import BenchError, NothingMeasuredError, SuiteError
 from vdmini_bench.results.leaderboard import read_leaderboard
 from vdmini_bench.results.records import RUN_FILE, Record, read_records
-from vdmini_bench.results.runs import latest_run, named_folder
+from vdmini_bench.results.runs import latest_run, named_folder, named_model
 from vdmini_bench.results.score import RESULTS_FILE
 from vdmini_bench.results.store import Store
 
@@ -57,10 +57,8 @@ def find_result_set(name: str, store: Store, run: Path | None = None, suite: str
     folder = named_folder(name, store, suite)
     if folder is not None:
         return _folder_set(name, folder)
-    head, separator, model = name.rpartition(":")
-    folder = named_folder(head, store, suite) if separator else None
-    if folder is not None:
-        return _model_set(name, folder, model)
+    if (named := named_model(name, store, suite)) is not None:
+        return _model_set(name, *named)
     weights = _holds_weights(Path(name))
     try:
         return _model_set(name, run or latest_run(store, suite), name)

@@ -13,8 +13,8 @@ from typing import Any
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.report.examples import Examples, read_examples
-from vdmini_bench.results.records import RUN_FILE, Record, part_of, read_run
-from vdmini_bench.results.score import Row
+from vdmini_bench.results.records import RUN_FILE, Record, baseline_of, part_of, read_run
+from vdmini_bench.results.score import NO_MODELS, Row
 from vdmini_bench.results.table import in_order
 from vdmini_bench.system.text_files import read_text
 
@@ -35,7 +35,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """What clips lose without one block; None where nothing can stand for it. `removed`: the student lacks it."""
+    """What clips lose without one block; None where nothing can stand for it. `removed`: pruning took it out."""
 
     name: str
     content: float | None
@@ -45,13 +45,13 @@ class BlockLoss:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All of a run that its report shows; `run` is its `run.json`, empty for scored videos."""
+    """All of a run that its report shows; `run` is its `run.json`, empty for scored videos, `losses` are by row."""
 
     name: str
     run: dict[str, Any]
     records: tuple[Record, ...]
     examples: Examples | None
-    losses: Losses | None
+    losses: dict[str, Losses]
     blocks: tuple[BlockLoss, ...]
 
     @property
@@ -63,6 +63,16 @@ class ReportData:
     def models(self) -> list[str]:
         """All models in the order of the table."""
         return in_order(record.score.model for record in self.records)
+
+    @property
+    def baseline(self) -> str:
+        """The row that others are compared with."""
+        return baseline_of(self.run)
+
+    @property
+    def compared(self) -> list[str]:
+        """The models that are compared with the baseline."""
+        return [model for model in self.models if model != self.baseline and model not in NO_MODELS]
 
     def settings(self, *path: str) -> Any:
         """A part of `run.json`, None where it is missing."""
@@ -80,16 +90,19 @@ def gather_data(folder: Path, records: Iterable[Record], study: Path | None = No
     """
     run = read_run(folder) if (folder / RUN_FILE).is_file() else {}
     results = folder.resolve().parent.parent
-    losses = results / "work" / f"distill-{_key(run, 'distill')}" / LOSSES
-    plan = results / "work" / f"prune-{_key(run, 'prune')}" / PLAN
+    work = results / "work"
+    losses = {row: work / f"distill-{key}" / LOSSES for row, key in _keys(run, "distill").items()}
+    read = {row: read_losses(path) for row, path in losses.items() if path.is_file()}
+    plans = (work / f"prune-{key}" / PLAN for key in _keys(run, "prune").values())
+    plan = next(filter(Path.is_file, plans), None)
     chosen = study or _study_of(results, part_of(run, "inputs", "teacher"))
     return ReportData(
         folder.resolve().name,
         run,
         tuple(records),
         read_examples(folder),
-        read_losses(losses) if losses.is_file() else None,
-        () if chosen is None else read_blocks(chosen, _removed(plan)),
+        {row: found for row, found in read.items() if found is not None},
+        () if chosen is None else read_blocks(chosen, frozenset() if plan is None else _removed(plan)),
     )
 
 
@@ -137,11 +150,11 @@ def read_blocks(study: Path, removed: frozenset[str] = frozenset()) -> tuple[Blo
     return blocks if any(block.content and block.motion for block in blocks) else ()
 
 
-def _key(run: Mapping[str, Any], name: str) -> str:
-    """The key of a job of a run; a path in its place would lead out of the results."""
+def _keys(run: Mapping[str, Any], stage: str) -> dict[str, str]:
+    """The keys of a stage's jobs by row, `` where a run of before names none; a path would lead out of the results."""
     jobs = run.get("jobs")
-    keys = (part_of(job, "key") for job in (jobs if isinstance(jobs, list) else ()) if part_of(job, "name") == name)
-    return next((key for key in map(str, keys) if key.isalnum()), "none")
+    named = [(str(part_of(job, "name")), str(part_of(job, "key"))) for job in (jobs if isinstance(jobs, list) else ())]
+    return {name[len(stage) + 1 :]: key for name, key in named if f"{name} ".startswith(f"{stage} ") and key.isalnum()}
 
 
 def _study_of(results: Path, teacher: object) -> Path | None:

@@ -21,7 +21,7 @@ TEACHER = "teacher"
 class Example:
     """What all models were asked for once, their clips' files by row of the table, and how far they are apart.
 
-    `differences` has by model the relative distances `content` and `motion` of `vdmini.importance` from the teacher's.
+    `differences` has by model the relative distances `content` and `motion` of `vdmini.importance` from the baseline's.
     """
 
     name: str

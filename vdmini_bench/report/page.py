@@ -19,8 +19,9 @@ HERE = Path(__file__).parent
 # By the macro that writes it: a section's title, and what gives its values, None where the run has nothing for it.
 SECTIONS = {
     "scores": ("Scores", sections.scores),
-    "differences": ("Teacher against student", sections.differences),
+    "differences": ("Differences from the baseline", sections.differences),
     "tradeoff": ("Quality against latency", sections.tradeoff),
+    "multiplied": ("What multiplies", sections.multiplied),
     "clips": ("Clips side by side", sections.clips),
     "metrics": ("Metric by metric", sections.metrics),
     "losses": ("Losses of the distillation", sections.losses),

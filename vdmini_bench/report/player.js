@@ -6,7 +6,7 @@
   const fact = (name) => Number(player.dataset[name]);
   const [frames, rate, width, height, columns] = ["frames", "rate", "width", "height", "columns"].map(fact);
   const find = (id) => document.getElementById(id);
-  const [play, slider, at, speed, chosen] = ["play", "frame", "at", "speed", "chosen"].map(find);
+  const [play, slider, at, speed, chosen, other] = ["play", "frame", "at", "speed", "chosen", "other"].map(find);
 
   const makeCanvas = () => {
     const canvas = document.createElement("canvas");
@@ -30,39 +30,44 @@
     paint(context, pair[1], frame, "difference");
     amplify(context, canvas);
   };
-  const other = makeCanvas(), otherContext = other.getContext("2d");
+  const second = makeCanvas(), secondContext = second.getContext("2d");
   const motion = (context, canvas, pair, frame) => {
     const before = Math.max(frame - 1, 0);
     paint(context, pair[0], frame, "copy");
     paint(context, pair[0], before, "difference");
-    paint(otherContext, pair[1], frame, "copy");
-    paint(otherContext, pair[1], before, "difference");
+    paint(secondContext, pair[1], frame, "copy");
+    paint(secondContext, pair[1], before, "difference");
     context.globalCompositeOperation = "difference";
-    context.drawImage(other, 0, 0);
+    context.drawImage(second, 0, 0);
     amplify(context, canvas);
   };
 
   const examples = [...player.querySelectorAll(".example")].map((article) => {
-    const sheets = {}, screens = [];
-    for (const figure of article.querySelectorAll("figure[data-model]")) {
+    // By the row's place: a name could be that of something else.
+    const sheets = new Map(), screens = [];
+    for (const figure of article.querySelectorAll("figure[data-row]")) {
       const sheet = figure.querySelector("img"), canvas = makeCanvas(), context = canvas.getContext("2d");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", figure.dataset.model);
-      sheets[figure.dataset.model] = sheet;
+      sheets.set(figure.dataset.row, sheet);
       sheet.hidden = true;
       figure.prepend(canvas);
-      screens.push((frame) => paint(context, sheet, frame, "copy"));
+      screens.push((frame) => { if (!figure.hidden) paint(context, sheet, frame, "copy"); });
     }
     for (const figure of article.querySelectorAll("figure[data-difference]")) {
-      const canvas = makeCanvas(), context = canvas.getContext("2d"), pair = [sheets.teacher, sheets.student];
+      const canvas = makeCanvas(), context = canvas.getContext("2d"), baseline = sheets.get(figure.dataset.baseline);
       const kind = figure.dataset.difference === "motion" ? motion : content;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", figure.textContent);
       figure.prepend(canvas);
-      figure.hidden = false;
-      screens.push((frame) => kind(context, canvas, pair, frame));
+      screens.push((frame) => {
+        const sheet = sheets.get(other.value);
+        figure.hidden = !sheet;
+        figure.querySelector(".other").textContent = other.selectedOptions[0].textContent;
+        canvas.setAttribute("aria-label", figure.textContent);
+        if (sheet) kind(context, canvas, [baseline, sheet], frame);
+      });
     }
-    const ready = Promise.all(Object.values(sheets).map((sheet) => sheet.decode().catch(() => {})));
+    const ready = Promise.all([...sheets.values()].map((sheet) => sheet.decode().catch(() => {})));
     return { article, screens, ready };
   });
 
@@ -103,6 +108,11 @@
     for (const { article } of examples) {
       article.hidden = chosen.value !== "all" && article.dataset.index !== chosen.value;
     }
+    show(frame);
+  });
+  other?.addEventListener("change", () => show(frame));
+  for (const box of player.querySelectorAll("input.row")) box.addEventListener("change", () => {
+    for (const figure of player.querySelectorAll(`figure[data-row="${box.value}"]`)) figure.hidden = !box.checked;
     show(frame);
   });
   document.addEventListener("keydown", (event) => {

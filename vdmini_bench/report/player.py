@@ -13,10 +13,11 @@ from vdmini_bench.report.rendering import render
 LARGEST_BYTES = 13_000_000
 
 
-def player(examples: Examples, limit: int = LARGEST_BYTES) -> Markup:
+def player(examples: Examples, baseline: str, limit: int = LARGEST_BYTES) -> Markup:
     """Controls, then one part for each example; without scripts the frames are shown side by side.
 
-    Examples that would make the page too large are left out, and this is said.
+    Rows are chosen by boxes, and by a list the one whose differences from the baseline's clips are drawn. Examples that
+    would make the page too large are left out, and this is said.
     """
     parts: list[tuple[Example, dict[str, str]]] = []
     used = 0
@@ -27,7 +28,10 @@ def player(examples: Examples, limit: int = LARGEST_BYTES) -> Markup:
             break
         parts.append((example, clips))
     left_out = len(examples.shown) - len(parts)
-    return render("player.html", examples=examples, parts=parts, left_out=left_out) if parts else Markup("")
+    rows = list(dict.fromkeys(row for _, clips in parts for row in clips))
+    others = [row for row in rows if row not in (baseline, "real")] if baseline in rows else []
+    values = {"parts": parts, "left_out": left_out, "rows": rows, "others": others, "baseline": baseline}
+    return render("player.html", examples=examples, **values) if parts else Markup("")
 
 
 def _embedded(examples: Examples, example: Example) -> dict[str, str]:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vdmini_bench.compare import pareto
 from vdmini_bench.compare.deltas import compare_result_sets
+from vdmini_bench.compare.multiplied import multiplied_lines
 from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NothingMeasuredError
 from vdmini_bench.report.data import ReportData
 from vdmini_bench.report.player import player
-from vdmini_bench.report.scales import spanning, spanning_logarithms
-from vdmini_bench.results.records import Record
+from vdmini_bench.report.scales import Scale, spanning, spanning_logarithms
+from vdmini_bench.results.records import Record, measures_of
 from vdmini_bench.results.score import Score
-from vdmini_bench.results.table import DRAWN, TITLES, wide_table
+from vdmini_bench.results.table import TITLES, wide_table
 
-# What stands for quality in the picture of quality against latency: the first of these that was measured.
-QUALITIES = ("fvd", "vbench_total", "vbench_quality")
-LATENCIES = ("latency_end_to_end", "latency_denoiser")
-# What tells how fast and large models are; all else says how good they are.
-COSTS = ("latency", "speedup", "params", "peak_memory", "denoiser_gflops")
+LATENCIES = {"end_to_end": "end-to-end latency", "denoiser": "latency of the denoiser"}
 # As many as the page's style has colours for.
-COLOURS = 6
+COLOURS = 12
+# Characters of a name that a picture has room for.
+LONGEST_NAME = 24
 Values = dict[str, Any]
 
 
@@ -35,65 +36,61 @@ def scores(data: ReportData) -> Values:
 
 
 def differences(data: ReportData) -> Values | None:
-    """Teacher against student, metric by metric."""
-    whole = ResultSet(data.name, data.name, data.records)
-    try:
-        deltas = compare_result_sets(whole.of("teacher"), whole.of("student"), allow_unlike=True)
-    except NothingMeasuredError:
-        return None
-    lines = [
-        [TITLES.get(delta.metric, delta.metric), *delta.cells(), "; ".join((delta.verdict, *delta.unlike))]
-        for delta in deltas
-    ]
-    return {"lines": lines}
+    """Each model against the baseline, metric by metric."""
+    whole, tables = ResultSet(data.name, data.name, data.records), {}
+    for model in data.compared:
+        try:
+            deltas = compare_result_sets(whole.of(data.baseline), whole.of(model), allow_unlike=True)
+        except NothingMeasuredError:
+            continue
+        tables[model] = [
+            [TITLES.get(delta.metric, delta.metric), *delta.cells(), "; ".join((delta.verdict, *delta.unlike))]
+            for delta in deltas
+        ]
+    return {"baseline": data.baseline, "tables": tables} if tables else None
 
 
 def tradeoff(data: ReportData) -> Values | None:
-    """Quality against latency, one disc a model."""
-    found = {(record.score.model, record.score.metric): record.score for record in data.records if _measured(record)}
-    names = list(dict.fromkeys(metric for _, metric in found))
-    # Those of the drawn world say more of a model than one dimension does.
-    others = sorted((name for name in names if not name.startswith(COSTS)), key=lambda name: not name.startswith(DRAWN))
-    quality = next((name for name in (*QUALITIES, *others) if name in names), None)
-    latency = next((name for name in LATENCIES if name in names), None)
-    if quality is None or latency is None:
+    """Quality against latency, one disc a model; which none dominates, and which beat the baseline's fewer steps."""
+    records, baseline = data.records, data.baseline
+    quality, scope = pareto.main_quality(records), pareto.timed_scope(records)
+    found = pareto.quality_points(records, quality, scope, baseline) if quality and scope else []
+    if not found or quality is None:
         return None
-    pairs = [
-        (index, found[model, latency], found[model, quality])
-        for index, model in enumerate(data.models)
-        if {(model, latency), (model, quality)} <= {*found}
-    ]
-    if not pairs:
-        return None
-    params = {model: _params(data, model) for model in data.models}
-    largest = max(params[timed.model] or 0.0 for _, timed, _ in pairs)
+    scores = {model: score for (model, metric), score in pareto.measured_scores(records).items() if metric == quality}
+    better, places = scores[found[0].model].better, {model: place for place, model in enumerate(data.models)}
+    params = {point.model: _params(data, point.model) for point in found}
+    largest = max(size or 0.0 for size in params.values())
+    beaten, curve = pareto.dominated(found, better), pareto.fewer_steps(found, measures_of(data.run), baseline)
     points = [
         {
-            **_mark(index, judged), "latency": timed.value, "latency_error": timed.standard_error or 0.0,
-            "quality": judged.value, "quality_error": judged.standard_error or 0.0, "params_m": params[timed.model],
-            "radius": 22 * math.sqrt((params[timed.model] or 0.0) / largest) if params[timed.model] else 7.0,
+            **asdict(point), "name": _cut(point.model), "colour": places[point.model] % COLOURS,
+            "params_m": params[point.model],
+            "radius": 22 * math.sqrt((params[point.model] or 0.0) / largest) if params[point.model] else 7.0,
+            "front": point.model not in beaten,
         }
-        for index, timed, judged in pairs
+        for point in found
     ]  # fmt: skip
-    levels = {
-        model: score.value or 0.0
-        for (model, metric), score in found.items()
-        if metric == quality and (model, latency) not in found
-    }
-    return {
-        "points": points,
-        "levels": levels,
-        "across": spanning(_ends(timed for _, timed, _ in pairs), 64.0, 520.0, zero=True),
-        "up": spanning([*_ends(judged for *_, judged in pairs), *levels.values()], 330.0, 30.0),
-        "quality": TITLES.get(quality, quality),
-        "latency": TITLES[latency],
-        "better": pairs[0][2].better,
-    }
+    levels = {model: score.value or 0.0 for model, score in scores.items() if model not in params}
+    fast = [point.latency + sign * point.latency_error for point in found for sign in (-1, 1)]
+    across = spanning(fast, 64.0, 520.0, zero=True)
+    up = spanning([*_ends(scores[point.model] for point in found), *levels.values()], 330.0, 30.0)
+    path = _path(across, up, ((each.latency, each.quality) for each in curve))
+    lines = [*pareto.dominated_lines(found, better), *pareto.beside_fewer_steps(found, curve, better, baseline)]
+    shown = {"points": points, "levels": levels, "across": across, "up": up, "path": path, "better": better}
+    names = {"quality": TITLES.get(quality, quality), "latency": f"{LATENCIES[scope or '']}, {baseline} = 1"}
+    return {"chart": shown | names, "lines": lines, "baseline": baseline if curve else None}
+
+
+def multiplied(data: ReportData) -> Values | None:
+    """Rows of several measures beside what each measure gives alone."""
+    header, lines = multiplied_lines(data.records, measures_of(data.run), data.baseline)
+    return {"header": header, "lines": lines} if lines else None
 
 
 def clips(data: ReportData) -> Values:
     """The same requests from every model, to be played."""
-    return {"player": "" if data.examples is None else player(data.examples)}
+    return {"player": "" if data.examples is None else player(data.examples, data.baseline)}
 
 
 def metrics(data: ReportData) -> Values:
@@ -110,7 +107,9 @@ def metrics(data: ReportData) -> Values:
         if found:
             unit, better = found[0].unit, found[0].better
             title = TITLES.get(name, f"{name} ({unit})" if unit else name)
-            scale = spanning(_ends(found), 92.0, 280.0, zero=True)
+            # Names stand before the bars; longer ones are cut.
+            longest = min(LONGEST_NAME, max(len(score.model) for score in found))
+            scale = spanning(_ends(found), max(92.0, 20.0 + 7.0 * longest), 290.0, zero=True)
             bars = [_mark(order[score.model], score) for score in found]
             shown.append((title, "" if better == "neither" else f"{better} is better", bars, scale))
     return {"shown": shown, "missing": missing}
@@ -118,20 +117,19 @@ def metrics(data: ReportData) -> Values:
 
 def losses(data: ReportData) -> Values | None:
     """Each loss over the steps, on a logarithmic scale where it falls by more than one order of magnitude."""
-    if data.losses is None:
-        return None
     curves = []
-    for name, values in data.losses.series.items():
-        wide = min(values) > 0 and max(values) > 10 * min(values)
-        across = spanning(data.losses.steps, 60.0, 390.0)
-        up = (spanning_logarithms if wide else spanning)(values, 156.0, 30.0)
-        places = zip(map(across, data.losses.steps), map(up, values), strict=True)
-        curves.append((name, "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places), across, up))
-    return {"curves": curves}
+    for row, found in data.losses.items():
+        for name, values in found.series.items():
+            wide = min(values) > 0 and max(values) > 10 * min(values)
+            across = spanning(found.steps, 60.0, 390.0)
+            up = (spanning_logarithms if wide else spanning)(values, 156.0, 30.0)
+            path = _path(across, up, zip(found.steps, values, strict=True))
+            curves.append((f"{row}: {name}" if row else name, path, across, up))
+    return {"curves": curves} if curves else None
 
 
 def importance(data: ReportData) -> Values | None:
-    """What clips lose without each block, and which of them the student lacks."""
+    """What clips lose without each block, and which of them pruning took out."""
     losses = [value for block in data.blocks for value in (block.content, block.motion) if value and value > 0]
     return {"blocks": data.blocks, "up": spanning_logarithms(losses, 300.0, 44.0)} if data.blocks else None
 
@@ -165,7 +163,8 @@ def commands(data: ReportData) -> Values:
     argv = data.settings("argv")
     if isinstance(argv, list) and len(argv) > 1 and Path(str(argv[0])).name in ("vdmini-bench", "__main__.py"):
         lines.append(shlex.join(["vdmini-bench", *map(str, argv[1:])]))
-    lines.append(f"vdmini-bench compare teacher student --run {shlex.quote(data.name)}")
+    for model in data.compared[-1:]:
+        lines.append(shlex.join(["vdmini-bench", "compare", data.baseline, model, "--run", data.name]))
     lines.append(f"vdmini-bench report {shlex.quote(data.name)}")
     return {"lines": "\n".join(lines)}
 
@@ -181,10 +180,20 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{key}", str(value)
 
 
+def _path(across: Scale, up: Scale, places: Iterable[tuple[float, float]]) -> str:
+    """A line through places, as SVG writes it; empty for none."""
+    drawn = [f"{across(x):.1f} {up(y):.1f}" for x, y in places]
+    return "M" + "L".join(drawn) if drawn else ""
+
+
 def _mark(index: int, score: Score) -> Values:
     """A model in a picture: its colour goes by its index."""
     error = score.standard_error or 0.0
-    return {"model": score.model, "colour": index % COLOURS, "value": score.value, "error": error}
+    return {"name": _cut(score.model), "colour": index % COLOURS, "value": score.value, "error": error}
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _ends(scores: Iterable[Score]) -> list[float]:

@@ -47,7 +47,8 @@ def _draw(axes: Axes, series: Series) -> None:
     unit = f" ({series.unit})" if series.unit else ""
     good = "" if series.better == "neither" else f", {series.better} is better"
     # A dollar sign of a name would start a formula.
-    names = f"{series.model} {series.metric}{unit}{good}, {series.suite}/{series.profile}, {series.protocol}"
+    recipe = f" ({series.recipe})" if series.recipe else ""
+    names = f"{series.model}{recipe} {series.metric}{unit}{good}, {series.suite}/{series.profile}, {series.protocol}"
     axes.set_title(f"{names}, machine {series.machine_id or 'unknown'}", fontsize=8, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
 

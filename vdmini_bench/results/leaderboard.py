@@ -13,6 +13,8 @@ from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.tables import csv_lines, plain_cell
 from vdmini_bench.system.text_files import read_csv
 
+# The header of before rows had a recipe.
+BEFORE = tuple(name for name in COLUMNS if name != "recipe")
 CONFLICT_MARKS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 
 
@@ -20,7 +22,7 @@ def read_leaderboard(path: Path) -> list[Row]:
     """Read all rows, each once; an absent file has none.
 
     What `git` leaves after a union merge reads as well: rows in any order, rows twice, a second header, empty lines.
-    A row that a spreadsheet saved again is the same one.
+    A row that a spreadsheet saved again is the same one. Rows of before there was a `recipe` have an empty one.
 
     Raises:
         BenchError: the file has other columns, a row of another length or a value that is no number, with file:line.
@@ -29,11 +31,14 @@ def read_leaderboard(path: Path) -> list[Row]:
         lines = read_csv(path) if path.exists() else [(1, [*COLUMNS])]
     except (OSError, SuiteError) as error:
         raise BenchError(str(error)) from error
-    if not lines or tuple(lines[0][1]) != COLUMNS:
+    headers = {COLUMNS, BEFORE} & {tuple(line) for _, line in lines}
+    if not lines or tuple(lines[0][1]) not in headers:
         raise BenchError(f"{path}:1: not a leaderboard of this version; its columns must be {','.join(COLUMNS)}")
     found: dict[Row, Row] = {}
     for number, line in lines:
-        if tuple(line) != COLUMNS:
+        if tuple(line) not in headers:
+            if len(line) == len(BEFORE) and BEFORE in headers:
+                line.insert(COLUMNS.index("recipe"), "")
             row = _row_of(f"{path}:{number}", line)
             found.setdefault(_measurement(row), row)
     return list(found.values())
@@ -79,10 +84,10 @@ def rewrite_rows(path: Path, change: Callable[[list[Row]], Iterable[Row]]) -> No
 
 
 def latest_rows(rows: Iterable[Row]) -> list[Row]:
-    """The newest row of each measurement: of each suite, profile, model, metric, protocol and machine."""
+    """The newest row of each measurement: of each suite, profile, model, recipe, metric, protocol and machine."""
     newest: dict[tuple[str, ...], Row] = {}
     for row in sorted(rows, key=lambda row: (row.date, row.run_id)):
-        newest[row.suite, row.profile, row.model, row.metric, row.protocol, row.machine_id] = row
+        newest[row.suite, row.profile, row.model, row.recipe, row.metric, row.protocol, row.machine_id] = row
     return list(newest.values())
 
 

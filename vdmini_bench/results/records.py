@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vdmini_bench.errors import BenchError, SuiteError
-from vdmini_bench.results.score import COLUMNS, RESULTS_FILE, ROLES, Better, Row, Score, Status, row_of
+from vdmini_bench.results.score import COLUMNS, RESULTS_FILE, TEACHER, Better, Row, Score, Status, role_of, row_of
 from vdmini_bench.system.text_files import read_text
 
 RUN_FILE = "run.json"
@@ -61,7 +61,8 @@ def read_records(folder: Path) -> list[Record]:
             _check(score)
             given = data.get("origin", {})
             origin = {**beside, **{name: str(given[name]) for name in COLUMNS if name in given}}
-            origin["role"] = origin.get("role") or ROLES.get(score.model, "")
+            origin["role"] = origin.get("role") or role_of(score.model, baseline_of(run))
+            origin["recipe"] = origin.get("recipe") or "; ".join(measures_of(run).get(score.model, ()))
             records.append(Record(score, row_of(score, origin), folder.name, conditions))
     except (SuiteError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"{folder / RESULTS_FILE} cannot be read ({error}); run the suite again") from error
@@ -88,6 +89,8 @@ def _check(score: Score) -> None:
     numbers = [number for number in (score.value, score.standard_error, *score.blocks) if number is not None]
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"a number of {score.metric} is not finite")
+    if type(score.trainings) is not int or score.trainings < 1:
+        raise ValueError(f"the trainings of {score.metric} are no count")
     texts = (score.model, score.metric, score.metric_version, score.protocol, score.unit)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("names, versions, protocols and units must be texts")
@@ -100,6 +103,19 @@ def part_of(record: object, *path: str) -> Any:
     for key in path:
         record = record.get(key) if isinstance(record, dict) else None
     return record
+
+
+def baseline_of(run: Mapping[str, Any]) -> str:
+    """The row that all others of a run are compared with: its teacher where `run.json` names none."""
+    named = part_of(run, "baseline")
+    return named if isinstance(named, str) else TEACHER
+
+
+def measures_of(run: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What made each model of a run, in the suite's order, as texts `kind: settings`; empty for runs of before."""
+    models = part_of(run, "models")
+    made = {name: part_of(model, "measures") for name, model in (models if isinstance(models, dict) else {}).items()}
+    return {name: tuple(map(str, texts if isinstance(texts, list) else ())) for name, texts in made.items()}
 
 
 def _origin_of_run(run: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -36,6 +36,13 @@ def named_folder(name: str, store: Store, suite: str | None) -> Path | None:
     return latest_run(store, suite) if folder is None and name == LATEST else folder
 
 
+def named_model(name: str, store: Store, suite: str | None) -> tuple[Path, str] | None:
+    """The folder and the model that `RUN:MODEL` means, both of which may have colons, or None for no such run."""
+    places = [place for place, letter in enumerate(name) if letter == ":"]
+    found = ((named_folder(name[:place], store, suite), name[place + 1 :]) for place in places)
+    return next(((folder, model) for folder, model in found if folder is not None), None)
+
+
 def whole_run(name: str, store: Store) -> tuple[Path, list[Record]]:
     """The folder and the scores of a run or of scored videos: by the folder, the run's name, or `latest`.
 

@@ -25,7 +25,10 @@ Better = Literal["lower", "higher", "neither"]
 
 @dataclass(frozen=True)
 class Score:
-    """What a stage measured: a value (None unless status is ok), its standard error and its block values."""
+    """What a stage measured: a value (None unless status is ok), its standard error and its block values.
+
+    Of several `trainings` the blocks are the means of each, in the order of their seeds, and not blocks of clips.
+    """
 
     model: str
     metric: str
@@ -39,6 +42,7 @@ class Score:
     n_expected: int
     status: Status
     blocks: tuple[float, ...] = ()
+    trainings: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -46,8 +50,8 @@ class Score:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:
-        """Read what `to_json` wrote; what a line of results says beside the score is passed over."""
-        own = {field.name: data[field.name] for field in fields(cls)}
+        """Read what `to_json` wrote, of before `trainings` too; what a line says beside the score is passed over."""
+        own = {field.name: ({"trainings": 1} | data)[field.name] for field in fields(cls)}
         return cls(**{**own, "blocks": tuple(data["blocks"])})
 
     @classmethod
@@ -67,6 +71,7 @@ class Row:
     profile: str
     model: str
     role: str
+    recipe: str
     checkpoint_sha: str
     params_m: str
     metric: str
@@ -105,8 +110,15 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 NUMBERS = ("schema", "suite_version", "params_m", "value", "se", "n", "n_expected")
-# What a model is to a run; models of other names say it themselves.
-ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", "real": "reference", "static": "baseline"}
+# Rows of a run that no model made.
+NO_MODELS = {"real": "reference", "static": "baseline"}
+ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", **NO_MODELS}
+TEACHER = "teacher"
+
+
+def role_of(name: str, baseline: str = TEACHER) -> str:
+    """What a row is to a run: `teacher` where others are compared with it, else `student` unless no model made it."""
+    return NO_MODELS.get(name) or ("teacher" if name == baseline else "student")
 
 
 def result_line(score: Score, row: Row) -> str:

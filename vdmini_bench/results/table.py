@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from vdmini_bench.results.score import Row
+from vdmini_bench.results.score import NO_MODELS, Row
 
 TITLES = {
     "params_m": "params (M)",
     "denoiser_gflops": "GFLOP",
+    "decoder_gflops": "decoder GFLOP",
     "latency_denoiser": "denoiser (ms)",
     "latency_end_to_end": "end-to-end (ms)",
     "speedup_denoiser": "denoiser speed-up",
@@ -17,8 +18,11 @@ TITLES = {
     "fvd": "FVD",
     "flow_distance": "flow distance (px)",
     "inception_score_i3d": "IS (I3D stand-in)",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "content_distance": "content distance",
+    "motion_distance": "motion distance (px)",
 }
-ORDER = ("real", "static", "teacher", "pruned", "student")
 # Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
 DIMENSION, DRAWN = "vbench_", "embedded-"
 GROUPS = {"vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total"}
@@ -59,14 +63,15 @@ def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def model_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The header and one line a model."""
+    """The header and one line a model; a metric of which no model has a row has no column."""
     by_name, params = _by_name(rows), _params(rows)
+    metrics = [metric for metric in TITLES if metric != "params_m" and any(row.metric == metric for row in rows)]
     lines = []
     for model in in_order(row.model for row in rows):
-        cells = [_cell(by_name.get((model, metric)), _short) for metric in TITLES if metric != "params_m"]
+        cells = [_cell(by_name.get((model, metric)), _short) for metric in metrics]
         lacking = sorted({row.status for row in rows if row.model == model} - {"ok"})
         lines.append([model, params.get(model, "-"), *cells, ", ".join(lacking) or "ok"])
-    return ["model", *TITLES.values(), "status"], lines
+    return ["model", TITLES["params_m"], *(TITLES[metric] for metric in metrics), "status"], lines
 
 
 def _by_name(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
@@ -78,8 +83,9 @@ def _params(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def in_order(models: Iterable[str]) -> list[str]:
-    """Models, each once, as tables have them: those of `ORDER`, then others as they come."""
-    return sorted(dict.fromkeys(models), key=lambda model: ORDER.index(model) if model in ORDER else len(ORDER))
+    """Rows' names, each once, as tables have them: those that no model made, then models as they come."""
+    found = dict.fromkeys(models)
+    return [*(name for name in NO_MODELS if name in found), *(name for name in found if name not in NO_MODELS)]
 
 
 def _cell(row: Row | None, shown: Callable[[float], str]) -> str:

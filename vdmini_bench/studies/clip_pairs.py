@@ -30,7 +30,8 @@ from vdmini_bench.errors import (
     few,
 )
 from vdmini_bench.metrics.content import SPECTRUM_VERSION, FrameFeatures, content_distance, spectrum_distance
-from vdmini_bench.metrics.flow import SMALLEST_SIDE, end_point_distance, flow_fields
+from vdmini_bench.metrics.fidelity import check_pair
+from vdmini_bench.metrics.flow import end_point_distance, flow_fields
 from vdmini_bench.metrics.frechet import FloatArray, frechet_distance
 from vdmini_bench.metrics.motion import (
     MOTION_PAIR_VERSION,
@@ -290,9 +291,5 @@ def _read_pair(paths: tuple[Path, Path]) -> tuple[_Read, _Read] | UnreadableVide
         teacher, student = (read_every_frame(path) for path in paths)
     except UnreadableVideoError as problem:
         return problem
-    if teacher.shape != student.shape:
-        sizes = " and ".join("{} frames of {}x{}".format(*clip.shape[:3]) for clip in (teacher, student))
-        raise NotComparableError(f"{paths[0]} and {paths[1]} do not pair: {sizes}; sample both with the same settings")
-    if len(teacher) < 2 or min(teacher.shape[1:3]) < SMALLEST_SIDE:
-        raise SuiteError(f"{paths[0]}: motion needs 2 or more frames and sides of {SMALLEST_SIDE} pixels or more")
+    check_pair(str(paths[0]), str(paths[1]), teacher, student)
     return (teacher, flow_fields(teacher)), (student, flow_fields(student))
