@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from diffusers import BitsAndBytesConfig, DiffusionPipeline, GGUFQuantizationConfig, QuantoConfig, TorchAoConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.quantizers import DiffusersAutoQuantizer
 from torch import nn
 
 from vdmini.errors import AccelerationError
@@ -19,9 +24,6 @@ from vdmini.models.registry import DENOISERS, family_of, pipeline_denoiser
 from vdmini.optimization import compile_denoiser, optimize
 from vdmini.requests import SampleSettings
 
-if TYPE_CHECKING:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
 # Which family a cache of diffusers 0.42 cannot work with, found by trying, and why.
 MIXES = "its pipeline runs a pass with the prompt and then one without, and this cache would mix them up"
 NO_STEPS = "its pipeline does not tell the step and its noise level, without which this cache skips nothing"
@@ -30,7 +32,6 @@ UNFIT |= {("sea", family): NO_STEPS for family in ("hunyuanvideo", "cogvideox", 
 # Their pipelines mask the padding of texts; and FasterCache can skip no pass of theirs without the prompt, since there
 # is none (HunyuanVideo) or since its output is no frames (LTX-Video).
 MASKED = ATTENTION_ALONE = ("hunyuanvideo", "ltx")
-PACKAGES = {"quanto": "optimum-quanto"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def check_measures(
             why = _attention_refusal(measure, denoiser, device_type)
         elif way != measure.kind and vae is not None and not hasattr(vae, f"use_{way}"):
             why = f"{type(vae).__name__} has no {way}: leave it out"
-        elif measure.kind == "optimize" and "quantize" in kinds and _fuses(denoiser):
+        elif measure.kind == "optimize" and "quantize" in kinds and AttnProcessor2_0 in _processors(denoiser):
             why = f"it joins layers of {type(denoiser).__name__} that are quantized: leave one of the two out"
         if why:
             raise AccelerationError(f"accelerate: {measure}: {why}")
@@ -90,11 +91,8 @@ def accelerate(
     pipeline as it was.
     """
     run: Any = pipeline
-    denoiser, vae, given = (
-        pipeline_denoiser(pipeline),
-        getattr(run, "vae", None),
-        {each.kind: each for each in measures},
-    )
+    denoiser, vae = pipeline_denoiser(pipeline), getattr(run, "vae", None)
+    given = {each.kind: each for each in measures}
     check_measures(denoiser, vae, measures, device_type=next(denoiser.parameters()).device.type)
     names = [name for name in DENOISERS if isinstance(getattr(run, name, None), nn.Module)]
     if len(names) > 1 and {each.engine for each in measures} & {"gguf", "mag"}:
@@ -151,8 +149,6 @@ def _quantize(run: Any, name: str, measure: Measure, folder: Path | None, stack:
 
 
 def _quantization(measure: Measure, dtype: torch.dtype) -> Any:
-    from diffusers import BitsAndBytesConfig, GGUFQuantizationConfig, QuantoConfig, TorchAoConfig
-
     settings = dict(measure.settings)
     if measure.engine == "gguf":
         return GGUFQuantizationConfig(compute_dtype=dtype)
@@ -204,8 +200,6 @@ def _cache_refusal(measure: Measure, denoiser: Any, settings: SampleSettings | N
 
 
 def _quantizer_refusal(measure: Measure, denoiser: nn.Module, device_type: str) -> str:
-    from diffusers.quantizers import DiffusersAutoQuantizer
-
     chosen = dict(measure.settings)
     if measure.engine == "bitsandbytes" and device_type == "cpu":
         return "it needs a GPU: take torchao or quanto"
@@ -220,16 +214,17 @@ def _quantizer_refusal(measure: Measure, denoiser: nn.Module, device_type: str) 
             layer = nn.Linear(128, 128, device=device_type, dtype=weight.dtype).requires_grad_(False)
             importlib.import_module("torchao.quantization").quantize_(layer, _torchao(chosen["type"]))
             layer(torch.zeros_like(layer.bias).expand(16, 128))
-    except ImportError as error:
-        return f"{error}: pip install {PACKAGES.get(measure.engine, measure.engine)}"
-    except Exception as error:  # of many types: what it has no kernel for
-        return f"it does not run here ({error}): take another"
+    except Exception as error:  # of many types: packages that are missing, and what an engine has no kernel for
+        missing = isinstance(error, ModuleNotFoundError) and f"pip install {str(error.name).partition('.')[0]}"
+        return f"it does not run here ({error}): {missing or 'take another, or what it asks for'}"
     return ""
 
 
-def _set_attention(denoiser: Any, backend: str, stack: ExitStack) -> None:
-    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+def _processors(denoiser: nn.Module) -> set[type]:
+    return {type(getattr(each, "processor", None)) for each in denoiser.modules()}
 
+
+def _set_attention(denoiser: Any, backend: str, stack: ExitStack) -> None:
     # The model's own reset leaves the backend of all other models changed.
     stack.callback(Registry.set_active_backend, Registry.get_active_backend()[0])
     stack.callback(denoiser.reset_attention_backend)
@@ -237,10 +232,8 @@ def _set_attention(denoiser: Any, backend: str, stack: ExitStack) -> None:
 
 
 def _attention_refusal(measure: Measure, denoiser: Any, device_type: str) -> str:
-    from diffusers.models.attention_dispatch import dispatch_attention_fn
-
     name, dtype = type(denoiser).__name__, next(denoiser.parameters()).dtype
-    if not any(hasattr(getattr(each, "processor", None), "_attention_backend") for each in denoiser.modules()):
+    if not any(hasattr(each, "_attention_backend") for each in _processors(denoiser)):
         return f"{name} does not choose its attention this way: leave it out"
     query = torch.zeros(1, 128, 2, 64, device=device_type, dtype=dtype)
     mask = query.new_ones(1, 1, 1, 128, dtype=torch.bool) if family_of(denoiser).name in MASKED else None
@@ -251,10 +244,3 @@ def _attention_refusal(measure: Measure, denoiser: Any, device_type: str) -> str
     except Exception as error:  # of many types: packages, devices, number formats, masks
         return f"{name} cannot have it here ({error}): leave it out"
     return ""
-
-
-def _fuses(denoiser: nn.Module) -> bool:
-    """Whether `optimize` joins projections."""
-    from diffusers.models.attention_processor import AttnProcessor2_0
-
-    return any(type(getattr(each, "processor", None)) is AttnProcessor2_0 for each in denoiser.modules())

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
 from torch import nn
 
 from vdmini.errors import ModelLoadError
 from vdmini.prune import SECOND_EXPERT
 
-if TYPE_CHECKING:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
 # What formats call the first of each pair of matrices.
-_FIRST = ("lora_A.", "lora_down.", "lora.down.")
+FIRST = ("lora_A.", "lora_down.", "lora.down.")
 
 
 def merge_lora(pipeline: DiffusionPipeline, file: str) -> None:
@@ -23,20 +22,19 @@ def merge_lora(pipeline: DiffusionPipeline, file: str) -> None:
     `file` is a .safetensors file in a format that diffusers reads for this pipeline (arXiv 2106.09685). Raises
     ModelLoadError for a pipeline that takes none, without peft, and for a file that does not fit, all of it.
     """
-    from safetensors import safe_open
-
     loader: Any = pipeline
-    name = type(pipeline).__name__
+    name = type(loader).__name__
     if not hasattr(loader, "load_lora_weights") or getattr(loader, SECOND_EXPERT, None) is not None:
         raise ModelLoadError(f"{file!r}: diffusers merges no LoRA into {name} or two denoisers: leave lora out")
     if importlib.util.find_spec("peft") is None:
         raise ModelLoadError(f"{file!r}: LoRA needs peft: pip install peft")
     try:
-        with safe_open(file, framework="pt") as opened:
-            wanted = sum(any(first in key for first in _FIRST) for key in opened.keys())  # noqa: SIM118 - not a mapping
+        wanted = sum(any(first in key for first in FIRST) for key in load_file(file))
         loader.load_lora_weights(file, use_safetensors=True, local_files_only=True)
-        parts = [part for part in loader.components.values() if isinstance(part, nn.Module)]
-        fits = sum(len(getattr(module, "lora_A", ())) > 0 for part in parts for module in part.modules())
+        modules = [
+            each for part in loader.components.values() if isinstance(part, nn.Module) for each in part.modules()
+        ]
+        fits = sum(len(getattr(each, "lora_A", ())) > 0 for each in modules)
         if not wanted or fits < wanted:
             raise ValueError(f"{fits} of its {wanted} layers fit: give one made for this very model")
         loader.fuse_lora()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -220,6 +221,13 @@ def test_combinations_that_an_engine_does_not_support_are_refused() -> None:
     pytest.importorskip("torchao")
     refuse("hunyuanvideo", "optimize", {"quantize": "torchao"}, match="joins layers")
     check("wan", "optimize", {"quantize": "torchao"}, {"cache": "first_block"}, "compile", {"attention": "native"})
+
+
+def test_a_package_that_is_missing_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    refuse("wan", {"quantize": "torchao"}, match="pip install torchao")
+    monkeypatch.setattr("diffusers.quantizers.quanto.quanto_quantizer.is_optimum_quanto_available", lambda: False)
+    refuse("wan", {"quantize": "quanto"}, match="pip install optimum-quanto")
 
 
 @pytest.mark.parametrize("kind", ["int8_weight_only", "int8_dynamic_activation_int8_weight"])
