@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -15,6 +16,8 @@ CONSTRAINTS = os.environ.get("VDMINI_CONSTRAINTS", "constraints.txt")
 
 # Of one thread each: see tests/conftest.py.
 WORKERS = ("-n", "2", "--dist", "loadfile")
+# Tests of what other libraries' engines do.
+ENGINE_TESTS = ("tests/vdmini/test_acceleration.py", "tests/vdmini/test_lora.py")
 # Files of tests that distil or train, as patterns.
 TRAINING = ("*distill*", "run", "*runs", "generated", "interrupts", "text_teacher")
 
@@ -23,7 +26,14 @@ TRAINING = ("*distill*", "run", "*runs", "generated", "interrupts", "text_teache
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    session.run("pytest", *WORKERS, *session.posargs)
+    # Beside the environment, for their own tests alone; alone, since nothing may bring another torch.
+    engines = str(Path(session.create_tmp()) / "engines")
+    needed = nox.project.dependency_groups(PYPROJECT, "engines")
+    session.install("-c", CONSTRAINTS, "--no-deps", "--upgrade", "--target", engines, *needed)
+    if not session.posargs:
+        session.run("pytest", *ENGINE_TESTS, env={"PYTHONPATH": engines})
+    others = () if session.posargs else (f"--ignore={file}" for file in ENGINE_TESTS)
+    session.run("pytest", *WORKERS, *others, *session.posargs)
 
 
 @nox.session

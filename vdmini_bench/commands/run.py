@@ -47,14 +47,16 @@ def run(
         preview = preview_run(chosen, results)
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
-    from vdmini_bench.results.table import wide_table
     from vdmini_bench.runs.run import run_suite
 
     result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
-        print_table(f"{chosen.name}, profile {result.profile}", *wide_table(result.rows))
+        for title, table in result.tables:
+            print_table(title, *table)
+        for remark in result.remarks:
+            click.echo(remark)
         if result.stand_in:
             click.echo(result.stand_in)
         jobs = f"{result.ran} jobs ran, {result.cached} were there already"

@@ -177,6 +177,12 @@ class ModelSpec(Specification):
         return [parse_measure(each) for each in self.accelerate]
 
     @property
+    def files(self) -> list[str]:
+        """Files of weights that are no folders: a LoRA's, and those that a quantizer reads."""
+        read = [str(dict(measure.settings)["file"]) for measure in self.acceleration if measure.engine == "gguf"]
+        return read if self.lora is None else [self.lora, *read]
+
+    @property
     def is_cached(self) -> bool:
         """Whether what it computes decides which parts of a pass are left out."""
         return any(measure.kind == "cache" for measure in self.acceleration)

@@ -8,12 +8,15 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vdmini_bench.compare.against import against_lines, remarks
+from vdmini_bench.compare.multiplied import multiplied_lines
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.report.contact_sheet import contact_sheet
 from vdmini_bench.report.page import write_report
 from vdmini_bench.results.leaderboard import add_rows
+from vdmini_bench.results.records import read_records
 from vdmini_bench.results.score import SCHEMA, Row
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.table import wide_table
@@ -32,7 +35,10 @@ LEADERBOARD = "leaderboard.csv"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left: its folder, its rows, how it ended and what it had to do."""
+    """What a run left: its folder, its rows, how it ended and what it had to do.
+
+    `tables` are for people, each with its title, and `remarks` what follows from them in words.
+    """
 
     run_id: str
     run_dir: Path
@@ -44,6 +50,8 @@ class RunResult:
     cached: int
     problems: tuple[str, ...]
     stand_in: str | None = None
+    tables: tuple[tuple[str, tuple[list[str], list[list[str]]]], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The object that `run --json` prints."""
@@ -87,22 +95,40 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
         cached += each.cached
         rows += publisher.publish(each.job, each.problem)
     skipped = sum(isinstance(problem, SkippedError) for problem in problems)
+    tables, told = _views(context, run_dir, rows)
     result = RunResult(
         run_id, run_dir, max((each.exit_code for each in problems), default=ExitCode.OK), suite.profile_name,
         tuple(rows), time.monotonic() - started, len(context.jobs) - cached - skipped, cached,
-        tuple(map(str, problems)), suite.profile.stand_in,
+        tuple(map(str, problems)), suite.profile.stand_in, tables, told,
     )  # fmt: skip
     _write_record(run_dir, context, result.status)
     add_rows(results / LEADERBOARD, rows)
-    _write_views(context, run_dir, rows, complete=not problems)
+    _write_views(context, run_dir, result, complete=not problems)
     return result
 
 
-def _write_views(context: SuiteContext, run_dir: Path, rows: list[Row], complete: bool) -> None:
-    """Write what a person looks at: the table, the report, and the contact sheet where all models have clips."""
-    text = markdown_table(*wide_table(rows))
-    stand_in = context.suite.profile.stand_in
-    write_atomically(run_dir / "table.md", f"{text}\n\n{stand_in}\n" if stand_in else f"{text}\n")
+def _views(
+    context: SuiteContext, run_dir: Path, rows: list[Row]
+) -> tuple[tuple[tuple[str, tuple[list[str], list[list[str]]]], ...], tuple[str, ...]]:
+    """The tables of a run with their titles, those that have lines, and remarks."""
+    if not rows:
+        return (), ()
+    profile, records = context.suite.profile, read_records(run_dir)
+    tables = {
+        f"{context.suite.name}, profile {context.suite.profile_name}": wide_table(rows),
+        "differences to the baseline, 95 % intervals": against_lines(records, profile.measures, profile.baseline),
+        "what multiplies": multiplied_lines(records, profile.measures, profile.baseline),
+    }
+    told = remarks(records, profile.measures, profile.baseline)
+    return tuple((title, table) for title, table in tables.items() if table[1]), tuple(told)
+
+
+def _write_views(context: SuiteContext, run_dir: Path, result: RunResult, complete: bool) -> None:
+    """Write what a person looks at: the tables, the report, and the contact sheet where all models have clips."""
+    parts = [markdown_table(*table) for _, table in result.tables]
+    parts += ["\n".join(f"- {remark}" for remark in result.remarks)] if result.remarks else []
+    parts += [result.stand_in] if result.stand_in else []
+    write_atomically(run_dir / "table.md", "\n\n".join(parts) + "\n")
     if complete:
         clips = example_clips(context)
         contact_sheet(run_dir / "contact_sheet.png", clips)

@@ -136,7 +136,7 @@ def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
     reference = add_reference(graph, profile.protocol, inputs.reference, inputs.i3d)
     # The rate at which first frames are taken of the files.
     asked = {"conditions": inputs.condition_clips, "seed": profile.sample.seed, "rate": profile.rate, "count": count}
-    add_samples(graph, profile, count, asked)
+    add_samples(graph, profile, inputs, count, asked)
     scored = {"protocol": protocol, "i3d": inputs.i3d}
     for row, clips in {"real": inputs.real_clips, "static": inputs.condition_clips}.items():
         frozen = row == "static"
@@ -148,7 +148,7 @@ def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
         )
         graph.note(row, *jobs)
     add_comparison(graph, profile, count)
-    add_costs(graph, profile, inputs.machine_id)
+    add_costs(graph, profile, inputs)
     return graph
 
 
@@ -176,7 +176,7 @@ def plan_judging(
     """
     graph, clip = plan_training(profile, inputs, teacher), _clip(profile)
     # Guidance by text runs the denoiser twice a step.
-    add_samples(graph, profile, count, {"asked": inputs.asked})
+    add_samples(graph, profile, inputs, count, {"asked": inputs.asked})
     videos = {model: (graph.sampled[model],) for model in graph.models}
     rows = {row: tuple(graph.of_row(row)) for row in profile.models}
     if drawn:
@@ -198,17 +198,17 @@ def plan_judging(
         )
         graph.note(row, *totals)
     add_comparison(graph, profile, count)
-    add_costs(graph, profile, inputs.machine_id)
+    add_costs(graph, profile, inputs)
     return graph
 
 
-def add_samples(graph: JobGraph, profile: CommonProfile, count: int, asked: dict[str, Any]) -> None:
+def add_samples(graph: JobGraph, profile: CommonProfile, inputs: RunInputs, count: int, asked: dict[str, Any]) -> None:
     """The jobs that sample every model's clips."""
     clip = _clip(profile)
     graph.sampled = {
         name: graph.add(
             "sample", name, model.weights, count * model.spec.sample.steps * 0.04, teacher=model.teacher[1],
-            clip={**clip, "sample": _sampler(model.spec)}, accelerate=[*map(str, model.spec.acceleration)], **asked,
+            clip={**clip, "sample": _sampler(model.spec)}, accelerate=_applied(model.spec, inputs), **asked,
         )
         for name, model in graph.models.items()
     }  # fmt: skip
@@ -233,7 +233,7 @@ def baseline_of(graph: JobGraph, profile: CommonProfile, name: str) -> str:
     return trainings[place] if place < len(trainings) else trainings[0]
 
 
-def add_costs(graph: JobGraph, profile: CommonProfile, machine_id: str) -> None:
+def add_costs(graph: JobGraph, profile: CommonProfile, inputs: RunInputs) -> None:
     """What each row's model costs: counted, and timed beside the baseline where the profile times at all.
 
     Weights cost the same whatever training made of them, but for caches, which look at what they compute.
@@ -252,15 +252,21 @@ def add_costs(graph: JobGraph, profile: CommonProfile, machine_id: str) -> None:
             "timing": profile.timing.model_dump(),
             "clip": clip,
             "sampled": [_sampler(spec) for spec in both],
-            "accelerate": [[*map(str, spec.acceleration)] for spec in both],
+            "accelerate": [_applied(spec, inputs) for spec in both],
         }
         needed = tuple(dict.fromkeys((*costs[profile.baseline], *needs)))
-        graph.note(row, graph.add("time", row, needed, runs * 3.0 * len(both), machine=machine_id, **settings))
+        graph.note(row, graph.add("time", row, needed, runs * 3.0 * len(both), machine=inputs.machine_id, **settings))
 
 
 def _costing(model: Model) -> tuple[str, ...]:
     jobs = (model.distill or model.prune if model.spec.is_cached else model.prune, model.decoder)
     return tuple(job for job in jobs if job is not None)
+
+
+def _applied(spec: ModelSpec, inputs: RunInputs) -> list[object]:
+    """A model's measures, with the bytes of files that they read."""
+    files = {name: digest for name, (_, digest) in inputs.sources.items() if name in spec.files}
+    return [*map(str, spec.acceleration), *([files] if files else [])]
 
 
 def _sampler(spec: ModelSpec) -> dict[str, Any]:

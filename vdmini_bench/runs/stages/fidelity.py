@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.errors import IncompleteError, UnreadableVideoError
-from vdmini_bench.metrics.fidelity import fidelity_scores
+from vdmini_bench.metrics.fidelity import fidelity_notes, fidelity_scores
 from vdmini_bench.suites.context import SuiteContext, write_scores
 
 
 def run_stage(context: SuiteContext, subject: str, folder: Path) -> None:
     """Write PSNR, SSIM and the distances of content and motion, over all clips."""
     protocol = f"{context.protocol_name}/to {context.suite.profile.baseline}"
-    write_scores(folder, context, fidelity_scores(subject, protocol, _pairs(context, subject)))
+    scores = fidelity_scores(subject, protocol, _pairs(context, subject))
+    write_scores(folder, context, scores, fidelity_notes(scores))
 
 
 def _pairs(context: SuiteContext, subject: str) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:

@@ -1,0 +1,61 @@
+"""A run's rows against its baseline: what each lost, and which of them nothing else makes needless."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vdmini_bench.compare.deltas import Delta, compare_result_sets
+from vdmini_bench.compare.pareto import (
+    NO_QUALITIES,
+    beside_fewer_steps,
+    dominated_lines,
+    fewer_steps,
+    main_quality,
+    measured_scores,
+    quality_points,
+    timed_scope,
+)
+from vdmini_bench.compare.result_sets import ResultSet
+from vdmini_bench.results.records import Record
+from vdmini_bench.results.table import TITLES
+
+
+def against_lines(
+    records: Sequence[Record], models: Mapping[str, Sequence[str]], baseline: str
+) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line for each other row: the differences in quality with 95 % intervals, and what they say.
+
+    Metrics are those of the wide table that say how good a model is, else the main one of VBench's.
+    """
+    main, measured = main_quality(records), {metric for _, metric in measured_scores(records)}
+    shown = [name for name in TITLES if name in measured and not name.startswith(NO_QUALITIES)] or [main or ""]
+    whole, lines = ResultSet("", "", tuple(each for each in records if each.score.metric in shown)), []
+    for model in models:
+        if model == baseline or not {baseline, model} <= {*whole.models}:
+            continue
+        deltas = {each.metric: each for each in compare_result_sets(whole.of(baseline), whole.of(model), True)}
+        lines.append(
+            [model, *(_cell(deltas.get(metric)) for metric in shown), deltas[main].verdict if main in deltas else "-"]
+        )
+    header = [f"against {baseline}", *(TITLES.get(metric, metric) for metric in shown)]
+    return [*header, f"in {TITLES.get(main or '', main or 'quality')}"], lines
+
+
+def _cell(delta: Delta | None) -> str:
+    if delta is None or delta.delta is None:
+        return "-"
+    ends = "" if delta.interval is None else " ({:+.3g} to {:+.3g})".format(*delta.interval)
+    return f"{delta.delta:+.3g}{ends}"
+
+
+def remarks(records: Sequence[Record], models: Mapping[str, Sequence[str]], baseline: str) -> list[str]:
+    """Which rows another dominates, and which beat the baseline with fewer steps, a line each."""
+    quality, scope = main_quality(records), timed_scope(records)
+    if quality is None or scope is None:
+        return []
+    points = quality_points(records, quality, scope, baseline)
+    if not points:
+        return []
+    better = measured_scores(records)[points[0].model, quality].better
+    beside = beside_fewer_steps(points, fewer_steps(points, models, baseline), better, baseline)
+    return dominated_lines(points, better) + beside
