@@ -52,8 +52,8 @@ def find_models(profile: CommonProfile) -> FoundModels:
     for row, spec in profile.models.items():
         if spec.source is not None:
             sources[spec.source] = found_teacher(spec.source)
-        for file in map(Path, spec.files):
-            sources[str(file)] = (str(file), sha256_of(file) if file.is_file() else NOT_THERE)
+        for file in spec.files:
+            sources[file] = (file, sha256_of(Path(file)) if Path(file).is_file() else NOT_THERE)
         folder = teacher if spec.source is None else sources[spec.source][0]
         try:
             prunings[row] = _checked(spec, folder, profile.sampler(spec.sample))
