@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -66,6 +67,18 @@ def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str
         return child.finish()
 
 
+@contextmanager
+def group(count: int, *arguments: object, **variables: str) -> Iterator[list[Forked]]:
+    """The processes of a launch, which have its variables and meet by themselves: there is no launcher."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    with ExitStack() as stack:
+        place |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+        each = [{**variables, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+        yield [stack.enter_context(started(*arguments, **given)) for given in each]
+
+
 def _become(arguments: list[str], environment: Mapping[str, str], stdout: Connection, stderr: Connection) -> None:
     """What the arguments ask for, in the forked process."""
     os.environ.clear()
@@ -74,6 +87,8 @@ def _become(arguments: list[str], environment: Mapping[str, str], stdout: Connec
     os.dup2(stderr.fileno(), 2)
     stdout.close()
     stderr.close()
+    # The server's may be files, which a stream remembers.
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     first, *sys.argv = arguments if arguments[0].startswith("-") else ["", *arguments]
     if first == "-c":
         code, sys.argv[0] = sys.argv[0], first

@@ -7,11 +7,8 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +94,8 @@ def fingerprint(network):
     return digest.hexdigest()
 
 runs = json.loads(sys.argv[2])
-(Path(runs[0]["folder"]) / f"{rank}.environment.json").write_text(json.dumps(dict(os.environ)))
+if rank == "0":
+    (Path(runs[0]["folder"]) / "environment.json").write_text(json.dumps(dict(os.environ)))
 for run in runs:
     folder, settings = Path(run["folder"]), DistillSettings(**run["settings"])
     teacher = UNetSpatioTemporalConditionModel.from_pretrained(source / "teacher").eval()
@@ -208,18 +206,6 @@ def launch_to_the_end(source: Path, launch: tuple[str, ...], *runs: dict[str, An
     return done.stderr
 
 
-@contextmanager
-def group(source: Path, pair: Path, run: dict[str, Any]) -> Iterator[list[forked.Forked]]:
-    """Two processes with the variables that a launch gave its own, but for where they meet: they have no launcher."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_PORT": str(free.getsockname()[1]), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    with ExitStack() as stack:
-        given = [json.loads((pair / "whole" / f"{rank}.environment.json").read_text()) | place for rank in (0, 1)]
-        command = arguments(source, run)
-        yield [stack.enter_context(forked.started(*command, **variables)) for variables in given]
-
-
 def seen(folder: Path, rank: int = 0) -> dict[str, Any]:
     """What a process saw of a run."""
     result: dict[str, Any] = json.loads((folder / f"{rank}.json").read_text())
@@ -312,14 +298,15 @@ def test_one_process_takes_over_the_checkpoint_of_two(source: Path, alone: Path,
 def test_a_killed_group_continues_as_if_unbroken(source: Path, pair: Path, tmp_path: Path) -> None:
     shutil.copy(pair / "whole" / "kept.pt", tmp_path / "checkpoint.pt")
     last = random.randrange(KEPT + 1, STEPS - 1)
-    run = {"folder": tmp_path, "settings": {**SETTINGS, "checkpoint_every": 2}}
-    with group(source, pair, run) as processes:
+    command = arguments(source, {"folder": tmp_path, "settings": {**SETTINGS, "checkpoint_every": 2}})
+    variables = json.loads((pair / "whole" / "environment.json").read_text())
+    with forked.group(2, *command, **variables) as processes:
         assert f"step {last}\n" in processes[0].stdout
         for each in processes:
             each.process.kill()
         assert [each.finish().returncode for each in processes] == [-9, -9]
     assert not (tmp_path / "0.json").exists()
-    with group(source, pair, run) as processes:
+    with forked.group(2, *command, **variables) as processes:
         for each in processes:
             done = each.finish()
             assert done.returncode == 0, done.stderr
