@@ -53,16 +53,15 @@ VISION = CLIPVisionConfig(
     image_size=224,
     patch_size=32,
 )
-STEPS = 10
+STEPS, KEPT = 8, 4
 SETTINGS = dataclasses.asdict(
     DistillSettings(
-        steps=STEPS, batch_size=4, learning_rate=1e-5, head_learning_rate=1e-6, lambda_output=0.5, checkpoint_every=5
+        steps=STEPS, batch_size=4, learning_rate=1e-5, head_learning_rate=1e-6, lambda_output=0.5, checkpoint_every=KEPT
     )
 )
 # All that changes how gradients come about; the last two must not change the result.
 THOROUGH = {**SETTINGS, "steps": 3, "lambda_r1": 0.1, "balance": "adaptive"}
 SPARING = {**THOROUGH, "gradient_checkpointing": True, "micro_batch_size": 1}
-KEPT = 5
 TOLERANCE = 1e-5
 DDP = ("--multi_gpu", "--num_processes=2")
 FSDP = ("--use_fsdp", "--fsdp_version=2", "--num_processes=2")
@@ -139,7 +138,7 @@ for run in runs:
                 seen["average"] = sum(map(local, training.average.weights.values()))
         else:
             result = distill(
-                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 5
+                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 4
             )
             seen["losses"] = [losses.values() for losses in result.losses]
             seen["average"] = fingerprint(result.student)
@@ -200,7 +199,7 @@ def launch_to_the_end(source: Path, launch: tuple[str, ...], *runs: dict[str, An
         "PYTHONPATH": str(Path(vdmini.__file__).parents[1]),
         "HF_HOME": str(source / "no-configuration"),
     }
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, env=environment)
     finished = done.returncode == 0
     assert finished == all("fails_at" not in run for run in runs), done.stderr
     return done.stderr
@@ -311,7 +310,7 @@ def test_a_killed_group_continues_as_if_unbroken(source: Path, pair: Path, tmp_p
             done = each.finish()
             assert done.returncode == 0, done.stderr
     unbroken, resumed = seen(pair / "whole"), seen(tmp_path)
-    assert resumed["steps"][0] - 1 in (KEPT, 6, 8), f"killed after step {last}"
+    assert resumed["steps"][0] - 1 in (KEPT, 6), f"killed after step {last}"
     assert resumed["losses"] == unbroken["losses"], f"killed after step {last}"
     assert resumed["average"] == unbroken["average"]
 
@@ -321,9 +320,9 @@ def test_the_main_process_alone_reports_and_all_return_the_same(pair: Path) -> N
     main, other = (seen(pair / "whole", rank) for rank in (0, 1))
     assert main["steps"] == [*range(1, STEPS + 1)]
     assert other["steps"] == []
-    assert main["previews"].keys() == {"5", "10"}
+    assert main["previews"].keys() == {"4", "8"}
     assert other["previews"] == {}
-    assert main["previews"]["10"] == main["average"] == other["average"]
+    assert main["previews"]["8"] == main["average"] == other["average"]
     assert main["losses"] == other["losses"]
 
 
