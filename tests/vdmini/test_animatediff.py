@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -250,8 +249,7 @@ def test_another_process_reads_and_samples_the_same_student(plan: PruningPlan, t
     clips = sample_clips(pipeline, REQUESTS, SETTINGS)
     expected = tmp_path / "expected.pt"
     torch.save({"weights": pipeline.unet.state_dict(), "clips": torch.from_numpy(clips)}, expected)
-    command = [sys.executable, "-c", READ, str(folder), str(expected)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run("-c", READ, folder, expected)
     assert done.returncode == 0, done.stderr
     for complaint in ("newly initialized", "Expected types", "not expected"):
         assert complaint not in done.stderr

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -170,12 +170,7 @@ def test_a_student_reloads_bit_for_bit_without_torch_pruning(
     with torch.no_grad():
         torch.save((inputs, student(**inputs).sample), tmp_path / "expected.pt")
     student.save_pretrained(tmp_path / "student")
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(tmp_path / "student"), str(tmp_path / "expected.pt")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-c", READER, tmp_path / "student", tmp_path / "expected.pt")
     assert done.returncode == 0, done.stderr
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from diffusers import StableVideoDiffusionPipeline
@@ -76,9 +75,7 @@ def test_another_process_reads_the_same_student(
         expected,
     )
     code = "import sys, torch" + READERS[reader] + COMPARE
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(expected)], capture_output=True, text=True, check=False
-    )
+    done = forked.run("-c", code, folder, expected)
     assert done.returncode == 0, done.stderr
     assert "newly initialized" not in done.stderr
     assert "Expected types" not in done.stderr

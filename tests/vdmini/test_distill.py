@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -138,17 +138,16 @@ def test_a_killed_run_continues_as_if_unbroken(
     (tmp_path / "plan.json").write_text(plan.to_json())
     (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(settings)))
 
-    def command(stop: int) -> list[str]:
-        threads = str(torch.get_num_threads())
-        return [sys.executable, "-c", CHILD, str(tmp_path), str(stop), threads, str(clips.folder)]
+    def command(stop: int) -> tuple[object, ...]:
+        return ("-c", CHILD, tmp_path, stop, torch.get_num_threads(), clips.folder)
 
-    with subprocess.Popen(command(KILLED_AFTER), stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
+    with forked.started(*command(KILLED_AFTER)) as child:
         assert [child.stdout.readline().strip() for _ in range(KILLED_AFTER)] == ["1", "2", "3"]
-        child.kill()
-    assert child.returncode == -9
+        child.process.kill()
+        assert child.finish().returncode == -9
     assert not (tmp_path / "student.pt").exists()
-    resumed = subprocess.run(command(0), stdout=subprocess.PIPE, text=True, check=True)
+    resumed = forked.run(*command(0))
+    assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.split() == ["3", "4", "5", "6"]
 
     # Loaded like the child's: weights that lie elsewhere in memory may round differently.

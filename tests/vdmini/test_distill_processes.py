@@ -7,14 +7,12 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -55,16 +53,15 @@ VISION = CLIPVisionConfig(
     image_size=224,
     patch_size=32,
 )
-STEPS = 10
+STEPS, KEPT = 8, 4
 SETTINGS = dataclasses.asdict(
     DistillSettings(
-        steps=STEPS, batch_size=4, learning_rate=1e-5, head_learning_rate=1e-6, lambda_output=0.5, checkpoint_every=5
+        steps=STEPS, batch_size=4, learning_rate=1e-5, head_learning_rate=1e-6, lambda_output=0.5, checkpoint_every=KEPT
     )
 )
 # All that changes how gradients come about; the last two must not change the result.
 THOROUGH = {**SETTINGS, "steps": 3, "lambda_r1": 0.1, "balance": "adaptive"}
 SPARING = {**THOROUGH, "gradient_checkpointing": True, "micro_batch_size": 1}
-KEPT = 5
 TOLERANCE = 1e-5
 DDP = ("--multi_gpu", "--num_processes=2")
 FSDP = ("--use_fsdp", "--fsdp_version=2", "--num_processes=2")
@@ -85,8 +82,6 @@ from vdmini.prune import apply_plan
 from vdmini.tasks import make_task
 
 source, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
-# One write a line: two processes share the pipe.
-print(f"pid {os.getpid()}\\n", end="", flush=True)
 
 def local(tensor):
     return (tensor.to_local() if hasattr(tensor, "to_local") else tensor).numel()
@@ -97,7 +92,10 @@ def fingerprint(network):
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()
 
-for run in json.loads(sys.argv[2]):
+runs = json.loads(sys.argv[2])
+if rank == "0":
+    (Path(runs[0]["folder"]) / "environment.json").write_text(json.dumps(dict(os.environ)))
+for run in runs:
     folder, settings = Path(run["folder"]), DistillSettings(**run["settings"])
     teacher = UNetSpatioTemporalConditionModel.from_pretrained(source / "teacher").eval()
     plan = PruningPlan.from_json((source / "plan.json").read_text())
@@ -105,7 +103,7 @@ for run in json.loads(sys.argv[2]):
     seen = {"steps": [], "previews": {}}
 
     def on_step(losses):
-        print(f"step {losses.step}\\n", end="", flush=True)
+        print("step", losses.step, flush=True)
         seen["steps"].append(losses.step)
         if losses.step == run.get("fails_at"):
             raise OSError("no space left on device")
@@ -140,7 +138,7 @@ for run in json.loads(sys.argv[2]):
                 seen["average"] = sum(map(local, training.average.weights.values()))
         else:
             result = distill(
-                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 5
+                teacher, student, plan, Clips(), task, settings, folder / "checkpoint.pt", on_step, on_preview, 4
             )
             seen["losses"] = [losses.values() for losses in result.losses]
             seen["average"] = fingerprint(result.student)
@@ -178,41 +176,33 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def launched(source: Path, launch: tuple[str, ...], *runs: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """The script under `accelerate launch`, or alone where no launch is given; killed at the end if it still runs."""
-    command = [str(source / "child.py"), str(source), json.dumps(runs, default=str)]
+def arguments(source: Path, *runs: dict[str, Any]) -> list[str]:
+    """The script and what it is given."""
     (source / "child.py").write_text(CHILD)
     for run in runs:
         Path(run["folder"]).mkdir(exist_ok=True)
-    if launch:
-        options = ("--main_process_port=0", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
-        command = ["-m", "accelerate.commands.launch", *launch, *options, *command]
+    return [str(source / "child.py"), str(source), json.dumps(runs, default=str)]
+
+
+def alone_to_the_end(source: Path, *runs: dict[str, Any]) -> None:
+    """Run the script in one process."""
+    done = forked.run(*arguments(source, *runs))
+    assert done.returncode == 0, done.stderr
+
+
+def launch_to_the_end(source: Path, launch: tuple[str, ...], *runs: dict[str, Any]) -> str:
+    """Run the script under `accelerate launch` and return what went to stderr; processes may wait for each other."""
+    options = ("--main_process_port=0", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *options, *arguments(source, *runs)]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(vdmini.__file__).parents[1]),
         "HF_HOME": str(source / "no-configuration"),
     }
-    with (
-        (source / "errors.txt").open("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def finish(source: Path, launch: tuple[str, ...], *runs: dict[str, Any]) -> str:
-    """Run to the end and return what went to stderr; raises TimeoutExpired for processes that wait for each other."""
-    with launched(source, launch, *runs) as process:
-        process.communicate(timeout=150)
-    errors = (source / "errors.txt").read_text()
-    finished = process.returncode == 0
-    assert finished == all("fails_at" not in run for run in runs), errors
-    return errors
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, env=environment)
+    finished = done.returncode == 0
+    assert finished == all("fails_at" not in run for run in runs), done.stderr
+    return done.stderr
 
 
 def seen(folder: Path, rank: int = 0) -> dict[str, Any]:
@@ -236,7 +226,7 @@ def alone(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of the two kinds of settings."""
     folder = tmp_path_factory.mktemp("alone")
     whole = {"folder": folder / "whole", "settings": SETTINGS, "kept": KEPT}
-    finish(source, (), whole, {"folder": folder / "thorough", "settings": THOROUGH})
+    alone_to_the_end(source, whole, {"folder": folder / "thorough", "settings": THOROUGH})
     return folder
 
 
@@ -244,7 +234,7 @@ def together(source: Path, alone: Path, folder: Path, launch: tuple[str, ...]) -
     """What two processes make of the same, and of the checkpoint that the one wrote after half of its steps."""
     (folder / "taken-over").mkdir()
     shutil.copy(alone / "whole" / "kept.pt", folder / "taken-over" / "checkpoint.pt")
-    errors = finish(
+    errors = launch_to_the_end(
         source,
         launch,
         {"folder": folder / "whole", "settings": SETTINGS, "kept": KEPT},
@@ -298,35 +288,29 @@ def test_two_processes_take_over_the_checkpoint_of_one(alone: Path, pair: Path) 
 
 def test_one_process_takes_over_the_checkpoint_of_two(source: Path, alone: Path, fsdp: Path, tmp_path: Path) -> None:
     shutil.copy(fsdp / "whole" / "kept.pt", tmp_path / "checkpoint.pt")
-    finish(source, (), {"folder": tmp_path, "settings": SETTINGS})
+    alone_to_the_end(source, {"folder": tmp_path, "settings": SETTINGS})
     assert seen(tmp_path)["steps"] == [*range(KEPT + 1, STEPS + 1)]
     assert_same_losses(seen(alone / "whole"), seen(tmp_path))
 
 
 @LAUNCHES
-def test_a_killed_group_continues_as_if_unbroken(source: Path, pair: Path, launch: str, tmp_path: Path) -> None:
+def test_a_killed_group_continues_as_if_unbroken(source: Path, pair: Path, tmp_path: Path) -> None:
     shutil.copy(pair / "whole" / "kept.pt", tmp_path / "checkpoint.pt")
-    command = {"ddp": DDP, "fsdp": FSDP}[launch]
     last = random.randrange(KEPT + 1, STEPS - 1)
-    run = {"folder": tmp_path, "settings": {**SETTINGS, "checkpoint_every": 2}}
-    with launched(source, command, run) as process:
-        assert process.stdout is not None
-        words = (line.split() for line in process.stdout)
-        processes = [process.pid]
-        for word, number in words:
-            if word == "pid":
-                processes.append(int(number))
-            elif int(number) == last:
-                break
-        assert len(processes) == 3
+    command = arguments(source, {"folder": tmp_path, "settings": {**SETTINGS, "checkpoint_every": 2}})
+    variables = json.loads((pair / "whole" / "environment.json").read_text())
+    with forked.group(2, *command, **variables) as processes:
+        assert f"step {last}\n" in processes[0].stdout
         for each in processes:
-            os.kill(each, signal.SIGKILL)
-        # The end of what they write is the end of them all.
-        process.stdout.read()
+            each.process.kill()
+        assert [each.finish().returncode for each in processes] == [-9, -9]
     assert not (tmp_path / "0.json").exists()
-    finish(source, command, run)
+    with forked.group(2, *command, **variables) as processes:
+        for each in processes:
+            done = each.finish()
+            assert done.returncode == 0, done.stderr
     unbroken, resumed = seen(pair / "whole"), seen(tmp_path)
-    assert resumed["steps"][0] - 1 in (KEPT, 6, 8), f"killed after step {last}"
+    assert resumed["steps"][0] - 1 in (KEPT, 6), f"killed after step {last}"
     assert resumed["losses"] == unbroken["losses"], f"killed after step {last}"
     assert resumed["average"] == unbroken["average"]
 
@@ -336,9 +320,9 @@ def test_the_main_process_alone_reports_and_all_return_the_same(pair: Path) -> N
     main, other = (seen(pair / "whole", rank) for rank in (0, 1))
     assert main["steps"] == [*range(1, STEPS + 1)]
     assert other["steps"] == []
-    assert main["previews"].keys() == {"5", "10"}
+    assert main["previews"].keys() == {"4", "8"}
     assert other["previews"] == {}
-    assert main["previews"]["10"] == main["average"] == other["average"]
+    assert main["previews"]["8"] == main["average"] == other["average"]
     assert main["losses"] == other["losses"]
 
 

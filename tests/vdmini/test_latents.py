@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -204,7 +203,7 @@ print(json.dumps(report))
 def test_a_kill_at_any_step_loses_one_shard_at_most(tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
     script = f"import sys; sys.path[:0] = [{here!r}]\n{KILLED}"
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = forked.run("-c", script, tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert all(same for _, _, _, same in report)

@@ -7,9 +7,8 @@ import dataclasses
 import inspect
 import itertools
 import json
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -298,7 +297,8 @@ def sampled(
         }
         if tiny.family == "ltx":
             calls[str(folders[name])]["frame_rate"] = tiny.settings.frames_per_second
-    subprocess.run([sys.executable, "-c", RELOAD, json.dumps(calls)], check=True)
+    done = forked.run("-c", RELOAD, json.dumps(calls))
+    assert done.returncode == 0, done.stderr
     return {name: (clips, np.load(folders[name] / "clips.npy")) for name, clips in here.items()}
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
@@ -205,18 +204,8 @@ def test_a_student_reloads_bit_for_bit(
     tiny_pipeline.register_modules(vae=student)
     tiny_pipeline.save_pretrained(tmp_path / "student")
     torch.save((student.state_dict(), latents, decoded(student, latents)), tmp_path / "expected.pt")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys\nimport torch\n" + READERS[reader] + COMPARISON,
-            str(tmp_path / "student"),
-            str(tmp_path / "expected.pt"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = "import sys\nimport torch\n" + READERS[reader] + COMPARISON
+    done = forked.run("-c", code, tmp_path / "student", tmp_path / "expected.pt")
     assert done.returncode == 0, done.stderr
     assert "newly initialized" not in done.stderr
     assert "Expected types" not in done.stderr

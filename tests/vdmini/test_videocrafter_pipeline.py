@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -186,8 +185,7 @@ def test_a_saved_student_pipeline_is_the_same_in_another_process(tmp_path: Path)
     pipeline.save_pretrained(tmp_path / "student")
     torch.save(pipeline.unet.to_original(), tmp_path / "weights.pt")
     np.save(tmp_path / "clips.npy", sample_clips(pipeline, [ONE], SETTINGS))
-    arguments = [str(tmp_path / name) for name in ("student", "weights.pt", "clips.npy")]
-    done = subprocess.run([sys.executable, "-c", RELOAD, *arguments], capture_output=True, text=True, check=False)
+    done = forked.run("-c", RELOAD, *(tmp_path / name for name in ("student", "weights.pt", "clips.npy")))
     assert done.returncode == 0, done.stderr
     for complaint in ("newly initialized", "Expected types", "not expected"):
         assert complaint not in done.stderr

@@ -26,7 +26,8 @@ class I3dCall(nn.Module):
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.traced = torch.jit.trace(network, torch.zeros(1, 3, frames, 224, 224))  # type: ignore[no-untyped-call]
+            clip = torch.zeros(1, 3, frames, 224, 224)
+            self.traced = torch.jit.trace(network, clip, check_trace=False)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
         x = x.float()

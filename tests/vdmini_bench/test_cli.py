@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 from click.testing import CliRunner, Result
 
@@ -29,8 +30,7 @@ def invoke(*arguments: object) -> Result:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vdmini_bench", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return forked.run("-m", "vdmini_bench", *arguments)
 
 
 @pytest.fixture

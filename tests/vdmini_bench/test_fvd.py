@@ -80,12 +80,12 @@ def test_range_layout_and_order() -> None:
 
 
 def test_the_size_of_the_batches_changes_no_bit(i3d_weights: Path) -> None:
-    network, clips = load_i3d(i3d_weights.parent), random_clips(5, 40)
+    network, clips = load_i3d(i3d_weights.parent), random_clips(3, 40)
     apart = clips_to_features(clips.split(1), network)
     for size in (2, 16):
         assert torch.equal(clips_to_features(clips.split(size), network), apart)
     # Nor does what comes before: any share of the clips has the features it has among all.
-    assert torch.equal(clips_to_features([clips[3:]], network), apart[3:])
+    assert torch.equal(clips_to_features([clips[2:]], network), apart[2:])
 
 
 def test_without_antialiasing_frames_shrink_as_in_stylegan_v() -> None:

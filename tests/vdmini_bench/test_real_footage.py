@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from importlib.metadata import files
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def ucf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, length) in enumerate(FOOTAGE.items(), start=1):
         label = Path(name).stem.split("_")[0].capitalize()
         frames = resize_clip(read_frames(footage(name), length), 320, 240)
-        for index, start in zip(count(1), range(0, length - 9, 10), strict=False):
+        for index, start in zip(range(1, 9), range(0, length - 9, 10), strict=False):
             held_out = index % 2 == 0
             relative = f"{label}/v_{label}_g{1 if held_out else 8:02d}_c{index:02d}.avi"
             write_video(root / "UCF-101" / relative, frames[start : start + 10], 25)
@@ -66,7 +65,7 @@ def ucf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_footage_reads_in_order_and_at_the_frame_rate(name: str) -> None:
     whole = read_frames(footage(name), FOOTAGE[name])
     assert whole.dtype == np.uint8
-    assert whole.std() > 10
+    assert whole[0].std() > 10
     assert np.array_equal(read_frames(footage(name), 8), whole[:8])
 
 

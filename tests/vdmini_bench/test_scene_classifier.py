@@ -70,14 +70,14 @@ def test_the_network_is_small_and_tells_sides_apart() -> None:
 
 
 def test_a_little_training_finds_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One fake minute of 40 steps: chance is a quarter."""
+    """One fake minute of 20 steps: chance is a quarter."""
     scenes = choose_scenes(64, "any")
     ticks = iter(range(10**6))
-    monkeypatch.setattr(budget.time, "monotonic", lambda: 1.5 * next(ticks))
+    monkeypatch.setattr(budget.time, "monotonic", lambda: 3.0 * next(ticks))
     network = train_classifier(draw_scenes(scenes, 0), scenes, 1.0, tmp_path / "classifier.pt", torch.device("cpu"))
     unseen = choose_scenes(64, "any", skip=1000)
     shares = mean_shares(unseen, read_clips(network, draw_scenes(unseen, 1000)))
-    assert shares["embedded-scene"] > 0.6
+    assert shares["embedded-scene"] > 0.5
 
 
 def test_what_is_saved_is_loaded_with_its_accuracy(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,22 +28,24 @@ LAUNCH = (
 # A small network stands for I3D, and noise that only a clip's seed decides for a model.
 CHILD = """
 import os, sys
-import torch
-from torch import nn
-import vdmini_bench.metrics.features, vdmini_bench.suites.folder
 
-class SmallI3d(nn.Module):
-    def forward(self, video):
-        if os.environ.get("RANK") == os.environ.get("FAILING_RANK", "none"):
-            raise ValueError("out of memory, say")
-        return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
-
-vdmini_bench.metrics.features.load_i3d = lambda asset: SmallI3d()
-vdmini_bench.suites.folder.fetch_asset = lambda name: None
-vdmini_bench.suites.folder.networks_digest = lambda protocol: "small"
-sys.modules["pytorch_fid"] = None
-
+# Not in the workers that it starts, which need none of it.
 if __name__ == "__main__":
+    import torch
+    from torch import nn
+    import vdmini_bench.metrics.features, vdmini_bench.suites.folder
+
+    class SmallI3d(nn.Module):
+        def forward(self, video):
+            if os.environ.get("RANK") == os.environ.get("FAILING_RANK", "none"):
+                raise ValueError("out of memory, say")
+            return nn.functional.adaptive_avg_pool3d(video.mean(dim=1, keepdim=True), (4, 5, 20)).flatten(1)
+
+    vdmini_bench.metrics.features.load_i3d = lambda asset: SmallI3d()
+    vdmini_bench.suites.folder.fetch_asset = lambda name: None
+    vdmini_bench.suites.folder.networks_digest = lambda protocol: "small"
+    sys.modules["pytorch_fid"] = None
+
     from vdmini_bench.cli import main
     torch.set_num_threads(1)
     main()
@@ -92,28 +95,36 @@ if __name__ == "__main__":
 """
 
 
-def start(script: Path, *arguments: object, launch: tuple[str, ...] = (), **environment: str) -> tuple[int, str, str]:
-    """Run a script, alone or launched; its exit code and what it printed."""
-    command = [sys.executable, *launch, str(script), *map(str, arguments)]
-    given_environment = os.environ | {
+def start(script: Path, *arguments: object, processes: int = 1, **variables: str) -> tuple[int, str, str]:
+    """Run a script, alone or as a launch has it; its exit code and what it printed."""
+    if processes == 1:
+        done = [forked.run(script, *arguments)]
+    else:
+        with forked.group(processes, script, *arguments, **variables) as children:
+            done = [child.finish() for child in children]
+    out, said = ("".join(getattr(each, name) for each in done) for name in ("stdout", "stderr"))
+    return max(abs(each.returncode) for each in done), out, said
+
+
+def launch(script: Path, *arguments: object) -> tuple[int, str, str]:
+    """Run a script in the two processes of `accelerate launch`."""
+    variables = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(vdmini_bench.__file__).parents[1]),
         "HF_HOME": str(script.parent / "no-configuration"),
-        **environment,
     }
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=given_environment)
+    command = [sys.executable, *LAUNCH, str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | variables)
     return done.returncode, done.stdout, done.stderr
 
 
-def score(
-    folder: Path, results: str, *options: object, launch: tuple[str, ...] = (), **environment: str
-) -> tuple[int, str, str]:
+def score(folder: Path, results: str, *options: object) -> tuple[object, ...]:
+    """A script that scores the folder's videos, and its arguments."""
     script = folder / "child.py"
     script.write_text(CHILD)
-    return start(
+    return (
         script, "score", folder / "videos", "--suite", SUITE, "--profile", "smoke", "--results", folder / results,
         "--set", "protocol.clips_per_block=5", "--set", "protocol.blocks=1", "--json", *options,
-        launch=launch, **environment,
     )  # fmt: skip
 
 
@@ -128,9 +139,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_two_processes_score_as_one_does(folder: Path) -> None:
     against = ("--against", folder / "real")
-    code, one, said = score(folder, "one", *against)
+    code, one, said = start(*score(folder, "one", *against))
     assert code == 0, said
-    code, two, said = score(folder, "two", *against, "--workers", 2, launch=LAUNCH)
+    code, two, said = launch(*score(folder, "two", *against, "--workers", 2))
     assert code == 0, said
     # One JSON object, of the process that speaks.
     values = [{row["metric"]: row["value"] for row in json.loads(text)["rows"]} for text in (one, two)]
@@ -147,7 +158,7 @@ def test_two_processes_score_as_one_does(folder: Path) -> None:
 def test_unreadable_clips_of_every_process_are_named(folder: Path) -> None:
     for number in (1, 2):
         (folder / "videos" / f"{number}.mkv").write_bytes(b"")
-    code, out, said = score(folder, "results", launch=LAUNCH)
+    code, out, said = start(*score(folder, "results"), processes=2)
     assert code != 0
     assert out == ""
     assert "2 unreadable clips" in said
@@ -155,7 +166,7 @@ def test_unreadable_clips_of_every_process_are_named(folder: Path) -> None:
 
 
 def test_what_fails_in_another_process_is_said_by_the_main_one(folder: Path) -> None:
-    code, out, said = score(folder, "results", launch=LAUNCH, FAILING_RANK="1")
+    code, out, said = start(*score(folder, "results"), processes=2, FAILING_RANK="1")
     assert code != 0
     assert out == ""
     assert "process 1 of 2 failed" in said
@@ -165,9 +176,9 @@ def test_what_fails_in_another_process_is_said_by_the_main_one(folder: Path) -> 
 def test_two_processes_sample_as_one_does(tmp_path: Path) -> None:
     script = tmp_path / "sampling.py"
     script.write_text(SAMPLING)
-    for name, launch in (("one", ()), ("two", LAUNCH)):
+    for processes, name in enumerate(("one", "two"), 1):
         (tmp_path / name).mkdir()
-        code, _, said = start(script, tmp_path / name, launch=launch)
+        code, _, said = start(script, tmp_path / name, processes=processes)
         assert code == 0, said
     for number in range(7):
         clips = [read_frames(tmp_path / name / f"{number:05d}.mkv", 3) for name in ("one", "two")]

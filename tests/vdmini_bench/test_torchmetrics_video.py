@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -99,8 +99,7 @@ def _process(rank: int, folder: Path) -> None:
 
 
 def test_several_processes_compute_one_value(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_process, args=(rank, tmp_path)) for rank in range(2)]
+    processes = [forked.SERVER.Process(target=_process, args=(rank, tmp_path)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

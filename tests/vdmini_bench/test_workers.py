@@ -109,19 +109,19 @@ def test_clips_flows_and_problems_are_the_same_for_1_2_and_4_workers(paths: list
 
 
 MEMORY = """
-import resource, sys
-from pathlib import Path
-import torch
-import vdmini_bench.metrics.features as features
-from vdmini_bench.data.clip_reader import ClipReader
-
-class Fake(torch.nn.Module):
-    def forward(self, video):
-        return video.mean(dim=(3, 4)).flatten(1)[:, :20].repeat(1, 20)
-
-features.load_i3d = lambda asset: Fake()
-
+# Not in the workers that it starts, which need none of it.
 if __name__ == "__main__":
+    import resource, sys
+    from pathlib import Path
+    import torch
+    import vdmini_bench.metrics.features as features
+    from vdmini_bench.data.clip_reader import ClipReader
+
+    class Fake(torch.nn.Module):
+        def forward(self, video):
+            return video.mean(dim=(3, 4)).flatten(1)[:, :20].repeat(1, 20)
+
+    features.load_i3d = lambda asset: Fake()
     torch.set_num_threads(1)
     paths = sorted(Path(sys.argv[1]).glob("*.mkv")) * (int(sys.argv[2]) // 10)
     reader = ClipReader(paths, 10, 7, workers=2)

@@ -10,11 +10,10 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -26,7 +25,6 @@ from seeded_weights import seeded_state
 from small_networks import write_small_cache
 from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders
 
-import vdmini_bench
 from vdmini_bench.commands import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.native import catalogue
@@ -347,14 +345,10 @@ def test_processes_of_a_launch_share_the_videos(bench: NativeBench, count: int) 
     alone = bench.score()
     expect(alone, ExitCode.OK)
     together = bench.output.with_name("together")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
-    where = ["--mode", "custom", "-o", str(together), "--dimensions", THREE, "--native", "--json"]
-    root = str(Path(vdmini_bench.__file__).parents[1])
-    done = subprocess.run(
-        [*launch, "vdmini_bench", "vbench", "score", str(bench.videos), *where],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    where = ("--mode", "custom", "-o", together, "--dimensions", THREE, "--native", "--json")
+    with forked.group(count, "-m", "vdmini_bench", "vbench", "score", bench.videos, *where) as processes:
+        for done in [process.finish() for process in processes]:
+            assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (together / "native").glob("*.jsonl")) == [
         f"{each}.jsonl" for each in range(count)
     ]
