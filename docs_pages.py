@@ -20,7 +20,10 @@ PROTOCOLS = {
     "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the synthetic data](embedded-teacher.md#text-to-video).",
     "vbench_i2v": "[prompts, images, dimensions](vbench.md).",
     "speed": "[what is timed and how](speed.md).",
-    "ablation": "[arms, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](results/evidence.md).",
+    "alternatives": "[the rows and how each is made](suites.md), [what can be on](acceleration.md).",
+    "comparison": "[the rows and how each is made](suites.md); what it showed: [the evidence](results/evidence.md).",
+    "ablation": "[rows, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](results/evidence.md).",
+    "plans": "[plans before any training](pruning.md#compare-plans-before-training).",
 }
 HARNESS = (
     "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
@@ -76,7 +79,7 @@ def suite_page(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     purpose = text.partition("\n")[0].removeprefix("# ")
     name = path.stem
-    command = {"ablation": "ablate", "speed": "speed"}.get(name, "run")
+    command = "speed" if name == "speed" else "run"
     profiles = re.findall(r"^  (\w+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
     usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
     parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]

@@ -12,6 +12,11 @@ from small_scoring import SmallI3d, fill
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The small network stands for I3D, there is none for frame FID, and the cache is the test's own."""
+    put_small_network(monkeypatch, tmp_path)
+
+
+def put_small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same for a fixture of a module."""
     for asking in ("metrics.features", "studies.importance"):
         monkeypatch.setattr(f"vdmini_bench.{asking}.load_i3d", lambda asset="": SmallI3d())
     for asking in ("folder", "distributions"):

@@ -19,6 +19,9 @@ from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.results.records import Record
 from vdmini_bench.results.table import TITLES
 
+# How a measure of the denoiser goes on where it was trained; see `config.models.ModelSpec.measures`.
+DISTILLED = ", distilled"
+
 
 def against_lines(
     records: Sequence[Record], models: Mapping[str, Sequence[str]], baseline: str
@@ -37,8 +40,27 @@ def against_lines(
         lines.append(
             [model, *(_cell(deltas.get(metric)) for metric in shown), deltas[main].verdict if main in deltas else "-"]
         )
-    header = [f"against {baseline}", *(TITLES.get(metric, metric) for metric in shown)]
-    return [*header, f"in {TITLES.get(main or '', main or 'quality')}"], lines
+    title, found = TITLES.get(main or "", main or "quality"), recovered(records, models)
+    header = [f"against {baseline}", *(TITLES.get(metric, metric) for metric in shown), f"in {title}"]
+    if found:
+        header.append(f"loss in {title} recovered")
+        lines = [[*line, f"{found[line[0]]:.0%}" if line[0] in found else "-"] for line in lines]
+    return header, lines
+
+
+def recovered(records: Sequence[Record], models: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """By trained row the share made good of what its pruning cost in the main quality: teacher less untrained."""
+    scores, quality = measured_scores(records), main_quality(records) or ""
+    values = {
+        tuple(models.get(model, ())): score.value for (model, metric), score in scores.items() if metric == quality
+    }
+    whole, found = values.get(()), {}
+    for model, measures in models.items():
+        trained, own = [each for each in measures if DISTILLED in each], values.get(tuple(measures))
+        untrained = values.get(tuple(each.partition(DISTILLED)[0] for each in measures))
+        if trained and None not in (whole, own, untrained) and untrained != whole:
+            found[model] = (untrained - own) / (untrained - whole)
+    return found
 
 
 def _cell(delta: Delta | None) -> str:

@@ -14,7 +14,6 @@ FOLDER, RECORD = "examples", "examples.json"
 # Small clips keep every pixel, larger ones become as wide as a page shows them.
 LOSSLESS_SIDE, LARGEST_SIDE = 128, 320
 QUALITY = 80
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,6 @@ COLUMNS = tuple(field.name for field in fields(Row))
 NUMBERS = ("schema", "suite_version", "params_m", "value", "se", "n", "n_expected")
 # Rows of a run that no model made.
 NO_MODELS = {"real": "reference", "static": "baseline"}
-ROLES = {"teacher": "teacher", "student": "student", "pruned": "student", **NO_MODELS}
 TEACHER = "teacher"
 
 

@@ -19,7 +19,6 @@ from vdmini_bench.report.examples import (
     LOSSLESS_SIDE,
     QUALITY,
     RECORD,
-    TEACHER,
     Example,
     Examples,
 )
@@ -45,19 +44,22 @@ def keep_examples(context: SuiteContext, run_dir: Path, clips: Mapping[str, Sequ
     """Write `examples/` of a run from its clips T H W C uint8 by row of the table, in the order of `examples`."""
     frames, height, width = next(iter(clips.values()))[0].shape[:3]
     count = min(map(len, clips.values()))
-    paths = context.examples(count)
-    asked = context.requests([context.clip_names.index(path.stem) for path in paths[TEACHER][:count]])
+    paths, baseline = context.examples(count), context.suite.profile.baseline
+    asked = context.requests([context.clip_names.index(path.stem) for path in paths[baseline][:count]])
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     size, columns = _shown_size(width, height), math.ceil(math.sqrt(frames))
     examples = []
     for place, request in enumerate(asked):
-        files = {row: f"{place:02d}-{row}.webp" for row in clips}
+        # Rows have names that no file could have.
+        files = {row: f"{place:02d}-{index:02d}.webp" for index, row in enumerate(clips)}
         for row, file in files.items():
             _write_sheet(folder / file, clips[row][place], size, columns)
         condition = paths["real"][place].name if request.image is not None and "real" in paths else None
         differences = {
-            row: _differences(clips[TEACHER][place], clips[row][place]) for row in clips if row not in ("real", TEACHER)
+            row: _differences(clips[baseline][place], clips[row][place])
+            for row in clips
+            if row not in ("real", baseline)
         }
         examples.append(Example(request.name, request.seed, request.prompt, condition, files, differences))
     rate = context.suite.profile.frames_per_second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vdmini_bench.distill.decoder import make_decoder
 from vdmini_bench.models.source import pipeline_of
@@ -16,4 +17,5 @@ def run_stage(context: SuiteContext, subject: str, folder: Path) -> None:
     assert specification is not None
     teacher = recipe.load(recipe.teacher)
     clips = recipe.clips(teacher, folder / DRAWN_CLIPS)
-    make_decoder(folder, pipeline_of(teacher), clips, specification)
+    pipeline: Any = pipeline_of(teacher)
+    make_decoder(folder, pipeline.vae, clips, specification)
