@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -10,10 +11,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vdmini.errors import ModelLoadError
+from vdmini.models.folders import read_json
 from vdmini.prune import SECOND_EXPERT
 
 # What formats call the first of each pair of matrices.
 FIRST = ("lora_A.", "lora_down.", "lora.down.")
+
+
+def takes_lora(folder: Path) -> bool:
+    """Whether diffusers has a loader of adapters for the pipeline in a folder."""
+    import diffusers
+
+    native = getattr(diffusers, str(read_json(folder / "model_index.json").get("_class_name")), None)
+    return hasattr(native, "load_lora_weights")
 
 
 def merge_lora(pipeline: DiffusionPipeline, file: str) -> None:

@@ -117,7 +117,7 @@ def original_checkpoint(
 
 
 def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> VideoModel:
-    """The denoiser of a folder on the meta device, from its configuration alone, and its VAE where it has one."""
+    """The denoiser of a folder on the meta device, from its configuration alone, and its VAE where that is known."""
     import torch
     from torch import nn
 
@@ -149,17 +149,16 @@ def _weightless_vae(folder: Path) -> nn.Module | None:
     if not (folder / "config.json").is_file():
         return None
     config = read_json(folder / "config.json")
-    with torch.device("meta"):
-        vae: nn.Module = vae_class(str(config.get("_class_name"))).from_config(config)
+    try:
+        with torch.device("meta"):
+            vae: nn.Module = vae_class(str(config.get("_class_name"))).from_config(config)
+    except Exception:  # whatever an unknown class or an unfit configuration raises: a denoiser can do without
+        return None
     return vae.to("meta").eval()
 
 
 def vae_class(name: str) -> Any:
-    """The class of a VAE by its name, diffusers' or one of a smaller decoder.
-
-    Raises:
-        ModelLoadError: it is none.
-    """
+    """The class of a VAE of that name, one of a smaller decoder too; raises ModelLoadError where there is none."""
     module = STUDENT_VAES.get(name, "diffusers")
     found = getattr(importlib.import_module(module), name, None) if "Autoencoder" in name else None
     if found is None:

@@ -47,7 +47,7 @@ def run(
         preview = preview_run(chosen, results)
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
         return
-    from vdmini_bench.runs.run import run_suite
+    from vdmini_bench.runs.run import BY_VALUES, run_suite
 
     result = run_suite(chosen, results, choose_workers(workers))
     if as_json:
@@ -55,8 +55,8 @@ def run(
     else:
         for title, table in result.tables:
             print_table(title, *table)
-        for remark in result.remarks:
-            click.echo(remark)
+        if result.remarks:
+            click.echo("\n".join([BY_VALUES, *(f"- {remark}" for remark in result.remarks)]))
         if result.stand_in:
             click.echo(result.stand_in)
         jobs = f"{result.ran} jobs ran, {result.cached} were there already"

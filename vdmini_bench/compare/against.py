@@ -51,14 +51,12 @@ def against_lines(
 def recovered(records: Sequence[Record], models: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """By trained row the share made good of what its pruning cost in the main quality: teacher less untrained."""
     scores, quality = measured_scores(records), main_quality(records) or ""
-    values = {
-        tuple(models.get(model, ())): score.value for (model, metric), score in scores.items() if metric == quality
-    }
+    values = {tuple(models[model]): scores[model, quality].value for model in models if (model, quality) in scores}
     whole, found = values.get(()), {}
     for model, measures in models.items():
         trained, own = [each for each in measures if DISTILLED in each], values.get(tuple(measures))
         untrained = values.get(tuple(each.partition(DISTILLED)[0] for each in measures))
-        if trained and None not in (whole, own, untrained) and untrained != whole:
+        if trained and whole is not None and own is not None and untrained not in (None, whole):
             found[model] = (untrained - own) / (untrained - whole)
     return found
 

@@ -31,6 +31,7 @@ from vdmini_bench.system.tables import markdown_table
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard.csv"
+BY_VALUES = "By values alone, whatever their errors:"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _views(
 def _write_views(context: SuiteContext, run_dir: Path, result: RunResult, complete: bool) -> None:
     """Write what a person looks at: the tables, the report, and the contact sheet where all models have clips."""
     parts = [markdown_table(*table) for _, table in result.tables]
-    parts += ["\n".join(f"- {remark}" for remark in result.remarks)] if result.remarks else []
+    parts += ["\n".join([BY_VALUES, "", *(f"- {remark}" for remark in result.remarks)])] if result.remarks else []
     parts += [result.stand_in] if result.stand_in else []
     write_atomically(run_dir / "table.md", "\n\n".join(parts) + "\n")
     if complete:

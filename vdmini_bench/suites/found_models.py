@@ -79,17 +79,22 @@ def wanted_sources(profile: CommonProfile) -> Iterator[str]:
 def _checked(spec: ModelSpec, folder: str, settings: SampleSettings) -> Pruning:
     """What a row prunes, after a look at the model's sizes, without weights, wherever they matter."""
     plan = spec.plan or "none"
-    if not folder or not (spec.channels or spec.accelerate or spec.decoder):
+    if not folder or not (spec.channels or spec.accelerate or spec.decoder or spec.lora):
         return Pruning.read(plan, spec.channels, with_data=True)
     from vdmini.acceleration import check_measures
+    from vdmini.lora import takes_lora
     from vdmini.models.loading import load_model
     from vdmini.vae import prune_decoder
 
     model = load_model(folder, device="meta")
     try:
+        if spec.lora is not None and not takes_lora(Path(folder)):
+            raise ValueError(f"lora: diffusers merges none into the pipeline of {folder}: leave it out")
         check_measures(
             model.denoiser, model.vae, spec.acceleration, device_type=process_device().type, settings=settings
         )
+        if spec.decoder is not None and model.vae is None:
+            raise ValueError(f"decoder: {folder} has no VAE that is known here: leave it out")
         if spec.decoder is not None and model.vae is not None:
             sizes = spec.decoder.model_dump(exclude={"finetune", "parameters"})
             count = None if spec.decoder.parameters is None else round(spec.decoder.parameters)
