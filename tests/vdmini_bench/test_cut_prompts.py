@@ -56,10 +56,10 @@ def test_captions_that_are_trained_on(
     for name in ("a.mkv", "b.mkv"):
         (videos / name).write_bytes(b"opened later")
     (tmp_path / "t.yaml").write_text(DISTILLATION)
-    distillation = open_distillation(load_distillation(tmp_path / "t.yaml"), tmp_path / "results", write=False)
+    context = open_distillation(load_distillation(tmp_path / "t.yaml"), tmp_path / "results", write=False).context
     monkeypatch.setattr(encode, "encode_to_cache", stop)
     with pytest.raises(ValueError, match="nothing is sampled here"):
-        encode.run_stage(distillation, "", tmp_path / "encoded")
+        encode.run_stage(context, "", tmp_path / "encoded")
     said = capsys.readouterr().err
     assert "prompts longer than the 20 tokens that text_encoder reads: 1;" in said
     assert f"{lost(LONG)!r} of '{LONG[:60]}...'" in said

@@ -60,7 +60,7 @@ def accepts(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
                 results += [accepts(each, asked[name], root) for name, each in known.items()]
             case "additionalProperties":
                 others = {*value} - {*schema.get("properties", ())} if isinstance(value, dict) else set()
-                results += [asked is not False and accepts(value[name], asked, root) for name in others]
+                results += [asked if isinstance(asked, bool) else accepts(value[name], asked, root) for name in others]
             case "items":
                 results += [accepts(each, asked, root) for each in value] if isinstance(value, list) else []
             case "minItems":
