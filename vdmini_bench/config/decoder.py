@@ -12,15 +12,15 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class FinetuneSpec(Specification):
-    """The fine-tuning; the names are those of `vdmini.decoder_finetuning.FinetuneSettings`."""
+    """The fine-tuning; names as in `vdmini.decoder_finetuning.FinetuneSettings`, defaults for the embedded teacher."""
 
     steps: Positive = 1500
-    batch_size: Positive = 2
-    frames: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    lambda_perceptual: Weight = 0.1
-    lambda_adversarial: Weight = 0.1
-    discriminator_start: Annotated[int, Field(ge=0)] = 500
+    batch_size: Positive = 1
+    frames: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0)] = 1.2e-3
+    lambda_perceptual: Weight = 0.03
+    lambda_adversarial: Weight = 0.05
+    discriminator_start: Annotated[int, Field(ge=0)] = 750
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 100
