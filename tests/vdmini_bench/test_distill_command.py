@@ -17,7 +17,8 @@ from vdmini.distill.estimate import Estimate
 from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
 from vdmini_bench.config.distillation import load_distillation
-from vdmini_bench.config.suite import DistillSpec, load_suite
+from vdmini_bench.config.models import DistillSpec
+from vdmini_bench.config.suite import load_suite
 from vdmini_bench.data.synthetic import draw_clip
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill import estimate as estimation
@@ -110,8 +111,8 @@ def test_the_number_format_is_that_of_the_teachers_files_unless_told(
     for file in teacher.rglob("*.safetensors"):
         save_file({name: value.to(files) for name, value in load_file(file).items()}, file, {"format": "pt"})
     chosen = load_distillation(configuration, overrides=("teacher=teacher", *asked))
-    prepared = open_distillation(chosen, configuration.parent / "results", write=False)
-    assert prepared.recipe.dtype == expected
+    prepared = open_distillation(chosen, configuration.parent / "results", write=False).context
+    assert prepared.recipe("").dtype == expected
 
 
 def test_device_dtype_and_download_reach_a_distillation(configuration: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_device_dtype_and_download_reach_a_distillation(configuration: Path, mon
     seen: list[str] = []
     monkeypatch.setattr(
         "vdmini_bench.runs.distillation_dry_run.plan_distillation",
-        lambda context, timing: (_ for _ in ()).throw(BenchError(context.recipe.dtype)),
+        lambda asked, timing: (_ for _ in ()).throw(BenchError(asked.context.recipe("").dtype)),
     )
     for dtype in ("bfloat16", "float16"):
         seen.append(invoke("distill", configuration, "--results", results, "--dry-run", "--dtype", dtype).stderr)
@@ -199,7 +200,7 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
     monkeypatch.setattr(estimation, "estimate_step", step)
     specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
     recipe = Recipe(
-        teacher=str(EMBEDDED["embedded/svd"]), teacher_sha256="", pruning=Pruning("none"), dtype="float32",
+        teacher=str(EMBEDDED["embedded/svd"]), teacher_sha256="", pruning=Pruning("none"), lora=None, dtype="float32",
         clips=lambda model, folder: pytest.fail("no clips are needed"), count=1, frames=1, height=8, width=8,
         encoding=EncodeSettings(7), distill=specification,
     )  # fmt: skip
@@ -222,13 +223,26 @@ def test_a_suite_distils_the_jobs_that_run_finds_done(tmp_path: Path) -> None:
     done = invoke(*arguments, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["jobs"]["ran"] == ["encode", "prune", "distill"]
+    assert found["jobs"]["ran"] == ["prune pruned", "encode", "distill student"]
     context = Distributions(load_suite(SUITE, "smoke", SMALL)).open(Store(tmp_path), remember=False)
-    assert {name for name in context.jobs if context.is_done(name)} == {"encode", "prune", "distill"}
+    assert {name for name in context.jobs if context.is_done(name)} == {"prune pruned", "encode", "distill student"}
     planned = json.loads(invoke(*arguments, "--dry-run", "--json").stdout)
     assert [step["done"] for step in planned["steps"]] == [True] * 3
     assert planned["memory"] == []
     assert "all is done" in invoke(*arguments, "--dry-run").stdout
+
+
+def test_a_suites_row_is_chosen_by_its_name(tmp_path: Path, configuration: Path) -> None:
+    more = ("--set", "models.other={plan: uniform, distill: {}}")
+    arguments = ("distill", SUITE, "--profile", "smoke", *overrides(*SMALL), *more, "--results", tmp_path, "--dry-run")
+    found = json.loads(invoke(*arguments, "--no-timing", "--model", "other", "--json").stdout)
+    assert [step["name"] for step in found["steps"]] == ["encode", "prune other", "distill other"]
+    wrong = invoke(*arguments, "--model", "pruned")
+    assert wrong.exit_code == 2
+    assert "no such model of suite 'ucf101' is distilled; those that are: student, other" in wrong.output
+    refused = invoke("distill", configuration, "--results", tmp_path, "--model", "student")
+    assert refused.exit_code == 2
+    assert "one student: leave it out" in refused.output
 
 
 def test_a_suites_missing_data_is_listed_without_what_only_scores_need(
