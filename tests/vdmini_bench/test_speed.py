@@ -30,7 +30,7 @@ from vdmini_bench.speed.benchmark import SpeedReport, time_models
 from vdmini_bench.speed.blocks import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
 from vdmini_bench.speed.gpu_sensor import SensorWatch
 from vdmini_bench.speed.memory_traffic import elements_by_block
-from vdmini_bench.speed.models import attention_backend, load_models
+from vdmini_bench.speed.models import TimedModel, attention_backend, load_models
 from vdmini_bench.speed.roofline import Roofline, measure_roofline
 from vdmini_bench.speed.rows import make_rows, verdict
 from vdmini_bench.speed.scopes import (
@@ -326,6 +326,27 @@ def test_compiling_is_for_all_models_and_is_said(compiled: list[object], monkeyp
     assert len(compiled) == 2, "the teacher too"
     assert not report.blocks
     assert "compiled" in report.protocol
+
+
+def test_each_model_samples_in_its_own_steps_and_is_counted_so(
+    embedded: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vdmini_bench.speed.benchmark.measure_roofline", lambda *_: Roofline("float32", 1e11, 1e10, 1024)
+    )
+    asked = SpeedRequest("embedded/svd", size=(32, 32), frames=2, steps=3, guidance=2.0, attributed=False)
+    models = {
+        "whole": TimedModel(embedded, steps=3, guidance=2.0),
+        "fewer": TimedModel(embedded, steps=1, guidance=None),
+        "cached": TimedModel(embedded, steps=1, guidance=None, passes_vary=True),
+    }
+    report = time_models(replace(asked, runs=2, warmup=1), CPU, models=models)
+    rows = rows_by_place(report)
+    # Guidance doubles each of its three passes.
+    assert rows["whole", "steps"].flops == 6 * rows["fewer", "steps"].flops
+    assert rows["fewer", "end_to_end"].speedup is not None
+    assert ("cached", "denoiser") not in rows
+    assert rows["cached", "end_to_end"].flops is None
 
 
 def test_the_phases_of_a_compiled_clip_are_timed(embedded: VideoModel, compiled: list[object]) -> None:

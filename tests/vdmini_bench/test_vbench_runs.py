@@ -198,5 +198,9 @@ def test_plans_write_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mon
         )
         assert done.exit_code == 0, done.stderr
         plan = json.loads(done.stdout)
-        assert {job["name"] for job in plan.get("jobs", plan.get("steps"))} >= {"encode", "prune pruned", "distill student"}
+        assert {job["name"] for job in plan.get("jobs", plan.get("steps"))} >= {
+            "encode",
+            "prune pruned",
+            "distill student",
+        }
     assert not (tmp_path / "results").exists()

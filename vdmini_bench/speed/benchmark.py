@@ -229,8 +229,9 @@ def _call(
     if scope == "vae_decode":
         return decode_call(model, size, device)
     assert model.pipeline is not None
-    own, guidance = replace(size, steps=timed.steps or size.steps), timed.guidance or request.guidance
-    return TimedClip(model.pipeline, clip_call(model.pipeline, model.family, own, guidance), device)
+    steps, guidance = (size.steps, request.guidance) if timed.steps is None else (timed.steps, timed.guidance)
+    call = clip_call(model.pipeline, model.family, replace(size, steps=steps), guidance)
+    return TimedClip(model.pipeline, call, device)
 
 
 def _phases(calls: Mapping[str, Callable[[], object]], runs: int) -> list[Timing]:

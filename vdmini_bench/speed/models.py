@@ -25,7 +25,7 @@ from vdmini_bench.models.random_models import build_random
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model to time; its own steps and guidance, where they are not the request's.
+    """A model to time; with `steps` it samples in its own steps and with its own guidance, else as the request says.
 
     `counted` is the model without weights, where operations cannot be counted on it as it runs. With `passes_vary` a
     pass of the denoiser by itself means nothing, since measures leave out parts of some passes.

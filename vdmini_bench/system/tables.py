@@ -35,11 +35,6 @@ def csv_lines(lines: Iterable[Iterable[object]]) -> str:
     return buffer.getvalue()
 
 
-def six_digits(value: object) -> object:
-    """A float as text with six significant digits, anything else as it is."""
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A GitHub markdown table, numbers to the right; no pipe, line break or HTML of a cell takes effect."""
     rule = ["---", *("---:" for _ in header[1:])]
