@@ -225,10 +225,11 @@ def _processors(denoiser: nn.Module) -> set[type]:
 
 
 def _set_attention(denoiser: Any, backend: str, stack: ExitStack) -> None:
-    # The model's own reset leaves the backend of all other models changed.
-    stack.callback(Registry.set_active_backend, Registry.get_active_backend()[0])
+    before = Registry.get_active_backend()[0]
     stack.callback(denoiser.reset_attention_backend)
     denoiser.set_attention_backend(backend)
+    # It changes the choice of all other models too, which may run beside this one.
+    Registry.set_active_backend(before)
 
 
 def _attention_refusal(measure: Measure, denoiser: Any, device_type: str) -> str:

@@ -74,6 +74,8 @@ def test_every_row_is_what_it_says(done: dict[str, Any]) -> None:
     )  # fmt: skip
     assert rows["student", "fvd"]["checkpoint_sha"] != rows["both", "fvd"]["checkpoint_sha"]
     assert rows["teacher", "fvd"]["role"] == "teacher"
+    assert "decoder fine-tuned by efficientnet-lite0-imagenet-1" in rows["both", "fvd"]["note"]
+    assert "fine-tuned" not in rows["student", "fvd"]["note"]
     folder = Path(done["run_dir"])
     table, page = (folder / "table.md").read_text(), (folder / "report.html").read_text()
     assert "against teacher" in table

@@ -18,6 +18,7 @@ from vdmini.models.loading import load_model
 from vdmini.models.registry import DENOISERS
 from vdmini_bench.config.suite import CommonSuite
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
+from vdmini_bench.distill.trainer import SUMMARY
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.results.score import (
     RESULTS_FILE,
@@ -112,12 +113,20 @@ def _row(context: SuiteContext, score: Score, record: dict[str, Any]) -> Row:
     if score.model in profile.models:
         origin["recipe"] = "; ".join(profile.measures[score.model])
         if score.status == "ok":
+            origin["note"] = "; ".join(filter(None, (origin["note"], _decoder_note(context, score.model))))
             weights = context.weights_folder(score.model)
             origin |= {
                 "checkpoint_sha": _checkpoint(context, score.model)[:16],
                 "params_m": number_text(denoiser_parameters(weights) / 1e6),
             }
     return row_of(score, origin)
+
+
+def _decoder_note(context: SuiteContext, row: str) -> str:
+    """By which network a row's decoder was fine-tuned, where it was."""
+    decoder = context.graph.models[row].decoder
+    summary = {} if decoder is None else json.loads((context.folder(decoder) / SUMMARY).read_text(encoding="utf-8"))
+    return f"decoder fine-tuned by {summary['perceptual']}" if "perceptual" in summary else ""
 
 
 def _checkpoint(context: SuiteContext, row: str) -> str:
