@@ -22,6 +22,7 @@ profiles:
     sample: {steps: 4, height: 32, width: 32, batch_size: 2}
     distill: {steps: 10, batch_size: 2, learning_rate: 1e-4}
     timing: {runs: 3}
+    models: {teacher: {}}
 """
 
 
