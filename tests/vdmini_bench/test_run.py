@@ -42,7 +42,7 @@ FEWER = (
     "sample.steps=2",
     "sample.batch_size=2",
 )
-ROWS = {"real", "static", "teacher", "pruned", "student"}
+ROWS = {"real", "static", "teacher", "fewer steps", "pruned", "student"}
 pytestmark = pytest.mark.usefixtures("i3d_weights")
 
 
@@ -89,7 +89,7 @@ def test_a_run_measures_every_row_and_labels_the_stand_in(unbroken: tuple[Path, 
 
 def test_a_run_prints_its_own_lines_alone(unbroken: tuple[Path, dict[str, Any]]) -> None:
     lines = unbroken[1]["stderr"].splitlines()
-    assert any(line.startswith("time: ") for line in lines)
+    assert any(line.startswith("time teacher: ") for line in lines)
     assert not [line for line in lines if "profiler" in line or "warn" in line.lower()]
 
 
