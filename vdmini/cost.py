@@ -36,7 +36,7 @@ def flops_by_block(
 
     Counts as `count_flops` does. Raises ValueError when some FLOPs lie outside all blocks.
     """
-    counter = _FlopCounter()
+    counter = FlopCounter()
     flops = count_by_block(module, inputs, block_modules, lambda: counter.total, counter)
     outside = counter.total - sum(flops.values())
     if outside:
@@ -78,7 +78,7 @@ def on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, replaced)
 
 
-class _FlopCounter(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """Sums what torch's own formulas give for each operation; its `FlopCounterMode` also keeps them by module.
 
     That takes half as long again as the pass. Operations made of others come here as those others, without gradients.

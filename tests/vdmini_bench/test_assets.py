@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -182,11 +183,8 @@ print(assets.fetch_asset("i3d-kinetics400", root / "cache"))
 def test_two_processes_fetch_once(small_i3d: Path, tmp_path: Path) -> None:
     asset = ASSETS[I3D]
     arguments = [str(tmp_path), assets._I3D_MEMBER, str(asset.sha256), str(asset.size_bytes)]
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, *arguments, str(number)], stdout=subprocess.PIPE, text=True)
-        for number in range(2)
-    ]
-    printed = {child.communicate(timeout=60)[0].strip() for child in children}
+    with forked.started("-c", CHILD, *arguments, 0) as one, forked.started("-c", CHILD, *arguments, 1) as other:
+        printed = {child.finish().stdout.strip() for child in (one, other)}
     assert printed == {str(tmp_path / "cache" / "i3d_kinetics400.safetensors")}
     assert (tmp_path / "downloads").read_text() == "once\n"
     assert verify_asset(I3D, tmp_path / "cache") is None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import click
+import forked
 import pytest
 from click.testing import CliRunner
 
@@ -105,12 +105,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_its_own_code(tmp_path: Path) -> 
         "import runpy, torch; torch.cuda.is_available = lambda: False;"
         "runpy.run_module('vdmini_bench.gpu', run_name='__main__')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--minutes", "9", "--results", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-c", code, "--minutes", 9, "--results", tmp_path)
     assert done.returncode == 6, done.stderr
     assert "torch sees no CUDA device" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -72,9 +72,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train small networks, by a clock that gains three seconds a step."""
     ticks = iter(range(10**6))
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: 3.0 * next(ticks)))
-    monkeypatch.setattr(budget, "REPORT_EVERY", 20)
+    monkeypatch.setattr(budget, "REPORT_EVERY", 10)
     monkeypatch.setattr(text_training, "build_text_denoiser", small_denoiser)
     monkeypatch.setattr(text_training, "build_frame_vae", small_vae)
+    monkeypatch.setattr(text_training, "FRAMES_PER_STEP", 4)
     monkeypatch.setattr(text_training, "CLIPS_PER_STEP", 2)
     monkeypatch.setattr(text_training, "PICTURES_PER_STEP", 4)
 
@@ -118,7 +119,7 @@ def test_the_vae_starts_from_a_trained_encoder_and_learns(
         encoder.conv_in.bias.fill_(7.0)
     vae = train_frame_vae(clips, 0.0, tmp_path / "vae.pt", CPU, encoder)
     assert torch.equal(vae.encoder.conv_in.bias, encoder.conv_in.bias)
-    trained = train_frame_vae(clips, 2.0, tmp_path / "vae.pt", CPU)
+    trained = train_frame_vae(clips, 1.5, tmp_path / "vae.pt", CPU)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     losses = [float(line.split()[-1]) for line in lines]
     assert losses[-1] < losses[0]
@@ -141,9 +142,9 @@ def train_small(folder: Path, clips: Tensor, minutes: float, initial: TextToVide
 def test_training_that_was_stopped_goes_on_exactly(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "CHECKPOINT_SECONDS", 10.0)
-    whole = train_small(tmp_path / "whole", clips, 0.5)
-    stop_at, update_average = iter([False] * 6 + [True]), budget.update_average
+    monkeypatch.setattr(budget, "CHECKPOINT_SECONDS", 5.0)
+    whole = train_small(tmp_path / "whole", clips, 0.25)
+    stop_at, update_average = iter([False] * 3 + [True]), budget.update_average
 
     def stopping(average: TextToVideo, model: TextToVideo, steps: int) -> None:
         if next(stop_at):
@@ -153,9 +154,9 @@ def test_training_that_was_stopped_goes_on_exactly(
     with monkeypatch.context() as patch:
         patch.setattr(budget, "update_average", stopping)
         with pytest.raises(KeyboardInterrupt):
-            train_small(tmp_path / "stopped", clips, 0.5)
+            train_small(tmp_path / "stopped", clips, 0.25)
     assert (tmp_path / "stopped" / "denoiser.pt").is_file()
-    resumed = train_small(tmp_path / "stopped", clips, 0.5)
+    resumed = train_small(tmp_path / "stopped", clips, 0.25)
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(expected, found)
     untrained = train_small(tmp_path / "untrained", clips, 0.0)
@@ -174,8 +175,8 @@ def test_going_on_starts_from_the_networks_given(tmp_path: Path, clips: Tensor, 
 def test_the_validation_loss_falls_and_captions_matter(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(text_training, "VALIDATE_EVERY", 10)
-    networks = train_small(tmp_path, clips, 1.5)
+    monkeypatch.setattr(text_training, "VALIDATE_EVERY", 5)
+    networks = train_small(tmp_path, clips, 0.75)
     lines = [line for line in capsys.readouterr().out.splitlines() if "validation loss" in line]
     losses = [float(line.split()[-1]) for line in lines]
     assert len(losses) == 3

@@ -2,69 +2,63 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+import forked
 
 from vdmini_bench.results.store import Store
 
 # Works until it is told to stop.
 RUN = """
 import sys
+import time
 from pathlib import Path
 from vdmini_bench.results.store import Store
 from vdmini_bench.runs import execution
 from vdmini_bench.suites.context import RunContext
-from vdmini_bench.suites.jobs import Job
+from vdmini_bench.suites.job_graph import Job, JobGraph
+
+results, sys.stderr = Path(sys.argv[1]), sys.stdout
 
 def work(context, subject, folder):
     with (folder / "attempts").open("a") as file:
         file.write("x")
     print("works", flush=True)
-    sys.stdin.readline()
+    while not (results / "enough").exists():
+        time.sleep(0.05)
 
 execution.stage_named = lambda name: work
 job = Job("sample", "teacher", "k", (), 1.0)
-context = RunContext(Store(Path(sys.argv[1])), None, "", None, None, {job.name: job})
+context = RunContext(Store(results), None, "", None, None, JobGraph({}, {job.name: job}))
 execution.execute_job(context, job)
 """
+WORKS, WAITS = "works\n", "another process works on sample-k; waiting for it\n"
 
 
-def start(results: Path) -> subprocess.Popen[str]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(results)], text=True, **pipes)  # type: ignore[call-overload]
-
-
-def started(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "works\n"
-
-
-def waits(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    assert process.stderr.readline() == "another process works on sample-k; waiting for it\n"
+def start(results: Path) -> AbstractContextManager[forked.Forked]:
+    return forked.started("-c", RUN, results)
 
 
 def test_a_job_is_done_once_whoever_comes_meanwhile(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    started(first)
-    second = start(tmp_path)
-    waits(second)
-    first.communicate("\n")
-    assert second.communicate(timeout=60)[0] == ""
-    assert first.returncode == second.returncode == 0
+    with start(tmp_path) as first:
+        assert first.stdout.readline() == WORKS
+        with start(tmp_path) as second:
+            assert second.stdout.readline() == WAITS
+            (tmp_path / "enough").touch()
+            done = second.finish()
+        assert (done.stdout, done.returncode, first.finish().returncode) == ("", 0, 0)
     assert (tmp_path / "work" / "sample-k" / "attempts").read_text() == "x"
     assert Store(tmp_path).is_done("sample", "k")
 
 
 def test_a_killed_process_holds_nobody_up_and_its_work_is_continued(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    started(first)
-    second = start(tmp_path)
-    waits(second)
-    first.kill()
-    first.communicate()
-    started(second)
-    second.communicate("\n", timeout=60)
-    assert second.returncode == 0
+    with start(tmp_path) as first:
+        assert first.stdout.readline() == WORKS
+        with start(tmp_path) as second:
+            assert second.stdout.readline() == WAITS
+            first.process.kill()
+            assert second.stdout.readline() == WORKS
+            (tmp_path / "enough").touch()
+            assert second.finish().returncode == 0
     assert (tmp_path / "work" / "sample-k" / "attempts").read_text() == "xx"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from vdmini.cost import FlopCounter
 from vdmini.distill.batch import Batch
 from vdmini.distill.processes import Processes
 from vdmini.distill.settings import DistillSettings
@@ -117,8 +117,6 @@ def estimate_step(
     teacher = nn.Module.to(copy.deepcopy(teacher), teacher_dtype)
     share = settings.share(processes)
     micro = settings.micro_batch_size or share
-    # With two, the gradients of one are held while the other is worked on; more change nothing.
-    parts = min(2, share // micro)
     # What a task works out once and keeps, it must keep with values.
     one = torch.zeros(1, *shapes["latents"])
     task.network_input(task.noisy(one, one, levels := task.draw_levels(1, torch.Generator())), levels)
@@ -127,13 +125,20 @@ def estimate_step(
         training = Training(Processes(torch.device("cpu")), teacher, student, plan, _Shapes(shapes), task, settings)
         training.step = settings.discriminator_warmup
         with training:
-            # The first step makes what the optimisers hold; the second is like all others. FLOPs are counted in the
-            # first, since the counter keeps what gradient checkpointing makes anew.
-            with FlopCounterMode(display=False) as counter:
-                _step(training, shapes, task, micro, parts)
-            held, memory.peak = memory.held, memory.held
-            _step(training, shapes, task, micro, parts)
-            flops = counter.get_total_flops() * share // (micro * parts)
+            # What the optimisers hold comes with their first step, whatever the gradients.
+            heads = training.adversary.heads.parameters() if settings.lambda_mca else ()
+            for weight in (*student.parameters(), *heads):
+                weight.grad = torch.zeros_like(weight)
+            for optimizer in (training.optimizer, training.adversary.optimizer):
+                optimizer.step()
+                # Those of one micro-batch are held while the next is worked on.
+                if micro == share:
+                    optimizer.zero_grad()
+            memory.peak = memory.held
+            with FlopCounter() as counter:
+                training.backward(_batch(shapes, task, micro), 1.0)
+            training.update_weights(training.gradient_norm())
+            held, flops = memory.held, counter.total * share // micro
     return Estimate(held, memory.peak, flops)
 
 
@@ -144,13 +149,10 @@ def _everything_in_place() -> Iterator[None]:
         yield
 
 
-def _step(training: Training, shapes: Mapping[str, tuple[int, ...]], task: Task, micro: int, parts: int) -> None:
+def _batch(shapes: Mapping[str, tuple[int, ...]], task: Task, micro: int) -> Batch:
     clean = torch.zeros(micro, *shapes["latents"])
     conditions = {name: torch.zeros(micro, *shape) for name, shape in shapes.items() if name != "latents"}
     levels = torch.full((micro,), 0.5)
     if task.draw_guidance(1, torch.Generator()) is not None:
         conditions["guidance"] = torch.ones(micro)
-    batch = Batch(Noised(clean, clean, levels), conditions, clean, levels)
-    for _ in range(parts):
-        training.backward(batch, 1 / parts)
-    training.update_weights(training.gradient_norm())
+    return Batch(Noised(clean, clean, levels), conditions, clean, levels)
