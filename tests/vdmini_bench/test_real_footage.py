@@ -93,6 +93,7 @@ def test_the_main_job_runs_on_real_footage(
         "real",
         "static",
         "teacher",
+        "fewer steps",
         "pruned",
         "student",
     }

@@ -30,7 +30,7 @@ from vdmini_bench.results.score import SCORES, number_text
 from vdmini_bench.runs.stages import measure, reference
 from vdmini_bench.suites.clip_selection import ChosenClips
 from vdmini_bench.suites.folder import choose_videos
-from vdmini_bench.suites.jobs import Job
+from vdmini_bench.suites.job_graph import Job
 
 pytestmark = pytest.mark.usefixtures("small_network")
 

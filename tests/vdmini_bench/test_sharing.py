@@ -71,7 +71,6 @@ stage.sample_clips = noise
 class Bench:
     folder: Path
     clip_names: tuple
-    sample_settings: object
     suite: object
     prompts: tuple = ()
 
@@ -81,16 +80,23 @@ class Bench:
     def requests(self, places):
         return [ClipRequest(self.clip_names[place], place) for place in places]
 
+    def sample_settings(self, subject):
+        return SimpleNamespace(frames_per_second=7)
+
+    def batch_size(self, subject):
+        return 2
+
     def check_requests(self, places):
         (self.folder / f"process-{__import__('os').environ.get('RANK', 'alone')}").write_text(str(len(places)))
 
     def load(self, subject):
-        return SimpleNamespace(pipeline=None if subject == "broken" else "a pipeline")
+        model = SimpleNamespace(pipeline="a pipeline")
+        return SimpleNamespace(model=model, acceleration=SimpleNamespace(reset=lambda: None))
 
 if __name__ == "__main__":
-    profile = SimpleNamespace(sample=SimpleNamespace(batch_size=2))
     names = tuple(f"{seed:05d}" for seed in range(7))
-    bench = Bench(Path(sys.argv[1]), names, SimpleNamespace(frames_per_second=7), SimpleNamespace(profile=profile))
+    suite = SimpleNamespace(profile=SimpleNamespace(baseline="another"))
+    bench = Bench(Path(sys.argv[1]), names, suite)
     lead(lambda: stage.run_stage(bench, "teacher", bench.folder))
 """
 
