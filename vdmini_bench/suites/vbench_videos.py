@@ -16,8 +16,10 @@ from vdmini_bench.config.vbench import VBenchSpec
 from vdmini_bench.data.captions import choose_scenes, draw_scene, parse_caption
 from vdmini_bench.data.picture import read_picture
 from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.prompts import read_prompt_file
 from vdmini_bench.data.requests import DRAWN_INDEX
 from vdmini_bench.data.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
+from vdmini_bench.errors import SuiteError
 from vdmini_bench.vbench.prompts import VideoRequest, seed_of
 
 # Beyond the scenes that training and its validation draw.
@@ -41,6 +43,22 @@ def embedded_videos(vbench: VBenchSpec, images: Path) -> tuple[VideoRequest, ...
         )
         for caption in captions
         for index in range(vbench.samples_per_prompt)
+    )
+
+
+def listed_videos(vbench: VBenchSpec, file: Path) -> tuple[VideoRequest, ...]:
+    """The videos of the prompts in a file, named by their places there: a prompt may be longer than a file's name.
+
+    Raises:
+        SuiteError: the file cannot be read, or holds no prompts, or fewer than asked for.
+    """
+    prompts = read_prompt_file(file)
+    if vbench.prompt_count is not None and len(prompts) < vbench.prompt_count:
+        raise SuiteError(f"{file} holds {len(prompts)} prompts where vbench.prompt_count is {vbench.prompt_count}")
+    return tuple(
+        VideoRequest(f"{place:04d}-{index}", prompt, index, seed_of(prompt, index, vbench.seed))
+        for place, prompt in enumerate(prompts[: vbench.prompt_count])
+        for index in range(vbench.samples_per_prompt or 1)
     )
 
 
