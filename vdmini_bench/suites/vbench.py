@@ -180,9 +180,7 @@ class VBenchContext(SuiteContext):
         if self.vbench.prompts == "official":
             return f"vbench-{self.vbench.mode}"
         assert isinstance(self.inputs, PromptedInputs)
-        return self.vbench.identity(
-            len({video.name.rpartition("-")[0] for video in self.clips.videos}), self.inputs.asked
-        )
+        return self.vbench.identity(len(self.clips.videos), self.inputs.asked)
 
     @property
     def clip_names(self) -> Sequence[str]:
