@@ -24,11 +24,15 @@ BEFORE_TRAINING = ("source", "lora", "plan", "channels")
 
 
 class SampleSpec(Specification):
-    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`."""
+    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`.
+
+    `guidance` is for text, the model's own default when None.
+    """
 
     steps: Positive
     height: Positive
     width: Positive
+    guidance: float | None = None
     motion_bucket: int = 127
     noise_strength: Annotated[float, Field(ge=0)] = 0.02
     min_guidance: float = 1.0

@@ -100,6 +100,11 @@ class CommonProfile(Specification):
         return self.length.frames_per_second
 
     @property
+    def from_images(self) -> bool:
+        """Whether models are given images to animate, else words."""
+        raise NotImplementedError
+
+    @property
     def rate(self) -> float | None:
         """The rate that real clips are shown and scored at; None: their frames are taken one by one."""
         return self.frames_per_second
@@ -115,8 +120,8 @@ class CommonProfile(Specification):
         raise NotImplementedError
 
 
-class AnimatedModelSpec(ModelSpec):
-    """A row's model that animates images."""
+class SeededModelSpec(ModelSpec):
+    """A row's model with the seeds of its profile."""
 
     sample: SeededSampleSpec
 
@@ -125,7 +130,7 @@ class Profile(CommonProfile):
     """One setting of a suite that is scored on distributions, complete."""
 
     sample: SeededSampleSpec
-    models: Annotated[Mapping[str, AnimatedModelSpec], Field(min_length=1)]
+    models: Annotated[Mapping[str, SeededModelSpec], Field(min_length=1)]
     dataset: DatasetSpec
     protocol: ProtocolSpec
 
@@ -133,6 +138,11 @@ class Profile(CommonProfile):
     def length(self) -> ProtocolSpec:
         """The protocol."""
         return self.protocol
+
+    @property
+    def from_images(self) -> bool:
+        """By the protocol."""
+        return self.protocol.condition == "first-frame"
 
     @property
     def rate(self) -> float | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Specification
-from vdmini_bench.config.models import ModelSpec, SampleSpec
 from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.prompts import PROMPT_FILES
@@ -33,12 +31,6 @@ class CaptionedFolderSpec(Specification):
     path: str
     captions: str | None = None
     train_clips: Positive
-
-
-class PromptedSampleSpec(SampleSpec):
-    """How the pipeline samples; `guidance` is for text, the model's own default when None."""
-
-    guidance: float | None = None
 
 
 class VBenchSpec(Specification):
@@ -119,17 +111,9 @@ class VBenchSpec(Specification):
         return f"{name}@{PROTOCOL_VERSION}/p{videos // samples}x{samples}/seed{self.seed}"
 
 
-class PromptedModelSpec(ModelSpec):
-    """A row's model that is given prompts."""
-
-    sample: PromptedSampleSpec
-
-
 class VBenchProfile(CommonProfile):
     """One setting of a suite that is scored in VBench's dimensions, complete."""
 
-    sample: PromptedSampleSpec
-    models: Annotated[Mapping[str, PromptedModelSpec], Field(min_length=1)]
     clip: LengthSpec
     dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
     vbench: VBenchSpec
@@ -156,6 +140,11 @@ class VBenchProfile(CommonProfile):
     def length(self) -> LengthSpec:
         """The section `clip`."""
         return self.clip
+
+    @property
+    def from_images(self) -> bool:
+        """By the mode."""
+        return self.vbench.mode == "i2v"
 
     @property
     def train_clips(self) -> int:

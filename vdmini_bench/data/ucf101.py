@@ -28,6 +28,11 @@ class VideoFile:
     relative: str
     path: Path
 
+    @property
+    def words(self) -> str:
+        """Its class as words: "apply eye makeup" for ApplyEyeMakeup."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.label).lower()
+
 
 @dataclass(frozen=True)
 class UcfSplit:

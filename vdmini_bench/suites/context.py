@@ -94,8 +94,7 @@ class SuiteContext(ScoringContext):
 
     clips: object
 
-    # The family that the teacher must be of, any when None; and how sampled clips are kept.
-    family: ClassVar[str | None] = None
+    # How sampled clips are kept.
     suffix: ClassVar[str] = ".mkv"
 
     @property
@@ -188,7 +187,7 @@ class SuiteContext(ScoringContext):
         made, dtype = self.graph.models[model], getattr(torch, self.suite.profile.dtype)
         decoder = None if made.decoder is None else self.folder(made.decoder)
         folder = weights or self.weights_folder(model)
-        return load_ready(folder, decoder, made.spec.acceleration, self.family, self.device, dtype)
+        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype)
 
     def costing_folder(self, model: str) -> Path:
         """The folder of weights that cost what a model's do: before any training, unless its measures look at them."""

@@ -136,6 +136,7 @@ def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
     reference = add_reference(graph, profile.protocol, inputs.reference, inputs.i3d)
     # The rate at which first frames are taken of the files.
     asked = {"conditions": inputs.condition_clips, "seed": profile.sample.seed, "rate": profile.rate, "count": count}
+    asked["condition"] = profile.protocol.condition
     add_samples(graph, profile, inputs, count, asked)
     scored = {"protocol": protocol, "i3d": inputs.i3d}
     for row, clips in {"real": inputs.real_clips, "static": inputs.condition_clips}.items():
