@@ -80,7 +80,14 @@ class CommonProfile(Specification):
     @property
     def measures(self) -> dict[str, list[str]]:
         """What was done to the teacher for each row, as `ModelSpec.measures` says it."""
-        return {row: spec.measures(self.sample, self.distill) for row, spec in self.models.items()}
+
+        def of(row: str) -> list[str]:
+            spec = self.models[row]
+            before = [] if spec.teacher is None else of(spec.teacher)
+            # What both have in common was done once.
+            return [*dict.fromkeys([*before, *spec.measures(self.sample, self.distill)])]
+
+        return {row: of(row) for row in self.models}
 
     def sampler(self, sample: SampleSpec) -> SampleSettings:
         """How clips are sampled, as the library takes it."""

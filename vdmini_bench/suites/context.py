@@ -160,7 +160,14 @@ class SuiteContext(ScoringContext):
             encoding=EncodeSettings(profile.frames_per_second, sample.motion_bucket, sample.noise_strength),
             distill=None if model is None else model.spec.distill,
             prompts=[video.caption for video in source.videos] if isinstance(source, CaptionedVideos) else (),
+            parent=None if model is None or model.parent is None else self._finished(model.parent),
         )
+
+    def _finished(self, model: str) -> tuple[str, str]:
+        """A model's folder once its jobs are done, and the identity of its weights; before, what it is made from."""
+        folder, made = self.weights_folder(model), self.graph.models[model]
+        # A dry run looks at sizes; the jobs that read weights wait for them.
+        return (str(folder), self.jobs[made.weights[0]].key) if folder.is_dir() else made.teacher
 
     def clip_path(self, subject: str, name: str) -> Path:
         """Where the job that samples a model keeps the clip of that name."""
