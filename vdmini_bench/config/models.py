@@ -235,6 +235,15 @@ class SeedsSpec(Specification):
     training: Positive = 1
 
 
+class PublishedSpec(Specification):
+    """A number that others report of a row's model in a metric; `said` is where. Only ever shown beside ours."""
+
+    model: str
+    metric: str
+    value: float
+    said: str
+
+
 def complete_models(document: Document, data: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     """The data of a profile that lies at `place` in the file, with every entry of `models` complete.
 

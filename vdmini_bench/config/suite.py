@@ -13,6 +13,7 @@ from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.models import (
     DistillSpecOfSuite,
     ModelSpec,
+    PublishedSpec,
     SampleSpec,
     SeededSampleSpec,
     SeedsSpec,
@@ -58,7 +59,7 @@ class CommonProfile(Specification):
     """What a profile says of models and clips, whatever they are scored on.
 
     `models` are the rows of the table by name, of which `baseline` is what all others are compared with. Where there
-    is no `timing` nothing is timed.
+    is no `timing` nothing is timed. `published` are numbers of others, shown beside those that are measured.
     """
 
     stand_in: str | None = None
@@ -71,11 +72,19 @@ class CommonProfile(Specification):
     models: Annotated[Mapping[str, ModelSpec], Field(min_length=1)]
     # After `models`, of which it is one.
     baseline: Annotated[str, Field(validate_default=True)] = "teacher"
+    published: list[PublishedSpec] = Field(default_factory=list)
 
     @field_validator("baseline")
     @classmethod
     def _baseline_is_a_model(cls, baseline: str, info: ValidationInfo) -> str:
         return check_baseline(baseline, info.data.get("models", (baseline,)))
+
+    @field_validator("published")
+    @classmethod
+    def _published_of_a_model(cls, published: list[PublishedSpec], info: ValidationInfo) -> list[PublishedSpec]:
+        for each in published:
+            check_baseline(each.model, info.data.get("models", (each.model,)))
+        return published
 
     @property
     def measures(self) -> dict[str, list[str]]:
