@@ -37,7 +37,7 @@ Marks = Sequence[tuple[str, float]]
 
 def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
     """Write the scores of `subject`, a row and a judge: `teacher temporal_flickering`."""
-    row, _, name = subject.partition(" ")
+    row, _, name = subject.rpartition(" ")
     kind = context.clips.judges[name].kind
     if kind == "classifier":
         found = _drawn_world(context, row)
