@@ -21,7 +21,11 @@ DECODER = "models.student, small decoder.decoder"
 SMALL_DECODER = (f"{DECODER}.parameters=2000000", f"{DECODER}.finetune.steps=2", f"{DECODER}.finetune.frames=2")
 NARROW = tuple(
     f"models.{row}.channels={rule}:ratio=0.3,tolerance=0.3"
-    for row, rule in {"DepGraph L2": "depgraph-l2", "DepGraph Taylor": "depgraph-taylor", "magnitude": "magnitude"}.items()
+    for row, rule in {
+        "DepGraph L2": "depgraph-l2",
+        "DepGraph Taylor": "depgraph-taylor",
+        "magnitude": "magnitude",
+    }.items()
 )
 
 
@@ -47,7 +51,9 @@ class Rehearsal:
 
 
 REHEARSALS = [
-    Rehearsal("ucf101", "paper", (*TRAINING, *DISTRIBUTIONS, *NARROW, *SMALL_DECODER, "sample.steps=2"), ("inception",)),
+    Rehearsal(
+        "ucf101", "paper", (*TRAINING, *DISTRIBUTIONS, *NARROW, *SMALL_DECODER, "sample.steps=2"), ("inception",)
+    ),
     Rehearsal("ucf101", "sf-v", (*TRAINING, *DISTRIBUTIONS, *NARROW, *SMALL_DECODER), ("inception",)),
     Rehearsal("ucf101", "text", (*TRAINING, *DISTRIBUTIONS, "sample.steps=2")),
     Rehearsal("vbench_t2v", "paper", (*TRAINING, *JUDGED, "sample.steps=2")),

@@ -178,11 +178,18 @@ def write_vbench_environment(folder: Path) -> None:
     fake_environment(folder)
     package = folder / "lib" / "python3.11" / "site-packages" / "vbench"
     package.mkdir(parents=True)
-    others: list[str] = [name for name in T2V if name != "temporal_flickering"]
+    # As official entries have them, for the dimensions that look for something in particular.
+    asked: dict[str, dict[str, str]] = {
+        "object_class": {"object": "person"}, "multiple_objects": {"object": "person and ball"},
+        "human_action": {"action": "walking"}, "color": {"color": "red"},
+        "spatial_relationship": {"spatial_relationship": "left"}, "scene": {"scene": "road"},
+        "appearance_style": {"appearance_style": "oil painting"},
+    }  # fmt: skip
+    still = {"prompt_en": "a still red ball", "dimension": ["temporal_flickering"]}
+    others = [name for name in T2V if name not in still["dimension"]]
     entries: list[dict[str, Any]] = [
-        {"prompt_en": "a person walks along a quiet road", "dimension": others},
-        {"prompt_en": "a still red ball", "dimension": ["temporal_flickering"]},
-    ]
+        {"prompt_en": "a person walks along a quiet road", "dimension": others, "auxiliary_info": asked}, still
+    ]  # fmt: skip
     (package / "VBench_full_info.json").write_text(json.dumps(entries), encoding="utf-8")
 
 

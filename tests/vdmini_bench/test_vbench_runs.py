@@ -173,7 +173,7 @@ def test_prompts_of_a_file_are_sampled_and_scored_where_nothing_official_is_need
     file, results = tmp_path / "prompts.csv", tmp_path / "results"
     long = "a very long sentence about a red circle " * 10
     file.write_text(f"id,prompt\n1,a red circle moves left\n2,{long}\n3,not asked for\n", encoding="utf-8")
-    asked = (f"vbench.prompts={file}", "clip.frames=6")
+    asked = (f"vbench.prompts={file}", "clip.frames=6", "models.two steps={sample: {steps: 2}}")
     suite = teacher_alone(tmp_path)
     code, output, errors = run(suite, results, *asked)
     assert code == 0, errors
@@ -183,7 +183,8 @@ def test_prompts_of_a_file_are_sampled_and_scored_where_nothing_official_is_need
     assert flickering["protocol"].startswith("vbench-prompts-")
     assert flickering["protocol"].endswith("@1/p2x2/seed0")
     assert "on prompts.csv" in flickering["note"]
-    assert {model for model, _ in rows} == {"teacher"}
+    assert {model for model, _ in rows} == {"teacher", "two steps"}
+    assert rows["two steps", "vbench_temporal_flickering"]["status"] == "ok"
     assert "defined for the official prompts alone" in rows["teacher", "vbench_total"]["note"]
     assert "needs the official prompts" in rows["teacher", "vbench_color"]["note"]
     # Other words are another protocol, and other videos.
