@@ -25,6 +25,7 @@ from vdmini_bench.suites.vbench_missing import missing_classifier, missing_offic
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
 from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
 from vdmini_bench.suites.vbench_videos import (
+    check_shapes,
     clip_requests,
     embedded_videos,
     images_folder,
@@ -100,6 +101,8 @@ class VBench:
         clips = ChosenVideos(data.source)
         if measured and not missing:
             prompts, videos = ask_for_videos(profile.vbench, store)
+            if prompts:
+                check_shapes(videos, profile.vbench.ratio)
             side = min(profile.sample.height, profile.sample.width)
             judges, reasons = choose_judges(profile.vbench, default_environment(), side)
             clips = ChosenVideos(data.source, videos, prompts, judges, reasons)

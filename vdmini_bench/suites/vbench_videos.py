@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vdmini.files import replacing
 from vdmini.requests import ClipRequest
@@ -19,11 +20,13 @@ from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.prompts import read_prompt_file
 from vdmini_bench.data.requests import DRAWN_INDEX
 from vdmini_bench.data.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
-from vdmini_bench.errors import SuiteError
+from vdmini_bench.errors import SuiteError, few
 from vdmini_bench.vbench.prompts import VideoRequest, seed_of
 
 # Beyond the scenes that training and its validation draw.
 FIRST_SCENE = 3_000_000
+# Of a crop's sides from the ratio that it is for: whole pixels, and what rounding adds.
+SHAPE_TOLERANCE = 0.02
 # What `draw_clip` takes: an action, a group and an index.
 Origin = tuple[str, int, int]
 
@@ -96,6 +99,24 @@ def write_images(videos: Sequence[VideoRequest]) -> None:
     for caption, origin in drawn_origins(len(images)).items():
         with replacing(images[caption]) as partial:
             Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
+
+
+def check_shapes(videos: Iterable[VideoRequest], ratio: str) -> None:
+    """Refuse images that are no crops of a ratio such as `16-9`; those that cannot be opened are left to the reading.
+
+    Raises:
+        SuiteError: with a few of them and their sizes.
+    """
+    width, height = map(int, ratio.split("-"))
+    other = []
+    for path in dict.fromkeys(video.image for video in videos if video.image is not None):
+        with suppress(UnidentifiedImageError, OSError), Image.open(path) as image:
+            if abs(image.width * height / (image.height * width) - 1) > SHAPE_TOLERANCE:
+                other.append(f"{path} ({image.width}x{image.height})")
+    if other:
+        raise SuiteError(
+            f"{len(other)} images are no crops of {ratio}: {few(other)}: set vbench.ratio, or get data/crop again"
+        )
 
 
 def real_videos(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> tuple[VideoRequest, ...]:
