@@ -170,7 +170,9 @@ def write_vbench_weights(folder: Path) -> None:
             path = folder / weight.path
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save({"weight": torch.ones(1)}, path) if path.suffix != ".py" else path.write_text("")
+                torch.save({"weight": torch.ones(1)}, path) if path.suffix != ".py" else path.write_text(
+                    "import torch\n"
+                )
 
 
 def write_vbench_environment(folder: Path) -> None:

@@ -62,7 +62,7 @@ def pack_for_the_leaderboard(world: World, rehearsal: Rehearsal, results: Path, 
     """Score a row's videos by the command, and pack what the public leaderboard takes."""
     clips = max((results / "work").glob("sample-*/clips"), key=lambda path: len([*path.iterdir()]))
     mode = ["--mode", "t2v", "--no-static-filter"] if "t2v" in rehearsal.suite else ["--mode", "i2v", "--ratio", "16-9"]
-    world.call("vbench", "score", clips, *mode, "--native", "-o", folder / "scores")
+    world.call("vbench", "score", clips, *mode, "-o", folder / "scores")
     world.call("vbench", "zip", folder / "scores", "-o", folder / "submission.zip")
     with zipfile.ZipFile(folder / "submission.zip") as packed:
         assert any(name.endswith("_eval_results.json") for name in packed.namelist())

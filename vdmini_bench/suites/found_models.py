@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +53,8 @@ def find_models(profile: CommonProfile) -> FoundModels:
         SuiteError: a plan, a rule for channels or a measure cannot be used with its model, or that makes no clips of
             what it would be given, with the row's name.
     """
-    from vdmini.models.loading import load_model
-
     # Nothing here changes them.
-    sized = cache(partial(load_model, device="meta"))
+    sized = cache(_sized)
     teacher, digest = found_teacher(profile.teacher)
     sources: dict[str, tuple[str, str]] = {}
     prunings = {}
@@ -86,6 +84,16 @@ def wanted_sources(profile: CommonProfile) -> Iterator[str]:
     for spec in profile.models.values():
         if spec.source is not None:
             yield spec.source
+
+
+def _sized(folder: str) -> VideoModel:
+    """A model by its sizes alone, once all that a pipeline needs was seen to be there."""
+    from vdmini.models.folders import check_parts
+    from vdmini.models.loading import load_model
+
+    if (Path(folder) / "model_index.json").is_file():
+        check_parts(Path(folder))
+    return load_model(folder, device="meta")
 
 
 def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings, *, from_images: bool) -> Pruning:

@@ -25,7 +25,7 @@ from vdmini_bench.suites.vbench_missing import missing_classifier, missing_offic
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
 from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
 from vdmini_bench.suites.vbench_videos import (
-    check_shapes,
+    check_images,
     clip_requests,
     embedded_videos,
     images_folder,
@@ -80,7 +80,7 @@ class VBench:
         if self.missing(measured=measured):
             return []
         profile = self.suite.profile
-        videos = ask_for_videos(profile.vbench, store)[1] if measured else ()
+        videos = ask_for_videos(profile.vbench, store)[1] if measured and profile.vbench.prompts == "embedded" else ()
         drawn = all(video.image is None or video.image.is_file() for video in videos)
         there = drawn and training_data(profile, store, write=False) is not None
         return [] if there else [f"draw {profile.train_clips} training clips"]
@@ -88,7 +88,7 @@ class VBench:
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Draw them."""
         training_data(self.suite.profile, store, write=True)
-        if measured:
+        if measured and self.suite.profile.vbench.prompts == "embedded":
             write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
 
     def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> VBenchContext:
@@ -102,7 +102,7 @@ class VBench:
         if measured and not missing:
             prompts, videos = ask_for_videos(profile.vbench, store)
             if prompts:
-                check_shapes(videos, profile.vbench.ratio)
+                check_images(videos, profile.vbench.ratio)
             side = min(profile.sample.height, profile.sample.width)
             judges, reasons = choose_judges(profile.vbench, default_environment(), side)
             clips = ChosenVideos(data.source, videos, prompts, judges, reasons)

@@ -101,8 +101,8 @@ def write_images(videos: Sequence[VideoRequest]) -> None:
             Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
 
 
-def check_shapes(videos: Iterable[VideoRequest], ratio: str) -> None:
-    """Refuse images that are no crops of a ratio such as `16-9`; those that cannot be opened are left to the reading.
+def check_images(videos: Iterable[VideoRequest], ratio: str) -> None:
+    """Refuse images that are missing or no crops of a ratio such as `16-9`; damaged ones are left to the reading.
 
     Raises:
         SuiteError: with a few of them and their sizes.
@@ -110,12 +110,16 @@ def check_shapes(videos: Iterable[VideoRequest], ratio: str) -> None:
     width, height = map(int, ratio.split("-"))
     other = []
     for path in dict.fromkeys(video.image for video in videos if video.image is not None):
+        if not path.is_file():
+            other.append(f"{path} (missing)")
+            continue
         with suppress(UnidentifiedImageError, OSError), Image.open(path) as image:
             if abs(image.width * height / (image.height * width) - 1) > SHAPE_TOLERANCE:
                 other.append(f"{path} ({image.width}x{image.height})")
     if other:
         raise SuiteError(
-            f"{len(other)} images are no crops of {ratio}: {few(other)}: set vbench.ratio, or get data/crop again"
+            f"{len(other)} images are missing or no crops of {ratio}: {few(other)}: set vbench.ratio, or get data/crop"
+            " again"
         )
 
 
