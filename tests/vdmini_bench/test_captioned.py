@@ -205,7 +205,7 @@ def test_a_wrong_parquet_says_where_and_what(folder: Path, tmp_path: Path) -> No
 
 
 def test_other_files_are_refused(folder: Path, tmp_path: Path) -> None:
-    assert "captions are read from .csv, .jsonl, .parquet" in refusal(folder, tmp_path / "captions.txt")
+    assert "lists are read from .csv, .jsonl, .parquet" in refusal(folder, tmp_path / "captions.txt")
     for suffix in (".csv", ".jsonl", ".parquet"):
         assert "cannot be read" in refusal(folder, tmp_path / f"none{suffix}")
         (tmp_path / f"folder{suffix}").mkdir()

@@ -46,6 +46,28 @@ def test_an_entry_is_built_on_another(tmp_path: Path) -> None:
     assert profile.measures["teacher"] == []
 
 
+def test_what_is_done_to_a_distilled_entry_is_done_to_what_that_made(tmp_path: Path) -> None:
+    """A one-step teacher is trained before anything is pruned, and a student is pruned again."""
+    profile = profile_of(
+        tmp_path,
+        "SF-V: {distill: {task: sfv, task_options: {}, real: data, lambda_icd: 0}, sample: {steps: 1}}",
+        "untaught: {from: SF-V, plan: vdmini}",
+        "VDMini: {from: untaught, distill: {lambda_icd: 0.5}}",
+        "again: {from: VDMini, plan: bk-base, distill: {}}",
+    )
+    models, measures = profile.models, profile.measures
+    assert {name: models[name].teacher for name in ("SF-V", "untaught", "VDMini", "again")} == {
+        "SF-V": None, "untaught": "SF-V", "VDMini": "SF-V", "again": "VDMini",
+    }  # fmt: skip
+    assert models["untaught"].distill is None
+    # Each learns as the profile says, not as its teacher did.
+    assert models["VDMini"].distill is not None
+    assert (models["VDMini"].distill.real, models["VDMini"].distill.lambda_icd) == ("teacher", 0.5)
+    assert {models[name].sample.steps for name in models if name not in ("teacher", "pruned", "student")} == {1}
+    assert measures["VDMini"][:2] == measures["SF-V"]
+    assert [len(measures[name]) for name in ("SF-V", "untaught", "VDMini", "again")] == [2, 3, 3, 4]
+
+
 def test_what_was_done_is_said_alike_however_it_is_written(tmp_path: Path) -> None:
     """Rows are found to share a measure by these words."""
     quantized = "accelerate: [{quantize: torchao%s}]"
@@ -66,7 +88,8 @@ def test_what_was_done_is_said_alike_however_it_is_written(tmp_path: Path) -> No
     [
         ("fast: {from: studnet}", "from", "no model 'studnet'; did you mean 'student'?"),
         ("fast: {from: fast}", "from", "'fast' is built from itself"),
-        ("fast: {from: student, plan: none}", "plan: none", "'student' is distilled already, and plan comes before"),
+        ("fast: {from: student, source: a}", "source: a", "'student' is distilled from another: leave from out"),
+        ("fast: {teacher: student, plan: none}", "teacher: student", "a model is built on another by from"),
         ("real: {}", "real", "no model can be called 'real'"),
         ("fast: {sample: {height: 64}}", "height: 64", "all models are asked for the same clips"),
         ("fast: {sample: {stpes: 2}}", "stpes", "unknown key 'models.fast.sample.stpes'; did you mean 'steps'?"),

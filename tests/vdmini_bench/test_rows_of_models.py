@@ -22,6 +22,7 @@ DECODER = "{widths: [96, 32, 96], layers: [2, 1, 1], finetune: {steps: 2, frames
 ROWS = (
     "{teacher: {}, again: {sample: {batch_size: 2}}, one step: {sample: {steps: 1}},"
     " student: {plan: vdmini, distill: {lambda_mca: 0}}, taylor: {channels: 'depgraph-taylor:ratio=0.2,tolerance=0.2'},"
+    " again pruned: {from: student, plan: 'uniform:flops=0.95'},"
     f" 'small, <b>': {{decoder: {DECODER}}}, both: {{from: student, decoder: {DECODER}, sample: {{steps: 1}}}}}}"
 )
 FEWER = (
@@ -57,10 +58,11 @@ def test_every_row_is_what_it_says(done: dict[str, Any]) -> None:
     rows = {(row["model"], row["metric"]): row for row in done["rows"]}
     models = [*dict.fromkeys(row["model"] for row in done["rows"])]
     assert models[:2] == ["real", "static"]
-    assert {*models[2:]} == {"teacher", "again", "one step", "student", "taylor", "small, <b>", "both"}
+    assert {*models[2:]} == {"teacher", "again", "one step", "student", "taylor", "again pruned", "small, <b>", "both"}
     value = {key: row["value"] for key, row in rows.items()}
     for name in ("taylor", "student", "both"):
         assert value[name, "denoiser_gflops"] < 0.7 * value["teacher", "denoiser_gflops"]
+    assert value["again pruned", "denoiser_gflops"] < value["student", "denoiser_gflops"]
     for name in ("small, <b>", "both"):
         assert value[name, "decoder_gflops"] < 0.5 * value["teacher", "decoder_gflops"]
     # The same clips in the same batches are the same, and the teacher is not compared with itself.

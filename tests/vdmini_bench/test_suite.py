@@ -85,7 +85,7 @@ def error_of(folder: Path, text: str, profile: str | None = None, overrides: tup
 
 def test_every_profile_of_the_shipped_suite_loads() -> None:
     names = list(yaml.safe_load(SUITE.read_text(encoding="utf-8"))["profiles"])
-    assert {"embedded", "smoke", "paper"} <= set(names)
+    assert {"embedded", "smoke", "paper", "sf-v", "text"} == set(names)
     suites = [load_suite(SUITE, name) for name in names]
     assert len({suite.sha for suite in suites}) == len(names)
     assert load_suite(SUITE).profile_name == "embedded"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from small_videos import fake_environment, write_classifier, write_teacher
 
 from vdmini.distill.estimate import Estimate
 from vdmini.models.registry import EMBEDDED
+from vdmini_bench.assets.cache import import_asset
+from vdmini_bench.assets.catalogue import ASSETS, VBENCH_PROMPTS
 from vdmini_bench.cli import main
 from vdmini_bench.config.vbench_dimensions import T2V, VBENCH_VERSION
 from vdmini_bench.distill import estimate as estimation
@@ -154,6 +158,69 @@ def test_weights_alone_have_a_suite_scored_natively(
         assert (row["status"], row["metric_version"], row["n"]) == ("ok", "native-2", 2)
         assert "native code on the official weights, on prompts of the drawn world" in row["note"]
     assert "our own code: " in rows["student", "vbench_i2v_background"]["note"]
+
+
+def teacher_alone(folder: Path) -> Path:
+    """The text-to-video suite without its students."""
+    text = T2V_SUITE.read_text(encoding="utf-8")
+    rows = "      pruned: {plan: vdmini}\n      student: {plan: vdmini, distill: {}}\n"
+    assert rows in text
+    (folder / "suite.yaml").write_text(text.replace(rows, ""), encoding="utf-8")
+    return folder / "suite.yaml"
+
+
+def test_prompts_of_a_file_are_sampled_and_scored_where_nothing_official_is_needed(tiny: Path, tmp_path: Path) -> None:
+    file, results = tmp_path / "prompts.csv", tmp_path / "results"
+    long = "a very long sentence about a red circle " * 10
+    file.write_text(f"id,prompt\n1,a red circle moves left\n2,{long}\n3,not asked for\n", encoding="utf-8")
+    asked = (f"vbench.prompts={file}", "clip.frames=6", "models.two steps={sample: {steps: 2}}")
+    suite = teacher_alone(tmp_path)
+    code, output, errors = run(suite, results, *asked)
+    assert code == 0, errors
+    rows = by_place(output["rows"])
+    flickering = rows["teacher", "vbench_temporal_flickering"]
+    assert (flickering["status"], flickering["n"]) == ("ok", 4)
+    assert flickering["protocol"].startswith("vbench-prompts-")
+    assert flickering["protocol"].endswith("@1/p2x2/seed0")
+    assert "on prompts.csv" in flickering["note"]
+    assert {model for model, _ in rows} == {"teacher", "two steps"}
+    assert rows["two steps", "vbench_temporal_flickering"]["status"] == "ok"
+    assert "defined for the official prompts alone" in rows["teacher", "vbench_total"]["note"]
+    assert "needs the official prompts" in rows["teacher", "vbench_color"]["note"]
+    # Other words are another protocol, and other videos.
+    file.write_text(file.read_text(encoding="utf-8").replace("red", "green"), encoding="utf-8")
+    _, again, _ = run(suite, results, *asked)
+    assert by_place(again["rows"])["teacher", "vbench_temporal_flickering"]["protocol"] != flickering["protocol"]
+    assert again["jobs"]["ran"] == output["jobs"]["ran"] - 2
+    file.write_text("id,name\n1,a\n", encoding="utf-8")
+    code, output, errors = run(suite, results, *asked)
+    assert (code, output) == (2, {})
+    assert "prompts.csv:1: no column for the prompt" in errors
+
+
+def test_official_prompts_need_no_environment_where_our_own_code_scores(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = ("vbench.prompts=official", "vbench.prompt_count=null", "vbench.samples_per_prompt=null")
+    chosen = ("vbench.code=native", "vbench.dimensions=[temporal_flickering]", "vbench.static_filter=false")
+    small = ("clip.frames=3", "sample.height=16", "sample.width=16")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("VDMINI_CACHE", str(cache))
+    code, _, errors = run(teacher_alone(tmp_path), tmp_path / "results", *official, *chosen, *small)
+    assert code == 2
+    assert "vdmini-bench assets fetch vbench-prompts" in errors
+    assert "vdmini-bench assets vbench" not in errors
+    content = json.dumps(
+        [{"prompt_en": "a cat", "dimension": ["temporal_flickering"]}, {"prompt_en": "a dog", "dimension": ["color"]}]
+    ).encode()
+    (tmp_path / "VBench_full_info.json").write_bytes(content)
+    asset = replace(ASSETS[VBENCH_PROMPTS], sha256=sha256(content).hexdigest(), size_bytes=len(content))
+    monkeypatch.setitem(ASSETS, VBENCH_PROMPTS, asset)
+    import_asset(VBENCH_PROMPTS, tmp_path / "VBench_full_info.json")
+    code, output, errors = run(teacher_alone(tmp_path), tmp_path / "results", *official, *chosen, *small)
+    assert code == 0, errors
+    row = by_place(output["rows"])["teacher", "vbench_temporal_flickering"]
+    assert (row["status"], row["n"], row["protocol"]) == ("ok", 5, "vbench-t2v-unfiltered")
 
 
 def test_what_is_not_installed_is_listed_and_nothing_runs(

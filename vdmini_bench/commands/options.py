@@ -105,7 +105,7 @@ def with_conditions(clips: int, fewest: int = 1) -> Decorator:
     """`conditions`: what clips are made from, `clips` of them by default, and how and where a model samples them."""
     return as_one(
         "conditions", Conditions,
-        click.option("--prompts", type=PATH, help="A text file, one prompt a line."),
+        click.option("--prompts", type=PATH, help="A prompt a line (.txt), or a column of a .csv, .jsonl or .parquet."),
         click.option("--images", type=PATH, help="A folder of images to animate."),
         click.option(
             "--clips", type=click.IntRange(fewest), default=clips, show_default=True,

@@ -19,16 +19,20 @@ Options = dict[str, float | str | None]
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
 # Rows of every table that are no models.
 RESERVED = ("real", "static")
-# What makes the weights of the denoiser, in this order; an entry built on a distilled one cannot go back to them.
-BEFORE_TRAINING = ("source", "lora", "plan", "channels")
+# What makes the weights of the denoiser before training; built on a distilled entry, it is done to what that made.
+BEFORE_TRAINING = ("lora", "plan", "channels")
 
 
 class SampleSpec(Specification):
-    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`."""
+    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`.
+
+    `guidance` is for text, the model's own default when None.
+    """
 
     steps: Positive
     height: Positive
     width: Positive
+    guidance: float | None = None
     motion_bucket: int = 127
     noise_strength: Annotated[float, Field(ge=0)] = 0.02
     min_guidance: float = 1.0
@@ -146,12 +150,14 @@ def _check_measure(data: str | dict[str, Any]) -> str | dict[str, Any]:
 class ModelSpec(Specification):
     """How one row's model is made, complete; where nothing is given it is the teacher as it is.
 
-    `source` is a folder or hub id in the teacher's place. The denoiser is pruned by `plan` and `channels`, then
-    distilled; the VAE's decoder is cut down by `decoder`. `sample` and `distill` are the profile's with this entry's
-    keys over them. `accelerate` lists measures as `vdmini.acceleration.parse_measure` reads them.
+    `source` is a folder or hub id in the teacher's place; `teacher` a row whose finished model is: `from` says so where
+    that row is distilled and this one pruned anew. The denoiser is pruned by `plan` and `channels`, then distilled; the
+    VAE's decoder is cut down by `decoder`. `sample` and `distill` are the profile's with this entry's keys over them.
+    `accelerate` lists measures as `vdmini.acceleration.parse_measure` reads them.
     """
 
     source: str | None = None
+    teacher: str | None = None
     lora: str | None = None
     plan: str | None = None
     distill: DistillSpecOfSuite | None = None
@@ -229,6 +235,15 @@ class SeedsSpec(Specification):
     training: Positive = 1
 
 
+class PublishedSpec(Specification):
+    """A number that others report of a row's model in a metric; `said` is where. Only ever shown beside ours."""
+
+    model: str
+    metric: str
+    value: float
+    said: str
+
+
 def complete_models(document: Document, data: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     """The data of a profile that lies at `place` in the file, with every entry of `models` complete.
 
@@ -236,7 +251,7 @@ def complete_models(document: Document, data: Mapping[str, Any], place: tuple[st
     these. What is no mapping is left to the profile's own check.
 
     Raises:
-        SuiteError: with file:line:column; an entry is built on itself, on none, or on what it would have to undo.
+        SuiteError: with file:line:column; an entry is built on itself, on none, or on another source.
     """
     for key in ("plan", "channels"):
         if key in data:
@@ -273,6 +288,8 @@ def _built(
 ) -> dict[str, Any]:
     """An entry's own keys over those of the one it is built from, all the way up; `accelerate` adds to that list."""
     own = dict(models[name])
+    if "teacher" in own:
+        raise SuiteError(f"{document.where((*place, name, 'teacher'))}: a model is built on another by from")
     parent = own.pop("from", None)
     if parent is None:
         return own
@@ -282,12 +299,13 @@ def _built(
     if parent in (*seen, name):
         raise SuiteError(f"{where}: {name!r} is built from itself")
     base = _built(document, models, place, parent, (*seen, name))
-    undone = [key for key in BEFORE_TRAINING if key in own] if base.get("distill") is not None else []
-    if undone:
+    if base.get("distill") is not None and "source" in own:
         raise SuiteError(
-            f"{document.where((*place, name, undone[0]))}: {parent!r} is distilled already, and {undone[0]} comes"
-            " before training: build on what it was made from, or name its finished folder as a source"
+            f"{document.where((*place, name, 'source'))}: {parent!r} is distilled from another: leave from out"
         )
+    if base.get("distill") is not None and {*BEFORE_TRAINING} & {*own}:
+        base = {key: value for key, value in base.items() if key not in (*BEFORE_TRAINING, "distill")}
+        own["teacher"] = parent
     first, second = (each.get("accelerate") for each in (base, own))
     if isinstance(first, list) and isinstance(second, list):
         own["accelerate"] = [*first, *second]

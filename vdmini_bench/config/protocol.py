@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
-from vdmini_bench.config.protocols import PRESETS, FeatureNetwork, Offset
+from vdmini_bench.config.protocols import PRESETS, Condition, FeatureNetwork, Offset
 from vdmini_bench.config.yaml_file import nearest_key
 from vdmini_bench.data.preprocessing import Preprocessing
 
@@ -16,7 +16,8 @@ class ProtocolSpec(Specification):
     """What a clip is and how it reaches the network of FVD; two scores compare only under the same name and version.
 
     `preset` is one of `vdmini_bench.config.protocols`, which then fills the fields. Without `resample` frames are
-    consecutive, whatever the rate of the file.
+    consecutive, whatever the rate of the file. `condition` is what models are given of each clip of
+    `condition_split`: its first frame, or the name of its class as words.
     """
 
     preset: str | None = None
@@ -36,6 +37,7 @@ class ProtocolSpec(Specification):
     covariance: Literal["n-1", "n"] = "n-1"
     short_videos: Literal["refuse", "leave-out"] = "refuse"
     sampling: Literal["balanced", "first"] = "balanced"
+    condition: Condition = "first-frame"
     condition_split: Literal["train", "test", "all"] = "test"
     reference_split: Literal["train", "test", "all"] = "train"
     clips_per_block: Annotated[int, Field(ge=2)]
@@ -102,7 +104,8 @@ class ProtocolSpec(Specification):
 
         `reference` names the real side, such as `ref2048`.
         """
-        base = f"{self.name}@{self.version}/n{self.clips_per_block}x{self.blocks}/{reference}"
+        named = "" if self.preset is not None or self.condition == "first-frame" else f"/{self.condition}"
+        base = f"{self.name}@{self.version}{named}/n{self.clips_per_block}x{self.blocks}/{reference}"
         splits = (self.sampling, self.condition_split, self.reference_split)
         usual = self.preset is None and splits == ("balanced", "test", "train")
         frames = f"/t{self.frames}" if self.preset is not None else ""

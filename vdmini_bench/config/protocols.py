@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 UCF101_VIDEOS = 13_320
 Offset = Literal["start", "random"]
+Condition = Literal["first-frame", "class-name"]
 # What FVD and KVD compare features of; the names are those of the assets.
 FeatureNetwork = Literal["i3d-kinetics400", "i3d-torchscript", "videomae-ssv2"]
 
@@ -96,13 +97,15 @@ PRESETS = {
             **SMOOTH,
             **CONSECUTIVE,
             **FROM_THE_START,
+            "condition": "class-name",
             "preprocessing": "short-side-240-crop-320x240",
             "short_videos": "refuse",
         },
         suggested=WHOLE,
         frames=(16,),
         source="Stable Video Diffusion (arXiv 2311.15127): 13,320 videos prompted by class name, in the real histogram",
-        silent="the part of a real clip (its start), covariance (N - 1), resizing to 224 (bilinear, antialiased)",
+        silent="how classes are written (small words), the part of a real clip (its start), covariance (N - 1),"
+        " resizing to 224 (bilinear, antialiased)",
     ),
     "cd-fvd": CD_FVD,
     "cd-fvd-videomae": replace(

@@ -13,6 +13,7 @@ from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.models import (
     DistillSpecOfSuite,
     ModelSpec,
+    PublishedSpec,
     SampleSpec,
     SeededSampleSpec,
     SeedsSpec,
@@ -58,7 +59,7 @@ class CommonProfile(Specification):
     """What a profile says of models and clips, whatever they are scored on.
 
     `models` are the rows of the table by name, of which `baseline` is what all others are compared with. Where there
-    is no `timing` nothing is timed.
+    is no `timing` nothing is timed. `published` are numbers of others, shown beside those that are measured.
     """
 
     stand_in: str | None = None
@@ -71,16 +72,31 @@ class CommonProfile(Specification):
     models: Annotated[Mapping[str, ModelSpec], Field(min_length=1)]
     # After `models`, of which it is one.
     baseline: Annotated[str, Field(validate_default=True)] = "teacher"
+    published: list[PublishedSpec] = Field(default_factory=list)
 
     @field_validator("baseline")
     @classmethod
     def _baseline_is_a_model(cls, baseline: str, info: ValidationInfo) -> str:
         return check_baseline(baseline, info.data.get("models", (baseline,)))
 
+    @field_validator("published")
+    @classmethod
+    def _published_of_a_model(cls, published: list[PublishedSpec], info: ValidationInfo) -> list[PublishedSpec]:
+        for each in published:
+            check_baseline(each.model, info.data.get("models", (each.model,)))
+        return published
+
     @property
     def measures(self) -> dict[str, list[str]]:
         """What was done to the teacher for each row, as `ModelSpec.measures` says it."""
-        return {row: spec.measures(self.sample, self.distill) for row, spec in self.models.items()}
+
+        def of(row: str) -> list[str]:
+            spec = self.models[row]
+            before = [] if spec.teacher is None else of(spec.teacher)
+            # What both have in common was done once.
+            return [*dict.fromkeys([*before, *spec.measures(self.sample, self.distill)])]
+
+        return {row: of(row) for row in self.models}
 
     def sampler(self, sample: SampleSpec) -> SampleSettings:
         """How clips are sampled, as the library takes it."""
@@ -100,6 +116,11 @@ class CommonProfile(Specification):
         return self.length.frames_per_second
 
     @property
+    def from_images(self) -> bool:
+        """Whether models are given images to animate, else words."""
+        raise NotImplementedError
+
+    @property
     def rate(self) -> float | None:
         """The rate that real clips are shown and scored at; None: their frames are taken one by one."""
         return self.frames_per_second
@@ -115,8 +136,8 @@ class CommonProfile(Specification):
         raise NotImplementedError
 
 
-class AnimatedModelSpec(ModelSpec):
-    """A row's model that animates images."""
+class SeededModelSpec(ModelSpec):
+    """A row's model with the seeds of its profile."""
 
     sample: SeededSampleSpec
 
@@ -125,7 +146,7 @@ class Profile(CommonProfile):
     """One setting of a suite that is scored on distributions, complete."""
 
     sample: SeededSampleSpec
-    models: Annotated[Mapping[str, AnimatedModelSpec], Field(min_length=1)]
+    models: Annotated[Mapping[str, SeededModelSpec], Field(min_length=1)]
     dataset: DatasetSpec
     protocol: ProtocolSpec
 
@@ -133,6 +154,11 @@ class Profile(CommonProfile):
     def length(self) -> ProtocolSpec:
         """The protocol."""
         return self.protocol
+
+    @property
+    def from_images(self) -> bool:
+        """By the protocol."""
+        return self.protocol.condition == "first-frame"
 
     @property
     def rate(self) -> float | None:

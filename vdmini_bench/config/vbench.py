@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Specification
-from vdmini_bench.config.models import ModelSpec, SampleSpec
 from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
+from vdmini_bench.data.prompts import PROMPT_FILES
 from vdmini_bench.data.synthetic import FRAMES, SIZE
 from vdmini_bench.errors import SuiteError
 
@@ -34,23 +33,19 @@ class CaptionedFolderSpec(Specification):
     train_clips: Positive
 
 
-class PromptedSampleSpec(SampleSpec):
-    """How the pipeline samples; `guidance` is for text, the model's own default when None."""
-
-    guidance: float | None = None
-
-
 class VBenchSpec(Specification):
     """What videos are asked for, and which dimensions they are scored in: all of the mode where none is named.
 
     `embedded` prompts are those of the drawn world: `prompt_count` of them, each sampled `samples_per_prompt` times;
-    for `i2v` each has a first frame. `official` ones come with their own counts, and with `static_filter` and `ratio`,
-    which they alone read. A video's seed is a hash of its prompt, its number and `seed`. `code` is what scores: with
-    `native` our own code where it has a dimension whose weights are here, else and otherwise the official package.
+    for `i2v` each has a first frame. Any other name is a file of prompts (`data.prompts`), for `t2v`: all of them or
+    the first `prompt_count`, each sampled once or `samples_per_prompt` times. `official` ones come with their own
+    counts, and with `static_filter` and `ratio`, which they alone read. A video's seed is a hash of its prompt, its
+    number and `seed`. `code` is what scores: with `native` our own code where it has a dimension whose weights are
+    here, else and otherwise the official package.
     """
 
     mode: Literal["t2v", "i2v"]
-    prompts: Literal["embedded", "official"]
+    prompts: str
     prompt_count: Annotated[int | None, Field(ge=2, le=500, validate_default=True)] = None
     samples_per_prompt: Annotated[int | None, Field(ge=1, validate_default=True)] = None
     seed: int = 0
@@ -58,6 +53,17 @@ class VBenchSpec(Specification):
     code: Literal["official", "native"] = "official"
     static_filter: bool = True
     ratio: Literal["1-1", "8-5", "7-4", "16-9"] = "16-9"
+
+    @field_validator("prompts")
+    @classmethod
+    def _prompts_are_known_or_a_file(cls, prompts: str, info: ValidationInfo) -> str:
+        if prompts in ("embedded", "official"):
+            return prompts
+        if Path(prompts).suffix not in PROMPT_FILES:
+            raise ValueError(f"write embedded, official, or the name of a file of prompts ({', '.join(PROMPT_FILES)})")
+        if info.data.get("mode") == "i2v":
+            raise ValueError("a file of prompts has no images: set mode: t2v, or prompts: official")
+        return prompts
 
     @field_validator("prompt_count", "samples_per_prompt")
     @classmethod
@@ -94,23 +100,20 @@ class VBenchSpec(Specification):
         return tuple(name for name in self.all_dimensions if name in self.dimensions or not self.dimensions)
 
     @property
-    def identity(self) -> str:
-        """What scores on embedded prompts must share to be compared."""
-        counts = f"p{self.prompt_count}x{self.samples_per_prompt}"
-        return f"vbench-embedded-{self.mode}@{PROTOCOL_VERSION}/{counts}/seed{self.seed}"
+    def file(self) -> Path | None:
+        """The file of prompts, where that is what is asked for."""
+        return None if self.prompts in ("embedded", "official") else Path(self.prompts)
 
-
-class PromptedModelSpec(ModelSpec):
-    """A row's model that is given prompts."""
-
-    sample: PromptedSampleSpec
+    def identity(self, videos: int, asked: str) -> str:
+        """What scores on prompts that are not the official ones must share; `asked` digests those of a file."""
+        name = f"vbench-embedded-{self.mode}" if self.file is None else f"vbench-prompts-{asked[:12]}"
+        samples = self.samples_per_prompt or 1
+        return f"{name}@{PROTOCOL_VERSION}/p{videos // samples}x{samples}/seed{self.seed}"
 
 
 class VBenchProfile(CommonProfile):
     """One setting of a suite that is scored in VBench's dimensions, complete."""
 
-    sample: PromptedSampleSpec
-    models: Annotated[Mapping[str, PromptedModelSpec], Field(min_length=1)]
     clip: LengthSpec
     dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
     vbench: VBenchSpec
@@ -137,6 +140,11 @@ class VBenchProfile(CommonProfile):
     def length(self) -> LengthSpec:
         """The section `clip`."""
         return self.clip
+
+    @property
+    def from_images(self) -> bool:
+        """By the mode."""
+        return self.vbench.mode == "i2v"
 
     @property
     def train_clips(self) -> int:

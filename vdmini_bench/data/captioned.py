@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from numpy.typing import NDArray
 
 from vdmini.conditioning.base import TrainingClip
 from vdmini.latents import UnreadableClipError
+from vdmini_bench.data.listed_rows import ListedRow, read_rows
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.video import read_frames
 from vdmini_bench.errors import IncompleteError, SuiteError, UnreadableVideoError
 from vdmini_bench.system.progress import say
-from vdmini_bench.system.text_files import read_csv, read_text
 
 # The last three are those of Hugging Face's video folders.
 CAPTION_FILES = tuple(f"{stem}.{suffix}" for stem in ("captions", "metadata") for suffix in ("csv", "jsonl", "parquet"))
-FILE_COLUMNS = ("file", "video", "path", "file_name")
-CAPTION_COLUMNS = ("caption", "text", "prompt")
+COLUMNS = {"file": ("file", "video", "path", "file_name"), "caption": ("caption", "text", "prompt")}
 SHOWN_PROBLEMS = 10
 
 
@@ -112,12 +110,7 @@ def read_captioned(
     if not folder.is_dir():
         raise SuiteError(f"{folder}: no such folder: give the one that the videos are in")
     path = captions or _only_captions(folder)
-    if path.suffix not in READERS:
-        raise SuiteError(f"{path}: captions are read from {', '.join(READERS)}: convert the file to one of them")
-    try:
-        rows = list(READERS[path.suffix](path))
-    except OSError as error:
-        raise SuiteError(f"{path} cannot be read: {error}") from error
+    rows = read_rows(path, COLUMNS)
     if not rows:
         raise SuiteError(f"{path}:1: it lists no videos: write a row for each, with file and caption")
     videos: dict[Path, CaptionedVideo] = {}
@@ -161,14 +154,6 @@ def _listing(problems: Sequence[str]) -> str:
     return "\n".join([*problems[:SHOWN_PROBLEMS], *more])
 
 
-@dataclass(frozen=True)
-class _Row:
-    # `file:line`, and the row's number where a file has no lines.
-    place: str
-    file: object
-    caption: object
-
-
 def _only_captions(folder: Path) -> Path:
     found = [folder / name for name in CAPTION_FILES if (folder / name).is_file()]
     if len(found) != 1:
@@ -177,14 +162,11 @@ def _only_captions(folder: Path) -> Path:
     return found[0]
 
 
-def _video_of(row: _Row, folder: Path, root: Path) -> CaptionedVideo:
-    for column, value in (("file", row.file), ("caption", row.caption)):
-        if value is None or (isinstance(value, str) and not value.strip()):
+def _video_of(row: ListedRow, folder: Path, root: Path) -> CaptionedVideo:
+    for column, value in row.values.items():
+        if not row.text(column):
             raise UnreadableVideoError(Path(row.place), f"the {column} is {value!r}: write a text")
-        # A lone half of a surrogate pair, which JSON can spell, is no text: no tokenizer takes it.
-        if not isinstance(value, str) or any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise SuiteError(f"{row.place}: the {column} is {value!r}: write a text")
-    file, caption = str(row.file).strip(), str(row.caption).strip()
+    file, caption = row.text("file"), row.text("caption")
     try:
         path = (folder / file).resolve()
         there = path.is_file()
@@ -199,77 +181,3 @@ def _video_of(row: _Row, folder: Path, root: Path) -> CaptionedVideo:
     if not path.stat().st_size:
         raise UnreadableVideoError(Path(row.place), f"the video {file!r} is empty: replace it, or remove the row")
     return CaptionedVideo(path.relative_to(root).as_posix(), path, caption)
-
-
-def _read_csv(path: Path) -> Iterator[_Row]:
-    (header_line, header), *records = read_csv(path) or [(1, [])]
-    columns = [name.strip() for name in header]
-    file, caption = (columns.index(name) for name in _columns(f"{path}:{header_line}", columns))
-    for line, fields in records:
-        if len(fields) != len(columns):
-            raise SuiteError(
-                f"{path}:{line}: {len(fields)} fields where the header has {len(columns)}: quote fields with commas in"
-                " them"
-            )
-        yield _Row(f"{path}:{line}", fields[file], fields[caption])
-
-
-def _read_jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            pairs = json.loads(line, object_pairs_hook=_Pairs)
-        except (ValueError, RecursionError) as error:
-            raise SuiteError(f"{place}: no JSON ({error}): write an object on each line") from error
-        if not isinstance(pairs, _Pairs):
-            raise SuiteError(f'{place}: no object: write {{"file": ..., "caption": ...}}')
-        values = dict(pairs)
-        names = [name for name, _ in pairs]
-        # Of a single line, unlike a header, no caption says nothing of the others.
-        file, caption = _columns(place, names if {*names} & {*CAPTION_COLUMNS} else [*names, CAPTION_COLUMNS[0]])
-        yield _Row(place, values[file], values.get(caption))
-
-
-class _Pairs(list[tuple[str, object]]):
-    """A JSON object with the names that it repeats."""
-
-
-def _read_parquet(path: Path) -> Iterator[_Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as opened:
-            names = _columns(str(path), opened.schema_arrow.names)
-            table = opened.read(columns=list(names))
-        files, captions = table[names[0]], table[names[1]]
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path} is no Parquet file that can be read: {error}") from error
-    for number, (file, caption) in enumerate(zip(files, captions, strict=True), start=1):
-        place = f"{path}, row {number}"
-        try:
-            yield _Row(place, file.as_py(), caption.as_py())
-        except UnicodeDecodeError as error:
-            raise SuiteError(f"{place}: not UTF-8 ({error.reason}): write the file again as UTF-8") from error
-
-
-READERS: Mapping[str, Callable[[Path], Iterator[_Row]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
-
-
-def _columns(place: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The names of the columns with the file and with the caption."""
-    found = []
-    for kind, aliases in (("file", FILE_COLUMNS), ("caption", CAPTION_COLUMNS)):
-        present = [name for name in columns if name in aliases]
-        if len(present) != 1:
-            problem = f"columns {' and '.join(present)} all say the {kind}" if present else f"no column for the {kind}"
-            there = ", ".join(map(repr, columns)) or "none"
-            raise SuiteError(f"{place}: {problem} (the columns there: {there}): have one of {', '.join(aliases)}")
-        found += present
-    return found[0], found[1]

@@ -12,10 +12,10 @@ from vdmini.prompts import cut_prompts
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.data.captions import choose_scenes
 from vdmini_bench.data.picture import UnreadablePictureError, list_pictures, read_picture
+from vdmini_bench.data.prompts import read_prompt_file
 from vdmini_bench.data.synthetic import ACTIONS, TEST_GROUPS, draw_clip
 from vdmini_bench.errors import SuiteError, few
 from vdmini_bench.system.progress import say
-from vdmini_bench.system.text_files import read_text
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -108,17 +108,14 @@ def image_requests(folder: Path, seeds: Sequence[int], skip_unreadable: bool = F
 
 
 def prompt_requests(file: Path, seeds: Sequence[int]) -> list[ClipRequest]:
-    """A request for each line of a text file that is not blank, and each seed; named by its place among them.
+    """A request for each prompt of a file, as `read_prompt_file` reads it, and each seed; named by its place there.
 
     Raises:
         SuiteError: the file cannot be read or holds no prompt.
     """
-    prompts = [line.strip() for line in read_text(file).split("\n") if line.strip()]
-    if not prompts:
-        raise SuiteError(f"{file} holds no prompt: write one a line")
     return [
         ClipRequest(f"{place:04d}-{seed}", seed, prompt=prompt)
-        for place, prompt in enumerate(prompts)
+        for place, prompt in enumerate(read_prompt_file(file))
         for seed in seeds
     ]
 

@@ -18,6 +18,8 @@ from vdmini_bench.system.text_files import read_text
 VIDEO_FOLDER = "UCF-101"
 LIST_FOLDER = "ucfTrainTestlist"
 ENTRY = re.compile(r"[^/\\\0\s]+/[^/\\\0\s]+\.(avi|mp4)")
+# The class that a clip's own name says.
+NAMED = re.compile(r"v_(?P<label>.+)_g\d+_c\d+\.")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class VideoFile:
     label: str
     relative: str
     path: Path
+
+    @property
+    def words(self) -> str:
+        """Its class as words: "apply eye makeup" for ApplyEyeMakeup."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.label).lower()
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def read_split(root: Path, split: str) -> UcfSplit:
     """Read split `01`, `02` or `03` of the data set under `root`; the files themselves are opened later.
 
     Raises:
-        SuiteError: a list is missing, empty or malformed (with file:line).
+        SuiteError: a list is missing, empty or malformed, or has a clip in another class than its own (with file:line).
     """
     return UcfSplit(_read_list(root, f"trainlist{split}.txt"), _read_list(root, f"testlist{split}.txt"))
 
@@ -101,21 +108,38 @@ def _read_list(root: Path, name: str) -> tuple[VideoFile, ...]:
     path = root / LIST_FOLDER / name
     if not path.is_file():
         raise SuiteError(f"{path}: no such split list; unpack UCF101TrainTestSplits-RecognitionTask.zip beside UCF-101")
-    videos, there = [], _files_by_name(root / VIDEO_FOLDER)
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    videos, there, numbers = [], _files_by_name(root / VIDEO_FOLDER), _class_numbers(path.with_name("classInd.txt"))
+    for place, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         # Lists that were made on Windows have its separator.
-        relative = line.split()[0].replace("\\", "/")
+        entry, *number = line.split()
+        relative = entry.replace("\\", "/")
         label = relative.partition("/")[0]
         if not ENTRY.fullmatch(relative) or label in (".", ".."):
-            raise SuiteError(f"{path}:{number}: expected Class/v_Class_gNN_cMM.avi, found {line!r}")
+            raise SuiteError(f"{path}:{place}: expected Class/v_Class_gNN_cMM.avi, found {line!r}")
+        named = NAMED.match(relative.rpartition("/")[2])
+        if named and named["label"].casefold() != label.casefold():
+            raise SuiteError(
+                f"{path}:{place}: {relative} is a clip of {named['label']} among {label}: correct the line"
+            )
+        if number and numbers.get(label.casefold(), number[0]) != number[0]:
+            raise SuiteError(
+                f"{path}:{place}: {label} is class {numbers[label.casefold()]} in classInd.txt, and {number[0]} here:"
+                " take both from one archive"
+            )
         file = there.get(relative) or there.get(relative.casefold()) or root / VIDEO_FOLDER / relative
         videos.append(VideoFile(label, relative, file))
     if not videos:
         raise SuiteError(f"{path}:1: the list is empty")
     # A line given twice is one clip.
     return tuple(sorted(set(videos), key=lambda video: video.relative))
+
+
+def _class_numbers(index: Path) -> dict[str, str]:
+    """The number of each class, by its name in small letters; none where there is no such file."""
+    lines = read_text(index).split("\n") if index.is_file() else []
+    return {words[1].casefold(): words[0] for words in map(str.split, lines) if len(words) == 2}
 
 
 def _files_by_name(folder: Path) -> dict[str, Path]:

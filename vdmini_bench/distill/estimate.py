@@ -77,7 +77,7 @@ def estimate_memory(
     """
     assert recipe.pruning is not None
     assert recipe.distill is not None
-    teacher = load_model(recipe.teacher, device="meta")
+    teacher = load_model(recipe.taught_by[0], device="meta")
     plan = recipe.pruning.plan_of(teacher)
     task, dtype = task_of(recipe.distill, teacher.denoiser), getattr(torch, recipe.dtype)
     found: list[MemoryEstimate] = []

@@ -33,9 +33,10 @@ class Recipe:
     `pruning` is None for what only encodes, `distill` for what is not distilled; `lora` is merged into the teacher
     before it is pruned.
 
-    `teacher` is where the teacher loads from, `dtype` the number format it is loaded in. `clips` gives the `count`
-    training clips, of `frames` x `height` x `width` pixels, and may draw them with the teacher into the folder it is
-    given; `prompts` are what they show, where that is somebody's own words.
+    `teacher` is where the teacher loads from, `dtype` the number format it is loaded in; `parent` is the folder of a
+    finished model whose denoiser is pruned and learned from in its place, with the identity of its weights. `clips`
+    gives the `count` training clips, of `frames` x `height` x `width` pixels, and may draw them with the teacher into
+    the folder it is given; `prompts` are what they show, where that is somebody's own words.
     """
 
     teacher: str
@@ -54,6 +55,12 @@ class Recipe:
     skip_unreadable: bool = False
     preview: Preview | None = None
     prompts: Sequence[str] = ()
+    parent: tuple[str, str] | None = None
+
+    @property
+    def taught_by(self) -> tuple[str, str]:
+        """The folder of the denoiser that is pruned and learned from, and the identity of its weights."""
+        return self.parent or (self.teacher, self.teacher_sha256)
 
     def load(self, source: str, device: torch.device | None = None) -> VideoModel:
         """Load the teacher or its student in the recipe's number format, on the process's device when None."""

@@ -121,7 +121,7 @@ def distill_into(
             replace_denoiser(pruned.pipeline, whole)
             whole = pruned.pipeline
         shutil.rmtree(folder / STUDENT, ignore_errors=True)
-        provenance = {"teacher_sha256": recipe.teacher_sha256, "distill": specification.model_dump()}
+        provenance = {"teacher_sha256": recipe.taught_by[1], "distill": specification.model_dump()}
         save_student(folder / STUDENT, whole, plan, {**provenance, "clips": len(clips)})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     state.wait_for_everyone()

@@ -26,15 +26,14 @@ class ReadyModel:
 
 
 def load_ready(
-    folder: Path, decoder: Path | None, measures: Sequence[Measure], family: str | None, device: torch.device,
-    dtype: torch.dtype,
-) -> ReadyModel:  # fmt: skip
+    folder: Path, decoder: Path | None, measures: Sequence[Measure], device: torch.device, dtype: torch.dtype
+) -> ReadyModel:
     """Load a pipeline's folder on a device; `decoder` is a folder whose VAE takes the place of the pipeline's.
 
     Raises:
         BenchError: the folder holds a denoiser alone.
     """
-    model = load_model(str(folder), family=family, device=device, dtype=dtype)
+    model = load_model(str(folder), device=device, dtype=dtype)
     pipeline: Any = model.pipeline
     if pipeline is None:
         raise BenchError(f"{folder} holds no pipeline; give a folder with a model_index.json")

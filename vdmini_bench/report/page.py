@@ -22,6 +22,7 @@ SECTIONS = {
     "differences": ("Differences from the baseline", sections.differences),
     "tradeoff": ("Quality against latency", sections.tradeoff),
     "multiplied": ("What multiplies", sections.multiplied),
+    "published": ("What others report", sections.published),
     "clips": ("Clips side by side", sections.clips),
     "metrics": ("Metric by metric", sections.metrics),
     "losses": ("Losses of the distillation", sections.losses),

@@ -12,12 +12,13 @@ from typing import Any
 from vdmini_bench.compare import pareto
 from vdmini_bench.compare.deltas import compare_result_sets
 from vdmini_bench.compare.multiplied import multiplied_lines
+from vdmini_bench.compare.published import published_lines
 from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.errors import NothingMeasuredError
 from vdmini_bench.report.data import ReportData
 from vdmini_bench.report.player import player
 from vdmini_bench.report.scales import Scale, spanning, spanning_logarithms
-from vdmini_bench.results.records import Record, measures_of
+from vdmini_bench.results.records import Record, measures_of, part_of
 from vdmini_bench.results.score import Score
 from vdmini_bench.results.table import TITLES, wide_table
 
@@ -85,6 +86,12 @@ def tradeoff(data: ReportData) -> Values | None:
 def multiplied(data: ReportData) -> Values | None:
     """Rows of several measures beside what each measure gives alone."""
     header, lines = multiplied_lines(data.records, measures_of(data.run), data.baseline)
+    return {"header": header, "lines": lines} if lines else None
+
+
+def published(data: ReportData) -> Values | None:
+    """Numbers that others report, beside ours."""
+    header, lines = published_lines(data.records, part_of(data.run, "suite", "profile", "published") or ())
     return {"header": header, "lines": lines} if lines else None
 
 

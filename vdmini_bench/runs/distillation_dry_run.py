@@ -96,7 +96,7 @@ def _time_steps(share: Share, distillation: Distillation) -> float:
     recipe = distillation.context.recipe(distillation.subject)
     assert recipe.pruning is not None
     assert recipe.distill is not None
-    model = recipe.load(recipe.teacher)
+    model = recipe.load(recipe.taught_by[0])
     clips, _ = _clips(distillation, model)
     plan = recipe.pruning.plan_of(model)
     return time_steps(model.denoiser, recipe.pruning.apply(model, plan), plan, clips, recipe.distill)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vdmini_bench.compare.against import against_lines, remarks
 from vdmini_bench.compare.multiplied import multiplied_lines
+from vdmini_bench.compare.published import published_lines
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.errors import BenchError, ExitCode
@@ -31,6 +32,7 @@ from vdmini_bench.system.tables import markdown_table
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard.csv"
+PUBLISHED = "what others report, on their hardware and clips"
 BY_VALUES = "By values alone, whatever their errors:"
 
 
@@ -119,6 +121,7 @@ def _views(
         f"{context.suite.name}, profile {context.suite.profile_name}": wide_table(rows),
         "differences to the baseline, 95 % intervals": against_lines(records, profile.measures, profile.baseline),
         "what multiplies": multiplied_lines(records, profile.measures, profile.baseline),
+        PUBLISHED: published_lines(records, [each.model_dump() for each in profile.published]),
     }
     told = remarks(records, profile.measures, profile.baseline)
     return tuple((title, table) for title, table in tables.items() if table[1]), tuple(told)

@@ -94,8 +94,7 @@ class SuiteContext(ScoringContext):
 
     clips: object
 
-    # The family that the teacher must be of, any when None; and how sampled clips are kept.
-    family: ClassVar[str | None] = None
+    # How sampled clips are kept.
     suffix: ClassVar[str] = ".mkv"
 
     @property
@@ -161,7 +160,14 @@ class SuiteContext(ScoringContext):
             encoding=EncodeSettings(profile.frames_per_second, sample.motion_bucket, sample.noise_strength),
             distill=None if model is None else model.spec.distill,
             prompts=[video.caption for video in source.videos] if isinstance(source, CaptionedVideos) else (),
+            parent=None if model is None or model.parent is None else self._finished(model.parent),
         )
+
+    def _finished(self, model: str) -> tuple[str, str]:
+        """A model's folder once its jobs are done, and the identity of its weights; before, what it is made from."""
+        folder, made = self.weights_folder(model), self.graph.models[model]
+        # A dry run looks at sizes; the jobs that read weights wait for them.
+        return (str(folder), self.jobs[made.weights[0]].key) if folder.is_dir() else made.teacher
 
     def clip_path(self, subject: str, name: str) -> Path:
         """Where the job that samples a model keeps the clip of that name."""
@@ -188,7 +194,7 @@ class SuiteContext(ScoringContext):
         made, dtype = self.graph.models[model], getattr(torch, self.suite.profile.dtype)
         decoder = None if made.decoder is None else self.folder(made.decoder)
         folder = weights or self.weights_folder(model)
-        return load_ready(folder, decoder, made.spec.acceleration, self.family, self.device, dtype)
+        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype)
 
     def costing_folder(self, model: str) -> Path:
         """The folder of weights that cost what a model's do: before any training, unless its measures look at them."""

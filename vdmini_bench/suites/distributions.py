@@ -1,11 +1,11 @@
-"""Suites that are scored on distributions, such as UCF101's: models animate first frames of real clips."""
+"""Suites that are scored on distributions, such as UCF101's: models are given their first frames or classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vdmini_bench.assets.cache import asset_path, fetch_asset
 from vdmini_bench.assets.catalogue import I3D
@@ -79,7 +79,7 @@ class Distributions:
             found.digest,
             found.plans,
             found.sources,
-            digest("train", clips.train),
+            digest("train", clips.train) + ("" if profile.from_images else " with classes"),
             deciding_versions(fingerprint.versions),
             perceptual=found.perceptual,
         )
@@ -113,8 +113,6 @@ class DistributionsContext(SuiteContext):
     suite: Suite
     clips: ChosenClips
 
-    family: ClassVar[str | None] = "svd"
-
     def warnings(self) -> list[str]:
         """Training clips on the side that models are scored against."""
         return self.clips.warnings()
@@ -123,7 +121,8 @@ class DistributionsContext(SuiteContext):
     def training_clips(self) -> DatasetClips:
         """Those that were chosen of the data set."""
         profile, sample = self.suite.profile, self.suite.profile.sample
-        return DatasetClips(self.clips.train, profile.frames, profile.frames_per_second, sample.width, sample.height)
+        chosen = (self.clips.train, profile.frames, profile.frames_per_second, sample.width, sample.height)
+        return DatasetClips(*chosen, captioned=not profile.from_images)
 
     # Motion is always measured.
     flow = True
@@ -157,20 +156,29 @@ class DistributionsContext(SuiteContext):
         """As many as the protocol scores."""
         return self.protocol.clips
 
+    @property
+    def prompts(self) -> Sequence[str]:
+        """The classes of condition clips, where models are given words."""
+        return [] if self.suite.profile.from_images else [video.words for video in self.clips.condition]
+
     def requests(self, indices: Sequence[int]) -> list[ClipRequest]:
-        """First frames of condition clips, each with a seed that is the same for every model.
+        """First frames or classes of condition clips, each with a seed that is the same for every model.
 
         Raises:
             IncompleteError: with all that cannot be read.
         """
         from vdmini.requests import ClipRequest
 
-        images, first = self._first_frames(indices), self.suite.profile.sample.seed * MOST_CLIPS
+        first = self.suite.profile.sample.seed * MOST_CLIPS
+        if prompts := self.prompts:
+            return [ClipRequest(f"{index:05d}", first + index, prompt=prompts[index]) for index in indices]
+        images = self._first_frames(indices)
         return [ClipRequest(f"{index:05d}", first + index, each) for index, each in zip(indices, images, strict=True)]
 
     def check_requests(self, indices: Sequence[int]) -> None:
-        """Read all of them, and keep none."""
-        self._first_frames(indices, keep=False)
+        """Read all frames that are asked for, and keep none."""
+        if self.suite.profile.from_images:
+            self._first_frames(indices, keep=False)
 
     def _first_frames(self, indices: Sequence[int], *, keep: bool = True) -> list[NDArray[np.uint8]]:
         settings, rate = self.sample_settings(), self.suite.profile.rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,12 @@ from vdmini_bench.system.files import sha256_of
 from vdmini_bench.system.launch import process_device
 
 if TYPE_CHECKING:
+    from vdmini.models.registry import VideoModel
     from vdmini.requests import SampleSettings
+
+
+# Of models that take the other.
+OTHER_SUITES = "set another teacher, protocol.condition (preset svd has class names, sf-v first frames) or vbench.mode"
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,11 @@ def find_models(profile: CommonProfile) -> FoundModels:
     """Look for everything that the rows of a profile are made from.
 
     Raises:
-        SuiteError: a plan, a rule for channels or a measure cannot be used with its model, with the row's name.
+        SuiteError: a plan, a rule for channels or a measure cannot be used with its model, or that makes no clips of
+            what it would be given, with the row's name.
     """
+    # Nothing here changes them.
+    sized = cache(_sized)
     teacher, digest = found_teacher(profile.teacher)
     sources: dict[str, tuple[str, str]] = {}
     prunings = {}
@@ -56,7 +65,8 @@ def find_models(profile: CommonProfile) -> FoundModels:
             sources[file] = (file, sha256_of(Path(file)) if Path(file).is_file() else NOT_THERE)
         folder = teacher if spec.source is None else sources[spec.source][0]
         try:
-            prunings[row] = _checked(spec, folder, profile.sampler(spec.sample))
+            model = sized(folder) if folder else None
+            prunings[row] = _checked(spec, model, profile.sampler(spec.sample), from_images=profile.from_images)
         except SuiteError as error:
             raise SuiteError(f"models: {row}: {error}") from error
     return FoundModels(teacher, digest, sources, prunings, perceptual_digest() if finetunes(profile) else "")
@@ -76,25 +86,37 @@ def wanted_sources(profile: CommonProfile) -> Iterator[str]:
             yield spec.source
 
 
-def _checked(spec: ModelSpec, folder: str, settings: SampleSettings) -> Pruning:
-    """What a row prunes, after a look at the model's sizes, without weights, wherever they matter."""
+def _sized(folder: str) -> VideoModel:
+    """A model by its sizes alone, once all that a pipeline needs was seen to be there."""
+    from vdmini.models.folders import check_parts
+    from vdmini.models.loading import load_model
+
+    if (Path(folder) / "model_index.json").is_file():
+        check_parts(Path(folder))
+    return load_model(folder, device="meta")
+
+
+def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings, *, from_images: bool) -> Pruning:
+    """What a row prunes, after a look at the model's sizes, where it is there."""
     plan = spec.plan or "none"
-    if not folder or not (spec.channels or spec.accelerate or spec.decoder or spec.lora):
+    if model is None:
         return Pruning.read(plan, spec.channels, with_data=True)
     from vdmini.acceleration import check_measures
     from vdmini.lora import takes_lora
-    from vdmini.models.loading import load_model
+    from vdmini.models.registry import family_named
     from vdmini.vae import prune_decoder
 
-    model = load_model(folder, device="meta")
+    if family_named(model.family).from_image != from_images:
+        takes, given = ("an image", "words") if not from_images else ("words", "an image")
+        raise SuiteError(f"{model.source} makes clips of {takes}, and this suite gives it {given}: {OTHER_SUITES}")
     try:
-        if spec.lora is not None and not takes_lora(Path(folder)):
-            raise ValueError(f"lora: diffusers merges none into the pipeline of {folder}: leave it out")
+        if spec.lora is not None and not takes_lora(Path(model.source)):
+            raise ValueError(f"lora: diffusers merges none into the pipeline of {model.source}: leave it out")
         check_measures(
             model.denoiser, model.vae, spec.acceleration, device_type=process_device().type, settings=settings
         )
         if spec.decoder is not None and model.vae is None:
-            raise ValueError(f"decoder: {folder} has no VAE that is known here: leave it out")
+            raise ValueError(f"decoder: {model.source} has no VAE that is known here: leave it out")
         if spec.decoder is not None and model.vae is not None:
             sizes = spec.decoder.model_dump(exclude={"finetune", "parameters"})
             count = None if spec.decoder.parameters is None else round(spec.decoder.parameters)

@@ -31,12 +31,14 @@ class Job:
 class Model:
     """One training of a row's model, with the jobs that it comes from; None where there is nothing to do.
 
-    `teacher` is what it loads from and learns from, its folder and its digest.
+    `teacher` is what it loads from and learns from, its folder and its digest. `parent` names the model whose finished
+    denoiser is pruned and learned from instead, where there is one.
     """
 
     row: str
     spec: ModelSpec
     teacher: tuple[str, str]
+    parent: str | None = None
     encode: str | None = None
     prune: str | None = None
     distill: str | None = None

@@ -52,12 +52,24 @@ def plan_training(profile: CommonProfile, inputs: TrainingInputs, teacher: str) 
     """The jobs that make the models of a profile; `teacher` is the folder of its own."""
     graph = JobGraph(inputs.versions)
     encoded = {**_clip(profile), "sample": profile.sample.model_dump(include=ENCODED_WITH)}
-    for row, spec in profile.models.items():
+
+    def plan(row: str) -> None:
+        spec = profile.models[row]
+        if spec.teacher is not None and not graph.of_row(spec.teacher):
+            plan(spec.teacher)
+        parents = [] if spec.teacher is None else [*graph.of_row(spec.teacher)]
         source = inputs.sources[spec.source] if spec.source is not None else (teacher, inputs.teacher)
-        for index in range(profile.seeds.training if spec.is_trained else 1):
+        for index in range(profile.seeds.training if spec.is_trained or len(parents) > 1 else 1):
             name = row if index == 0 else f"{row} (training {index + 1})"
-            model = Model(row, spec.training(index), source)
+            parent = parents[min(index, len(parents) - 1)] if parents else None
+            model = Model(row, spec.training(index), source, parent)
             graph.models[name] = _plan_model(graph, name, model, profile, inputs, encoded)
+
+    for row in profile.models:
+        if not graph.of_row(row):
+            plan(row)
+    # A row's teacher may stand below it.
+    graph.models = {name: model for row in profile.models for name, model in graph.of_row(row).items()}
     return graph
 
 
@@ -73,7 +85,8 @@ def _plan_model(
         made["encode"] = graph.add("encode", subject, (), 0.07 * count, teacher=digest, **clips)
     if spec.is_pruned:
         lora = None if spec.lora is None else inputs.sources[spec.lora][1]
-        needs = (made["encode"],) if ranked and made["encode"] else ()
+        before = () if model.parent is None else graph.models[model.parent].weights[:1]
+        needs = (made["encode"], *before) if ranked and made["encode"] else before
         ranking = None if not ranked or spec.distill is None else (spec.distill.task, spec.distill.task_options)
         made["prune"] = graph.add(
             "prune", name, needs, 3, teacher=digest, plan=inputs.plans[model.row], lora=lora, task=ranking,
@@ -91,7 +104,7 @@ def _plan_model(
         made["decoder"] = graph.add(
             "decoder", name, (), 400, teacher=digest, decoder=settings, dtype=profile.dtype, **read
         )
-    return Model(model.row, spec, model.teacher, **made)
+    return Model(model.row, spec, model.teacher, model.parent, **made)
 
 
 def _add_distillation(graph: JobGraph, name: str, needs: tuple[str, str], distill: DistillSpec) -> str:
@@ -136,6 +149,7 @@ def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
     reference = add_reference(graph, profile.protocol, inputs.reference, inputs.i3d)
     # The rate at which first frames are taken of the files.
     asked = {"conditions": inputs.condition_clips, "seed": profile.sample.seed, "rate": profile.rate, "count": count}
+    asked["condition"] = profile.protocol.condition
     add_samples(graph, profile, inputs, count, asked)
     scored = {"protocol": protocol, "i3d": inputs.i3d}
     for row, clips in {"real": inputs.real_clips, "static": inputs.condition_clips}.items():

@@ -28,13 +28,17 @@ from vdmini_bench.system.files import key_of
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """A data set's videos as a source of training clips, read at a rate; a clip's seed is its position."""
+    """A data set's videos as a source of training clips, read at a rate; a clip's seed is its position.
+
+    `captioned`: a clip's class, as words, is what it shows.
+    """
 
     videos: tuple[VideoFile, ...]
     frames: int
     frames_per_second: float
     width: int
     height: int
+    captioned: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -47,7 +51,8 @@ class DatasetClips:
             frames = read_frames(video.path, self.frames, self.frames_per_second)
         except UnreadableVideoError as error:
             raise UnreadableClipError(video.relative, str(error)) from error
-        return TrainingClip(video.relative, resize_clip(frames, self.width, self.height), seed=index)
+        caption = video.words if self.captioned else ""
+        return TrainingClip(video.relative, resize_clip(frames, self.width, self.height), caption, seed=index)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,15 @@ from vdmini_bench.suites.training_clips import DatasetClips
 from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
 from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
 from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
-from vdmini_bench.suites.vbench_videos import clip_requests, embedded_videos, images_folder, real_videos, write_images
+from vdmini_bench.suites.vbench_videos import (
+    check_images,
+    clip_requests,
+    embedded_videos,
+    images_folder,
+    listed_videos,
+    real_videos,
+    write_images,
+)
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.vbench.environment import default_environment
@@ -64,14 +72,15 @@ class VBench:
             return missing
         if profile.vbench.prompts == "official":
             return missing + missing_official(profile.vbench, default_environment())
-        return missing + ([] if classifier_digest() else [missing_classifier()])
+        drawn = profile.vbench.prompts == "embedded"
+        return missing + ([missing_classifier()] if drawn and not classifier_digest() else [])
 
     def first(self, store: Store, *, measured: bool = True) -> list[str]:
         """Training clips and first frames that are drawn."""
         if self.missing(measured=measured):
             return []
         profile = self.suite.profile
-        videos = ask_for_videos(profile.vbench, store)[1] if measured else ()
+        videos = ask_for_videos(profile.vbench, store)[1] if measured and profile.vbench.prompts == "embedded" else ()
         drawn = all(video.image is None or video.image.is_file() for video in videos)
         there = drawn and training_data(profile, store, write=False) is not None
         return [] if there else [f"draw {profile.train_clips} training clips"]
@@ -79,7 +88,7 @@ class VBench:
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Draw them."""
         training_data(self.suite.profile, store, write=True)
-        if measured:
+        if measured and self.suite.profile.vbench.prompts == "embedded":
             write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
 
     def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> VBenchContext:
@@ -92,6 +101,8 @@ class VBench:
         clips = ChosenVideos(data.source)
         if measured and not missing:
             prompts, videos = ask_for_videos(profile.vbench, store)
+            if prompts:
+                check_images(videos, profile.vbench.ratio)
             side = min(profile.sample.height, profile.sample.width)
             judges, reasons = choose_judges(profile.vbench, default_environment(), side)
             clips = ChosenVideos(data.source, videos, prompts, judges, reasons)
@@ -116,17 +127,22 @@ class VBench:
 
 def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, teacher: str, count: int) -> JobGraph:
     """All jobs of a profile, on `count` videos a model, in an order in which each comes after what it needs."""
-    drawn = profile.vbench.prompts == "embedded"
-    name = profile.vbench.identity if drawn else f"{profile.vbench.mode}-{profile.vbench.ratio}"
+    vbench, drawn = profile.vbench, profile.vbench.prompts == "embedded"
+    name = f"{vbench.mode}-{vbench.ratio}"
+    if vbench.prompts != "official":
+        name = vbench.identity(vbench.prompt_count or count // (vbench.samples_per_prompt or 1), inputs.asked)
     return plan_judging(profile, inputs, teacher, name, count, drawn=drawn)
 
 
 def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...], tuple[VideoRequest, ...]]:
-    """The official prompts, none in the drawn world, and the videos that every model is asked for.
+    """The official prompts, none where others are asked for, and the videos that every model is asked for.
 
     Raises:
         MissingAssetsError: the official prompts are not there.
+        SuiteError: a file of prompts cannot be read.
     """
+    if vbench.file is not None:
+        return (), listed_videos(vbench, vbench.file)
     if vbench.prompts == "embedded":
         return (), embedded_videos(vbench, images_folder(store.root / "data"))
     prompts = find_prompts(vbench.mode, None, None, vbench.ratio, default_environment())
@@ -163,8 +179,11 @@ class VBenchContext(SuiteContext):
 
     @property
     def protocol_name(self) -> str:
-        """That of the embedded prompts, or the official one."""
-        return self.vbench.identity if self.vbench.prompts == "embedded" else f"vbench-{self.vbench.mode}"
+        """That of the embedded or listed prompts, or the official one."""
+        if self.vbench.prompts == "official":
+            return f"vbench-{self.vbench.mode}"
+        assert isinstance(self.inputs, PromptedInputs)
+        return self.vbench.identity(len(self.clips.videos), self.inputs.asked)
 
     @property
     def clip_names(self) -> Sequence[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
-from vdmini_bench.assets.catalogue import ASSETS
+from vdmini_bench.assets.catalogue import ASSETS, VBENCH_PROMPTS
 from vdmini_bench.config.suite import DatasetSpec
 from vdmini_bench.config.vbench import CaptionedFolderSpec, VBenchProfile, VBenchSpec
 from vdmini_bench.config.vbench_dimensions import FILTERED, PROJECTS
 from vdmini_bench.suites.missing import Missing, missing_asset
 from vdmini_bench.suites.vbench_scorers import counts
-from vdmini_bench.vbench.environment import COMMAND, Environment
+from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.requirements import ENVIRONMENT, examine_dimensions, examine_native
 
 
@@ -45,9 +45,8 @@ def missing_official(vbench: VBenchSpec, environment: Environment) -> list[Missi
     lacks = examine_dimensions(environment) | (examine_native() if vbench.code == "native" else {})
     needed: dict[str, list[str]] = {}
     commands = {}
-    if vbench.mode == "t2v" and environment.record() is None:
-        # The prompts are inside the package.
-        needed[ENVIRONMENT], commands[ENVIRONMENT] = ["the prompts"], COMMAND
+    if vbench.mode == "t2v" and environment.record() is None and asset_path(VBENCH_PROMPTS) is None:
+        needed["VBench's prompts"], commands["VBench's prompts"] = ["all dimensions"], ASSETS[VBENCH_PROMPTS].command
     for dimension in lacks:
         if dimension in vbench.asked_dimensions and counts(dimension, vbench):
             for what, command in lacks[dimension].items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vdmini.files import replacing
 from vdmini.requests import ClipRequest
@@ -16,12 +17,16 @@ from vdmini_bench.config.vbench import VBenchSpec
 from vdmini_bench.data.captions import choose_scenes, draw_scene, parse_caption
 from vdmini_bench.data.picture import read_picture
 from vdmini_bench.data.preprocessing import resize_clip
+from vdmini_bench.data.prompts import read_prompt_file
 from vdmini_bench.data.requests import DRAWN_INDEX
 from vdmini_bench.data.synthetic import ACTIONS, TEST_GROUPS, WORLD_VERSION, draw_clip
+from vdmini_bench.errors import SuiteError, few
 from vdmini_bench.vbench.prompts import VideoRequest, seed_of
 
 # Beyond the scenes that training and its validation draw.
 FIRST_SCENE = 3_000_000
+# Of a crop's sides from the ratio that it is for: whole pixels, and what rounding adds.
+SHAPE_TOLERANCE = 0.02
 # What `draw_clip` takes: an action, a group and an index.
 Origin = tuple[str, int, int]
 
@@ -41,6 +46,22 @@ def embedded_videos(vbench: VBenchSpec, images: Path) -> tuple[VideoRequest, ...
         )
         for caption in captions
         for index in range(vbench.samples_per_prompt)
+    )
+
+
+def listed_videos(vbench: VBenchSpec, file: Path) -> tuple[VideoRequest, ...]:
+    """The videos of the prompts in a file, named by their places there: a prompt may be longer than a file's name.
+
+    Raises:
+        SuiteError: the file cannot be read, or holds no prompts, or fewer than asked for.
+    """
+    prompts = read_prompt_file(file)
+    if vbench.prompt_count is not None and len(prompts) < vbench.prompt_count:
+        raise SuiteError(f"{file} holds {len(prompts)} prompts where vbench.prompt_count is {vbench.prompt_count}")
+    return tuple(
+        VideoRequest(f"{place:04d}-{index}", prompt, index, seed_of(prompt, index, vbench.seed))
+        for place, prompt in enumerate(prompts[: vbench.prompt_count])
+        for index in range(vbench.samples_per_prompt or 1)
     )
 
 
@@ -78,6 +99,28 @@ def write_images(videos: Sequence[VideoRequest]) -> None:
     for caption, origin in drawn_origins(len(images)).items():
         with replacing(images[caption]) as partial:
             Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
+
+
+def check_images(videos: Iterable[VideoRequest], ratio: str) -> None:
+    """Refuse images that are missing or no crops of a ratio such as `16-9`; damaged ones are left to the reading.
+
+    Raises:
+        SuiteError: with a few of them and their sizes.
+    """
+    width, height = map(int, ratio.split("-"))
+    other = []
+    for path in dict.fromkeys(video.image for video in videos if video.image is not None):
+        if not path.is_file():
+            other.append(f"{path} (missing)")
+            continue
+        with suppress(UnidentifiedImageError, OSError), Image.open(path) as image:
+            if abs(image.width * height / (image.height * width) - 1) > SHAPE_TOLERANCE:
+                other.append(f"{path} ({image.width}x{image.height})")
+    if other:
+        raise SuiteError(
+            f"{len(other)} images are missing or no crops of {ratio}: {few(other)}: set vbench.ratio, or get data/crop"
+            " again"
+        )
 
 
 def real_videos(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> tuple[VideoRequest, ...]:

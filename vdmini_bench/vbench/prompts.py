@@ -12,6 +12,7 @@ from typing import Any
 
 from vdmini.files import is_file_name
 from vdmini_bench.assets.cache import asset_path
+from vdmini_bench.assets.catalogue import ASSETS, VBENCH_PROMPTS
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, Mode
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.system.text_files import read_text
@@ -68,7 +69,7 @@ def read_prompts(file: Path, images: Path | None = None) -> list[Prompt]:
 def find_prompts(
     mode: Mode, prompt_file: Path | None, images: Path | None, ratio: str | None, environment: Environment
 ) -> tuple[Prompt, ...]:
-    """The official prompts of a mode: from the file given, or the environment's package, or the imported folder.
+    """The official prompts of a mode: from the file given, the asset, the environment's package or the imported folder.
 
     Raises:
         SuiteError: the file is no prompt file, or image to video is not told its images' aspect ratio.
@@ -77,7 +78,7 @@ def find_prompts(
     if mode == "custom":
         return ()
     if mode == "t2v":
-        return tuple(read_prompts(prompt_file or environment.prompt_file()))
+        return tuple(read_prompts(prompt_file or _prompts_of_the_package(environment)))
     if ratio is None:
         raise SuiteError(f"mode i2v: say by --ratio {', '.join(RATIOS)} which images the videos were made from")
     folder = asset_path("vbench-i2v")
@@ -88,6 +89,14 @@ def find_prompts(
     crops = images or (folder / "data" / "crop" / ratio if folder is not None else None)
     file = prompt_file or (folder / I2V_PROMPTS if folder is not None else Path(I2V_PROMPTS))
     return tuple(read_prompts(file, crops))
+
+
+def _prompts_of_the_package(environment: Environment) -> Path:
+    """The prompts of text to video, which are a file of the package: fetched alone, or with its environment."""
+    fetched = asset_path(VBENCH_PROMPTS)
+    if fetched is None and environment.record() is None:
+        raise MissingAssetsError(f"VBench's prompts are not here; next: `{ASSETS[VBENCH_PROMPTS].command}`")
+    return fetched or environment.prompt_file()
 
 
 def request_videos(
@@ -135,16 +144,19 @@ def official_entries(prompts: Iterable[Prompt], dimension: str, videos: Mapping[
 
 
 def custom_entries(
-    dimension: str, videos: Mapping[str, Path], images: Mapping[str, Path] | None = None
+    dimension: str,
+    videos: Mapping[str, Path],
+    images: Mapping[str, Path] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The same for videos of any prompt, which is their name without a number at its end.
+    """The same for videos of any prompt: by their names in `texts`, or else that name without a number at its end.
 
     Raises:
         SuiteError: the dimension needs the image of a video, and there is none of its prompt's name.
     """
     entries = []
     for name, path in videos.items():
-        prompt = prompt_of(name)
+        prompt = (texts or {}).get(name) or prompt_of(name)
         image = (images or {}).get(prompt) or (images or {}).get(name)
         if image is None and DIMENSIONS[dimension].needs_images:
             raise SuiteError(f"{dimension}: no image {prompt}.jpg or .png for {path.name}; give --images FOLDER")

@@ -49,7 +49,8 @@ SCORES = "scores.json"
 class Scoring:
     """What to score and how.
 
-    `prompts` are the official ones, none for `custom`; `images` maps prompts to images, for `custom` only. `command`
+    `prompts` are the official ones, none for `custom`; `images` maps prompts to images, and
+    `texts` names of videos to prompts that the names do not say, for `custom` only. `command`
     runs the driver and `packages` is a digest of what it runs with. `filtered`: temporal_flickering is scored on
     the first five of 25 samples in which the official filter sees no motion. `download`: weights that are not there
     are left to the official code to fetch. `native`: dimensions that we have code for are scored by it, and only the
@@ -64,6 +65,7 @@ class Scoring:
     packages: str
     prompts: tuple[Prompt, ...] = ()
     images: Mapping[str, Path] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     ratio: str = "1-1"
     filtered: bool = True
     download: bool = False
@@ -209,7 +211,7 @@ def _unfit(scoring: Scoring, dimension: str, found: Completeness) -> list[str]:
 
 def _entries(scoring: Scoring, dimension: str, videos: Mapping[str, Path]) -> list[dict[str, Any]]:
     if scoring.mode == "custom":
-        return custom_entries(dimension, videos, scoring.images)
+        return custom_entries(dimension, videos, scoring.images, scoring.texts)
     return official_entries(scoring.prompts, dimension, videos)
 
 

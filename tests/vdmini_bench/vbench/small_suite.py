@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from vdmini_bench.config.vbench_dimensions import DIMENSIONS, VBENCH_VERSION, Mo
 from vdmini_bench.data.video import write_video
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.vbench.environment import Environment
+from vdmini_bench.vbench.native.tokens import MERGES
 from vdmini_bench.vbench.prompts import read_prompts, request_videos
 from vdmini_bench.vbench.scoring import Scoring
 
@@ -82,6 +84,20 @@ def write_prompts(folder: Path) -> Path:
     file = folder / "prompts.json"
     file.write_text(json.dumps(ENTRIES), encoding="utf-8")
     return file
+
+
+def write_words(file: Path, merges: dict[str, str]) -> None:
+    """CLIP's merges in their places, as far as texts of these tests need them; the others join what is in no text."""
+    used = {letter for line in merges.values() for letter in line}
+    letters = [chr(number) for number in (*range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256 + 68))]
+    rare = [letter for letter in letters if letter not in used]
+    pairs = [(first, second) for first in rare for second in rare]
+    fillers = [f"{first} {second}{end}" for end in ("", "</w>") for first, second in pairs]
+    fillers += [f"{first}{second} {first}" for first, second in pairs]
+    others = iter(fillers)
+    lines = [merges.get(str(place)) or next(others) for place in range(MERGES)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress("\n".join(["#version", *lines, ""]).encode()))
 
 
 def draw_video(path: Path, seed: int, frames: int = 4, side: int = 32) -> None:

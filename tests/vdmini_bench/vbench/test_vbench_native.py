@@ -6,7 +6,6 @@ follow from their names, so that both sides have the same. test_vbench_native_of
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from seeded_weights import seeded_state
 from small_networks import write_small_cache
-from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders
+from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders, write_words
 
 from vdmini_bench.commands import doctor
 from vdmini_bench.errors import ExitCode, MissingAssetsError
@@ -34,7 +33,7 @@ from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, reached
 from vdmini_bench.vbench.native.scorers import SCORERS, VideoScore
-from vdmini_bench.vbench.native.tokens import MERGES, Tokenizer
+from vdmini_bench.vbench.native.tokens import Tokenizer
 from vdmini_bench.vbench.native.viclip import middle_frames
 from vdmini_bench.vbench.results import kept_result
 
@@ -63,20 +62,6 @@ def cache(golden: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 def networks(cache: Path) -> Networks:
     # Loaded when asked for, by tests that have the weights' folder in their environment.
     return Networks(torch.device("cpu"))
-
-
-def write_words(file: Path, merges: dict[str, str]) -> None:
-    """CLIP's merges in their places, as far as texts of these tests need them; the others join what is in no text."""
-    used = {letter for line in merges.values() for letter in line}
-    letters = [chr(number) for number in (*range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256 + 68))]
-    rare = [letter for letter in letters if letter not in used]
-    pairs = [(first, second) for first in rare for second in rare]
-    fillers = [f"{first} {second}{end}" for end in ("", "</w>") for first, second in pairs]
-    fillers += [f"{first}{second} {first}" for first, second in pairs]
-    others = iter(fillers)
-    lines = [merges.get(str(place)) or next(others) for place in range(MERGES)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(gzip.compress("\n".join(["#version", *lines, ""]).encode()))
 
 
 @pytest.mark.parametrize("dimension", FILES)

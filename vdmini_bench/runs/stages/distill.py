@@ -29,7 +29,7 @@ def _distill(share: Share, context: RunContext, subject: str, folder: Path) -> N
     latents, pruned = context.input_folder(job, "encode") / LATENTS, context.input_folder(job, "prune") / STUDENT
     assert recipe.distill is not None
     # Loaded on the CPU, whence only the denoisers go to the device: no memory for text encoders that nobody runs.
-    teacher = recipe.load(recipe.teacher, CPU).denoiser
+    teacher = recipe.load(recipe.taught_by[0], CPU).denoiser
     if recipe.distill.mixed_precision == "no":
         teacher = teacher.float()
     clips, skipped = LatentCache.open(latents, verify=share.is_main), LatentIndex.read(latents).skipped

@@ -26,7 +26,7 @@ from vdmini_bench.suites.vbench_scorers import filters, official_mode
 from vdmini_bench.suites.vbench_videos import drawn_origins
 from vdmini_bench.vbench.environment import default_environment, packages_digest
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION
-from vdmini_bench.vbench.prompts import SAMPLES, prompt_of
+from vdmini_bench.vbench.prompts import SAMPLES
 from vdmini_bench.vbench.scoring import Scoring, score_videos
 
 # Clips that no suite asks for.
@@ -77,6 +77,7 @@ def _dimension(context: VBenchContext, row: str, dimension: str, folder: Path, *
         command=environment.command,
         packages="" if native else packages_digest(environment.require()),
         prompts=context.clips.prompts if mode != "custom" else (),
+        texts={video.name: video.prompt for video in videos} if mode == "custom" else {},
         images={video.prompt: video.image for video in videos if video.image is not None} if mode == "custom" else {},
         ratio=context.vbench.ratio,
         filtered=filters(dimension, context.vbench),
@@ -87,24 +88,26 @@ def _dimension(context: VBenchContext, row: str, dimension: str, folder: Path, *
         raise BenchError(outcome.error)
     result = outcome.result
     # In one order for all models, whatever that of the official results.
-    marks = [(prompt_of(Path(file).stem), result.videos[file]) for file in sorted(result.videos)]
-    embedded = context.vbench.prompts == "embedded"
-    protocol = context.protocol_name if embedded else scoring.protocol
+    texts = {video.name: video.prompt for video in videos}
+    marks = [(texts[Path(file).stem], result.videos[file]) for file in sorted(result.videos)]
+    official = context.vbench.prompts == "official"
+    protocol = scoring.protocol if official else context.protocol_name
     expected = result.expected
     if scoring.filters:
         # Where the filter leaves a prompt fewer videos, other models may have others.
         expected = SAMPLES * sum(dimension in prompt.dimensions for prompt in context.clips.prompts)
     version = NATIVE_VERSION if native else VERSION
     score = score_of_marks(row, f"vbench_{dimension}", version, protocol, marks, expected, result.score)
-    return score, _note(dimension, native=native, embedded=embedded, filtered=scoring.filters)
+    return score, _note(dimension, native=native, prompts=context.vbench.prompts, filtered=scoring.filters)
 
 
-def _note(dimension: str, *, native: bool, embedded: bool, filtered: bool) -> str:
+def _note(dimension: str, *, native: bool, prompts: str, filtered: bool) -> str:
     code = "native code on the official weights" if native else "official code"
     if native and dimension == FILTERED:
         code = "native code of the official formula"
         code += "" if filtered else ", of all videos, those with motion too"
-    return f"{code}{', on prompts of the drawn world' if embedded else ''}; ± over prompts"
+    others = {"official": "", "embedded": ", on prompts of the drawn world"}.get(prompts, f", on {Path(prompts).name}")
+    return f"{code}{others}; ± over prompts"
 
 
 def _drawn_world(context: VBenchContext, row: str) -> list[tuple[Score, str]]:

@@ -21,7 +21,7 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
     recipe = context.recipe(subject)
     assert recipe.pruning is not None
-    teacher = recipe.load(recipe.teacher)
+    teacher = recipe.load(recipe.taught_by[0])
     pipeline = pipeline_of(teacher)
     if recipe.lora is not None:
         merge_lora(pipeline, recipe.lora)
@@ -31,5 +31,5 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
         task = task_of(recipe.distill, teacher.denoiser)
         loss = task_loss(teacher.denoiser, LatentCache.open(latents), task)
     replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan, loss))
-    provenance = {"teacher_sha256": recipe.teacher_sha256, "channels": recipe.pruning.channels, "lora": recipe.lora}
+    provenance = {"teacher_sha256": recipe.taught_by[1], "channels": recipe.pruning.channels, "lora": recipe.lora}
     save_student(folder / STUDENT, pipeline, plan, provenance)

@@ -30,7 +30,7 @@ def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
 def _groups(context: VBenchContext, row: str) -> dict[str, tuple[float | None, str]]:
     """Quality, the mode's other group and the total, with notes; None where a dimension that it needs is missing."""
     vbench = context.vbench
-    totals = compute_totals({} if vbench.prompts == "embedded" else _measured(context, row), vbench.mode)
+    totals = compute_totals(_measured(context, row) if vbench.prompts == "official" else {}, vbench.mode)
     names = [name for name in vbench.all_dimensions if counts(name, vbench)]
     other = "semantic" if vbench.mode == "t2v" else "i2v"
     found = {}
@@ -40,7 +40,7 @@ def _groups(context: VBenchContext, row: str) -> dict[str, tuple[float | None, s
         note = f"{len(missing)} of {len(needed)} dimensions missing" if missing else f"of {len(needed)} dimensions"
         if part == "total" and missing:
             note += f": {', '.join(missing)}"
-        if vbench.prompts == "embedded":
+        if vbench.prompts != "official":
             note = f"defined for the official prompts alone; {note}"
         found[part] = (value, note)
     return found

@@ -1,0 +1,71 @@
+"""The paper's profiles, and what of them is made small: sizes, steps and counts, nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+# Every profile, class and kill; else a part in minutes.
+FULL = os.environ.get("VDMINI_REHEARSAL") == "full"
+SUITES = Path(__file__).parents[2] / "suites"
+TRAINING = (
+    "distill.steps=2", "distill.batch_size=2", "distill.checkpoint_every=1", "dataset.train_clips=4",
+    "timing.runs=3", "timing.warmup=1",
+)  # fmt: skip
+DISTRIBUTIONS = (
+    "protocol.clips_per_block=2", "protocol.blocks=2", "protocol.reference_clips=4", "sample.height=64",
+    "sample.width=64",
+)  # fmt: skip
+# Some dimensions read frames of 121 pixels and more; a filter with random weights sees motion everywhere.
+JUDGED = ("sample.height=128", "sample.width=128", "clip.frames=5", "vbench.static_filter=false")
+DECODER = "models.student, small decoder.decoder"
+# The published number of weights and the published ratio are those of the published widths.
+SMALL_DECODER = (f"{DECODER}.parameters=1899787", f"{DECODER}.finetune.steps=2", f"{DECODER}.finetune.frames=2")
+RULES = {"DepGraph L2": "depgraph-l2", "DepGraph Taylor": "depgraph-taylor", "magnitude": "magnitude"}
+NARROW = tuple(f"models.{row}.channels={rule}:ratio=0.3,tolerance=0.3" for row, rule in RULES.items())
+UNETS = (*TRAINING, *NARROW, *SMALL_DECODER)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A profile of a suite, what makes it small, and the metrics that no file that could be had would bring."""
+
+    suite: str
+    profile: str
+    settings: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Suite and profile."""
+        return f"{self.suite}-{self.profile}"
+
+    def arguments(self, results: Path) -> list[str]:
+        """What follows `vdmini-bench`."""
+        # A package of its own, of which only the whole rehearsal has one.
+        alone = self.suite in ("ucf101", "alternatives") and find_spec("pytorch_fid") is None
+        settings = (*self.settings, *(["protocol.frame_fid=false"] if alone else []))
+        options = [part for setting in settings for part in ("--set", setting)]
+        suite = str(SUITES / f"{self.suite}.yaml")
+        return ["run", suite, "--profile", self.profile, *options, "--results", str(results), "--json"]
+
+
+REHEARSALS = [
+    Rehearsal("ucf101", "paper", (*UNETS, *DISTRIBUTIONS, "sample.steps=2"), ("inception",)),
+    Rehearsal("ucf101", "sf-v", (*UNETS, *DISTRIBUTIONS), ("inception",)),
+    Rehearsal("ucf101", "text", (*TRAINING, *DISTRIBUTIONS, "sample.steps=2")),
+    Rehearsal("vbench_t2v", "paper", (*TRAINING, *JUDGED, "sample.steps=2")),
+    Rehearsal("vbench_t2v", "hunyuanvideo", (*TRAINING, *JUDGED, "sample.steps=2")),
+    Rehearsal("vbench_i2v", "paper", (*UNETS, *JUDGED, "sample.steps=2")),
+    Rehearsal("vbench_i2v", "sf-v", (*UNETS, *JUDGED)),
+    Rehearsal("alternatives", "paper", (*TRAINING, *DISTRIBUTIONS, "sample.steps=2"), ("inception",)),
+]
+# A part of both kinds in minutes: a teacher that is trained first, and a transformer on official prompts.
+FEW = "{teacher: {distill: {real: data}}, fewer steps: {}, student: {from: teacher, plan: vdmini, distill: {}}}"
+BLOCKS = '{teacher: {}, fewer steps: {sample: {steps: 1}}, 16 + 32: {plan: "every-nth:n=5", distill: {}}}'
+SHORT = [
+    Rehearsal("ucf101", "sf-v", (*TRAINING, *DISTRIBUTIONS, f"models={FEW}", "published=[]"), ("inception",)),
+    Rehearsal("vbench_t2v", "hunyuanvideo", (*TRAINING, *JUDGED, "sample.steps=2", f"models={BLOCKS}", "published=[]")),
+]
