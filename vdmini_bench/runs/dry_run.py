@@ -11,6 +11,7 @@ import click
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.results.store import Store
+from vdmini_bench.runs.on_card import UTILISATION, Stage, stage_lines, stages_on
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.suites.kind import kind_of
@@ -20,12 +21,17 @@ from vdmini_bench.system.tables import print_table
 
 @dataclass(frozen=True)
 class Preview:
-    """The jobs with whether each is cached, what is missing, what comes first, and the disk that results will take."""
+    """The jobs with whether each is cached, what is missing, what comes first, and the disk that results will take.
+
+    `on_card` is what they take on the card that was named, if one was.
+    """
 
     jobs: tuple[tuple[Job, bool], ...]
     missing: tuple[Missing, ...]
     first: tuple[str, ...]
     disk_bytes: int
+    card: str | None = None
+    on_card: tuple[Stage, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -38,8 +44,12 @@ class Preview:
         return {**asdict(self), "jobs": jobs, "seconds": self.seconds}
 
 
-def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:
-    """Plan a run without drawing, fetching or writing anything."""
+def preview_run(suite: Suite | VBenchSuite, results: Path, card: str | None = None) -> Preview:
+    """Plan a run without drawing, fetching or writing anything.
+
+    Raises:
+        SuiteError: no card has the name given, or the sizes of the teacher are not known here.
+    """
     store, kind = Store(results), kind_of(suite)
     context = kind.open(store, remember=False)
     assert isinstance(context, SuiteContext)
@@ -56,6 +66,8 @@ def preview_run(suite: Suite | VBenchSuite, results: Path) -> Preview:
         missing=tuple(kind.missing()),
         first=tuple(kind.first(store)),
         disk_bytes=pixels * 2 + 200 * 2**20,
+        card=card,
+        on_card=() if card is None else tuple(stages_on(suite, store, card)),
     )
 
 
@@ -67,6 +79,8 @@ def print_preview(preview: Preview) -> None:
     for step in preview.first:
         click.echo(f"first: {step}")
     print_table("jobs", ["job", "state", "estimate"], lines)
+    if preview.card is not None:
+        print_table(f"on {preview.card}, predicted at {UTILISATION:.0%} of its peak", *stage_lines(preview.on_card))
     click.echo(
         f"about {preview.seconds / 60:.0f} min on two CPU cores, {preview.disk_bytes / 2**20:.0f} MiB of results"
     )

@@ -1,0 +1,106 @@
+"""What a suite would take on a named card: from sizes alone, and refused where it cannot fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vdmini import load_model
+from vdmini.conditioning import conditioning_of
+from vdmini.cost import count_parameters
+from vdmini.distill import DistillSettings
+from vdmini.distill.estimate import Estimate, estimate_step
+from vdmini.rules import make_plan
+from vdmini_bench.cli import main
+from vdmini_bench.config.suite import load_suite
+from vdmini_bench.distill import estimate
+from vdmini_bench.distill.trainer import settings_of, task_of
+from vdmini_bench.results.store import Store
+from vdmini_bench.runs import on_card
+from vdmini_bench.runs.on_card import Card, stages_on
+from vdmini_bench.speed.scopes import ClipSize, latent_size
+
+SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
+
+
+def dry_run(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["run", str(SUITE), "--results", str(folder / "results"), *arguments])
+
+
+def test_a_distillation_takes_what_a_step_on_tensors_without_values_does(tmp_path: Path) -> None:
+    rows = "{teacher: {}, fewer steps: {sample: {steps: 3}}, student: {plan: vdmini, distill: {}}}"
+    suite = load_suite(SUITE, "smoke", (f"models={rows}",))
+    stages = {stage.job: stage for stage in stages_on(suite, Store(tmp_path / "none"), "a100-40gb")}
+    assert [*stages] == [
+        "distill student", "sample teacher", "sample fewer steps", "sample student",
+    ]  # fmt: skip
+    teacher, distill = load_model("embedded/svd", device="meta"), suite.profile.models["student"].distill
+    assert distill is not None
+    shapes = conditioning_of(teacher.denoiser).clip_shapes(
+        teacher.denoiser, latent_size(teacher, ClipSize(10, 32, 32, 4))
+    )
+    task = task_of(distill, teacher.denoiser)
+    step = estimate_step(teacher.denoiser, make_plan(teacher, "vdmini"), shapes, task, settings_of(distill))
+    found = stages["distill student"]
+    assert found.peak_bytes == step.peak_bytes
+    assert found.seconds == pytest.approx(step.step_flops * distill.steps / (0.4 * 156e12))
+    # Fewer steps, and fewer blocks, take less time; sampling holds at least the weights.
+    assert stages["sample fewer steps"].seconds < stages["sample teacher"].seconds
+    assert stages["sample student"].seconds < stages["sample teacher"].seconds
+    assert stages["sample teacher"].peak_bytes > 4 * count_parameters(teacher.denoiser)
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_does_not_fit_is_refused_with_the_setting_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*arguments: object, **more: object) -> Estimate:
+        (settings,) = [each for each in arguments if isinstance(each, DistillSettings)]
+        return Estimate(1, 2**30 * (settings.micro_batch_size or settings.batch_size), 10**12)
+
+    monkeypatch.setattr(estimate, "estimate_step", step)
+    monkeypatch.setitem(on_card.CARDS, "small", Card(2, 100, 50))
+    rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
+    options = ("--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
+    done = dry_run(tmp_path, *options, "--json")
+    assert done.exit_code == 2, done.output
+    (training,) = [stage for stage in json.loads(done.stdout)["on_card"] if not stage["fits"]]
+    assert (training["job"], training["advice"]) == ("distill student", "--set distill.micro_batch_size=1")
+    again = dry_run(tmp_path, *options, "--set", "distill.micro_batch_size=1")
+    assert again.exit_code == 0, again.output
+    assert "on small, predicted at 40% of its peak" in again.stdout
+
+
+def test_a_teacher_that_is_not_here_has_its_published_sizes(tmp_path: Path) -> None:
+    rows = (
+        "--set",
+        "models={teacher: {}}",
+        "--set",
+        "published=[]",
+        "--set",
+        "sample.height=64",
+        "--set",
+        "sample.width=64",
+    )
+    done = dry_run(tmp_path, "--profile", "paper", *rows, "--dry-run", "--card", "h100-80gb", "--json")
+    assert done.exit_code == 0, done.output
+    (stage,) = json.loads(done.stdout)["on_card"]
+    # SVD's 1.52 billion weights and its VAE's 98 million, in half precision.
+    assert 2 * 1.62e9 < stage["peak_bytes"] < 1.1 * 2 * 1.62e9
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--card", "h100-80gb"), "--card is for a dry run"),
+        (("--dry-run", "--card", "h100"), "--card h100: choose one of h200, h100-80gb"),
+        (("--dry-run", "--card", "h200", "--set", "teacher=some/model"), "some/model is not here"),
+    ],
+)
+def test_a_card_that_means_nothing_is_refused(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    done = dry_run(tmp_path, "--profile", "smoke", *options)
+    assert done.exit_code == 2
+    assert said in done.stderr

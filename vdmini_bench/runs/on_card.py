@@ -1,0 +1,206 @@
+"""What sampling and training would take on a named card, before there is one, by sizes alone.
+
+Times are predictions: FLOPs over a share of the card's peak. Memory is that of tensors; what kernels take for
+themselves is not seen. Models are counted before channels go, so rows with a rule for channels take less.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vdmini.conditioning import conditioning_of
+from vdmini.cost import count_flops
+from vdmini.distill.estimate import PeakMemory
+from vdmini.models.loading import load_model
+from vdmini.models.registry import VideoModel, family_named
+from vdmini.prune import apply_plan
+from vdmini_bench.config.suite import Suite
+from vdmini_bench.config.vbench import VBenchSuite
+from vdmini_bench.distill.estimate import USABLE, estimate_memory
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.results.store import Store
+from vdmini_bench.speed.scopes import ClipSize, Decoding, decode_flops, decode_latents, latent_size
+from vdmini_bench.suites.context import SuiteContext
+from vdmini_bench.suites.job_graph import Job, Model
+from vdmini_bench.suites.kind import kind_of
+
+GIB = 2**30
+# What sampling and training of such models commonly reach of a card's peak: an assumption, not a measurement.
+UTILISATION = 0.4
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card's memory and dense peaks, in half precision and in float32 (TF32 where it has that), of its data sheet."""
+
+    gib: float
+    half_teraflops: float
+    float_teraflops: float
+
+    def seconds(self, flops: float, half: bool) -> float:
+        """How long operations take at that share of the peak."""
+        return flops / (UTILISATION * 1e12 * (self.half_teraflops if half else self.float_teraflops))
+
+
+CARDS = {
+    "h200": Card(131, 989, 494),
+    "h100-80gb": Card(80, 989, 494),
+    "a100-80gb": Card(80, 312, 156),
+    "a100-40gb": Card(40, 312, 156),
+    "l40s": Card(45, 362, 183),
+    "rtx-4090": Card(24, 165, 82),
+}
+# The published configuration that a hub's or a documented name stands for, where its files are not here.
+CONFIGURATIONS = {
+    "stabilityai/stable-video-diffusion-img2vid": "svd",
+    "stabilityai/stable-video-diffusion-img2vid-xt": "svd-xt",
+    "models/t2v-turbo-v2": "t2v-turbo-v2",
+    "hunyuanvideo-community/HunyuanVideo": "hunyuanvideo",
+}
+
+
+BEFORE_CHANNELS = "at most: counted before its channels go"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A job on a card: bytes at its worst moment, predicted seconds, and the settings that would make it fit."""
+
+    job: str
+    peak_bytes: int
+    seconds: float
+    fits: bool
+    advice: str
+
+
+def stages_on(suite: Suite | VBenchSuite, store: Store, name: str) -> list[Stage]:
+    """Sampling and distillation of every row on a card, in the order of the run.
+
+    Raises:
+        SuiteError: no card has that name, or the teacher's sizes are not known here.
+    """
+    if name not in CARDS:
+        raise SuiteError(f"--card {name}: choose one of {', '.join(CARDS)}")
+    context = kind_of(suite).open(store, remember=False)
+    assert isinstance(context, SuiteContext)
+    return [*_stages(context, CARDS[name])]
+
+
+def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
+    profile, sized = context.suite.profile, cache(_without_weights)
+    # Rows of equal sizes take the same.
+    known: dict[str, Stage] = {}
+    for job in context.jobs.values():
+        model = context.graph.models.get(job.subject)
+        if model is None or job.stage not in ("distill", "sample"):
+            continue
+        spec = model.spec
+        asked = spec.distill.model_dump() if job.stage == "distill" and spec.distill else spec.sample.model_dump()
+        key = repr((job.stage, spec.source, context.prunings[model.row].plan, spec.decoder, asked))
+        if key not in known:
+            source = spec.source or profile.teacher
+            teacher = sized(source, context.teacher if spec.source is None else model.teacher[0])
+            estimated = _distilled if job.stage == "distill" else _sampled
+            known[key] = estimated(context, job, model, teacher, card)
+        stage = replace(known[key], job=job.name)
+        # Not refused for what it would take before its channels are gone.
+        yield stage if spec.channels is None or stage.fits else replace(stage, fits=True, advice=BEFORE_CHANNELS)
+
+
+def _without_weights(source: str, folder: str) -> VideoModel:
+    """A model by its sizes: from its files where they are here, else as it was published."""
+    if folder:
+        return load_model(folder, device="meta")
+    if source not in CONFIGURATIONS:
+        raise SuiteError(f"{source} is not here, and its sizes are not known: give a folder, or --download")
+    return load_model(CONFIGURATIONS[source], random_weights=True, device="meta")
+
+
+def _clip_size(context: SuiteContext, model: Model) -> ClipSize:
+    settings = context.sample_settings(model.row)
+    return ClipSize(settings.frames, settings.height, settings.width, settings.steps)
+
+
+def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, card: Card) -> Stage:
+    recipe = context.recipe(job.subject)
+    distill = model.spec.distill
+    assert distill is not None
+    shapes = conditioning_of(teacher.denoiser).clip_shapes(
+        teacher.denoiser, latent_size(teacher, _clip_size(context, model))
+    )
+    found = estimate_memory(recipe, teacher, shapes, 1, int(card.gib * GIB))
+    asked, last = found[0], found[-1]
+    seconds = card.seconds(asked.estimate.step_flops * distill.steps, distill.mixed_precision == "bf16")
+    changes = [f"distill.{key}={str(value).lower()}" for key, value in last.changes.items()]
+    way = f"--set {' --set '.join(changes)}" if last.fits else "no setting does: more cards (FSDP), or fewer frames"
+    advice = "" if asked.fits else way
+    return Stage(job.name, asked.estimate.peak_bytes, seconds, asked.fits, advice)
+
+
+def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, card: Card) -> Stage:
+    size, half = _clip_size(context, model), context.suite.profile.dtype != "float32"
+    dtype = getattr(torch, context.suite.profile.dtype)
+    denoiser = apply_plan(teacher.denoiser, context.prunings[model.row].plan_of(teacher))
+    whole = replace(teacher, denoiser=denoiser)
+    passes = size.steps * (2 if _guided(context, model) else 1)
+    flops = passes * _pass_flops(whole, size) + (decode_flops(whole, size) if whole.vae is not None else 0)
+    drawing, decoding = _pass_bytes(whole, size, dtype), _decode_bytes(whole, size, dtype)
+    fits = max(drawing, decoding) <= USABLE * card.gib * GIB
+    way = "accelerate: [vae_tiling], or fewer frames" if decoding > drawing else "fewer frames, or a larger card"
+    seconds = card.seconds(flops * context.clips_per_model, half)
+    return Stage(job.name, max(drawing, decoding), seconds, fits, "" if fits else way)
+
+
+def _guided(context: SuiteContext, model: Model) -> bool:
+    """Whether every step runs a second pass, without the condition."""
+    settings = context.sample_settings(model.row)
+    return context.suite.profile.from_images and settings.max_guidance > 1
+
+
+def _pass_flops(model: VideoModel, size: ClipSize) -> int:
+    family = family_named(model.family)
+    return count_flops(model.denoiser, family.example_inputs(model.denoiser, latent_size(model, size)))
+
+
+def _pass_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
+    """Bytes at the worst moment of a denoiser pass over one clip, beside the weights of denoiser and VAE."""
+    shapes = family_named(model.family).input_shapes(model.denoiser, latent_size(model, size))
+    inputs = {name: (shape, torch.float32 if name == "timestep" else dtype) for name, shape in shapes.items()}
+    return _peak(model.denoiser, inputs, dtype) + _weight_bytes(model.vae, dtype)
+
+
+def _decode_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
+    if model.vae is None:
+        return 0
+    latents = {"latents": (tuple(decode_latents(model, size).shape), dtype)}
+    return _peak(Decoding(model.vae, size.frames), latents, dtype) + _weight_bytes(model.denoiser, dtype)
+
+
+def _peak(network: nn.Module, inputs: dict[str, tuple[tuple[int, ...], torch.dtype]], dtype: torch.dtype) -> int:
+    copied: Any = nn.Module.to(copy.deepcopy(network), dtype=dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, torch.no_grad():
+        copied.to_empty(device="cpu")(
+            **{name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
+        )
+    return memory.peak
+
+
+def _weight_bytes(network: nn.Module | None, dtype: torch.dtype) -> int:
+    return 0 if network is None else sum(weight.numel() for weight in network.parameters()) * dtype.itemsize
+
+
+def stage_lines(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
+    """The header and a line a stage."""
+    lines = [
+        [stage.job, f"{stage.peak_bytes / GIB:.1f}", f"{stage.seconds / 3600:.3g}", stage.advice or "fits"]
+        for stage in stages
+    ]
+    return ["job", "GiB at its worst moment", "predicted hours", "on this card"], lines
