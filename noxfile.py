@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | rehearsal | kills | reruns | gpu`."""
+"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | official | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKERS = ("-n", "2", "--dist", "loadfile")
 # Tests of what other libraries' engines do.
 ENGINE_TESTS = ("tests/vdmini/test_acceleration.py", "tests/vdmini/test_lora.py")
 # Files of tests that distil or train, as patterns.
-TRAINING = ("*distill*", "run", "*runs", "generated", "interrupts", "text_teacher")
+TRAINING = ("*distill*", "run", "*runs", "generated", "interrupts", "text_teacher", "rehearsal", "planted_faults")
 
 
 @nox.session
@@ -59,6 +59,17 @@ def fid(session: nox.Session) -> None:
     # Alone: what they depend on is here, and nothing may bring another torch.
     session.install("-c", CONSTRAINTS, "--no-deps", "torchvision", "pytorch-fid")
     session.run("pytest", "tests/vdmini_bench/test_fid_network.py", *session.posargs)
+
+
+@nox.session
+def official(session: nox.Session) -> None:
+    """Run the official VBench, in an environment made here, and pytorch-fid beside our own code: 2.2 GB, minutes."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Alone: what they depend on is here, and nothing may bring another torch.
+    session.install("-c", CONSTRAINTS, "--no-deps", "torchvision", "pytorch-fid")
+    settings = {"VDMINI_TEST_VBENCH": "1", "VDMINI_VBENCH_ENV": str(Path(session.create_tmp()) / "vbench")}
+    files = ("test_fid_network.py", "vbench/test_vbench_official.py", "vbench/test_vbench_native_official.py")
+    session.run("pytest", *(f"tests/vdmini_bench/{file}" for file in files), *session.posargs, env=settings)
 
 
 @nox.session
