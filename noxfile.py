@@ -1,4 +1,4 @@
-"""Development sessions: `nox -s tests | lint | docs | lowest | newest | fid | official | rehearsal | kills | reruns | gpu`."""
+"""Sessions: `nox -s tests | lint | docs | lowest | newest | fid | official | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
