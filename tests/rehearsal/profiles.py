@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 # Every profile, class and kill; else a part in minutes.
@@ -42,11 +41,10 @@ class Rehearsal:
         """Suite and profile."""
         return f"{self.suite}-{self.profile}"
 
-    def arguments(self, results: Path) -> list[str]:
-        """What follows `vdmini-bench`."""
-        # A package of its own, of which only the whole rehearsal has one.
-        alone = self.suite in ("ucf101", "alternatives") and find_spec("pytorch_fid") is None
-        settings = (*self.settings, *(["protocol.frame_fid=false"] if alone else []))
+    def arguments(self, results: Path, *, frame_fid: bool) -> list[str]:
+        """What follows `vdmini-bench`; `frame_fid` says whether pytorch-fid and its file are there."""
+        without = self.suite in ("ucf101", "alternatives") and not frame_fid
+        settings = (*self.settings, *(["protocol.frame_fid=false"] if without else []))
         options = [part for setting in settings for part in ("--set", setting)]
         suite = str(SUITES / f"{self.suite}.yaml")
         return ["run", suite, "--profile", self.profile, *options, "--results", str(results), "--json"]

@@ -103,7 +103,7 @@ def test_a_planted_fault_is_named_before_anything_runs(
     moved = {key: value.replace(str(world.root), str(root)) for key, value in world.environment.items()}
     for asset in ("ucf101", "vbench-i2v"):
         import_asset(asset, root / IMPORTS[asset], root / "cache")
-    process = World(root, moved).start(*RUNS[name].arguments(tmp_path / "results"))
+    process = World(root, moved).start(*RUNS[name].arguments(tmp_path / "results", frame_fid=world.frame_fid))
     out, errors = process.communicate(timeout=300)
     assert process.returncode in (2, 3), errors[-2000:]
     assert said in errors

@@ -14,6 +14,11 @@ class World:
     def __init__(self, root: Path, environment: dict[str, str]) -> None:
         self.root, self.environment = root, {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
 
+    @property
+    def frame_fid(self) -> bool:
+        """Whether pytorch-fid's network could be written."""
+        return (self.root / "cache" / "checkpoints").is_dir()
+
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """A command that has its own process group, from the folder of all files."""
         return subprocess.Popen(
