@@ -76,8 +76,8 @@ def official(session: nox.Session) -> None:
 def rehearsal(session: nox.Session) -> None:
     """Run every profile of the paper from small files in their published formats to the table, killed and continued."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    # Alone, since nothing may bring another torch; without torchvision, and so frame FID: beside torch for CPUs it keeps
-    # diffusers from being imported. `nox -s fid` has that.
+    # Alone, since nothing may bring another torch. No torchvision, so no frame FID, which `nox -s fid` has: beside
+    # torch for CPUs it keeps diffusers from being imported.
     session.install("-c", CONSTRAINTS, "--no-deps", "torchao")
     settings = {"OMP_NUM_THREADS": "1", "VDMINI_REHEARSAL": "full"}
     session.run("pytest", "tests/rehearsal", "-n", "2", "--dist", "load", *session.posargs, env=settings)
