@@ -24,6 +24,10 @@ DECODER = "models.student, small decoder.decoder"
 SMALL_DECODER = (f"{DECODER}.parameters=1899787", f"{DECODER}.finetune.steps=2", f"{DECODER}.finetune.frames=2")
 RULES = {"DepGraph L2": "depgraph-l2", "DepGraph Taylor": "depgraph-taylor", "magnitude": "magnitude"}
 NARROW = tuple(f"models.{row}.channels={rule}:ratio=0.3,tolerance=0.3" for row, rule in RULES.items())
+STACKED = (
+    *SMALL_DECODER, *(setting.replace("student, small", "small") for setting in SMALL_DECODER),
+    "models.channels.channels=depgraph-l2:ratio=0.3,tolerance=0.3",
+)  # fmt: skip
 UNETS = (*TRAINING, *NARROW, *SMALL_DECODER)
 
 
@@ -58,7 +62,7 @@ REHEARSALS = [
     Rehearsal("vbench_t2v", "hunyuanvideo", (*TRAINING, *JUDGED, "sample.steps=2")),
     Rehearsal("vbench_i2v", "paper", (*UNETS, *JUDGED, "sample.steps=2")),
     Rehearsal("vbench_i2v", "sf-v", (*UNETS, *JUDGED)),
-    Rehearsal("alternatives", "paper", (*TRAINING, *DISTRIBUTIONS, "sample.steps=2"), ("inception",)),
+    Rehearsal("alternatives", "paper", (*TRAINING, *DISTRIBUTIONS, *STACKED, "sample.steps=2"), ("inception",)),
 ]
 # A part of both kinds in minutes: a teacher that is trained first, and a transformer on official prompts.
 FEW = "{teacher: {distill: {real: data}}, fewer steps: {}, student: {from: teacher, plan: vdmini, distill: {}}}"
