@@ -130,7 +130,7 @@ def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, teacher: str,
     vbench, drawn = profile.vbench, profile.vbench.prompts == "embedded"
     name = f"{vbench.mode}-{vbench.ratio}"
     if vbench.prompts != "official":
-        name = vbench.identity(vbench.prompt_count or count // (vbench.samples_per_prompt or 1), inputs.asked)
+        name = vbench.identity(count, inputs.asked)
     return plan_judging(profile, inputs, teacher, name, count, drawn=drawn)
 
 
