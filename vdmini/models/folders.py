@@ -114,10 +114,14 @@ def check_parts(folder: Path) -> None:
     for name, described in read_json(folder / "model_index.json").items():
         if name.startswith("_") or not isinstance(described, list) or described[0] is None:
             continue
-        if not (folder / name).is_dir():
-            raise ModelLoadError(f"{folder} lacks {name}/, which its model_index.json names: download it whole")
+        _require_part(folder, name)
         if (found := weights_files(folder / name)) is not None:
             files_dtype(found[1])
+
+
+def _require_part(folder: Path, name: str) -> None:
+    if not (folder / name).is_dir():
+        raise ModelLoadError(f"{folder} lacks {name}/, which its model_index.json names: download it whole")
 
 
 def load_networks(folder: Path, dtype: torch.dtype | None) -> dict[str, nn.Module]:
@@ -139,8 +143,7 @@ def load_networks(folder: Path, dtype: torch.dtype | None) -> dict[str, nn.Modul
         native = getattr(importlib.import_module(described[0]), str(described[1]), None)
         if not (isinstance(native, type) and issubclass(native, torch.nn.Module)):
             continue
-        if not place.is_dir():
-            raise ModelLoadError(f"{folder} lacks {name}/, which its model_index.json names: download it whole")
+        _require_part(folder, name)
         networks[name] = load_network(native, place, dtype)
     return networks
 
