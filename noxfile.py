@@ -76,10 +76,10 @@ def official(session: nox.Session) -> None:
 def rehearsal(session: nox.Session) -> None:
     """Run every profile of the paper from small files in their published formats to the table, killed and continued."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    # Alone, since nothing may bring another torch. No torchvision, so no frame FID, which `nox -s fid` has: beside
-    # torch for CPUs it keeps diffusers from being imported.
-    session.install("-c", CONSTRAINTS, "--no-deps", "torchao")
-    settings = {"OMP_NUM_THREADS": "1", "VDMINI_REHEARSAL": "full"}
+    # Alone: what they depend on is here, and nothing may bring another torch.
+    session.install("-c", CONSTRAINTS, "--no-deps", "torchao", "torchvision", "pytorch-fid")
+    startup = str(Path(__file__).parent / "tests" / "rehearsal" / "startup")
+    settings = {"OMP_NUM_THREADS": "1", "VDMINI_REHEARSAL": "full", "PYTHONPATH": startup}
     session.run("pytest", "tests/rehearsal", "-n", "2", "--dist", "load", *session.posargs, env=settings)
 
 
