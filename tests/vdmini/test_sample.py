@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tiny_transformers import TINY
 from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
+from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import batches, sample_clips
 
@@ -111,3 +112,26 @@ def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideo
         asked = [dataclasses.replace(request(0), prompt="a")]
         with pytest.raises(ValueError, match=said):
             sample_clips(pipeline, asked, dataclasses.replace(SETTINGS, **changes))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", [*TINY, "svd", "animatediff", "ddim", "consistency"])
+def test_a_family_says_how_often_its_pipeline_runs_the_denoiser_in_a_step(
+    tiny_pipeline: StableVideoDiffusionPipeline, name: str, guidance: float
+) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=3, guidance=guidance, max_guidance=guidance)
+    if name in TINY:
+        tiny = TINY[name]
+        pipeline = tiny.build_pipeline(tiny.build_denoiser())
+        settings = dataclasses.replace(settings, frames=tiny.frames, height=tiny.height, width=tiny.width)
+    elif name == "svd":
+        pipeline = tiny_pipeline
+    else:
+        pipeline = animatediff_pipeline(animatediff_unet()) if name == "animatediff" else videocrafter_pipeline(name)
+    denoiser, rows = pipeline_denoiser(pipeline), []
+    family = family_of(denoiser)
+    with denoiser.register_forward_hook(lambda *each: rows.append(len(each[-1][0]))):
+        sample_clips(pipeline, [dataclasses.replace(request(0), prompt="a cat")], settings)
+    passes = family.passes_per_step(denoiser, settings)
+    assert sum(rows) == settings.steps * passes
+    assert max(rows) == (1 if family.guides_apart else passes)

@@ -22,13 +22,15 @@ class Family(Protocol):
     """One kind of denoiser; a family's file holds its object, `FAMILY`.
 
     `from_image` says that clips are made from an image, not a prompt; `convolves_frames` that two-dimensional
-    convolutions do most of the work; `cuts_text` that `optimize` may leave out the padding of its texts.
+    convolutions do most of the work; `cuts_text` that `optimize` may leave out the padding of its texts; `guides_apart`
+    that the second pass of guidance runs after the first, not beside it.
     """
 
     name: str
     from_image: bool = False
     convolves_frames: bool = False
     cuts_text: bool = False
+    guides_apart: bool = False
 
     def matches(self, denoiser: nn.Module) -> bool:
         """Whether a denoiser belongs to this family, as teacher or as student."""
@@ -56,6 +58,10 @@ class Family(Protocol):
         import torch
 
         return {name: torch.empty(shape, device="meta") for name, shape in self.input_shapes(denoiser, size).items()}
+
+    def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        """How often its pipeline runs a denoiser in a step: twice with guidance by a pass without the condition."""
+        return 1 if settings.guidance is not None and settings.guidance <= 1 else 2
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         """How many frames, and how many pixels along a side, one latent of the VAE stands for."""

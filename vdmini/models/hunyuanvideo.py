@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.models.family import require_multiple
 from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
@@ -68,6 +69,9 @@ class HunyuanVideo(TransformerFamily):
             "pooled_projections": (size.batch, config.pooled_projection_dim),
         }
         return shapes | ({"guidance": (size.batch,)} if config.guidance_embeds else {})
+
+    def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        return 1
 
     def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
         config: Any = denoiser.config

@@ -112,6 +112,9 @@ class StableVideoDiffusion(UNetFamily):
             return VDMiniChannelPrunedUNetSpatioTemporal(**config, layer_channels=widths)
         return VDMiniUNetSpatioTemporal(**config)
 
+    def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        return 2 if settings.max_guidance > 1 else 1
+
     def sample(
         self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
     ) -> NDArray[np.float32]:

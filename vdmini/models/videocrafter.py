@@ -67,6 +67,10 @@ class VideoCrafter(UNetFamily):
         guidance = {"timestep_cond": config.time_cond_dim, "motion_cond": config.motion_cond_dim}
         return shapes | {name: (size.batch, width) for name, width in guidance.items() if width is not None}
 
+    def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        config: Any = denoiser.config
+        return 1 if settings.guidance == 1 or config.time_cond_dim is not None else 2
+
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
         config: Any = denoiser.config
         # One number for all stages and a list of the same numbers are the same architecture.

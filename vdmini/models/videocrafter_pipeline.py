@@ -151,11 +151,14 @@ class VideoCrafterPipeline(DiffusionPipeline):
         fps: float,
         eta: float,
     ) -> Tensor:
-        context = torch.cat([self._encode_text([""] * len(prompt)), self._encode_text(prompt)])
+        context = self._encode_text(prompt)
+        if guidance != 1:
+            context = torch.cat([self._encode_text([""] * len(prompt)), context])
+        passes = len(context) // len(prompt)
         self.scheduler.set_timesteps(steps, device="cpu")
         for timestep in self.progress_bar(self.scheduler.timesteps):
-            without, with_text = self._predict(torch.cat([latents, latents]), timestep, context, fps, {}).chunk(2)
-            noise = without + guidance * (with_text - without)
+            predicted = self._predict(torch.cat([latents] * passes), timestep, context, fps, {}).chunk(passes)
+            noise = predicted[0] + guidance * (predicted[1] - predicted[0]) if passes > 1 else predicted[0]
             step = self.scheduler.step(noise, timestep, latents, eta=eta, generator=[*generator])
             following = max(int(timestep) - 1000 // steps, 0)
             # DDIM keeps the size of the clean latents; the size they have at the next timestep is another.

@@ -26,6 +26,7 @@ class Wan(TransformerFamily):
     """All share the VAE of Wan 2.1; a published model of Wan 2.2 is one of its experts."""
 
     name = "wan"
+    guides_apart = True
     denoiser_class = WanTransformer3DModel
     vae_class = AutoencoderKLWan
     configs = CONFIGS

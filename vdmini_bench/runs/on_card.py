@@ -10,22 +10,26 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
-from vdmini.cost import count_flops
+from vdmini.cost import count_flops, count_parameters
 from vdmini.distill.estimate import PeakMemory
+from vdmini.models.folders import files_dtype, weights_files
 from vdmini.models.loading import load_model
-from vdmini.models.registry import VideoModel, family_named
+from vdmini.models.registry import DENOISERS, OFFICIAL, VideoModel, family_named
 from vdmini.prune import apply_plan
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.estimate import USABLE, estimate_memory
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.models.random_pipelines import build_pipeline
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.scopes import ClipSize, Decoding, decode_flops, decode_latents, latent_size
 from vdmini_bench.suites.context import SuiteContext
@@ -95,7 +99,7 @@ def stages_on(suite: Suite | VBenchSuite, store: Store, name: str) -> list[Stage
 
 
 def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
-    profile, sized = context.suite.profile, cache(_without_weights)
+    profile, sized, encoders = context.suite.profile, cache(_without_weights), cache(_encoder_weights)
     # Rows of equal sizes take the same.
     known: dict[str, Stage] = {}
     for job in context.jobs.values():
@@ -108,8 +112,11 @@ def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
         if key not in known:
             source = spec.source or profile.teacher
             teacher = sized(source, context.teacher if spec.source is None else model.teacher[0])
-            estimated = _distilled if job.stage == "distill" else _sampled
-            known[key] = estimated(context, job, model, teacher, card)
+            if job.stage == "distill":
+                known[key] = _distilled(context, job, model, teacher, card)
+            else:
+                beside = encoders(source, context.teacher if spec.source is None else model.teacher[0])
+                known[key] = _sampled(context, job, model, teacher, beside, card)
         stage = replace(known[key], job=job.name)
         # Not refused for what it would take before its channels are gone.
         yield stage if spec.channels is None or stage.fits else replace(stage, fits=True, advice=BEFORE_CHANNELS)
@@ -122,6 +129,21 @@ def _without_weights(source: str, folder: str) -> VideoModel:
     if source not in CONFIGURATIONS:
         raise SuiteError(f"{source} is not here, and its sizes are not known: give a folder, or --download")
     return load_model(CONFIGURATIONS[source], random_weights=True, device="meta")
+
+
+def _encoder_weights(source: str, folder: str) -> int:
+    """How many weights a pipeline has beside its denoiser and VAE: text and image encoders."""
+    if not folder:
+        with torch.device("meta"):
+            denoiser, vae = family_named(OFFICIAL[CONFIGURATIONS[source]]).build_official(CONFIGURATIONS[source])
+        pipeline = build_pipeline(CONFIGURATIONS[source], denoiser, vae, 1.0)
+        parts = pipeline.components.values() if pipeline is not None else ()
+        return sum(
+            count_parameters(part) for part in parts if isinstance(part, nn.Module) and part not in (denoiser, vae)
+        )
+    others = [part for part in Path(folder).iterdir() if part.is_dir() and part.name not in (*DENOISERS, "vae")]
+    files = [file for part in others if (found := weights_files(part)) is not None for file in found[1]]
+    return sum(file.stat().st_size // files_dtype([file]).itemsize for file in files)
 
 
 def _clip_size(context: SuiteContext, model: Model) -> ClipSize:
@@ -145,24 +167,22 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
     return Stage(job.name, asked.estimate.peak_bytes, seconds, asked.fits, advice)
 
 
-def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, card: Card) -> Stage:
+def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, encoders: int, card: Card) -> Stage:
     size, half = _clip_size(context, model), context.suite.profile.dtype != "float32"
     dtype = getattr(torch, context.suite.profile.dtype)
     denoiser = apply_plan(teacher.denoiser, context.prunings[model.row].plan_of(teacher))
     whole = replace(teacher, denoiser=denoiser)
-    passes = size.steps * (2 if _guided(context, model) else 1)
-    flops = passes * _pass_flops(whole, size) + (decode_flops(whole, size) if whole.vae is not None else 0)
-    drawing, decoding = _pass_bytes(whole, size, dtype), _decode_bytes(whole, size, dtype)
-    fits = max(drawing, decoding) <= USABLE * card.gib * GIB
+    family = family_named(whole.family)
+    passes = family.passes_per_step(denoiser, context.sample_settings(model.row))
+    flops = size.steps * passes * _pass_flops(whole, size)
+    flops += decode_flops(whole, size) if whole.vae is not None else 0
+    drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=1 if family.guides_apart else passes), dtype)
+    decoding = _decode_bytes(whole, size, dtype)
+    peak = max(drawing, decoding) + encoders * dtype.itemsize
+    fits = peak <= USABLE * card.gib * GIB
     way = "accelerate: [vae_tiling], or fewer frames" if decoding > drawing else "fewer frames, or a larger card"
     seconds = card.seconds(flops * context.clips_per_model, half)
-    return Stage(job.name, max(drawing, decoding), seconds, fits, "" if fits else way)
-
-
-def _guided(context: SuiteContext, model: Model) -> bool:
-    """Whether every step runs a second pass, without the condition."""
-    settings = context.sample_settings(model.row)
-    return context.suite.profile.from_images and settings.max_guidance > 1
+    return Stage(job.name, peak, seconds, fits, "" if fits else way)
 
 
 def _pass_flops(model: VideoModel, size: ClipSize) -> int:
@@ -170,9 +190,9 @@ def _pass_flops(model: VideoModel, size: ClipSize) -> int:
     return count_flops(model.denoiser, family.example_inputs(model.denoiser, latent_size(model, size)))
 
 
-def _pass_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
-    """Bytes at the worst moment of a denoiser pass over one clip, beside the weights of denoiser and VAE."""
-    shapes = family_named(model.family).input_shapes(model.denoiser, latent_size(model, size))
+def _pass_bytes(model: VideoModel, latents: ModelInput, dtype: torch.dtype) -> int:
+    """Bytes at the worst moment of a denoiser pass, beside the weights of denoiser and VAE."""
+    shapes = family_named(model.family).input_shapes(model.denoiser, latents)
     inputs = {name: (shape, torch.float32 if name == "timestep" else dtype) for name, shape in shapes.items()}
     return _peak(model.denoiser, inputs, dtype) + _weight_bytes(model.vae, dtype)
 

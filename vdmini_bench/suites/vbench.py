@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 REAL = "real"
 
+# Of one model, in all dimensions: 944 prompts five times, 75 of these 25 times for the filter; 1,118 with images.
+OFFICIAL_VIDEOS = {"t2v": 944 * 5 + 75 * 20, "i2v": 1118 * 5}
+
 
 @dataclass(frozen=True)
 class ChosenVideos:
@@ -189,6 +192,13 @@ class VBenchContext(SuiteContext):
     def clip_names(self) -> Sequence[str]:
         """The names of all videos, without suffix."""
         return [video.name for video in self.clips.videos]
+
+    @property
+    def clips_per_model(self) -> int:
+        """As many as there are videos; where the official prompts are not here, as all dimensions ask for."""
+        if self.vbench.prompts == "official" and not self.clips.videos:
+            return OFFICIAL_VIDEOS[self.vbench.mode]
+        return len(self.clips.videos)
 
     @property
     def prompts(self) -> Sequence[str]:
