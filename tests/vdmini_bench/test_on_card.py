@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_distillation_takes_what_a_step_on_tensors_without_values_does(tmp_pat
     suite = load_suite(SUITE, "smoke", (f"models={rows}",))
     stages = {stage.job: stage for stage in stages_on(suite, Store(tmp_path / "none"), "a100-40gb")}
     assert [*stages] == [
-        "distill student", "sample teacher", "sample fewer steps", "sample student",
+        "encode", "distill student", "sample teacher", "sample fewer steps", "sample student",
     ]  # fmt: skip
     teacher, distill = load_model("embedded/svd", device="meta"), suite.profile.models["student"].distill
     assert distill is not None
@@ -56,6 +57,9 @@ def test_a_distillation_takes_what_a_step_on_tensors_without_values_does(tmp_pat
     assert stages["sample fewer steps"].seconds < stages["sample teacher"].seconds
     assert stages["sample student"].seconds < stages["sample teacher"].seconds
     assert stages["sample teacher"].peak_bytes > 4 * count_parameters(teacher.denoiser)
+    # Latents of the drawn clips, and the weights, moments and gradients that a checkpoint has.
+    assert stages["encode"].disk_bytes == 4 * 40 * sum(math.prod(shape) for shape in shapes.values())
+    assert stages["distill student"].disk_bytes > 12 * count_parameters(teacher.denoiser) / 2
     assert not (tmp_path / "none").exists()
 
 
@@ -93,6 +97,7 @@ def test_a_teacher_that_is_not_here_has_its_published_sizes(tmp_path: Path) -> N
     done = dry_run(tmp_path, "--profile", "paper", *rows, "--dry-run", "--card", "h100-80gb", "--json")
     assert done.exit_code == 0, done.output
     (stage,) = json.loads(done.stdout)["on_card"]
+    assert stage["disk_bytes"] == 1536 * 14 * 64 * 64 * 2
     # SVD's 1.52 billion weights, its VAE's 98 million and its image encoder's 632 million, in half precision.
     assert 2 * 2.25e9 < stage["peak_bytes"] < 1.1 * 2 * 2.25e9
 
@@ -140,6 +145,20 @@ def test_the_worst_moment_of_a_published_teacher_is_what_the_tracker_of_torch_co
     counted = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     # Beside it lie the denoiser and OpenCLIP's text tower without its last layer.
     assert stage.peak_bytes == pytest.approx(counted + 2 * (count_parameters(model.denoiser) + 340e6), rel=0.05)
+
+
+def test_what_no_setting_makes_fit_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "estimate_step", lambda *_, **__: Estimate(7 * 2**30, 8 * 2**30, 10**12))
+    monkeypatch.setitem(on_card.CARDS, "small", Card(3, 100, 50))
+    rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
+    done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows, "--json")
+    (training,) = [stage for stage in json.loads(done.stdout)["on_card"] if not stage["fits"]]
+    # 7 GiB in shards beside 1 GiB of a clip's own, in 90 % of 3 GiB: five, and a batch of four divides by none of it.
+    assert training["advice"].startswith("fewer frames")
+    monkeypatch.setitem(on_card.CARDS, "small", Card(4, 100, 50))
+    done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
+    assert done.exit_code == 2
+    assert "--num_processes 4" in "".join(done.stdout.split("\n"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import click
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.results.store import Store
-from vdmini_bench.runs.on_card import UTILISATION, Stage, stage_lines, stages_on
+from vdmini_bench.runs.on_card import BYTES_PER_PIXEL, GIB, UTILISATION, Stage, stage_lines, stages_on
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.suites.kind import kind_of
@@ -54,20 +54,20 @@ def preview_run(suite: Suite | VBenchSuite, results: Path, card: str | None = No
     context = kind.open(store, remember=False)
     assert isinstance(context, SuiteContext)
     profile = suite.profile
-    pixels = (
-        len({*context.graph.sampled.values()})
-        * context.clips_per_model
-        * profile.frames
-        * profile.sample.height
-        * profile.sample.width
+    sampled, clip = (
+        len({*context.graph.sampled.values()}),
+        profile.frames * profile.sample.height * profile.sample.width,
     )
+    clips = sampled * context.clips_per_model * clip * BYTES_PER_PIXEL[context.suffix]
+    on_card = () if card is None else tuple(stages_on(suite, store, card))
     return Preview(
         jobs=tuple((job, context.is_done(job.name)) for job in context.jobs.values()),
         missing=tuple(kind.missing()),
         first=tuple(kind.first(store)),
-        disk_bytes=pixels * 2 + 200 * 2**20,
+        # Without a card, a small model's: its weights are few.
+        disk_bytes=sum(stage.disk_bytes for stage in on_card) or int(clips) + 200 * 2**20,
         card=card,
-        on_card=() if card is None else tuple(stages_on(suite, store, card)),
+        on_card=on_card,
     )
 
 
@@ -81,6 +81,7 @@ def print_preview(preview: Preview) -> None:
     print_table("jobs", ["job", "state", "estimate"], lines)
     if preview.card is not None:
         print_table(f"on {preview.card}, predicted at {UTILISATION:.0%} of its peak", *stage_lines(preview.on_card))
-    click.echo(
-        f"about {preview.seconds / 60:.0f} min on two CPU cores, {preview.disk_bytes / 2**20:.0f} MiB of results"
-    )
+    took = f"{preview.seconds / 60:.0f} min on two CPU cores"
+    if preview.card is not None:
+        took = f"{sum(stage.seconds for stage in preview.on_card) / 3600:.3g} hours on {preview.card}"
+    click.echo(f"about {took}, {preview.disk_bytes / GIB:.3g} GiB of results")

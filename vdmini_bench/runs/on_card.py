@@ -7,6 +7,7 @@ themselves is not seen. Models are counted before channels go, so rows with a ru
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
 from vdmini.cost import count_flops, count_parameters
-from vdmini.distill.estimate import PeakMemory
+from vdmini.distill.estimate import Estimate, PeakMemory
 from vdmini.models.folders import files_dtype, weights_files
 from vdmini.models.loading import load_model
 from vdmini.models.registry import DENOISERS, OFFICIAL, VideoModel, family_named
@@ -31,7 +32,15 @@ from vdmini_bench.distill.estimate import USABLE, estimate_memory
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.random_pipelines import build_pipeline
 from vdmini_bench.results.store import Store
-from vdmini_bench.speed.scopes import ClipSize, Decoding, decode_flops, decode_latents, latent_size
+from vdmini_bench.speed.scopes import (
+    ClipSize,
+    Decoding,
+    Encoding,
+    decode_flops,
+    decode_latents,
+    encode_pixels,
+    latent_size,
+)
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.job_graph import Job, Model
 from vdmini_bench.suites.kind import kind_of
@@ -71,22 +80,25 @@ CONFIGURATIONS = {
 }
 
 
+# At most: of videos near lossless, and lossless, with noise in every pixel.
+BYTES_PER_PIXEL = {".mp4": 0.6, ".mkv": 2}
 BEFORE_CHANNELS = "at most: counted before its channels go"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A job on a card: bytes at its worst moment, predicted seconds, and the settings that would make it fit."""
+    """A job on a card: bytes at its worst moment and on disk, predicted seconds, and what would make it fit."""
 
     job: str
     peak_bytes: int
+    disk_bytes: int
     seconds: float
     fits: bool
     advice: str
 
 
 def stages_on(suite: Suite | VBenchSuite, store: Store, name: str) -> list[Stage]:
-    """Sampling and distillation of every row on a card, in the order of the run.
+    """Encoding, distillation and sampling of every row on a card, in the order of the run.
 
     Raises:
         SuiteError: no card has that name, or the teacher's sizes are not known here.
@@ -102,21 +114,20 @@ def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
     profile, sized, encoders = context.suite.profile, cache(_without_weights), cache(_encoder_weights)
     # Rows of equal sizes take the same.
     known: dict[str, Stage] = {}
-    for job in context.jobs.values():
-        model = context.graph.models.get(job.subject)
-        if model is None or job.stage not in ("distill", "sample"):
-            continue
+    for job in (each for each in context.jobs.values() if each.stage in ("encode", "distill", "sample")):
+        model = context.graph.models[job.subject or profile.baseline]
         spec = model.spec
         asked = spec.distill.model_dump() if job.stage == "distill" and spec.distill else spec.sample.model_dump()
         key = repr((job.stage, spec.source, context.prunings[model.row].plan, spec.decoder, asked))
         if key not in known:
             source = spec.source or profile.teacher
             teacher = sized(source, context.teacher if spec.source is None else model.teacher[0])
+            beside = encoders(source, context.teacher if spec.source is None else model.teacher[0])
             if job.stage == "distill":
                 known[key] = _distilled(context, job, model, teacher, card)
             else:
-                beside = encoders(source, context.teacher if spec.source is None else model.teacher[0])
-                known[key] = _sampled(context, job, model, teacher, beside, card)
+                estimated = _sampled if job.stage == "sample" else _encoded
+                known[key] = estimated(context, job, model, teacher, beside, card)
         stage = replace(known[key], job=job.name)
         # Not refused for what it would take before its channels are gone.
         yield stage if spec.channels is None or stage.fits else replace(stage, fits=True, advice=BEFORE_CHANNELS)
@@ -151,6 +162,21 @@ def _clip_size(context: SuiteContext, model: Model) -> ClipSize:
     return ClipSize(settings.frames, settings.height, settings.width, settings.steps)
 
 
+def _encoded(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, encoders: int, card: Card) -> Stage:
+    size, dtype = _clip_size(context, model), getattr(torch, context.suite.profile.dtype)
+    count, latents = context.suite.profile.train_clips, latent_size(teacher, size)
+    shapes = conditioning_of(teacher.denoiser).clip_shapes(teacher.denoiser, latents)
+    disk = 4 * count * sum(map(math.prod, shapes.values()))
+    if teacher.vae is None:
+        return Stage(job.name, 0, disk, 0, True, "")
+    flops = count_flops(Encoding(teacher.vae), {"pixels": encode_pixels(teacher, size)})
+    peak = _peak(Encoding(teacher.vae), {"pixels": (tuple(encode_pixels(teacher, size).shape), dtype)}, dtype)
+    peak += _weight_bytes(teacher.denoiser, dtype) + encoders * dtype.itemsize
+    fits = peak <= USABLE * card.gib * GIB
+    seconds = card.seconds(flops * count, dtype != torch.float32)
+    return Stage(job.name, peak, disk, seconds, fits, "" if fits else "fewer frames, or a larger card")
+
+
 def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, card: Card) -> Stage:
     recipe = context.recipe(job.subject)
     distill = model.spec.distill
@@ -162,9 +188,19 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
     asked, last = found[0], found[-1]
     seconds = card.seconds(asked.estimate.step_flops * distill.steps, distill.mixed_precision == "bf16")
     changes = [f"distill.{key}={str(value).lower()}" for key, value in last.changes.items()]
-    way = f"--set {' --set '.join(changes)}" if last.fits else "no setting does: more cards (FSDP), or fewer frames"
-    advice = "" if asked.fits else way
-    return Stage(job.name, asked.estimate.peak_bytes, seconds, asked.fits, advice)
+    way = f"--set {' --set '.join(changes)}" if last.fits else _on_more_cards(last.estimate, distill.batch_size, card)
+    # A checkpoint is all that lies between steps but the teacher; the student is written beside it.
+    disk = asked.estimate.held_bytes - _weight_bytes(teacher.denoiser, getattr(torch, context.suite.profile.dtype))
+    return Stage(job.name, asked.estimate.peak_bytes, disk, seconds, asked.fits, "" if asked.fits else way)
+
+
+def _on_more_cards(estimate: Estimate, batch_size: int, card: Card) -> str:
+    """On how many cards a step fits whose weights, gradients and optimiser's states are cut into shards."""
+    room = USABLE * card.gib * GIB - (estimate.peak_bytes - estimate.held_bytes)
+    for cards in (count for count in range(2, batch_size + 1) if batch_size % count == 0):
+        if estimate.held_bytes / cards <= room:
+            return f"{cards} such cards: accelerate launch --use_fsdp --fsdp_version 2 --num_processes {cards}"
+    return "fewer frames, or smaller ones: a clip's own tensors are too large"
 
 
 def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel, encoders: int, card: Card) -> Stage:
@@ -182,7 +218,8 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     fits = peak <= USABLE * card.gib * GIB
     way = "accelerate: [vae_tiling], or fewer frames" if decoding > drawing else "fewer frames, or a larger card"
     seconds = card.seconds(flops * context.clips_per_model, half)
-    return Stage(job.name, peak, seconds, fits, "" if fits else way)
+    disk = int(context.clips_per_model * size.frames * size.height * size.width * BYTES_PER_PIXEL[context.suffix])
+    return Stage(job.name, peak, disk, seconds, fits, "" if fits else way)
 
 
 def _pass_flops(model: VideoModel, size: ClipSize) -> int:
@@ -220,7 +257,10 @@ def _weight_bytes(network: nn.Module | None, dtype: torch.dtype) -> int:
 def stage_lines(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
     """The header and a line a stage."""
     lines = [
-        [stage.job, f"{stage.peak_bytes / GIB:.1f}", f"{stage.seconds / 3600:.3g}", stage.advice or "fits"]
+        [
+            stage.job, f"{stage.peak_bytes / GIB:.1f}", f"{stage.seconds / 3600:.3g}",
+            f"{stage.disk_bytes / GIB:.3g}", stage.advice or "fits",
+        ]
         for stage in stages
-    ]
-    return ["job", "GiB at its worst moment", "predicted hours", "on this card"], lines
+    ]  # fmt: skip
+    return ["job", "GiB at its worst moment", "predicted hours", "GiB on disk", "on this card"], lines

@@ -112,6 +112,27 @@ class Decoding(nn.Module):
         return pixels
 
 
+class Encoding(nn.Module):
+    """A VAE's encoder as a module: `forward(pixels)` encodes one clip as its family's conditions are made."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Latents of pixels T C H W for a VAE of frames, 1 C T H W for one of clips."""
+        vae: Any = self.vae
+        latents: Tensor = vae.encode(pixels).latent_dist.mode()
+        return latents
+
+
+def encode_pixels(model: VideoModel, size: ClipSize) -> Tensor:
+    """A clip as the VAE encodes it, on the meta device."""
+    frames, height, width = size.frames, size.height, size.width
+    shape = (frames, 3, height, width) if compression(model)[0] == 1 else (1, 3, frames, height, width)
+    return torch.empty(shape, device="meta")
+
+
 def decode_latents(model: VideoModel, size: ClipSize) -> Tensor:
     """Latents as the VAE decodes them, on the meta device."""
     latents = latent_size(model, size)
