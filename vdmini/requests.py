@@ -48,8 +48,10 @@ class ClipRequest:
 class SampleSettings:
     """How a pipeline samples: `frames` of `height` x `width` pixels in `steps` steps.
 
-    `guidance` is for text, None for the model's own default; the settings after it are those of Stable Video
-    Diffusion's pipeline.
+    `guidance` is for text; four settings after it are those of Stable Video Diffusion's pipeline. None is the
+    pipeline's own: `second_guidance` that of a second expert, or of a pass without the prompt where `guidance` is
+    embedded; `boundary` the share of the noise levels that the first of two experts denoises; `scheduler` a class of
+    diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the noise levels themselves.
     """
 
     steps: int
@@ -62,3 +64,9 @@ class SampleSettings:
     noise_strength: float = 0.02
     min_guidance: float = 1.0
     max_guidance: float = 3.0
+    negative_prompt: str | None = None
+    second_guidance: float | None = None
+    boundary: float | None = None
+    scheduler: str | None = None
+    shift: float | None = None
+    sigmas: tuple[float, ...] | None = None

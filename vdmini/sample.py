@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,24 +29,36 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
         )
 
 
+# What pipelines call the number of frames, the scale of a second guidance, and the rate that a denoiser is told.
+FRAMES = ("num_frames", "video_length", "frames")
+SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale")
+RATES = ("frame_rate", "fps")
+# The option of a scheduler that says how far noise levels are shifted.
+SHIFTS = ("flow_shift", "shift")
+
+
 def draw(
     pipeline: DiffusionPipeline,
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     options: Mapping[str, object],
 ) -> NDArray[np.float32]:
-    """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments."""
+    """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments.
+
+    Raises ValueError for a setting that the pipeline does not have.
+    """
     run: Any = pipeline
-    return np.asarray(
-        run(
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            generator=[request.generator() for request in requests],
-            **options,
-        ).frames
-    )
+    with scheduled(pipeline, settings):
+        return np.asarray(
+            run(
+                **{_argument(pipeline, FRAMES): settings.frames},
+                height=settings.height,
+                width=settings.width,
+                num_inference_steps=settings.steps,
+                generator=[request.generator() for request in requests],
+                **options,
+            ).frames
+        )
 
 
 def draw_prompts(
@@ -55,9 +68,91 @@ def draw_prompts(
     options: Mapping[str, object],
 ) -> NDArray[np.float32]:
     """What a pipeline makes of each request's prompt, by its own guidance where the settings have none."""
-    guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
-    prompts = [request.text() for request in requests]
-    return draw(pipeline, requests, settings, {"prompt": prompts, **guidance, **options})
+    chosen: dict[str, object] = {"prompt": [request.text() for request in requests]}
+    if settings.negative_prompt is not None:
+        chosen[_argument(pipeline, ("negative_prompt",))] = [settings.negative_prompt] * len(requests)
+    for value, names in ((settings.guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
+        if value is not None:
+            chosen[_argument(pipeline, names)] = value
+    if settings.sigmas is not None:
+        chosen[_argument(pipeline, ("sigmas",))] = [*settings.sigmas]
+    rate = {name: settings.frames_per_second for name in RATES if name in _arguments(pipeline)}
+    return draw(pipeline, requests, settings, {**chosen, **rate, **options})
+
+
+def _arguments(pipeline: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipeline).__call__).parameters
+
+
+def _argument(pipeline: DiffusionPipeline, names: Sequence[str]) -> str:
+    """The first of these arguments that a pipeline takes."""
+    for name in names:
+        if name in _arguments(pipeline):
+            return name
+    raise ValueError(f"a {type(pipeline).__name__} takes no {names[0]}: leave it out")
+
+
+@contextmanager
+def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[None]:
+    """Have a pipeline sample by the scheduler, shift and boundary of the settings, and by its own again afterwards.
+
+    Raises ValueError for one that it cannot have.
+    """
+    import diffusers
+
+    run: Any = pipeline
+    own, boundary = run.scheduler, run.config.get("boundary_ratio")
+    native: Any = type(own) if settings.scheduler is None else getattr(diffusers, settings.scheduler, None)
+    if not hasattr(native, "set_timesteps"):
+        raise ValueError(f"diffusers has no scheduler {settings.scheduler!r}: name one of its classes")
+    changed = _scheduler_changes(own, native, settings.shift)
+    if settings.boundary is not None and boundary is None:
+        raise ValueError(f"a {type(pipeline).__name__} with one expert has no boundary: leave it out")
+    try:
+        if settings.scheduler is not None or settings.shift is not None:
+            takes = inspect.signature(native).parameters
+            run.scheduler = native(**{key: value for key, value in own.config.items() if key in takes} | changed)
+        if settings.boundary is not None:
+            run.register_to_config(boundary_ratio=settings.boundary)
+        yield
+    finally:
+        run.scheduler = own
+        if settings.boundary is not None:
+            run.register_to_config(boundary_ratio=boundary)
+
+
+def _scheduler_changes(own: Any, native: Any, shift: float | None) -> dict[str, Any]:
+    """What a scheduler in the place of a pipeline's own needs beside its settings, to stay on flows and to shift."""
+    takes, config = inspect.signature(native).parameters, own.config
+    shifts = [name for name in SHIFTS if name in takes]
+    if shift is not None and not shifts:
+        raise ValueError(f"a {native.__name__} has no shift: leave it out, or name another scheduler")
+    matches_flows = type(own).__name__.startswith("FlowMatch") or config.get("use_flow_sigmas")
+    changed: dict[str, Any] = {}
+    if matches_flows and "use_flow_sigmas" in takes:
+        changed |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    own_shift = next((config[name] for name in SHIFTS if name in config), None)
+    if shifts and (shift if shift is not None else own_shift) is not None:
+        changed[shifts[0]] = shift if shift is not None else own_shift
+    if shift is not None and config.get("use_dynamic_shifting"):
+        # Which shifts by the size of the clip instead.
+        changed["use_dynamic_shifting"] = False
+    return changed
+
+
+def pipeline_of_class(pipeline: DiffusionPipeline, name: str) -> DiffusionPipeline:
+    """The same networks in a pipeline of another class of diffusers; itself where it has that class."""
+    import diffusers
+
+    native = getattr(diffusers, name)
+    if isinstance(pipeline, native):
+        return pipeline
+    wanted = inspect.signature(native).parameters
+    parts = {part: value for part, value in pipeline.components.items() if part in wanted}
+    settings = {key: value for key, value in pipeline.config.items() if key in wanted and key not in parts}
+    made: DiffusionPipeline = native(**parts, **settings)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def sample_clips(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline, UniPCMultistepScheduler, WanPipeline
 from numpy.typing import NDArray
 from tiny_transformers import TINY
 from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import batches, sample_clips
+from vdmini.sample import batches, sample_clips, sample_video
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
@@ -109,7 +110,8 @@ def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideo
         (videocrafter_pipeline("ddim"), {"height": 33}, "not 33x64 pixels: ask for 32x64"),
         (TINY["mochi"].build_pipeline(TINY["mochi"].build_denoiser()), {"frames": 1, "steps": 1}, "2 steps or more"),
     ):
-        asked = [dataclasses.replace(request(0), prompt="a")]
+        image = request(0).image if pipeline is tiny_pipeline else None
+        asked = [dataclasses.replace(request(0), prompt="a", image=image)]
         with pytest.raises(ValueError, match=said):
             sample_clips(pipeline, asked, dataclasses.replace(SETTINGS, **changes))
 
@@ -131,7 +133,70 @@ def test_a_family_says_how_often_its_pipeline_runs_the_denoiser_in_a_step(
     denoiser, rows = pipeline_denoiser(pipeline), []
     family = family_of(denoiser)
     with denoiser.register_forward_hook(lambda *each: rows.append(len(each[-1][0]))):
-        sample_clips(pipeline, [dataclasses.replace(request(0), prompt="a cat")], settings)
+        asked = dataclasses.replace(request(0), prompt="a cat")
+        sample_clips(pipeline, [asked if name == "svd" else dataclasses.replace(asked, image=None)], settings)
     passes = family.passes_per_step(denoiser, settings)
     assert sum(rows) == settings.steps * passes
     assert max(rows) == (1 if family.guides_apart else passes)
+
+
+def wan_of_two_experts() -> DiffusionPipeline:
+    """Wan 2.2's kind of pipeline."""
+    tiny = TINY["wan"]
+    parts = tiny.build_pipeline(tiny.build_denoiser()).components
+    second = TINY["wan"].build_denoiser()
+    for weight in second.parameters():
+        weight.data.mul_(0.9)
+    pipeline = WanPipeline(**{**parts, "transformer_2": second}, boundary_ratio=0.875)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_every_setting_reaches_the_pipeline_and_leaves_it_as_it_was() -> None:
+    asked = dataclasses.replace(
+        TINY["wan"].settings, steps=4, guidance=4.0, second_guidance=3.0, boundary=0.7, shift=5.0,
+        scheduler="UniPCMultistepScheduler", negative_prompt="red dog",
+    )  # fmt: skip
+    pipeline, cat = wan_of_two_experts(), TINY["wan"].requests[0]
+    own = pipeline.scheduler
+    found = sample_video(pipeline, [cat], asked)
+    assert pipeline.scheduler is own
+    assert pipeline.config.boundary_ratio == 0.875
+    direct = wan_of_two_experts()
+    direct.scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+    )  # fmt: skip
+    direct.register_to_config(boundary_ratio=0.7)
+    expected = direct(
+        prompt="a cat runs", negative_prompt="red dog", num_frames=asked.frames, height=asked.height, width=asked.width,
+        num_inference_steps=4, guidance_scale=4.0, guidance_scale_2=3.0, generator=cat.generator(), output_type="np",
+    ).frames  # fmt: skip
+    assert np.array_equal(found, expected)
+    # And every one of them counts.
+    for name in ("guidance", "second_guidance", "boundary", "shift", "scheduler", "negative_prompt"):
+        without = sample_video(pipeline, [cat], dataclasses.replace(asked, **{name: None}))
+        assert not np.array_equal(found, without), name
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("mochi", {"second_guidance": 2.0}, "a MochiPipeline takes no guidance_scale_2"),
+        ("wan", {"boundary": 0.5}, "a WanPipeline with one expert has no boundary"),
+        ("wan", {"sigmas": (1.0, 0.5)}, "a WanPipeline takes no sigmas"),
+        ("cogvideox-2b", {"shift": 2.0}, "a CogVideoXDDIMScheduler has no shift"),
+        ("wan", {"scheduler": "WanPipeline"}, "no scheduler 'WanPipeline'"),
+    ],
+)
+def test_a_setting_that_a_pipeline_does_not_have_is_refused(name: str, changed: dict[str, Any], said: str) -> None:
+    tiny = TINY[name]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    with pytest.raises(ValueError, match=said):
+        sample_clips(pipeline, tiny.requests, dataclasses.replace(tiny.settings, **changed))
+
+
+def test_an_image_that_a_model_does_not_take_is_refused() -> None:
+    tiny = TINY["wan"]
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    with pytest.raises(ValueError, match="has an image, which this model does not take"):
+        sample_clips(pipeline, [dataclasses.replace(request(0), prompt="a cat")], tiny.settings)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
@@ -27,6 +28,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -45,7 +47,7 @@ from transformers import (
 
 from vdmini.blocks import ModelInput
 from vdmini.models.registry import family_named
-from vdmini.requests import SampleSettings
+from vdmini.requests import ClipRequest, SampleSettings
 
 WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "cat", "dog", "red", "runs", "sleeps"]
 WIDTH = 32
@@ -53,7 +55,11 @@ WIDTH = 32
 
 @dataclass(frozen=True)
 class Tiny:
-    """One family's tiny pipeline: the family's name, what builds it, and a plan's removal to try on it."""
+    """One family's tiny pipeline: the family's name, what builds it, and a plan's removal to try on it.
+
+    `image` says that clips are made from images; `arguments` are those of its pipeline that `sample` sets besides the
+    usual ones, and `frames_argument` is what it calls the number of frames.
+    """
 
     family: str
     denoiser: Callable[[], nn.Module]
@@ -62,6 +68,9 @@ class Tiny:
     frames: int = 5
     height: int = 16
     width: int = 32
+    image: bool = False
+    frames_argument: str = "num_frames"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def build_denoiser(self) -> nn.Module:
         """The tiny teacher with random weights, the same at every call."""
@@ -79,6 +88,18 @@ class Tiny:
         pipeline = self.pipeline(denoiser)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def picture(self, seed: int) -> NDArray[np.uint8] | None:
+        """A random image H W C of the clip's size, None where clips are made from words alone."""
+        if not self.image:
+            return None
+        return np.random.default_rng(seed).integers(0, 256, (self.height, self.width, 3), dtype=np.uint8)
+
+    @property
+    def requests(self) -> tuple[ClipRequest, ClipRequest]:
+        """Two clips of other seeds, prompts and images."""
+        first = ClipRequest("one", 3, self.picture(3), "a cat runs")
+        return first, ClipRequest("two", 4, self.picture(4), "a red dog sleeps")
 
     @property
     def settings(self) -> SampleSettings:
@@ -246,7 +267,7 @@ TINY = {
     "wan": Tiny("wan", wan, wan_pipeline, MIDDLE),
     "cogvideox-2b": Tiny("cogvideox", lambda: cogvideox(rotary=False), cogvideox_pipeline, MIDDLE, frames=9),
     "cogvideox-5b": Tiny("cogvideox", lambda: cogvideox(rotary=True), cogvideox_pipeline, MIDDLE, frames=9),
-    "ltx": Tiny("ltx", ltx, ltx_pipeline, MIDDLE, frames=9, height=64, width=64),
+    "ltx": Tiny("ltx", ltx, ltx_pipeline, MIDDLE, frames=9, height=64, width=64, arguments={"frame_rate": 7}),
     "mochi": Tiny("mochi", mochi, mochi_pipeline, MIDDLE, frames=7),
 }
 

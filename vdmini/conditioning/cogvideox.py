@@ -23,7 +23,6 @@ class CogVideoXConditioning(TransformerConditioning):
 
     family = FAMILY
     arguments = MappingProxyType({"prompt_embeds": "encoder_hidden_states"})
-    frames_first = True
 
     def encode_clip(
         self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings

@@ -25,13 +25,9 @@ MAPS = 4
 
 
 class TransformerConditioning(Conditioning):
-    """Latents of a causal video VAE, and what the pipeline's `encode_prompt` gives, in the order of `arguments`.
-
-    `frames_first` says that the denoiser takes B T C H W, where others take B C T H W.
-    """
+    """Latents of a causal video VAE, and what the pipeline's `encode_prompt` gives, in the order of `arguments`."""
 
     family: TransformerFamily
-    frames_first: bool = False
     prompt_options: Mapping[str, object] = MappingProxyType({"do_classifier_free_guidance": False})
 
     @torch.no_grad()
@@ -65,7 +61,7 @@ class TransformerConditioning(Conditioning):
     ) -> dict[str, Any]:
         dtype: Any = denoiser.dtype
         inputs = {
-            "hidden_states": (latents if self.frames_first else latents.transpose(1, 2)).to(dtype),
+            "hidden_states": (latents if self.family.frames_first else latents.transpose(1, 2)).to(dtype),
             "timestep": timesteps,
             **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
         }
@@ -76,7 +72,7 @@ class TransformerConditioning(Conditioning):
         return inputs
 
     def prediction(self, output: Any) -> Tensor:
-        return output.sample if self.frames_first else output.sample.transpose(1, 2)
+        return output.sample if self.family.frames_first else output.sample.transpose(1, 2)
 
     def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
         """The width of the denoiser, at most four times."""
@@ -99,7 +95,7 @@ class TransformerConditioning(Conditioning):
             for handle in handles:
                 handle.remove()
         shape = inputs["hidden_states"].shape
-        sizes = (shape[1] if self.frames_first else shape[2], *shape[3:])
+        sizes = (shape[1] if self.family.frames_first else shape[2], *shape[3:])
         grid = [size // patch for size, patch in zip(sizes, self.family.patch(denoiser), strict=True)]
         # Tokens run through a clip frame by frame, row by row.
         maps = [recorded[position].unflatten(1, grid) for position in range(len(blocks))]

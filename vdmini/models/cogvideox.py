@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
@@ -14,6 +15,8 @@ from vdmini.errors import ModelLoadError
 from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
+
+TEXT_TOKENS = 226
 
 # Source: diffusers' scripts/convert_cogvideox_to_diffusers.py; copies of the published config.json agree.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -33,8 +36,9 @@ class CogVideoX(TransformerFamily):
     # The VAE makes four frames of a latent, but decodes latents in pairs: of an even number it makes others than asked.
     latents_at_once = 2
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
-    embeddings = ("patch_embed", "time_embedding")
-    output = ("norm_final", "norm_out", "proj_out")
+    # The rotary embedding, without which the 5B model computes the same amount, is left out.
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
+    frames_first = True
 
     def load_original(self, name: str, path: Path) -> nn.Module:
         """Raise ModelLoadError: diffusers has no converter of CogVideoX's original files that a program can call."""
@@ -57,15 +61,6 @@ class CogVideoX(TransformerFamily):
         config: Any = denoiser.config
         frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
         return ModelInput(batch=1, frames=frames, height=config.sample_height, width=config.sample_width)
-
-    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
-        """The rotary embedding, without which the 5B model computes the same amount, is left out."""
-        config: Any = denoiser.config
-        return {
-            "hidden_states": (size.batch, size.frames, config.in_channels, size.height, size.width),
-            "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, config.max_text_seq_length, config.text_embed_dim),
-        }
 
 
 FAMILY = CogVideoX()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vdmini.blocks import ModelInput, Unit
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from vdmini.tasks.base import Task
 
 
+Images = Literal["never", "always", "optional"]
+
+
 class Family(Protocol):
     """One kind of denoiser; a family's file holds its object, `FAMILY`.
 
-    `from_image` says that clips are made from an image, not a prompt; `convolves_frames` that two-dimensional
-    convolutions do most of the work; `cuts_text` that `optimize` may leave out the padding of its texts; `guides_apart`
-    that the second pass of guidance runs after the first, not beside it.
+    `convolves_frames` says that two-dimensional convolutions do most of the work; `cuts_text` that `optimize` may leave
+    out the padding of its texts; `guides_apart` that the second pass of guidance runs after the first, not beside it.
     """
 
     name: str
-    from_image: bool = False
     convolves_frames: bool = False
     cuts_text: bool = False
     guides_apart: bool = False
@@ -43,6 +44,10 @@ class Family(Protocol):
 
     def load_original(self, name: str, path: Path) -> nn.Module:
         """The denoiser of a published model's original file; raises ModelLoadError for any other."""
+
+    def images(self, denoiser: nn.Module) -> Images:
+        """Whether clips are made from an image: never, always, or where there is one."""
+        return "never"
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """What a denoiser is trained to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
@@ -32,8 +33,10 @@ class HunyuanVideo(TransformerFamily):
         Stack("Dual", "transformer_blocks", "num_layers"),
         Stack("Single", "single_transformer_blocks", "num_single_layers"),
     )
-    embeddings = ("x_embedder", "context_embedder", "time_text_embed")
-    output = ("norm_out", "proj_out")
+    # 97 frames of 544x960 pixels, the smaller of the published sizes.
+    published_size = (25, 68, 120)
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
+    masks = ("encoder_attention_mask",)
 
     def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """An original file's weights with the first layer of each single block, four layers in one, in its four parts.
@@ -55,19 +58,10 @@ class HunyuanVideo(TransformerFamily):
         """Rectified flow, shifted as its published scheduler is."""
         return FlowTask()
 
-    def default_input(self, denoiser: nn.Module) -> ModelInput:
-        """One clip of 97 frames of 544x960 pixels, the smaller of the published sizes."""
-        return ModelInput(batch=1, frames=25, height=68, width=120)
-
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config
-        shapes: dict[str, tuple[int, ...]] = {
-            "hidden_states": (size.batch, config.in_channels, size.frames, size.height, size.width),
-            "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.text_embed_dim),
-            "encoder_attention_mask": (size.batch, TEXT_TOKENS),
-            "pooled_projections": (size.batch, config.pooled_projection_dim),
-        }
+        shapes = super().input_shapes(denoiser, size)
+        shapes["pooled_projections"] = (size.batch, config.pooled_projection_dim)
         return shapes | ({"guidance": (size.batch,)} if config.guidance_embeds else {})
 
     def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
@@ -10,7 +11,6 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.transformer import Stack, TransformerFamily
-from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
@@ -27,30 +27,20 @@ class LtxVideo(TransformerFamily):
     denoiser_class = LTXVideoTransformer3DModel
     vae_class = AutoencoderKLLTXVideo
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
-    embeddings = ("proj_in", "time_embed", "caption_projection")
-    output = ("norm_out", "proj_out")
+    # 161 frames of 512x704 pixels, the pipeline's default.
+    published_size = (21, 16, 22)
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
+    masks = ("encoder_attention_mask",)
 
     def default_task(self, denoiser: nn.Module) -> Task:
         return FlowTask()
 
-    def default_input(self, denoiser: nn.Module) -> ModelInput:
-        """One clip of 161 frames of 512x704 pixels, the pipeline's default."""
-        return ModelInput(batch=1, frames=21, height=16, width=22)
-
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        """Latents come as tokens, with the place of each in the video."""
         config: Any = denoiser.config
         tokens = size.frames * size.height * size.width
-        return {
-            "hidden_states": (size.batch, tokens, config.in_channels),
-            "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.caption_channels),
-            "encoder_attention_mask": (size.batch, TEXT_TOKENS),
-            "video_coords": (size.batch, 3, tokens),
-        }
-
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
-        """The denoiser is told `frames_per_second`; the pipeline's own default is 25."""
-        return {"frame_rate": settings.frames_per_second}
+        changed = {"hidden_states": (size.batch, tokens, config.in_channels), "video_coords": (size.batch, 3, tokens)}
+        return super().input_shapes(denoiser, size) | changed
 
 
 FAMILY = LtxVideo()

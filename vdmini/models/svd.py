@@ -17,6 +17,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError
+from vdmini.models.family import Images
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_checkpoint import load_unet
 from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal, layer_channels
@@ -40,7 +41,6 @@ class StableVideoDiffusion(UNetFamily):
     """Students lack whole blocks, or channels of their layers."""
 
     name = "svd"
-    from_image = True
     classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
     pair_parts = ("resnets", "attentions")
 
@@ -55,6 +55,9 @@ class StableVideoDiffusion(UNetFamily):
     def default_task(self, denoiser: nn.Module) -> Task:
         """Multi-step diffusion in EDM's terms; a one-step student is trained by `SfvTask`."""
         return EdmTask()
+
+    def images(self, denoiser: nn.Module) -> Images:
+        return "always"
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the model's own length: 72x128 latents for SVD's own sample size, else a square of its own."""

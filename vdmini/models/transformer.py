@@ -1,12 +1,13 @@
 """What video transformers share: stacks of blocks, each of which hands on tokens of the shape it was given.
 
 So any block can leave, and the one after it reads what the one before it wrote. `Dual.3` is the fourth block of the
-stack `Dual`. A family's file says which class it has, where its stacks are and what surrounds them.
+stack `Dual`. A family's file declares its class, where its stacks are, and what a forward pass takes.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ from accelerate import init_empty_weights
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
-from vdmini.blocks import Unit
+from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import ModelLoadError, PlanError
-from vdmini.models.family import Family
+from vdmini.models.family import Family, Images
+from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import draw_prompts, require_sides
+from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
 
 PAIRS_PER_STACK = 4
 
@@ -35,7 +38,8 @@ PAIRS_PER_STACK = 4
 class Stack:
     """Blocks that run one after the other: the stage they form, the attribute that lists them, the option that counts.
 
-    `last` names the last block where it is built unlike the others: it stays the student's last and is in no stage.
+    Blocks of stacks with the same option run in turn, and leave together. `last` names the last block where it is built
+    unlike the others: it stays the student's last and is in no stage.
     """
 
     stage: str
@@ -69,15 +73,24 @@ class TransformerFamily(Family):
     """What follows from a transformer's class and stacks for planning, pruning, loading and sampling.
 
     `configs` and `vae_configs` hold what published models and their VAEs, by name, have in place of the defaults of
-    `denoiser_class` and `vae_class`; `embeddings` and `output` name the submodules that run before and after the
-    stacks. The VAE decodes `latents_at_once` latents beyond the first together.
+    `denoiser_class` and `vae_class`. The VAE decodes `latents_at_once` latents beyond the first together.
+
+    `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
+    forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
+    which are their masks. `frames_first` says that latents are B T C H W, where others are B C T H W.
+    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one, and
+    `batches_images` whether it takes a list of them.
     """
 
     denoiser_class: type[Any]
     vae_class: type[Any]
     stacks: tuple[Stack, ...]
-    embeddings: tuple[str, ...]
-    output: tuple[str, ...]
+    published_size: tuple[int, int, int]
+    texts: Mapping[str, tuple[int, str | int]]
+    masks: tuple[str, ...] = ()
+    frames_first: bool = False
+    image_pipeline: str | None = None
+    batches_images: bool = True
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
@@ -93,6 +106,28 @@ class TransformerFamily(Family):
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.temporal_compression_ratio, vae.spatial_compression_ratio
+
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of the published size."""
+        return ModelInput(1, *self.published_size)
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        latents = (config.in_channels, size.frames) if not self.frames_first else (size.frames, config.in_channels)
+        shapes: dict[str, tuple[int, ...]] = {
+            "hidden_states": (size.batch, *latents, size.height, size.width), "timestep": (size.batch,),
+        }  # fmt: skip
+        for argument, (tokens, width) in self.texts.items():
+            shapes[argument] = (size.batch, tokens, width if isinstance(width, int) else config[width])
+        tokens = next(iter(self.texts.values()))[0]
+        return shapes | dict.fromkeys(self.masks, (size.batch, tokens))
+
+    def images(self, denoiser: nn.Module) -> Images:
+        """Never where no pipeline animates them, and always where latents come beside those of an image."""
+        config: Any = denoiser.config
+        if self.image_pipeline is None:
+            return "never"
+        return "optional" if config.in_channels == (config.get("out_channels") or config.in_channels) else "always"
 
     def width(self, denoiser: nn.Module) -> int:
         config: Any = denoiser.config
@@ -121,16 +156,24 @@ class TransformerFamily(Family):
 
         Weights that the denoiser holds itself count with the embeddings.
         """
-        surrounding = [getattr(denoiser, name) for name in (*self.embeddings, *self.output)]
-        unsaved = [part for module in surrounding for part in module.modules() if part._non_persistent_buffers_set]
+        stacked = [stack.attribute for stack in self.stacks]
+        children = dict(denoiser.named_children())
+        first = [*children].index(stacked[0])
+        around = {name: module for name, module in children.items() if name not in stacked}
+        before = [module for name, module in around.items() if name in [*children][:first]]
+        after = [module for name, module in around.items() if name in [*children][first:]]
+        unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(module) for module in (denoiser, *unsaved)]
-        blocks: dict[str, tuple[nn.Module, ...]] = {
-            "embeddings": (*own, *(getattr(denoiser, name) for name in self.embeddings))
-        }
-        for stack in self.stacks:
-            blocks |= {name: (module,) for name, module in stack.blocks(denoiser).items()}
-        blocks["output"] = tuple(getattr(denoiser, name) for name in self.output)
-        return blocks
+        blocks = {name: (module,) for name, module in self.blocks(denoiser).items()}
+        return {"embeddings": (*own, *before), **blocks, "output": tuple(after)}
+
+    def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
+        """The blocks of all stacks by name, in the order they run."""
+        found: dict[str, nn.Module] = {}
+        for _, stacks in itertools.groupby(self.stacks, lambda stack: stack.option):
+            in_turn = zip(*(stack.blocks(denoiser).items() for stack in stacks), strict=True)
+            found |= dict(itertools.chain.from_iterable(in_turn))
+        return found
 
     def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """The last block of each stage: a list of modules is not called itself, so it has no output to record."""
@@ -141,18 +184,25 @@ class TransformerFamily(Family):
         return stages
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
-        """Every block of a stage on its own."""
-        names = [name for stack in self.stacks for name in stack.blocks(denoiser) if name != stack.last]
-        return tuple(Unit(name, (name,)) for name in names)
+        """Every block of a stage on its own, or with those that run in turn with it."""
+        units: dict[tuple[str, int], list[str]] = {}
+        for stack in self.stacks:
+            for place, name in enumerate(stack.blocks(denoiser)):
+                if name != stack.last:
+                    units.setdefault((stack.option, place), []).append(name)
+        return tuple(Unit("+".join(names), tuple(names)) for names in units.values())
 
     def block_depth(self, denoiser: nn.Module, block: str) -> int:
         """Place of a block in the order they run, through all stacks; 0 for what is in none."""
-        names = [name for stack in self.stacks for name in stack.blocks(denoiser)]
+        names = [*self.blocks(denoiser)]
         return names.index(block) if block in names else 0
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
         """The teacher's class with fewer blocks in its stacks; raises PlanError when a stack is left without blocks."""
         places = self._kept_places(kept, removed)
+        for stack, other in itertools.pairwise(self.stacks):
+            if stack.option == other.option and places[stack.stage] != places[other.stage]:
+                raise PlanError(f"blocks of {stack.stage} and {other.stage} run in turn: remove the same of both")
         counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
         return type(teacher)(**{**self.architecture(teacher), **counts})
 
@@ -227,16 +277,34 @@ class TransformerFamily(Family):
     def sample(
         self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
     ) -> NDArray[np.float32]:
-        """Draw each request's prompt: B T H W C float32 RGB in [0, 1].
+        """Draw each request's prompt, from its image where it has one: B T H W C float32 RGB in [0, 1].
 
-        Raises ValueError for a size or a number of frames that VAE and patches cannot make.
+        Raises ValueError for a size or a number of frames that VAE and patches cannot make, a setting that the pipeline
+        does not have, and for an image that is missing or not taken.
         """
         stride, multiple = self.clip_steps(pipeline)
         require_sides(settings, multiple)
-        if settings.frames % stride != 1:
+        if settings.frames % stride != 1 % stride:
             nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
             raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
-        return draw_prompts(pipeline, requests, settings, {"output_type": "np", **self.pipeline_options(settings)})
+        images = self._images(pipeline, requests)
+        run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
+        options = {"output_type": "np", **self.pipeline_options(settings)}
+        if not images:
+            return draw_prompts(run, requests, settings, options)
+        if self.batches_images:
+            return draw_prompts(run, requests, settings, {"image": images, **options})
+        return np.concatenate([
+            draw_prompts(run, [request], settings, {"image": image, **options})
+            for request, image in zip(requests, images, strict=True)
+        ])  # fmt: skip
+
+    def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
+        takes = self.images(pipeline_denoiser(pipeline))
+        given = [request for request in requests if request.image is not None]
+        if takes == "never" and given:
+            raise ValueError(f"clip {given[0].name!r} has an image, which this model does not take: leave it out")
+        return [request.picture() for request in requests] if given or takes == "always" else []
 
     def _published(self, name: str) -> nn.Module:
         # All is given, since diffusers' `from_config` forgets changes of what had been a default.

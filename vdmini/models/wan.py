@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from vdmini.blocks import ModelInput
 from vdmini.models.family import require_multiple
 from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
@@ -31,8 +31,9 @@ class Wan(TransformerFamily):
     vae_class = AutoencoderKLWan
     configs = CONFIGS
     stacks = (Stack("Block", "blocks", "num_layers"),)
-    embeddings = ("rope", "patch_embedding", "condition_embedder")
-    output = ("norm_out", "proj_out")
+    # 81 frames of 480x832 pixels, the pipeline's default.
+    published_size = (21, 60, 104)
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_dim")})
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
@@ -40,18 +41,6 @@ class Wan(TransformerFamily):
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as its pipeline documents for 480p."""
         return FlowTask(shift=3.0)
-
-    def default_input(self, denoiser: nn.Module) -> ModelInput:
-        """One clip of 81 frames of 480x832 pixels, the pipeline's default."""
-        return ModelInput(batch=1, frames=21, height=60, width=104)
-
-    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
-        config: Any = denoiser.config
-        return {
-            "hidden_states": (size.batch, config.in_channels, size.frames, size.height, size.width),
-            "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.text_dim),
-        }
 
     def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
         config: Any = denoiser.config

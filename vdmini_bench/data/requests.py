@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vdmini.files import LONGEST_NAME, is_file_name
 from vdmini.prompts import cut_prompts
@@ -59,7 +59,8 @@ def choose_settings(
         SuiteError: something needed is not given, or the size is written in another way.
     """
     default = EMBEDDED_SETTINGS.get(model)
-    given = {name: value for name, value in (("steps", steps), ("frames", frames)) if value is not None}
+    chosen = (("steps", steps), ("frames", frames))
+    given: dict[str, Any] = {name: value for name, value in chosen if value is not None}
     if size is not None:
         height, _, width = size.partition("x")
         if not (height.isdecimal() and width.isdecimal()):

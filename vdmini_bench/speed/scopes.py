@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vdmini.blocks import ModelInput
 from vdmini.cost import count_flops
-from vdmini.models.registry import DENOISERS, VideoModel, family_named, family_of, published_name
+from vdmini.models.registry import DENOISERS, VideoModel, family_named, family_of, pipeline_denoiser, published_name
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import sample_video, to_pixels
 from vdmini_bench.errors import SuiteError
@@ -160,12 +160,11 @@ def decode_flops(model: VideoModel, size: ClipSize) -> int:
 
 
 def clip_call(pipeline: DiffusionPipeline, family: str, size: ClipSize, guidance: float | None) -> Callable[[], object]:
-    """One whole clip, from its condition, a grey image or a prompt, to uint8 pixels in memory."""
-    if family_named(family).from_image:
-        grey = np.full((size.height, size.width, 3), 127, dtype=np.uint8)
-        request = ClipRequest("timed", 0, image=grey)
-    else:
-        request = ClipRequest("timed", 0, prompt="a red fox runs through fresh snow")
+    """One whole clip, from a prompt, and a grey image where one is needed, to uint8 pixels in memory."""
+    grey = np.full((size.height, size.width, 3), 127, dtype=np.uint8)
+    takes = family_named(family).images(pipeline_denoiser(pipeline))
+    prompt = "a red fox runs through fresh snow"
+    request = ClipRequest("timed", 0, image=grey if takes == "always" else None, prompt=prompt)
     strongest = 1.0 if guidance is None else guidance
     settings = SampleSettings(
         size.steps, size.frames, size.height, size.width, guidance=guidance, max_guidance=strongest

@@ -170,10 +170,12 @@ class DistributionsContext(SuiteContext):
         from vdmini.requests import ClipRequest
 
         first = self.suite.profile.sample.seed * MOST_CLIPS
-        if prompts := self.prompts:
-            return [ClipRequest(f"{index:05d}", first + index, prompt=prompts[index]) for index in indices]
-        images = self._first_frames(indices)
-        return [ClipRequest(f"{index:05d}", first + index, each) for index, each in zip(indices, images, strict=True)]
+        # The name of its class goes with an image, for models that read both.
+        images = self._first_frames(indices) if self.suite.profile.from_images else [None] * len(indices)
+        return [
+            ClipRequest(f"{index:05d}", first + index, image, self.clips.condition[index].words)
+            for index, image in zip(indices, images, strict=True)
+        ]
 
     def check_requests(self, indices: Sequence[int]) -> None:
         """Read all frames that are asked for, and keep none."""

@@ -106,7 +106,7 @@ def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings
     from vdmini.models.registry import family_named
     from vdmini.vae import prune_decoder
 
-    if family_named(model.family).from_image != from_images:
+    if family_named(model.family).images(model.denoiser) == ("never" if from_images else "always"):
         takes, given = ("an image", "words") if not from_images else ("words", "an image")
         raise SuiteError(f"{model.source} makes clips of {takes}, and this suite gives it {given}: {OTHER_SUITES}")
     try:

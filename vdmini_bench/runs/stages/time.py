@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini.models.registry import family_named
 from vdmini.requests import SampleSettings
 from vdmini_bench.config.timing import SCOPES, SpeedRequest
 from vdmini_bench.speed.benchmark import time_models
@@ -32,7 +31,7 @@ def _timed(context: SuiteContext, name: str) -> TimedModel:
 
 
 def _guidance(settings: SampleSettings, family: str) -> float | None:
-    if not family_named(family).from_image:
+    if family != "svd":
         return settings.guidance
     return None if settings.max_guidance == 1 else settings.max_guidance
 
