@@ -23,8 +23,10 @@ SECOND_EXPERT = "transformer_2"
 def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
     """The student of a teacher's denoiser: a native network with copies of the kept weights, in their dtype and device.
 
-    The teacher is not changed, and both may be on the meta device. Raises PlanError, before any weight is copied, when
-    the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit together.
+    The teacher is not changed, and both may be on the meta device. A transformer's student is proved on a small clip to
+    be its teacher with the removed blocks bypassed. Raises PlanError when that fails and, before any weight is copied,
+    when the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit
+    together.
     """
     family = _checked_family(teacher, plan)
     with torch.device("meta"):
@@ -35,7 +37,9 @@ def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
     for _, student_module, teacher_module in pairs:
         weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
         student_module.load_state_dict(weights, assign=True)
-    return student.train(teacher.training)
+    student.train(teacher.training)
+    family.prove(teacher, student, plan.removed)
+    return student
 
 
 def prune_pipeline(pipeline: DiffusionPipeline, plan: PruningPlan) -> nn.Module:

@@ -12,6 +12,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from numpy.typing import NDArray
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
@@ -160,6 +161,23 @@ def test_student_equals_the_teacher_with_blocks_deleted(tiny: Tiny) -> None:
     assert not any(tensor.is_meta for tensor in (*student.parameters(), *student.buffers()))
     assert torch.equal(output, edited(teacher, tiny.removed)(**inputs).sample)
     assert not torch.allclose(output, teacher(**inputs).sample)
+
+
+@every_tiny
+def test_a_class_whose_blocks_do_not_run_as_known_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.build_denoiser()
+    forward = type(teacher).forward
+
+    def scaled(self: nn.Module, *args: object, **kwargs: object) -> Transformer2DModelOutput:
+        # As if what follows depended on how many blocks there are.
+        output = forward(self, *args, **kwargs)
+        blocks = family_of(tiny).blocks(self)
+        return dataclasses.replace(output, sample=output.sample * len(blocks))
+
+    monkeypatch.setattr(type(teacher), "forward", scaled)
+    with pytest.raises(PlanError, match="is not itself with these blocks bypassed"):
+        apply_plan(teacher, plan_for(teacher, tiny.removed))
+    assert "forward" not in vars(family_of(tiny).blocks(teacher)[tiny.removed[0]])
 
 
 @every_tiny

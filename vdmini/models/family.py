@@ -99,6 +99,13 @@ class Family(Protocol):
         Raises PlanError when the kept blocks cannot be wired.
         """
 
+    def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
+        """Raise PlanError unless a student does what its teacher does without the removed blocks, where that is known.
+
+        A UNet without blocks is another network; its teacher cannot say what it should do.
+        """
+        return None
+
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """(reader, writer) of each skip connection; raises PlanError where they do not pair up."""
 

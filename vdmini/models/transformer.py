@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.family import Family, Images
+from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
@@ -205,6 +206,13 @@ class TransformerFamily(Family):
                 raise PlanError(f"blocks of {stack.stage} and {other.stage} run in turn: remove the same of both")
         counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
         return type(teacher)(**{**self.architecture(teacher), **counts})
+
+    def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
+        """On the smallest clip, with the weights themselves; nothing is proved where there are none."""
+        if removed and not next(teacher.parameters()).is_meta:
+            size = ModelInput(1, *(2 * patch for patch in self.patch(teacher)))
+            gone = {name: block for name, block in self.blocks(teacher).items() if name in removed}
+            prove_student(teacher, student, gone, self.example_inputs(teacher, size))
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Transformers have none."""
