@@ -137,7 +137,7 @@ def write_hunyuanvideo(hub: Path) -> None:
 
 
 def write_t2v_turbo(folder: Path) -> None:
-    """T2V-Turbo-v2 at a fifth of its width: its `unet_mg.pt`, and the folder that docs/bring-your-own.md makes of it."""
+    """T2V-Turbo-v2 at a fifth of its width: `unet_mg.pt`, and the folder that docs/bring-your-own.md makes of it."""
     model = build_random("t2v-turbo-v2", device=torch.device("cpu"), dtype=torch.float16, width=64)
     assert isinstance(model.denoiser, VideoCrafterUNet)
     parts: Any = model.pipeline
