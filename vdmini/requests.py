@@ -49,9 +49,10 @@ class SampleSettings:
     """How a pipeline samples: `frames` of `height` x `width` pixels in `steps` steps.
 
     `guidance` is for text; four settings after it are those of Stable Video Diffusion's pipeline. None is the
-    pipeline's own: `second_guidance` that of a second expert, or of a pass without the prompt where `guidance` is
-    embedded; `boundary` the share of the noise levels that the first of two experts denoises; `scheduler` a class of
-    diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the noise levels themselves.
+    pipeline's own: `second_guidance` that of a second expert, of the sound, or of a pass without the prompt where
+    `guidance` is embedded; `boundary` the share of the noise levels that the first of two experts denoises;
+    `scheduler` a class of diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the
+    noise levels themselves.
     """
 
     steps: int

@@ -31,7 +31,7 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
 
 # What pipelines call the number of frames, the scale of a second guidance, and the rate that a denoiser is told.
 FRAMES = ("num_frames", "video_length", "frames")
-SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale")
+SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale", "audio_guidance_scale")
 RATES = ("frame_rate", "fps")
 # The option of a scheduler that says how far noise levels are shifted.
 SHIFTS = ("flow_shift", "shift")
@@ -48,6 +48,7 @@ def draw(
     Raises ValueError for a setting that the pipeline does not have.
     """
     run: Any = pipeline
+    generators = [request.generator() for request in requests]
     with scheduled(pipeline, settings):
         return np.asarray(
             run(
@@ -55,7 +56,8 @@ def draw(
                 height=settings.height,
                 width=settings.width,
                 num_inference_steps=settings.steps,
-                generator=[request.generator() for request in requests],
+                # Not all take a list of one.
+                generator=generators if len(generators) > 1 else generators[0],
                 **options,
             ).frames
         )

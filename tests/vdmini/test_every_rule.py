@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 UNETS = ("svd", "videocrafter2", "animatediff")
-TRANSFORMERS = ("hunyuanvideo", "wan", "cogvideox", "ltx", "mochi")
+TRANSFORMERS = tuple(name for name in FAMILIES if name not in UNETS)
 # Shares that leave every family something to remove and something to keep.
 OPTIONS = {
     "uniform": "uniform:flops=0.6",

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import json
+from typing import Any
 
 import forked
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from numpy.typing import NDArray
+from published_others import OTHERS
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
 
@@ -37,6 +39,7 @@ PUBLISHED = {
     "cogvideox-5b": ("cogvideox", "5.570"),
     "ltx-video-2b": ("ltx", "1.923"),
     "mochi-1-preview": ("mochi", "10.028"),
+    **{name: (family, billions) for name, (family, billions, _) in OTHERS.items()},
 }
 # What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
 # strictly; all else is the class's default.
@@ -49,9 +52,13 @@ CONVERTED = {
     "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
     "ltx-video-2b": {},
     "mochi-1-preview": {},
+    **{name: converted for name, (*_, converted) in OTHERS.items()},
 }
-# Mochi asks for autocast to float32, which CPUs have no use for.
-pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
+pytestmark = [
+    # Mochi asks for autocast to float32, which CPUs have no use for.
+    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 every_tiny = pytest.mark.parametrize("tiny", TINY.values(), ids=[*TINY])
 
 
@@ -83,11 +90,10 @@ def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
 def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
     """The teacher itself with blocks taken out of its lists."""
     net = copy.deepcopy(teacher)
-    gone = {id(family_blocks[-1]) for name, family_blocks in block_modules(net).items() if name in removed}
-    for attribute in ("transformer_blocks", "single_transformer_blocks", "blocks"):
-        if hasattr(net, attribute):
-            left = [block for block in getattr(net, attribute) if id(block) not in gone]
-            setattr(net, attribute, nn.ModuleList(left))
+    gone = {id(module) for name, modules in block_modules(net).items() if name in removed for module in modules}
+    for attribute, modules in [*net.named_children()]:
+        if isinstance(modules, nn.ModuleList):
+            setattr(net, attribute, nn.ModuleList(module for module in modules if id(module) not in gone))
     return net
 
 
@@ -140,10 +146,11 @@ def test_hunyuanvideo_costs_what_was_published_at_both_sizes(hunyuanvideo: Video
 def test_every_block_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     graph = block_graph(teacher)
-    blocks = graph.prunable
-    assert [unit.blocks for unit in graph.units] == [(name,) for name in blocks]
-    student = block_graph(apply_plan(teacher, plan_for(teacher, (blocks[0],))))
-    left = graph.without((blocks[0],))
+    assert [name for unit in graph.units for name in unit.blocks] == [*graph.prunable]
+    first = graph.units[0].blocks
+    assert len(first) == len({name.rpartition(".")[0] for name in first})
+    student = block_graph(apply_plan(teacher, plan_for(teacher, first)))
+    left = graph.without(first)
     assert [(block.params, block.flops) for block in student.blocks] == [
         (block.params, block.flops) for block in left.blocks
     ]
@@ -193,13 +200,18 @@ def test_student_owns_its_weights(tiny: Tiny) -> None:
     assert all(buffer.any() for buffer in teacher.buffers())
 
 
+def give_back(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+    """In the place of what a block puts out, what came in: hidden states come first, in and out."""
+    given = (*arguments, *named.values())
+    return given[: len(output)] if isinstance(output, tuple) else given[0]
+
+
 @every_tiny
 @torch.no_grad()
 def test_paired_features_agree_where_the_removed_blocks_do_nothing(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     for name in tiny.removed:
-        for weight in block_modules(teacher)[name][-1].parameters():
-            weight.zero_()
+        block_modules(teacher)[name][-1].register_forward_hook(give_back, with_kwargs=True)
     plan = plan_for(teacher, tiny.removed)
     student = apply_plan(teacher, plan)
     inputs = real_inputs(tiny, teacher)
@@ -233,7 +245,7 @@ def test_features_pair_a_block_with_the_last_one_it_answers_for() -> None:
 @every_tiny
 def test_a_stage_puts_out_what_its_last_block_does(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
-    last = {unit.name.rpartition(".")[0]: unit.name for unit in family_of(tiny).units(teacher)}
+    last = {name.rpartition(".")[0]: name for unit in family_of(tiny).units(teacher) for name in unit.blocks}
     with FeatureTap(teacher, [*last, *last.values()]) as tap, torch.no_grad():
         teacher(**real_inputs(tiny, teacher))
     stages = len(last)
@@ -259,9 +271,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny: Tiny) -> None:
 @every_tiny
 def test_plans_that_leave_a_stack_empty_or_name_other_blocks_are_refused(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
-    names = [unit.name for unit in family_of(tiny).units(teacher)]
+    units = family_of(tiny).units(teacher)
+    names = [name for unit in units for name in unit.blocks]
     stage = names[0].rpartition(".")[0]
-    gone = tuple(name for name in names if name.startswith(stage))
+    gone = tuple(name for unit in units if unit.blocks[0].startswith(stage) for name in unit.blocks)
     with pytest.raises(PlanError, match=f"removes every block of {stage}: keep at least one"):
         apply_plan(teacher, plan_for(teacher, gone))
     with pytest.raises(PlanError, match="'last_block' is no block"):
@@ -281,11 +294,18 @@ def test_mochis_last_block_stays_last() -> None:
 
 
 RELOAD = """
-import json, sys, numpy, torch
+import copy, json, sys, diffusers, numpy, torch
 from PIL import Image
-from diffusers import DiffusionPipeline
+from cosmos_parts import loaded_with
 for folder, call in json.loads(sys.argv[1]).items():
-    pipeline = DiffusionPipeline.from_pretrained(folder)
+    native = getattr(diffusers, call.pop("pipeline"))
+    pipeline = native.from_pretrained(folder, **loaded_with(native.__name__))
+    # Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on it.
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            setattr(pipeline, name, copy.deepcopy(part))
+    if native is diffusers.AllegroPipeline:
+        pipeline.vae.enable_tiling()
     clips = []
     for prompts, seeds, size in call.pop("batches"):
         images = {}
@@ -294,6 +314,7 @@ for folder, call in json.loads(sys.argv[1]).items():
             images["image"] = [Image.fromarray(each) for each in drawn]
             images["image"] = images["image"] if len(seeds) > 1 else images["image"][0]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = generators if len(generators) > 1 else generators[0]
         made = pipeline(prompt=prompts, **images, **call, generator=generators, output_type="np")
         clips.append(numpy.asarray(made.frames))
     numpy.save(f"{folder}/clips.npy", numpy.concatenate(clips))
@@ -314,10 +335,14 @@ def sampled(
         here[name] = family.sample(pipeline, tiny.requests, tiny.settings)
         folders[name] = tmp_path_factory.mktemp(name)
         pipeline.save_pretrained(folders[name])
-        alone = tiny.image and not family.batches_images
+        alone = not (family.batches_images if tiny.image else family.batches_prompts)
         batches = [[request] for request in tiny.requests] if alone else [tiny.requests]
         size = (tiny.height, tiny.width) if tiny.image else None
+        native = type(pipeline).__name__
+        if tiny.image and "image" not in inspect.signature(pipeline.__call__).parameters:
+            native = family.image_pipeline
         calls[str(folders[name])] = {
+            "pipeline": native,
             "batches": [[[each.prompt for each in some], [each.seed for each in some], size] for some in batches],
             "num_inference_steps": tiny.settings.steps,
             tiny.frames_argument: tiny.frames,
@@ -347,14 +372,15 @@ def test_a_clip_depends_on_its_own_request(tiny: Tiny) -> None:
     sample, settings = family_of(tiny).sample, tiny.settings
     together = sample(pipeline, tiny.requests, settings)
     for request, clip in zip(tiny.requests, together, strict=True):
-        assert np.abs(sample(pipeline, [request], settings)[0] - clip).max() < 1e-3
+        # A grey level at most: Cosmos rounds to these.
+        assert np.abs(sample(pipeline, [request], settings)[0] - clip).max() < 0.004
     first = tiny.requests[0]
     for changed in (dataclasses.replace(first, seed=9), dataclasses.replace(first, prompt="red dog")):
         assert np.abs(sample(pipeline, [changed], settings)[0] - together[0]).max() > 1e-6
     for setting in ({"guidance": 2.0}, {"steps": 3}):
         other = dataclasses.replace(settings, **setting)
         assert np.abs(sample(pipeline, [first], other)[0] - together[0]).max() > 1e-6
-    with pytest.raises(ValueError, match=r"makes 1 \+ .*k frames, not 12: ask for \d+ frames"):
+    with pytest.raises(ValueError, match=r"frames, not 12: ask for \d+ frames"):
         sample(pipeline, [first], dataclasses.replace(settings, frames=12))
     with pytest.raises(ValueError, match="clip 'one' has no prompt"):
         sample(pipeline, [dataclasses.replace(first, prompt=None)], settings)

@@ -285,3 +285,8 @@ def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
             values[name] = torch.ones(shape.shape, dtype=torch.bool)
             values[name][0, 5:] = False
     return values
+
+
+from tiny_others import TINY_OTHERS  # noqa: E402 - its pipelines are made of what is above
+
+TINY |= TINY_OTHERS

@@ -68,6 +68,10 @@ class Family(Protocol):
         """How often its pipeline runs a denoiser in a step: twice with guidance by a pass without the condition."""
         return 1 if settings.guidance is not None and settings.guidance <= 1 else 2
 
+    def passes_at_once(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        """How many of a step's passes run together, as one batch."""
+        return 1 if self.guides_apart else self.passes_per_step(denoiser, settings)
+
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         """How many frames, and how many pixels along a side, one latent of the VAE stands for."""
 

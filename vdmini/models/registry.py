@@ -24,9 +24,48 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
     "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
     "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
-    "cogvideox": ("cogvideox", ("cogvideox-2b", "cogvideox-5b")),
-    "ltx": ("ltx", ("ltx-video-2b",)),
+    "cogvideox": (
+        "cogvideox",
+        ("cogvideox-2b", "cogvideox-5b", "cogvideox-5b-i2v", "cogvideox1.5-5b", "cogvideox1.5-5b-i2v"),
+    ),
+    "ltx": (
+        "ltx",
+        (
+            "ltx-video-2b", "ltx-video-2b-0.9.1", "ltx-video-2b-0.9.5", "ltx-video-2b-0.9.6", "ltx-video-2b-0.9.8",
+            "ltx-video-13b-0.9.7", "ltx-video-13b-0.9.8",
+        ),
+    ),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "ltx2": ("ltx2", ("ltx-2", "ltx-2.3", "ltx-2.5")),
+    "cosmos": (
+        "cosmos",
+        (
+            "cosmos-1.0-7b-text2world", "cosmos-1.0-7b-video2world", "cosmos-1.0-14b-text2world",
+            "cosmos-1.0-14b-video2world", "cosmos-predict2-2b-text2image", "cosmos-predict2-14b-text2image",
+            "cosmos-predict2-2b-video2world", "cosmos-predict2-14b-video2world", "cosmos-predict2.5-2b",
+            "cosmos-predict2.5-14b",
+        ),
+    ),
+    "sana-video": ("sana_video", ("sana-video-2b-480p", "sana-video-2b-720p")),
+    "easyanimate": (
+        "easyanimate", ("easyanimate-v5.1-12b", "easyanimate-v5.1-12b-inp", "easyanimate-v5.1-7b-inp"),
+    ),
+    "allegro": ("allegro", ("allegro",)),
+    "latte": ("latte", ("latte-1",)),
+    "consisid": ("consisid", ("consisid-preview",)),
+}  # fmt: skip
+# diffusers' classes that stand where a video pipeline has its denoiser, or look like one, and why no family has them.
+REFUSED = {
+    "Cosmos3OmniTransformer": "its layers are those of a language model too, which reads the prompt in them",
+    "SanaWMTransformer3DModel": "every block follows a camera's path, which no clip has here",
+    "SanaWMLTX2RefinerTransformer3DModel": "it refines a clip that SANA-WM made, and makes none itself",
+    "Flux3Transformer2DModel": "it makes images, not videos",
+    "JoyImageEditTransformer3DModel": "it edits images, and makes no videos",
+    "JoyImageEditPlusTransformer3DModel": "it edits images, and makes no videos",
+    "UNet2DConditionModel": "it makes images, not videos: give the UNetMotionModel that AnimateDiff makes of it",
+    "MotionAdapter": "it is a part of AnimateDiff's denoiser: give the UNetMotionModel that holds it",
+    "UNet3DConditionModel": "diffusers has deprecated its pipelines, ModelScope's and Zeroscope's",
+    "I2VGenXLUNet": "diffusers has deprecated its pipeline",
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
@@ -114,10 +153,17 @@ def family_of(denoiser: nn.Module) -> Family:
     for family in map(family_named, FAMILIES):
         if family.matches(denoiser):
             return family
+    require_not_refused(type(denoiser).__name__)
     raise ModelLoadError(
         f"no family knows {type(denoiser).__name__}: give the denoiser itself, out of any wrapper, of a"
         f" model of one of the families {', '.join(FAMILIES)}"
     )
+
+
+def require_not_refused(native: str) -> None:
+    """Raise ModelLoadError, with the reason, for a class of diffusers that is known and not supported."""
+    if native in REFUSED:
+        raise ModelLoadError(f"a {native} is not supported: {REFUSED[native]}")
 
 
 def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:

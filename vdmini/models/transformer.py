@@ -79,8 +79,8 @@ class TransformerFamily(Family):
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
     which are their masks. `frames_first` says that latents are B T C H W, where others are B C T H W.
-    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one, and
-    `batches_images` whether it takes a list of them.
+    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one;
+    `batches_images` and `batches_prompts` say whether several clips from images, or from words, are made as each alone.
     """
 
     denoiser_class: type[Any]
@@ -92,6 +92,7 @@ class TransformerFamily(Family):
     frames_first: bool = False
     image_pipeline: str | None = None
     batches_images: bool = True
+    batches_prompts: bool = True
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
@@ -201,11 +202,15 @@ class TransformerFamily(Family):
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
         """The teacher's class with fewer blocks in its stacks; raises PlanError when a stack is left without blocks."""
         places = self._kept_places(kept, removed)
-        for stack, other in itertools.pairwise(self.stacks):
-            if stack.option == other.option and places[stack.stage] != places[other.stage]:
-                raise PlanError(f"blocks of {stack.stage} and {other.stage} run in turn: remove the same of both")
+        for unit in self.units(teacher):
+            if 0 < len({*unit.blocks} & {*removed}) < len(unit.blocks):
+                raise PlanError(f"{' and '.join(unit.blocks)} leave together: remove all of them or none")
         counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
-        return type(teacher)(**{**self.architecture(teacher), **counts})
+        return type(teacher)(**{**self.architecture(teacher), **counts, **self.student_options(teacher, kept)})
+
+    def student_options(self, teacher: nn.Module, kept: Sequence[str]) -> dict[str, Any]:
+        """What a student's configuration has in place of its teacher's, beside the number of blocks."""
+        return {}
 
     def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
         """On the smallest clip, with the weights themselves; nothing is proved where there are none."""
@@ -231,11 +236,14 @@ class TransformerFamily(Family):
         # A kept block's successor reads, in the teacher, what the removed blocks between them made of its output. So
         # the student's block answers for these too: its partner is the teacher's last block before that successor,
         # and the last block's partner is the stack's end. Each feature holds all tokens, hence so few of them.
+        # Of stacks that run in turn the last one answers: a block of the others is read by one that stays with it.
         pairs = []
+        answering = {stack.option: stack for stack in self.stacks}
         for stack in self.stacks:
             places = self._kept_places(kept, removed)[stack.stage]
             total = sum(name.startswith(f"{stack.stage}.") for name in (*kept, *removed))
             partners = [following - 1 for following in (*places[1:], total)]
+            partners = partners if answering[stack.option] is stack else places
             wanted = min(PAIRS_PER_STACK, len(places))
             spaced = [len(places) * count // wanted - 1 for count in range(1, wanted + 1)]
             pairs += [(f"{stack.stage}.{index}", f"{stack.stage}.{partners[index]}") for index in spaced]
@@ -255,10 +263,15 @@ class TransformerFamily(Family):
         expected = {key: weight.shape for key, weight in denoiser.state_dict().items()}
         # Files with diffusers' own names, but for a few, are compared as they are; an original lacks a sixth and more.
         if 20 * len({*expected} - {*weights}) > len(expected):
-            convert = SINGLE_FILE_LOADABLE_CLASSES[self.denoiser_class.__name__]["checkpoint_mapping_fn"]
+            native = SINGLE_FILE_LOADABLE_CLASSES.get(self.denoiser_class.__name__)
+            if native is None:
+                raise ModelLoadError(
+                    f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or"
+                    " convert the file with its script of diffusers' repository, scripts/convert_*_to_diffusers.py"
+                )
             try:
                 left = self.prepare_original(weights)
-                weights = convert(checkpoint=left, config=self.architecture(denoiser))
+                weights = native["checkpoint_mapping_fn"](checkpoint=left, config=self.architecture(denoiser))
             except Exception as error:  # whatever names or shapes the converter did not meet, the file is at fault
                 lacks = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
                 raise ModelLoadError(
@@ -290,22 +303,26 @@ class TransformerFamily(Family):
         Raises ValueError for a size or a number of frames that VAE and patches cannot make, a setting that the pipeline
         does not have, and for an image that is missing or not taken.
         """
+        self.require_clip(pipeline, settings)
+        images = self._images(pipeline, requests)
+        animates = "image" in inspect.signature(type(pipeline).__call__).parameters
+        run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
+        options = {"output_type": "np", **self.pipeline_options(settings)}
+        if self.batches_images if images else self.batches_prompts:
+            return draw_prompts(run, requests, settings, {**({"image": images} if images else {}), **options})
+        alone: list[dict[str, Any]] = [{"image": image} for image in images] or [{}] * len(requests)
+        return np.concatenate([
+            draw_prompts(run, [request], settings, {**image, **options})
+            for request, image in zip(requests, alone, strict=True)
+        ])  # fmt: skip
+
+    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
+        """Raise ValueError, with the nearest that works, for a size or a length that VAE and patches cannot make."""
         stride, multiple = self.clip_steps(pipeline)
         require_sides(settings, multiple)
         if settings.frames % stride != 1 % stride:
             nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
             raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
-        images = self._images(pipeline, requests)
-        run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
-        options = {"output_type": "np", **self.pipeline_options(settings)}
-        if not images:
-            return draw_prompts(run, requests, settings, options)
-        if self.batches_images:
-            return draw_prompts(run, requests, settings, {"image": images, **options})
-        return np.concatenate([
-            draw_prompts(run, [request], settings, {"image": image, **options})
-            for request, image in zip(requests, images, strict=True)
-        ])  # fmt: skip
 
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
         takes = self.images(pipeline_denoiser(pipeline))

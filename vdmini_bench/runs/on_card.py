@@ -209,10 +209,11 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     denoiser = apply_plan(teacher.denoiser, context.prunings[model.row].plan_of(teacher))
     whole = replace(teacher, denoiser=denoiser)
     family = family_named(whole.family)
-    passes = family.passes_per_step(denoiser, context.sample_settings(model.row))
+    settings = context.sample_settings(model.row)
+    passes, together = family.passes_per_step(denoiser, settings), family.passes_at_once(denoiser, settings)
     flops = size.steps * passes * _pass_flops(whole, size)
     flops += decode_flops(whole, size) if whole.vae is not None else 0
-    drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=1 if family.guides_apart else passes), dtype)
+    drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=together), dtype)
     decoding = _decode_bytes(whole, size, dtype)
     peak = max(drawing, decoding) + encoders * dtype.itemsize
     fits = peak <= USABLE * card.gib * GIB
