@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +10,6 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.errors import ModelLoadError
 from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
@@ -39,13 +37,6 @@ class CogVideoX(TransformerFamily):
     # The rotary embedding, without which the 5B model computes the same amount, is left out.
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
     frames_first = True
-
-    def load_original(self, name: str, path: Path) -> nn.Module:
-        """Raise ModelLoadError: diffusers has no converter of CogVideoX's original files that a program can call."""
-        raise ModelLoadError(
-            f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or convert"
-            " the file with scripts/convert_cogvideox_to_diffusers.py of diffusers' repository"
-        )
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.config.temporal_compression_ratio, 2 ** (len(vae.config.block_out_channels) - 1)

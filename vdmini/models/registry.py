@@ -22,11 +22,30 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "svd": ("svd", ("svd", "svd-xt")),
     "videocrafter2": ("videocrafter", ("videocrafter2", "t2v-turbo-v2")),
     "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
-    "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
+    "hunyuanvideo": (
+        "hunyuanvideo",
+        ("hunyuanvideo", "hunyuanvideo-i2v", "hunyuanvideo-i2v-33ch", "skyreels-v1-t2v", "skyreels-v1-i2v"),
+    ),
     "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
     "cogvideox": ("cogvideox", ("cogvideox-2b", "cogvideox-5b")),
     "ltx": ("ltx", ("ltx-video-2b",)),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "hunyuanvideo-1.5": (
+        "hunyuanvideo15",
+        (
+            "hunyuanvideo-1.5-480p-t2v",
+            "hunyuanvideo-1.5-480p-i2v",
+            "hunyuanvideo-1.5-720p-t2v",
+            "hunyuanvideo-1.5-720p-i2v",
+            "hunyuanvideo-1.5-480p-i2v-step-distilled",
+        ),
+    ),
+    "framepack": ("framepack", ("framepack-i2v-hy",)),
+    "motif-video": ("motifvideo", ("motif-video-2b",)),
+    "kandinsky5": (
+        "kandinsky5",
+        ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
+    ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.

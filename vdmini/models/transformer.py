@@ -10,7 +10,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,9 +47,13 @@ class Stack:
     option: str
     last: str | None = None
 
+    def modules(self, denoiser: Any) -> Sequence[nn.Module]:
+        """The blocks of a denoiser, in the order they run."""
+        return [*getattr(denoiser, self.attribute)]
+
     def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """The blocks of a denoiser by name, in the order they run."""
-        modules = [*getattr(denoiser, self.attribute)]
+        modules = self.modules(denoiser)
         names = [f"{self.stage}.{index}" for index in range(len(modules))]
         if self.last is not None:
             names[-1] = self.last
@@ -78,8 +82,9 @@ class TransformerFamily(Family):
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
     which are their masks. `frames_first` says that latents are B T C H W, where others are B C T H W.
-    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one, and
-    `batches_images` whether it takes a list of them.
+    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one,
+    `batches_images` whether it takes a list of them, and `batches_prompts` whether clips of other prompts leave a clip
+    as it is.
     """
 
     denoiser_class: type[Any]
@@ -91,6 +96,7 @@ class TransformerFamily(Family):
     frames_first: bool = False
     image_pipeline: str | None = None
     batches_images: bool = True
+    batches_prompts: bool = True
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
@@ -129,6 +135,16 @@ class TransformerFamily(Family):
             return "never"
         return "optional" if config.in_channels == (config.get("out_channels") or config.in_channels) else "always"
 
+    def images_for(self, pipeline: DiffusionPipeline) -> Images:
+        """Where a denoiser does with or without one, what the arguments of its pipeline say."""
+        takes = self.images(pipeline_denoiser(pipeline))
+        argument = inspect.signature(type(pipeline).__call__).parameters.get("image")
+        if takes != "optional" or (argument is None and self.image_pipeline is not None):
+            return takes
+        if argument is None:
+            return "never"
+        return "always" if argument.default is inspect.Parameter.empty else "optional"
+
     def width(self, denoiser: nn.Module) -> int:
         config: Any = denoiser.config
         return int(config.num_attention_heads * config.attention_head_dim)
@@ -160,8 +176,8 @@ class TransformerFamily(Family):
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [module for name, module in around.items() if name in [*children][:first]]
-        after = [module for name, module in around.items() if name in [*children][first:]]
+        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
+        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(module) for module in (denoiser, *unsaved)]
         blocks = {name: (module,) for name, module in self.blocks(denoiser).items()}
@@ -203,8 +219,11 @@ class TransformerFamily(Family):
         for stack, other in itertools.pairwise(self.stacks):
             if stack.option == other.option and places[stack.stage] != places[other.stage]:
                 raise PlanError(f"blocks of {stack.stage} and {other.stage} run in turn: remove the same of both")
-        counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
-        return type(teacher)(**{**self.architecture(teacher), **counts})
+        return type(teacher)(**{**self.architecture(teacher), **self.counts(places)})
+
+    def counts(self, places: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """The options that say how many blocks each stack has, for the places kept."""
+        return {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Transformers have none."""
@@ -241,13 +260,19 @@ class TransformerFamily(Family):
         `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
         runs no code of the file. Raises ModelLoadError for a file that is not that model's, all of it and no more.
         """
+        converters = SINGLE_FILE_LOADABLE_CLASSES.get(self.denoiser_class.__name__)
+        if converters is None:
+            raise ModelLoadError(
+                f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or"
+                " convert the file with the script for it in scripts/ of diffusers' repository"
+            )
         weights = read_weights(path)
         with init_empty_weights():
             denoiser = self._published(name)
         expected = {key: weight.shape for key, weight in denoiser.state_dict().items()}
         # Files with diffusers' own names, but for a few, are compared as they are; an original lacks a sixth and more.
         if 20 * len({*expected} - {*weights}) > len(expected):
-            convert = SINGLE_FILE_LOADABLE_CLASSES[self.denoiser_class.__name__]["checkpoint_mapping_fn"]
+            convert = converters["checkpoint_mapping_fn"]
             try:
                 left = self.prepare_original(weights)
                 weights = convert(checkpoint=left, config=self.architecture(denoiser))
@@ -290,17 +315,20 @@ class TransformerFamily(Family):
         images = self._images(pipeline, requests)
         run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
         options = {"output_type": "np", **self.pipeline_options(settings)}
-        if not images:
-            return draw_prompts(run, requests, settings, options)
-        if self.batches_images:
-            return draw_prompts(run, requests, settings, {"image": images, **options})
+        asked = replace(settings, frames=self.frames_to_ask(pipeline_denoiser(pipeline), settings.frames))
+        if self.batches_images if images else self.batches_prompts:
+            return draw_prompts(run, requests, asked, options | ({"image": images} if images else {}))
         return np.concatenate([
-            draw_prompts(run, [request], settings, {"image": image, **options})
-            for request, image in zip(requests, images, strict=True)
+            draw_prompts(run, [request], asked, options | ({} if image is None else {"image": image}))
+            for request, image in itertools.zip_longest(requests, images)
         ])  # fmt: skip
 
+    def frames_to_ask(self, denoiser: nn.Module, frames: int) -> int:
+        """What a pipeline is to be asked for to make so many frames."""
+        return frames
+
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
-        takes = self.images(pipeline_denoiser(pipeline))
+        takes = self.images_for(pipeline)
         given = [request for request in requests if request.image is not None]
         if takes == "never" and given:
             raise ValueError(f"clip {given[0].name!r} has an image, which this model does not take: leave it out")
@@ -327,3 +355,8 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
+
+
+def _called(module: nn.Module) -> list[nn.Module]:
+    """The modules that a forward pass calls: a list of them is not called itself."""
+    return [*module] if isinstance(module, nn.ModuleList) else [module]
