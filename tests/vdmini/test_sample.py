@@ -89,15 +89,15 @@ def test_batches_keep_every_request_in_order() -> None:
 def test_a_size_that_a_transformer_cannot_make_is_refused_with_one_that_it_can(name: str) -> None:
     tiny = TINY[name]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
-    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
-    cat = [ClipRequest("a", 0, prompt="a cat")]
+    settings = dataclasses.replace(tiny.settings, frames=tiny.shortest)
     for height, width in ((tiny.height + 8, tiny.width), (tiny.height, tiny.width - 4), (0, tiny.width), (1, 1)):
         wrong = dataclasses.replace(settings, height=height, width=width)
         with pytest.raises(ValueError, match=rf"not {height}x{width} pixels: ask for \d+x\d+$") as caught:
-            sample_clips(pipeline, cat, wrong)
+            sample_clips(pipeline, tiny.requests[:1], wrong)
         height, width = map(int, str(caught.value).rpartition(" ")[2].split("x"))
         right = dataclasses.replace(settings, height=height, width=width)
-        assert sample_clips(pipeline, cat, right).shape == (1, 1, height, width, 3)
+        requests = dataclasses.replace(tiny, height=height, width=width).requests[:1]
+        assert sample_clips(pipeline, requests, right).shape == (1, tiny.shortest, height, width, 3)
 
 
 def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
@@ -133,8 +133,9 @@ def test_a_family_says_how_often_its_pipeline_runs_the_denoiser_in_a_step(
     denoiser, rows = pipeline_denoiser(pipeline), []
     family = family_of(denoiser)
     with denoiser.register_forward_hook(lambda *each: rows.append(len(each[-1][0]))):
-        asked = dataclasses.replace(request(0), prompt="a cat")
-        sample_clips(pipeline, [asked if name == "svd" else dataclasses.replace(asked, image=None)], settings)
+        words = dataclasses.replace(request(0), prompt="a cat", image=None)
+        asked = TINY[name].requests[0] if name in TINY else request(0) if name == "svd" else words
+        sample_clips(pipeline, [asked], settings)
     passes = family.passes_per_step(denoiser, settings)
     assert sum(rows) == settings.steps * passes
     assert max(rows) == (1 if family.guides_apart else passes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
@@ -60,7 +61,7 @@ class FramePack(HunyuanVideo):
     def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
         return super().passes_per_step(denoiser, settings) * max(1, (settings.frames - 1) // SECTION_FRAMES)
 
-    def frames_to_ask(self, denoiser: nn.Module, frames: int) -> int:
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
         """Sections overlap in the frames asked for, and not in those made."""
         if frames == 1:
             raise ValueError(f"this model makes clips, not 1 frame: ask for {SECTION_FRAMES + 1} frames")

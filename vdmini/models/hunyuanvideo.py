@@ -8,10 +8,12 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images, require_multiple
+from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
@@ -90,9 +92,9 @@ class HunyuanVideo(TransformerFamily):
         seen = config.image_condition_type is not None or config.in_channels != config.out_channels
         return "always" if seen else "never"
 
-    def frames_to_ask(self, denoiser: nn.Module, frames: int) -> int:
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
         """Where the image's latents come beside the clip's with a mask, the pipeline cuts off its first four frames."""
-        config: Any = denoiser.config
+        config: Any = pipeline_denoiser(pipeline).config
         return frames + 4 * (config.image_condition_type == "latent_concat")
 
     def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:

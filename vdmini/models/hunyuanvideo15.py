@@ -53,7 +53,8 @@ class HunyuanVideo15(TransformerFamily):
         }
     )
     masks = ("encoder_attention_mask",)
-    batches_images = False
+    # The masks of its VAE are for one clip.
+    batches_images = batches_prompts = False
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as the published scheduler of its size and task is."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Transformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
@@ -17,6 +19,7 @@ from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 512
+FEWEST_FROM_IMAGE = 17
 
 # Source: configs/ of the authors' repository kandinskylab/kandinsky-5, with full attention.
 LITE = {"in_visual_dim": 16, "out_visual_dim": 16, "visual_cond": True, "model_dim": 1792, "ff_dim": 7168}
@@ -58,6 +61,21 @@ class Kandinsky5(TransformerFamily):
         """A network without channels for a condition makes clips of words alone."""
         config: Any = denoiser.config
         return "optional" if config.visual_cond else "never"
+
+    def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        """With frequencies that the class keeps as neither a weight nor a buffer."""
+        student: Any = super().build_student(teacher, kept, removed)
+        frequencies: Any = teacher.get_submodule("time_embeddings")
+        student.time_embeddings.freqs = frequencies.freqs.clone()
+        return student
+
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
+        """From an image its pipeline compares the first four latents with what follows."""
+        if type(pipeline).__name__ == self.image_pipeline and frames < FEWEST_FROM_IMAGE:
+            raise ValueError(
+                f"this model makes {FEWEST_FROM_IMAGE} frames or more of an image, not {frames}: ask for so many"
+            )
+        return frames
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config

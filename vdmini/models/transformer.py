@@ -315,7 +315,7 @@ class TransformerFamily(Family):
         images = self._images(pipeline, requests)
         run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
         options = {"output_type": "np", **self.pipeline_options(settings)}
-        asked = replace(settings, frames=self.frames_to_ask(pipeline_denoiser(pipeline), settings.frames))
+        asked = replace(settings, frames=self.frames_to_ask(run, settings.frames))
         if self.batches_images if images else self.batches_prompts:
             return draw_prompts(run, requests, asked, options | ({"image": images} if images else {}))
         return np.concatenate([
@@ -323,7 +323,7 @@ class TransformerFamily(Family):
             for request, image in itertools.zip_longest(requests, images)
         ])  # fmt: skip
 
-    def frames_to_ask(self, denoiser: nn.Module, frames: int) -> int:
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
         """What a pipeline is to be asked for to make so many frames."""
         return frames
 
