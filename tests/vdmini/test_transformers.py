@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
+from published_hunyuan import CONVERTED_HUNYUAN, PUBLISHED_HUNYUAN
 from safetensors.torch import load_file
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
@@ -39,6 +40,7 @@ PUBLISHED = {
     "cogvideox-5b": ("cogvideox", "5.570"),
     "ltx-video-2b": ("ltx", "1.923"),
     "mochi-1-preview": ("mochi", "10.028"),
+    **PUBLISHED_HUNYUAN,
 }
 # What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
 # strictly; all else is the class's default.
@@ -51,6 +53,7 @@ CONVERTED = {
     "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
     "ltx-video-2b": {},
     "mochi-1-preview": {},
+    **CONVERTED_HUNYUAN,
 }
 # Mochi asks for autocast to float32, which CPUs have no use for.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")

@@ -47,6 +47,12 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
     ),
 }
+# Classes of diffusers for video that are no family of these, and why.
+REFUSED = {
+    "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
+    "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
+    "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
+}
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
 DENOISERS = ("unet", "transformer", "transformer_2")
@@ -133,10 +139,17 @@ def family_of(denoiser: nn.Module) -> Family:
     for family in map(family_named, FAMILIES):
         if family.matches(denoiser):
             return family
+    require_not_refused(type(denoiser).__name__)
     raise ModelLoadError(
         f"no family knows {type(denoiser).__name__}: give the denoiser itself, out of any wrapper, of a"
         f" model of one of the families {', '.join(FAMILIES)}"
     )
+
+
+def require_not_refused(class_name: object) -> None:
+    """Raise ModelLoadError, with the reason, for a class of diffusers that is known and not taken."""
+    if (reason := REFUSED.get(str(class_name))) is not None:
+        raise ModelLoadError(f"{class_name} is not taken here: {reason}; give another model")
 
 
 def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
