@@ -126,7 +126,7 @@ def test_flops_are_those_of_a_pass_whose_texts_fill_their_masks(name: str) -> No
 def test_a_decoder_block_reads_the_clip_anew() -> None:
     teacher = TINY["motif-video-t2v"].build_denoiser()
     graph = block_graph(teacher)
-    assert [len(graph.stage(stage)) for stage in ("Dual", "Single", "Decoder")] == [3, 4, 3]
+    assert [len(graph.stage(stage)) for stage in ("Dual", "Single", "Decoder")] == [4, 4, 3]
     assert family_of(teacher).blocks(teacher)["Decoder.0"] is teacher.single_transformer_blocks[4]
 
 

@@ -182,7 +182,7 @@ def motif() -> nn.Module:
     return MotifVideoTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
-        num_layers=3,
+        num_layers=4,
         num_single_layers=7,
         num_decoder_layers=3,
         text_embed_dim=WIDTH,
