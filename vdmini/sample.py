@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,13 +49,13 @@ def draw(
     Raises ValueError for a setting that the pipeline does not have.
     """
     run: Any = pipeline
+    sizes = {"height": settings.height, "width": settings.width}
     generators = [request.generator() for request in requests]
-    with scheduled(pipeline, settings):
+    with scheduled(pipeline, settings), guided(pipeline, settings):
         return np.asarray(
             run(
                 **{_argument(pipeline, FRAMES): settings.frames},
-                height=settings.height,
-                width=settings.width,
+                **{name: side for name, side in sizes.items() if name in _arguments(pipeline)},
                 num_inference_steps=settings.steps,
                 # Not all take a list of one.
                 generator=generators if len(generators) > 1 else generators[0],
@@ -73,7 +74,8 @@ def draw_prompts(
     chosen: dict[str, object] = {"prompt": [request.text() for request in requests]}
     if settings.negative_prompt is not None:
         chosen[_argument(pipeline, ("negative_prompt",))] = [settings.negative_prompt] * len(requests)
-    for value, names in ((settings.guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
+    guidance = None if hasattr(pipeline, "guider") else settings.guidance
+    for value, names in ((guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
         if value is not None:
             chosen[_argument(pipeline, names)] = value
     if settings.sigmas is not None:
@@ -121,6 +123,29 @@ def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator
         run.scheduler = own
         if settings.boundary is not None:
             run.register_to_config(boundary_ratio=boundary)
+
+
+@contextmanager
+def guided(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[None]:
+    """Have a pipeline that guides by a component guide by the settings, and by its own again afterwards.
+
+    It gets a copy in any case, since a guider remembers what it did last. Raises ValueError for one that has no scale.
+    """
+    run: Any = pipeline
+    own: Any = getattr(pipeline, "guider", None)
+    if own is None:
+        yield
+        return
+    used = copy.deepcopy(own)
+    if settings.guidance is not None:
+        if not hasattr(own, "guidance_scale"):
+            raise ValueError(f"a {type(own).__name__} takes no guidance_scale: leave guidance out")
+        used.guidance_scale = settings.guidance
+    run.guider = used
+    try:
+        yield
+    finally:
+        run.guider = own
 
 
 def _scheduler_changes(own: Any, native: Any, shift: float | None) -> dict[str, Any]:

@@ -89,14 +89,15 @@ def test_batches_keep_every_request_in_order() -> None:
 def test_a_size_that_a_transformer_cannot_make_is_refused_with_one_that_it_can(name: str) -> None:
     tiny = TINY[name]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
-    settings, cat = tiny.settings, tiny.requests[:1]
+    settings = dataclasses.replace(tiny.settings, frames=tiny.shortest)
     for height, width in ((tiny.height + 8, tiny.width), (tiny.height, tiny.width - 4), (0, tiny.width), (1, 1)):
         wrong = dataclasses.replace(settings, height=height, width=width)
         with pytest.raises(ValueError, match=rf"not {height}x{width} pixels: ask for \d+x\d+$") as caught:
-            sample_clips(pipeline, cat, wrong)
+            sample_clips(pipeline, tiny.requests[:1], wrong)
         height, width = map(int, str(caught.value).rpartition(" ")[2].split("x"))
         right = dataclasses.replace(settings, height=height, width=width)
-        assert sample_clips(pipeline, cat, right).shape == (1, tiny.frames, height, width, 3)
+        requests = dataclasses.replace(tiny, height=height, width=width).requests[:1]
+        assert sample_clips(pipeline, requests, right).shape == (1, tiny.shortest, height, width, 3)
 
 
 def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideoDiffusionPipeline) -> None:

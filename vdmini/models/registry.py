@@ -22,7 +22,10 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "svd": ("svd", ("svd", "svd-xt")),
     "videocrafter2": ("videocrafter", ("videocrafter2", "t2v-turbo-v2")),
     "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
-    "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
+    "hunyuanvideo": (
+        "hunyuanvideo",
+        ("hunyuanvideo", "hunyuanvideo-i2v", "hunyuanvideo-i2v-33ch", "skyreels-v1-t2v", "skyreels-v1-i2v"),
+    ),
     "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
     "cogvideox": (
         "cogvideox",
@@ -36,6 +39,22 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "hunyuanvideo-1.5": (
+        "hunyuanvideo15",
+        (
+            "hunyuanvideo-1.5-480p-t2v",
+            "hunyuanvideo-1.5-480p-i2v",
+            "hunyuanvideo-1.5-720p-t2v",
+            "hunyuanvideo-1.5-720p-i2v",
+            "hunyuanvideo-1.5-480p-i2v-step-distilled",
+        ),
+    ),
+    "framepack": ("framepack", ("framepack-i2v-hy",)),
+    "motif-video": ("motifvideo", ("motif-video-2b",)),
+    "kandinsky5": (
+        "kandinsky5",
+        ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
+    ),
     "ltx2": ("ltx2", ("ltx-2", "ltx-2.3", "ltx-2.5")),
     "cosmos": (
         "cosmos",
@@ -66,6 +85,9 @@ REFUSED = {
     "MotionAdapter": "it is a part of AnimateDiff's denoiser: give the UNetMotionModel that holds it",
     "UNet3DConditionModel": "diffusers has deprecated its pipelines, ModelScope's and Zeroscope's",
     "I2VGenXLUNet": "diffusers has deprecated its pipeline",
+    "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
+    "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
+    "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.

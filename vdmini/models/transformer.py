@@ -10,7 +10,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,9 +48,13 @@ class Stack:
     option: str
     last: str | None = None
 
+    def modules(self, denoiser: Any) -> Sequence[nn.Module]:
+        """The blocks of a denoiser, in the order they run."""
+        return [*getattr(denoiser, self.attribute)]
+
     def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """The blocks of a denoiser by name, in the order they run."""
-        modules = [*getattr(denoiser, self.attribute)]
+        modules = self.modules(denoiser)
         names = [f"{self.stage}.{index}" for index in range(len(modules))]
         if self.last is not None:
             names[-1] = self.last
@@ -131,6 +135,16 @@ class TransformerFamily(Family):
             return "never"
         return "optional" if config.in_channels == (config.get("out_channels") or config.in_channels) else "always"
 
+    def images_for(self, pipeline: DiffusionPipeline) -> Images:
+        """Where a denoiser does with or without one, what the arguments of its pipeline say."""
+        takes = self.images(pipeline_denoiser(pipeline))
+        argument = inspect.signature(type(pipeline).__call__).parameters.get("image")
+        if takes != "optional" or (argument is None and self.image_pipeline is not None):
+            return takes
+        if argument is None:
+            return "never"
+        return "always" if argument.default is inspect.Parameter.empty else "optional"
+
     def width(self, denoiser: nn.Module) -> int:
         config: Any = denoiser.config
         return int(config.num_attention_heads * config.attention_head_dim)
@@ -162,8 +176,8 @@ class TransformerFamily(Family):
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [module for name, module in around.items() if name in [*children][:first]]
-        after = [module for name, module in around.items() if name in [*children][first:]]
+        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
+        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(module) for module in (denoiser, *unsaved)]
         blocks = {name: (module,) for name, module in self.blocks(denoiser).items()}
@@ -205,8 +219,12 @@ class TransformerFamily(Family):
         for unit in self.units(teacher):
             if 0 < len({*unit.blocks} & {*removed}) < len(unit.blocks):
                 raise PlanError(f"{' and '.join(unit.blocks)} leave together: remove all of them or none")
-        counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
-        return type(teacher)(**{**self.architecture(teacher), **counts, **self.student_options(teacher, kept)})
+        options = self.counts(places) | self.student_options(teacher, kept)
+        return type(teacher)(**{**self.architecture(teacher), **options})
+
+    def counts(self, places: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """The options that say how many blocks each stack has, for the places kept."""
+        return {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
 
     def student_options(self, teacher: nn.Module, kept: Sequence[str]) -> dict[str, Any]:
         """What a student's configuration has in place of its teacher's, beside the number of blocks."""
@@ -257,6 +275,12 @@ class TransformerFamily(Family):
         `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
         runs no code of the file. Raises ModelLoadError for a file that is not that model's, all of it and no more.
         """
+        converters = SINGLE_FILE_LOADABLE_CLASSES.get(self.denoiser_class.__name__)
+        if converters is None:
+            raise ModelLoadError(
+                f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or"
+                " convert the file with the script for it in scripts/ of diffusers' repository"
+            )
         weights = read_weights(path)
         with init_empty_weights():
             denoiser = self._published(name)
@@ -308,11 +332,12 @@ class TransformerFamily(Family):
         animates = "image" in inspect.signature(type(pipeline).__call__).parameters
         run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
         options = {"output_type": "np", **self.pipeline_options(settings)}
+        asked = replace(settings, frames=self.frames_to_ask(run, settings.frames))
         if self.batches_images if images else self.batches_prompts:
-            return draw_prompts(run, requests, settings, {**({"image": images} if images else {}), **options})
+            return draw_prompts(run, requests, asked, {**({"image": images} if images else {}), **options})
         alone: list[dict[str, Any]] = [{"image": image} for image in images] or [{}] * len(requests)
         return np.concatenate([
-            draw_prompts(run, [request], settings, {**image, **options})
+            draw_prompts(run, [request], asked, {**image, **options})
             for request, image in zip(requests, alone, strict=True)
         ])  # fmt: skip
 
@@ -324,8 +349,12 @@ class TransformerFamily(Family):
             nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
             raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
 
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
+        """What a pipeline is to be asked for to make so many frames."""
+        return frames
+
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
-        takes = self.images(pipeline_denoiser(pipeline))
+        takes = self.images_for(pipeline)
         given = [request for request in requests if request.image is not None]
         if takes == "never" and given:
             raise ValueError(f"clip {given[0].name!r} has an image, which this model does not take: leave it out")
@@ -352,3 +381,8 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
+
+
+def _called(module: nn.Module) -> list[nn.Module]:
+    """The modules that a forward pass calls: a list of them is not called itself."""
+    return [*module] if isinstance(module, nn.ModuleList) else [module]

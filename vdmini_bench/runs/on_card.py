@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
-from vdmini.cost import count_flops, count_parameters
+from vdmini.cost import AssumedValues, count_flops, count_parameters, is_shape
 from vdmini.distill.estimate import Estimate, PeakMemory
 from vdmini.models.folders import files_dtype, weights_files
 from vdmini.models.loading import load_model
@@ -230,24 +230,26 @@ def _pass_flops(model: VideoModel, size: ClipSize) -> int:
 
 def _pass_bytes(model: VideoModel, latents: ModelInput, dtype: torch.dtype) -> int:
     """Bytes at the worst moment of a denoiser pass, beside the weights of denoiser and VAE."""
-    shapes = family_named(model.family).input_shapes(model.denoiser, latents)
-    inputs = {name: (shape, torch.float32 if name == "timestep" else dtype) for name, shape in shapes.items()}
+    inputs = family_named(model.family).example_inputs(model.denoiser, latents)
     return _peak(model.denoiser, inputs, dtype) + _weight_bytes(model.vae, dtype)
 
 
 def _decode_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
     if model.vae is None:
         return 0
-    latents = {"latents": (tuple(decode_latents(model, size).shape), dtype)}
+    latents = {"latents": decode_latents(model, size)}
     return _peak(Decoding(model.vae, size.frames), latents, dtype) + _weight_bytes(model.denoiser, dtype)
 
 
-def _peak(network: nn.Module, inputs: dict[str, tuple[tuple[int, ...], torch.dtype]], dtype: torch.dtype) -> int:
+def _peak(network: nn.Module, inputs: Mapping[str, Any], dtype: torch.dtype) -> int:
     copied: Any = nn.Module.to(copy.deepcopy(network), dtype=dtype)
-    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, torch.no_grad():
-        copied.to_empty(device="cpu")(
-            **{name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
-        )
+    kinds = {name: torch.float32 if name == "timestep" else dtype for name in inputs}
+    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, AssumedValues(), torch.no_grad():
+        values = {
+            name: torch.zeros(value.shape, dtype=kinds[name]) if is_shape(value) else value
+            for name, value in inputs.items()
+        }
+        copied.to_empty(device="cpu")(**values)
     return memory.peak
 
 
