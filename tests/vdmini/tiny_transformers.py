@@ -58,7 +58,8 @@ class Tiny:
     """One family's tiny pipeline: the family's name, what builds it, and a plan's removal to try on it.
 
     `image` says that clips are made from images; `arguments` are those of its pipeline that `sample` sets besides the
-    usual ones, and `frames_argument` is what it calls the number of frames.
+    usual ones, and `frames_argument` is what it calls the number of frames. `samples` is false where the family
+    refuses to sample.
     """
 
     family: str
@@ -70,6 +71,7 @@ class Tiny:
     width: int = 32
     image: bool = False
     frames_argument: str = "num_frames"
+    samples: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def build_denoiser(self) -> nn.Module:
@@ -272,15 +274,23 @@ TINY = {
 }
 
 
-def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
+# At the end, since those modules take what is above.
+from tiny_wan import TINY_WAN  # noqa: E402
+
+TINY |= TINY_WAN
+
+
+def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Any]:
     """Random values for the family's example inputs of two clips with prompts of different lengths."""
     generator = torch.Generator().manual_seed(2)
     size = ModelInput(batch=2, frames=2, height=2, width=4)
-    values: dict[str, Tensor] = {}
-    for name, shape in family_named(tiny.family).example_inputs(denoiser, size).items():
+    values = family_named(tiny.family).example_inputs(denoiser, size)
+    for name, shape in values.items():
+        if not isinstance(shape, Tensor):
+            continue
         values[name] = torch.rand(shape.shape, generator=generator)
         if name == "timestep":
-            values[name] = torch.tensor([300, 700])
+            values[name] = torch.tensor([300, 700]).view(2, *[1] * (shape.dim() - 1)).expand(shape.shape)
         if name == "encoder_attention_mask":
             values[name] = torch.ones(shape.shape, dtype=torch.bool)
             values[name][0, 5:] = False

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from vdmini.requests import ClipRequest, SampleSettings
     from vdmini.tasks.base import Task
@@ -58,8 +58,8 @@ class Family(Protocol):
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """The shapes of the keyword arguments of one forward pass at a size, without guidance by a second pass."""
 
-    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-        """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
+    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Any]:
+        """Keyword arguments of one forward pass at a size: shapes only, on the meta device, but for places."""
         import torch
 
         return {name: torch.empty(shape, device="meta") for name, shape in self.input_shapes(denoiser, size).items()}

@@ -21,6 +21,7 @@ from vdmini.models.registry import (
     is_published,
     pipeline_denoiser,
     published_name,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
             f" of {', '.join(EMBEDDED)}, or with random_weights=True {', '.join(OFFICIAL)}"
         )
     config = read_json(folder / found[0] / "config.json")
+    refuse(str(config.get("_class_name")))
     try:
         with torch.device("meta"):
             denoiser = _denoiser_classes()[str(config["_class_name"])].from_config(config)
@@ -168,8 +170,9 @@ def vae_class(name: str) -> Any:
 
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
     """A folder that holds a denoiser and no pipeline; `dtype` None is that of its files."""
-    classes = _denoiser_classes()
-    native = classes.get(str(read_json(folder / "config.json").get("_class_name")))
+    classes, class_name = _denoiser_classes(), str(read_json(folder / "config.json").get("_class_name"))
+    refuse(class_name)
+    native = classes.get(class_name)
     if native is None:
         raise ModelLoadError(
             f"{name!r} holds no denoiser of {', '.join(classes)}: give a folder that save_pretrained wrote"

@@ -23,10 +23,29 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "videocrafter2": ("videocrafter", ("videocrafter2", "t2v-turbo-v2")),
     "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
     "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
-    "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
+    "wan": ("wan", (
+        "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b", "wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p",
+        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b",
+    )),
     "cogvideox": ("cogvideox", ("cogvideox-2b", "cogvideox-5b")),
     "ltx": ("ltx", ("ltx-video-2b",)),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "wan-vace": ("wan_vace", ("wan2.1-vace-1.3b", "wan2.1-vace-14b", "wan2.2-vace-fun-a14b")),
+    "wan-animate": ("wan_animate", ("wan2.2-animate-14b",)),
+    "skyreels-v2": ("skyreels_v2", (
+        "skyreels-v2-t2v-14b-540p", "skyreels-v2-t2v-14b-720p", "skyreels-v2-i2v-1.3b-540p", "skyreels-v2-i2v-14b-540p",
+        "skyreels-v2-i2v-14b-720p", "skyreels-v2-df-1.3b-540p", "skyreels-v2-df-14b-540p", "skyreels-v2-df-14b-720p",
+    )),
+    "chronoedit": ("chronoedit", ("chronoedit-14b",)),
+    "anyflow": ("anyflow", ("anyflow-wan2.1-t2v-1.3b", "anyflow-wan2.1-t2v-14b")),
+    "helios": ("helios", ("helios-base",)),
+}  # fmt: skip
+# Classes of diffusers that no family can hold, and why: the end of a sentence that says so.
+REFUSED: dict[str, str] = {
+    "WanAnimate2Transformer3DModel": (
+        "its pass without a prompt leaves out the tenth block by its place, whichever that is, and diffusers has no"
+        " pipeline of it that loads from a folder"
+    ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
@@ -114,10 +133,17 @@ def family_of(denoiser: nn.Module) -> Family:
     for family in map(family_named, FAMILIES):
         if family.matches(denoiser):
             return family
+    refuse(type(denoiser).__name__)
     raise ModelLoadError(
         f"no family knows {type(denoiser).__name__}: give the denoiser itself, out of any wrapper, of a"
         f" model of one of the families {', '.join(FAMILIES)}"
     )
+
+
+def refuse(class_name: str) -> None:
+    """Raise ModelLoadError, with the reason, for a class that no family can hold."""
+    if class_name in REFUSED:
+        raise ModelLoadError(f"a {class_name} cannot be pruned, since {REFUSED[class_name]}: give another model")
 
 
 def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
