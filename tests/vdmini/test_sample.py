@@ -19,6 +19,7 @@ from vdmini.sample import batches, sample_clips, sample_video
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 
 SAMPLED = [name for name, tiny in TINY.items() if tiny.samples]
@@ -118,9 +119,7 @@ def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideo
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize(
-    "name", [*SAMPLED, "svd", "animatediff", "ddim", "consistency"]
-)
+@pytest.mark.parametrize("name", [*SAMPLED, "svd", "animatediff", "ddim", "consistency"])
 def test_a_family_says_how_often_its_pipeline_runs_the_denoiser_in_a_step(
     tiny_pipeline: StableVideoDiffusionPipeline, name: str, guidance: float
 ) -> None:

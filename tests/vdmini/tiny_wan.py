@@ -125,6 +125,11 @@ TINY_WAN = {
         "wan", lambda: wan(in_channels=48, out_channels=48),
         lambda net: WanPipeline(**parts(net, wan22=True), expand_timesteps=True), MIDDLE, height=32,
     ),
+    "wan2.2-ti2v-image": Tiny(
+        "wan", lambda: wan(in_channels=48, out_channels=48),
+        lambda net: WanImageToVideoPipeline(**parts(net, wan22=True), expand_timesteps=True), MIDDLE, height=32,
+        image=True,
+    ),
     "wan-vace": Tiny("wan-vace", vace, lambda net: WanVACEPipeline(**parts(net)), ("Block.2", "Block.4")),
     "wan-animate": Tiny(
         "wan-animate", animate, animate_pipeline, ("Block.2", "Block.3"), image=True, samples=False
@@ -148,4 +153,5 @@ TINY_WAN = {
     "helios": Tiny(
         "helios", helios, helios_pipeline, MIDDLE, frames=33,
     ),
+    "helios-image": Tiny("helios", helios, helios_pipeline, MIDDLE, frames=33, image=True),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vdmini.blocks import ModelInput
+from vdmini.models.family import Images
 from vdmini.models.wan import Wan
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.tasks.base import Task
@@ -25,7 +26,7 @@ HISTORY = {"short": 2, "mid": 2, "long": 16}
 
 
 class Helios(Wan):
-    """Sampled from text; its pipeline takes an image with one generator for all clips alone."""
+    """Sampled from text or an image, which stands before the first chunk, with noise."""
 
     name = "helios"
     denoiser_class = HeliosTransformer3DModel
@@ -33,7 +34,10 @@ class Helios(Wan):
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     # A chunk of 384x640 pixels, the pipeline's default.
     published_size = (9, 48, 80)
-    image_pipeline = None
+    image_pipeline = "HeliosPipeline"
+
+    def images(self, denoiser: nn.Module) -> Images:
+        return "optional"
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as its pipeline shifts a chunk of the published size, of 8,640 tokens: by e^1.92."""

@@ -35,6 +35,8 @@ class SkyReelsV2(Wan):
     # 97 frames of 544x960 pixels, the pipelines' default.
     published_size = (25, 68, 120)
     image_pipeline = "SkyReelsV2ImageToVideoPipeline"
+    # diffusers adds the frame rate's embedding to the levels of the frames of one clip.
+    batches_prompts = False
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow, shifted as the pipelines document from text and from an image."""

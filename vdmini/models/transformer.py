@@ -80,7 +80,8 @@ class TransformerFamily(Family):
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
     which are their masks. `beside` are modules tied to places of the first stack, if any. `frames_first` says that
     latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of diffusers that animates an image
-    with the same networks, where there is one, and `batches_images` whether it takes a list of them.
+    with the same networks, where there is one, `batches_images` whether it takes a list of them, and
+    `batches_prompts` whether pipelines take a list of prompts.
     """
 
     denoiser_class: type[Any]
@@ -93,6 +94,7 @@ class TransformerFamily(Family):
     frames_first: bool = False
     image_pipeline: str | None = None
     batches_images: bool = True
+    batches_prompts: bool = True
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
@@ -196,7 +198,9 @@ class TransformerFamily(Family):
         stages = {}
         for stack in self.stacks:
             blocks = stack.blocks(denoiser)
-            stages[stack.stage] = [module for name, module in blocks.items() if name not in (stack.first, stack.last)][-1]
+            stages[stack.stage] = [module for name, module in blocks.items() if name not in (stack.first, stack.last)][
+                -1
+            ]
         return stages
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
@@ -299,13 +303,11 @@ class TransformerFamily(Family):
         images = self._images(pipeline, requests)
         run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
         options = {"output_type": "np", **self.pipeline_options(settings)}
-        if not images:
-            return draw_prompts(run, requests, settings, options)
-        if self.batches_images:
-            return draw_prompts(run, requests, settings, {"image": images, **options})
+        if self.batches_images if images else self.batches_prompts:
+            return draw_prompts(run, requests, settings, options | ({"image": images} if images else {}))
         return np.concatenate([
-            draw_prompts(run, [request], settings, {"image": image, **options})
-            for request, image in zip(requests, images, strict=True)
+            draw_prompts(run, [request], settings, options | ({} if image is None else {"image": image}), alone=True)
+            for request, image in itertools.zip_longest(requests, images)
         ])  # fmt: skip
 
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:

@@ -29,6 +29,7 @@ class WanVace(Wan):
     stacks = (Stack("Block", "blocks", "num_layers", first="first_block"),)
     beside = Beside("vace_blocks", hands_on="control_hidden_states")
     image_pipeline = None
+    batches_prompts = False
 
     def places_beside(self, denoiser: nn.Module) -> Sequence[int]:
         config: Any = denoiser.config
