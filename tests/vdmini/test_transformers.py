@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from numpy.typing import NDArray
+from published_wan import CONVERTED_WAN, PUBLISHED_WAN
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
 
@@ -37,6 +38,7 @@ PUBLISHED = {
     "cogvideox-5b": ("cogvideox", "5.570"),
     "ltx-video-2b": ("ltx", "1.923"),
     "mochi-1-preview": ("mochi", "10.028"),
+    **PUBLISHED_WAN,
 }
 # What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
 # strictly; all else is the class's default.
@@ -49,6 +51,7 @@ CONVERTED = {
     "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
     "ltx-video-2b": {},
     "mochi-1-preview": {},
+    **CONVERTED_WAN,
 }
 # Mochi asks for autocast to float32, which CPUs have no use for.
 pytestmark = [

@@ -42,9 +42,12 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 }  # fmt: skip
 # Classes of diffusers that no family can hold, and why: the end of a sentence that says so.
 REFUSED: dict[str, str] = {
+    "AnyFlowFARTransformer3DModel": (
+        "it attends by FlexAttention, whose work cannot be counted on the meta device, and which trains compiled alone"
+    ),
     "WanAnimate2Transformer3DModel": (
-        "its pass without a prompt leaves out the tenth block by its place, whichever that is, and diffusers has no"
-        " pipeline of it that loads from a folder"
+        "it leaves out the tenth block by its place in a pass without a prompt, whichever block that is, and diffusers"
+        " has no pipeline of it that loads from a folder"
     ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}

@@ -47,8 +47,8 @@ DEVIATIONS = """
 0.7468 0.7744"""
 VAE_CONFIGS: dict[str, dict[str, Any]] = {
     "wan2.2-ti2v-5b": {
-        "base_dim": 160, "z_dim": 48, "is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2,
-        "scale_factor_spatial": 16,
+        "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12,
+        "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16,
         "latents_mean": [*map(float, MEANS.split())], "latents_std": [*map(float, DEVIATIONS.split())],
     },
 }  # fmt: skip
