@@ -43,10 +43,12 @@ def draw(
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     options: Mapping[str, object],
+    alone: bool = False,
 ) -> NDArray[np.float32]:
     """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments.
 
-    Raises ValueError for a setting that the pipeline does not have.
+    `alone` gives it one request in no list, which some pipelines do not take. Raises ValueError for a setting that the
+    pipeline does not have.
     """
     run: Any = pipeline
     sizes = {"height": settings.height, "width": settings.width}
@@ -69,11 +71,14 @@ def draw_prompts(
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     options: Mapping[str, object],
+    alone: bool = False,
 ) -> NDArray[np.float32]:
     """What a pipeline makes of each request's prompt, by its own guidance where the settings have none."""
-    chosen: dict[str, object] = {"prompt": [request.text() for request in requests]}
+    texts = [request.text() for request in requests]
+    chosen: dict[str, object] = {"prompt": texts[0] if alone else texts}
     if settings.negative_prompt is not None:
-        chosen[_argument(pipeline, ("negative_prompt",))] = [settings.negative_prompt] * len(requests)
+        undesired = settings.negative_prompt
+        chosen[_argument(pipeline, ("negative_prompt",))] = undesired if alone else [undesired] * len(requests)
     guidance = None if hasattr(pipeline, "guider") else settings.guidance
     for value, names in ((guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
         if value is not None:
@@ -81,7 +86,7 @@ def draw_prompts(
     if settings.sigmas is not None:
         chosen[_argument(pipeline, ("sigmas",))] = [*settings.sigmas]
     rate = {name: settings.frames_per_second for name in RATES if name in _arguments(pipeline)}
-    return draw(pipeline, requests, settings, {**chosen, **rate, **options})
+    return draw(pipeline, requests, settings, {**chosen, **rate, **options}, alone)
 
 
 def _arguments(pipeline: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:

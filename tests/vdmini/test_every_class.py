@@ -23,12 +23,6 @@ from vdmini.sample import FRAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 # Families that are still to come.
-PENDING = {
-    "AnyFlowFARTransformer3DModel", "AnyFlowTransformer3DModel", "ChronoEditTransformer3DModel",
-    "HeliosTransformer3DModel", "HunyuanVideo15Transformer3DModel", "HunyuanVideoFramepackTransformer3DModel",
-    "Kandinsky5Transformer3DModel", "Kandinsky6Transformer3DModel", "MiniMaxH3Transformer3DModel",
-    "MotifVideoTransformer3DModel", "SkyReelsV2Transformer3DModel", "WanVACETransformer3DModel",
-}  # fmt: skip
 
 
 def classes_of(base: type[Any], ending: str) -> Iterator[type[Any]]:
@@ -64,7 +58,7 @@ def test_every_class_is_covered_or_refused_with_a_reason() -> None:
     covered = {name for family in FAMILIES for name in family_named(family).denoiser_classes()}
     found = denoisers()
     assert {"WanTransformer3DModel", "LTX2VideoTransformer3DModel", "MiniMaxH3Transformer3DModel"} < found
-    assert found - covered - {*REFUSED} - PENDING == set()
+    assert found - covered - {*REFUSED} == set()
     # And nothing is both, or is no class at all.
     assert covered & {*REFUSED} == set()
     assert all(hasattr(diffusers, name) or name.startswith("SanaWM") for name in REFUSED)

@@ -17,6 +17,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from numpy.typing import NDArray
 from published_hunyuan import CONVERTED_HUNYUAN, PUBLISHED_HUNYUAN
 from published_others import OTHERS
+from published_wan import CONVERTED_WAN, PUBLISHED_WAN
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
 
@@ -42,6 +43,7 @@ PUBLISHED = {
     "mochi-1-preview": ("mochi", "10.028"),
     **{name: (family, billions) for name, (family, billions, _) in OTHERS.items()},
     **PUBLISHED_HUNYUAN,
+    **PUBLISHED_WAN,
 }
 # What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
 # strictly; all else is the class's default.
@@ -56,13 +58,18 @@ CONVERTED = {
     "mochi-1-preview": {},
     **{name: converted for name, (*_, converted) in OTHERS.items()},
     **CONVERTED_HUNYUAN,
+    **CONVERTED_WAN,
 }
 pytestmark = [
     # Mochi asks for autocast to float32, which CPUs have no use for.
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    # Helios' scheduler hands torch's numbers to numpy.
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 every_tiny = pytest.mark.parametrize("tiny", TINY.values(), ids=[*TINY])
+SAMPLED = {name: tiny for name, tiny in TINY.items() if tiny.samples}
+every_sampled = pytest.mark.parametrize("tiny", SAMPLED.values(), ids=[*SAMPLED])
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +97,22 @@ def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
     )
 
 
+NOTHING_ADDED = {
+    "WanVACETransformerBlock": lambda hidden, text, control, *_: (torch.zeros_like(hidden), control),
+    "WanAnimateFaceBlockCrossAttention": lambda hidden, motion: torch.zeros_like(hidden),
+}
+
+
 def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
-    """The teacher itself with blocks taken out of its lists."""
+    """The teacher itself with blocks taken out of its lists, or made to do nothing where others know their places."""
     net = copy.deepcopy(teacher)
+    if hasattr(net, "vace_blocks") or hasattr(net, "face_adapter"):
+        for name in removed:
+            *beside, block = block_modules(net)[name]
+            block.forward = lambda hidden, *_: hidden
+            for module in beside:
+                module.forward = NOTHING_ADDED[type(module).__name__]
+        return net
     gone = {id(module) for name, modules in block_modules(net).items() if name in removed for module in modules}
     if hasattr(net, "num_decoder_layers"):
         net.num_decoder_layers -= sum(name.startswith("Decoder.") for name in removed)
@@ -148,7 +168,7 @@ def test_hunyuanvideo_costs_what_was_published_at_both_sizes(hunyuanvideo: Video
 
 
 @every_tiny
-def test_every_block_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
+def test_every_unit_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     graph = block_graph(teacher)
     assert [name for unit in graph.units for name in unit.blocks] == [*graph.prunable]
@@ -216,7 +236,10 @@ def give_back(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any
 def test_paired_features_agree_where_the_removed_blocks_do_nothing(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     for name in tiny.removed:
-        block_modules(teacher)[name][-1].register_forward_hook(give_back, with_kwargs=True)
+        *beside, block = block_modules(teacher)[name]
+        block.register_forward_hook(give_back, with_kwargs=True)
+        for weight in nn.ModuleList(beside).parameters():
+            weight.zero_()
     plan = plan_for(teacher, tiny.removed)
     student = apply_plan(teacher, plan)
     inputs = real_inputs(tiny, teacher)
@@ -320,7 +343,8 @@ for folder, call in json.loads(sys.argv[1]).items():
             images["image"] = [Image.fromarray(each) for each in drawn]
             images["image"] = images["image"] if len(seeds) > 1 else images["image"][0]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        generators = generators if len(generators) > 1 else generators[0]
+        if len(seeds) == 1:
+            prompts, generators = prompts[0], generators[0]
         made = pipeline(prompt=prompts, **images, **call, generator=generators, output_type="np")
         clips.append(numpy.asarray(made.frames))
     numpy.save(f"{folder}/clips.npy", numpy.concatenate(clips))
@@ -334,7 +358,7 @@ def sampled(
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Two clips of each tiny student's pipeline: sampled here, and from its folder by a process without vdmini."""
     calls, here, folders = {}, {}, {}
-    for name, tiny in TINY.items():
+    for name, tiny in SAMPLED.items():
         teacher = tiny.build_denoiser()
         pipeline = tiny.build_pipeline(apply_plan(teacher, plan_for(teacher, tiny.removed)))
         family = family_of(tiny)
@@ -360,7 +384,7 @@ def sampled(
     return {name: (clips, np.load(folders[name] / "clips.npy")) for name, clips in here.items()}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_diffusers_alone_reloads_a_students_pipeline_and_samples_the_same_clips(
     sampled: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]], name: str
 ) -> None:
@@ -371,7 +395,7 @@ def test_diffusers_alone_reloads_a_students_pipeline_and_samples_the_same_clips(
     assert here.tobytes() == there.tobytes()
 
 
-@every_tiny
+@every_sampled
 def test_a_clip_depends_on_its_own_request(tiny: Tiny) -> None:
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
     sample, settings = family_of(tiny).sample, tiny.settings

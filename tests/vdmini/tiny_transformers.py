@@ -62,7 +62,7 @@ class Tiny:
 
     `image` says that clips are made from images; `arguments` are those of its pipeline that `sample` sets besides the
     usual ones, or otherwise, and `frames_argument` is what it calls the number of frames. `guided` are settings that
-    guide it, and `sized` whether it takes height and width.
+    guide it, and `sized` whether it takes height and width. `samples` is false where the family refuses to sample.
     """
 
     family: str
@@ -76,6 +76,7 @@ class Tiny:
     image: bool = False
     sized: bool = True
     frames_argument: str = "num_frames"
+    samples: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
     guided: Mapping[str, Any] = field(default_factory=lambda: {"guidance": 2.0})
 
@@ -290,7 +291,7 @@ def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Any]:
             continue
         values[name] = torch.rand(shape.shape, generator=generator)
         if name == "timestep":
-            values[name] = torch.tensor([300.0, 700.0])
+            values[name] = torch.tensor([300.0, 700.0]).view(2, *[1] * (shape.dim() - 1)).expand(shape.shape)
         if "attention_mask" in name:
             values[name] = torch.ones(shape.shape, dtype=torch.bool)
             values[name][0, 5:] = False
@@ -300,5 +301,6 @@ def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Any]:
 # These build on what is above.
 from tiny_hunyuan import TINY_HUNYUAN  # noqa: E402
 from tiny_others import TINY_OTHERS  # noqa: E402
+from tiny_wan import TINY_WAN  # noqa: E402
 
-TINY |= TINY_HUNYUAN | TINY_OTHERS
+TINY |= TINY_WAN | TINY_HUNYUAN | TINY_OTHERS

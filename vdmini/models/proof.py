@@ -11,22 +11,28 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from vdmini.cost import is_shape
 from vdmini.errors import PlanError
 
 
 @torch.no_grad()
 def prove_student(
-    teacher: nn.Module, student: nn.Module, removed: Mapping[str, nn.Module], inputs: Mapping[str, Tensor]
+    teacher: nn.Module,
+    student: nn.Module,
+    removed: Mapping[str, nn.Module],
+    inputs: Mapping[str, Any],
+    adding: Iterable[nn.Module] = (),
+    hands_on: str | None = None,
 ) -> None:
     """Run both on the same inputs, the teacher with every removed block, by name, handing on what it was given.
 
-    `inputs` are shapes on any device; random values take their place. Raises PlanError unless the outputs are equal to
-    the last bit.
+    The modules in `adding` add nothing there, and hand on their argument `hands_on`, if any. `inputs` are shapes on any
+    device; random values take their place. Raises PlanError unless the outputs are equal to the last bit.
     """
     inputs = _with_values(inputs, next(teacher.parameters()))
     modes = teacher.training, student.training
     try:
-        with bypassed(removed.values()):
+        with bypassed(removed.values(), adding, hands_on):
             expected = _outputs(teacher.eval()(**inputs))
         found = _outputs(student.eval()(**inputs))
     finally:
@@ -40,11 +46,15 @@ def prove_student(
 
 
 @contextmanager
-def bypassed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Have blocks hand on what they were given, as if they were not there."""
+def bypassed(
+    blocks: Iterable[nn.Module], adding: Iterable[nn.Module] = (), hands_on: str | None = None
+) -> Iterator[None]:
+    """Have blocks hand on what they were given, and modules beside them add nothing, as if they were not there."""
     with ExitStack() as stack:
         for block in blocks:
             stack.enter_context(patch.object(block, "forward", _handing_on(block)))
+        for module in adding:
+            stack.enter_context(patch.object(module, "forward", _adding_nothing(module, hands_on)))
         yield
 
 
@@ -61,9 +71,26 @@ def _handing_on(block: nn.Module) -> Any:
     return hand_on
 
 
-def _with_values(inputs: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
-    generator, values = torch.Generator().manual_seed(0), {}
+def _adding_nothing(module: nn.Module, hands_on: str | None) -> Any:
+    """A forward of the same signature whose first output is zero, and its second the argument that it hands on."""
+    forward: Any = module.forward
+    signature = inspect.signature(forward)
+
+    def add_nothing(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if hands_on is None:
+            return torch.zeros_like(output)
+        return torch.zeros_like(output[0]), signature.bind(*args, **kwargs).arguments[hands_on]
+
+    return add_nothing
+
+
+def _with_values(inputs: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+    generator, values = torch.Generator().manual_seed(0), {**inputs}
     for name, shape in inputs.items():
+        if not is_shape(shape):
+            values[name] = shape.to(weight.device) if isinstance(shape, Tensor) else shape
+            continue
         value = torch.rand(shape.shape, generator=generator)
         if "timestep" in name or "mask" in name or not shape.is_floating_point():
             # A time in the middle; masks and places that leave nothing out.

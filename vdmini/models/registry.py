@@ -26,7 +26,10 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "hunyuanvideo",
         ("hunyuanvideo", "hunyuanvideo-i2v", "hunyuanvideo-i2v-33ch", "skyreels-v1-t2v", "skyreels-v1-i2v"),
     ),
-    "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
+    "wan": ("wan", (
+        "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b", "wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p",
+        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b",
+    )),
     "cogvideox": (
         "cogvideox",
         ("cogvideox-2b", "cogvideox-5b", "cogvideox-5b-i2v", "cogvideox1.5-5b", "cogvideox1.5-5b-i2v"),
@@ -39,6 +42,15 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "wan-vace": ("wan_vace", ("wan2.1-vace-1.3b", "wan2.1-vace-14b", "wan2.2-vace-fun-a14b")),
+    "wan-animate": ("wan_animate", ("wan2.2-animate-14b",)),
+    "skyreels-v2": ("skyreels_v2", (
+        "skyreels-v2-t2v-14b-540p", "skyreels-v2-t2v-14b-720p", "skyreels-v2-i2v-1.3b-540p", "skyreels-v2-i2v-14b-540p",
+        "skyreels-v2-i2v-14b-720p", "skyreels-v2-df-1.3b-540p", "skyreels-v2-df-14b-540p", "skyreels-v2-df-14b-720p",
+    )),
+    "chronoedit": ("chronoedit", ("chronoedit-14b",)),
+    "anyflow": ("anyflow", ("anyflow-wan2.1-t2v-1.3b", "anyflow-wan2.1-t2v-14b")),
+    "helios": ("helios", ("helios-base",)),
     "hunyuanvideo-1.5": (
         "hunyuanvideo15",
         (
@@ -88,6 +100,13 @@ REFUSED = {
     "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
     "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
     "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
+    "AnyFlowFARTransformer3DModel": (
+        "it attends by FlexAttention, whose work cannot be counted on the meta device, and which trains compiled alone"
+    ),
+    "WanAnimate2Transformer3DModel": (
+        "it leaves out the tenth block by its place in a pass without a prompt, whichever block that is, and diffusers"
+        " has no pipeline of it that loads from a folder"
+    ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
