@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +13,6 @@ from vdmini_bench.commands.options import JSON, RESULTS
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.results.store import Store
 from vdmini_bench.system.tables import print_table
-
-if TYPE_CHECKING:
-    from vdmini_bench.compare.settings import Described
 
 
 @click.group()
@@ -32,19 +29,26 @@ def show(name: str | None, results: Path, as_json: bool) -> None:
 
     NAME is a run's folder or name, or latest; RUN:ROW; a folder or JSON file of results or of sampled clips; a preset.
     """
-    from vdmini_bench.compare.settings import describe
+    from vdmini_bench.compare.settings import UCF101, describe
+    from vdmini_bench.config.protocols import PRESETS
+    from vdmini_bench.config.sampling import sampling_presets
 
     if name is None:
-        _list_presets(as_json)
+        lines = [[each, str(preset.version), preset.source.repository] for each, preset in sampling_presets().items()]
+        lines += [[UCF101 + each, str(preset.version), preset.source] for each, preset in PRESETS.items()]
+        header = ["preset", "version", "source"]
+        if as_json:
+            click.echo(json.dumps({"presets": [dict(zip(header, line, strict=True)) for line in lines]}))
+        else:
+            print_table("presets", header, lines)
         return
     found = describe(name, Store(results))
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        click.echo(json.dumps(asdict(found)))
         return
     print_table(name, ["setting", "value"], [[setting, _text(value)] for setting, value in found.settings.items()])
-    for what, words in found.about:
-        if words:
-            click.echo(f"{what}: {words}")
+    if found.about:
+        click.echo(found.about)
 
 
 @protocol.command()
@@ -59,38 +63,15 @@ def diff(a: str, b: str, results: Path, as_json: bool) -> None:
     """
     from vdmini_bench.compare.settings import describe, setting_differences
 
-    store = Store(results)
-    first, second = describe(a, store), describe(b, store)
-    found = setting_differences(first, second)
+    found = setting_differences(*(describe(name, Store(results)) for name in (a, b)))
     if as_json:
-        rows = [{"setting": each.setting, "a": each.a, "b": each.b} for each in found]
-        click.echo(json.dumps({"a": a, "b": b, "same": not found, "differences": rows}))
+        click.echo(json.dumps({"a": a, "b": b, "same": not found, "differences": [*map(asdict, found)]}))
     elif found:
         lines = [[each.setting, _text(each.a), _text(each.b)] for each in found]
         print_table(f"{len(found)} settings differ", ["setting", a, b], lines)
     else:
-        click.echo(f"no setting differs{_of_what(first, second)}")
+        click.echo("no setting differs")
     sys.exit(ExitCode.NOT_COMPARABLE if found else ExitCode.OK)
-
-
-def _of_what(a: Described, b: Described) -> str:
-    partial = [side.name for side in (a, b) if side.partial]
-    return f" of those that {' and '.join(partial)} has" if partial else ""
-
-
-def _list_presets(as_json: bool) -> None:
-    from vdmini_bench.compare.settings import UCF101
-    from vdmini_bench.config.protocols import PRESETS
-    from vdmini_bench.config.sampling import sampling_presets
-
-    presets = sampling_presets().items()
-    lines = [["sampling", name, str(each.version), each.source.repository] for name, each in presets]
-    lines += [["UCF101", UCF101 + name, str(each.version), each.source] for name, each in PRESETS.items()]
-    header = ["kind", "preset", "version", "source"]
-    if as_json:
-        click.echo(json.dumps({"presets": [dict(zip(header, line, strict=True)) for line in lines]}))
-    else:
-        print_table("presets", header, lines)
 
 
 def _text(value: object) -> str:
