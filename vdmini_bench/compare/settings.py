@@ -67,18 +67,12 @@ def describe(name: str, store: Store) -> Described:
     if name in sampling_presets():
         preset, source = sampling_presets()[name], sampling_presets()[name].source
         about = f"{name}@{preset.version}, github.com/{source.repository} at {source.commit}: {', '.join(source.files)}"
-        return _preset(name, "sample", asdict(preset.sampled), " \n".join(filter(None, (about, preset.note))))
+        return _preset(name, "sample", asdict(preset.sampled), "\n".join(filter(None, (about, preset.note))))
     if protocol in PRESETS:
         found = PRESETS[protocol]
-        whole = {
-            "name": protocol,
-            "version": found.version,
-            "frames": found.frames[0],
-            **found.suggested,
-            **found.fixed,
-        }
+        own = {"name": protocol, "version": found.version, "frames": found.frames[0]}
         chosen = f"a suite may change {', '.join(found.suggested)}; the source does not say {found.silent}"
-        return _preset(name, "protocol", whole, f"{found.source}\n{chosen}")
+        return _preset(name, "protocol", {**own, **found.suggested, **found.fixed}, f"{found.source}\n{chosen}")
     if is_file(path / SAMPLES_RECORD):
         path = path / SAMPLES_RECORD
     if path.name in (RUN_FILE, RESULTS_FILE) and is_file(path):
@@ -138,13 +132,11 @@ def _of_json(name: str, data: Mapping[str, Any]) -> Described:
     if isinstance(settings, dict):
         return Described(name, settings, bool(data.get("partial")))
     if not isinstance(rows, list):
-        raise SuiteError(
-            f"{name}: no result: give a run, samples.json, or what run --json or protocol show --json printed"
-        )
+        raise SuiteError(f"{name}: no result, which is a run, samples.json, or what run or protocol show print as JSON")
     found: dict[str, Any] = {}
     for row in rows:
-        metric = {row["metric"]: {key: row[key] for key in MEASURED_BY}}
-        found |= _flat({row["model"]: {**{key: row[key] for key in OF_MODEL}, "metrics": metric}})
+        metrics = {row.get("metric"): {key: row.get(key) for key in MEASURED_BY}}
+        found |= _flat({"rows": {row.get("model"): {**{key: row.get(key) for key in OF_MODEL}, "metrics": metrics}}})
     return Described(name, found)
 
 
@@ -162,10 +154,8 @@ def _of_run(folder: Path, row: str | None) -> dict[str, Any]:
         "inputs": {key: value for key, value in inputs.items() if key not in INPUTS_BY_NAME},
         **{key: part_of(run, key) for key in ("fingerprint", "stages")},
     }
-    for each in rows if row is None else [row]:
-        own = _of_row(run, each, [record for record in records if record.score.model == each])
-        found |= own if row is not None else {each: own}
-    return dict(_flat(found))
+    own = {each: _of_row(run, each, [record for record in records if record.score.model == each]) for each in rows}
+    return dict(_flat(found | ({"rows": own} if row is None else own[row])))
 
 
 def _of_row(run: Mapping[str, Any], row: str, records: Sequence[Record]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import (
     ConfigDict,
     Field,
-    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -24,7 +23,6 @@ from vdmini_bench.config.yaml_file import Document, nearest_key
 from vdmini_bench.errors import SuiteError
 
 PRESETS_FILE = Path(__file__).with_name("sampling_presets.yaml")
-CHANGED = " changed"
 
 
 def _complete_or_preset(schema: dict[str, Any]) -> None:
@@ -76,7 +74,7 @@ class SamplerSpec(Specification):
         return sigmas
 
     @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without those of the later settings that are None: jobs of suites that leave them out keep their keys."""
         later = ("preset", *WRITTEN_WHERE_SET)
         return {name: value for name, value in handler(self).items() if value is not None or name not in later}
@@ -161,4 +159,4 @@ def sample_settings(values: Mapping[str, Any]) -> SampleSettings:
 def preset_name(preset: str, settings: SampleSettings) -> str:
     """What settings that began as a preset are called in records: with its version, and `changed` where they are."""
     found = find_preset(preset)
-    return f"{preset}@{found.version}{'' if settings == found.sampled else CHANGED}"
+    return f"{preset}@{found.version}{'' if settings == found.sampled else ' changed'}"
