@@ -234,6 +234,11 @@ def test_a_setting_that_a_pipeline_does_not_have_is_refused(name: str, changed: 
         sample_clips(pipeline, tiny.requests, dataclasses.replace(tiny.settings, **changed))
 
 
+def test_a_model_that_reads_no_text_refuses_settings_of_texts(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match="reads no text, so it has no negative_prompt"):
+        sample_clips(tiny_pipeline, [request(0)], dataclasses.replace(SETTINGS, negative_prompt="red"))
+
+
 def test_an_image_that_a_model_does_not_take_is_refused() -> None:
     tiny = TINY["wan"]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
