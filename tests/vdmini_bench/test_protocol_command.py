@@ -212,6 +212,20 @@ def test_what_all_metrics_share_is_said_once(run: Path) -> None:
     assert diff(run, second) == (5, ["rows.teacher.metrics.*.commit", "rows.student.metrics.*.commit"])
 
 
+def test_a_metric_that_one_of_them_lacks_is_named_once(run: Path) -> None:
+    second = planted(run, "second")
+    _, lines = read(run)
+    kept = [line for line in lines if line["metric"] != "fvd"]
+    for line in kept:
+        line["origin"]["commit"] = "d00d1e"
+    (second / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    found = json.loads(invoke("diff", f"{run}:student", f"{second}:student", "--json").output)["differences"]
+    assert found == [
+        {"setting": "metrics.fvd", "a": "measured", "b": None},
+        {"setting": "metrics.*.commit", "a": "c0ffee", "b": "d00d1e"},
+    ]
+
+
 def test_a_result_is_compared_with_a_preset_by_what_presets_say(run: Path) -> None:
     record, _ = read(run)
     sampled = find_preset("wan2.1-t2v-14b").sampled.to_json()

@@ -23,8 +23,8 @@ from vdmini_bench.system.text_files import read_text
 
 # What a profile holds for other rows than one's own, for people, or once more in a row's own settings.
 NOT_OF_A_ROW = ("models", "published", "stand_in", "sample", "distill")
-# Digests by row or by source, and what the fingerprint has as well.
-INPUTS_BY_NAME = ("plans", "sources", "versions", "machine_id")
+# Digests by row or by source, what the fingerprint has as well, and why something was not measured.
+NOT_OF_INPUTS = ("plans", "sources", "versions", "machine_id", "reasons")
 # What a row of results says of its model, and of how a metric was measured.
 OF_MODEL = ("suite", "suite_version", "suite_sha", "profile", "recipe", "checkpoint_sha")
 MEASURED_BY = ("metric_version", "protocol", "n", "n_expected", "machine_id", "gpu", "torch", "commit", "dirty")
@@ -88,30 +88,34 @@ def describe(name: str, store: Store) -> Described:
 
 
 def setting_differences(a: Described, b: Described) -> list[Difference]:
-    """Every setting in which two results differ, and no other; what all metrics have alike is one, of `metrics.*`.
+    """Every setting in which two results differ, and no other.
 
-    Raises SuiteError where they have no setting in common.
+    What all metrics have alike is one, of `metrics.*`, and a metric that only one of them has is one. Raises SuiteError
+    where they have no setting in common.
     """
     names = list(dict.fromkeys([*a.settings, *b.settings]))
     for side in (a, b):
         names = [name for name in names if name in side.settings] if side.partial else names
     if not names:
         raise SuiteError(f"{a.name} and {b.name} have no setting in common: compare what is of one kind")
-    values = [(name, a.settings.get(name), b.settings.get(name)) for name in names]
+    pairs = {name: (a.settings.get(name), b.settings.get(name)) for name in names}
     found: dict[str, Difference] = {}
-    for name, one, other in values:
-        before, metrics, rest = name.partition("metrics.")
-        column = rest.rpartition(".")[2]
-        alike = {each[1:] == (one, other) for each in values if _is_of(each[0], before + metrics, column)}
-        several = metrics and sum(_is_of(each, before + metrics, column) for each in names) > 1
-        said = f"{before}metrics.*.{column}" if several and alike == {True} else name
-        if one != other:
-            found.setdefault(said, Difference(said, one, other))
+    for name, pair in pairs.items():
+        (metric, _, column), said = name.rpartition("."), name
+        before, of_metric, _ = metric.rpartition("metrics.")
+        if of_metric and not all(name in side.settings for side in (a, b)):
+            one, other = ("measured" if name in side.settings else None for side in (a, b))
+            said, pair = metric, (one, other)
+        elif of_metric:
+            alike = [
+                other
+                for each, other in pairs.items()
+                if each.startswith(before + of_metric) and each.endswith(f".{column}") and None not in other
+            ]
+            said = f"{before}metrics.*.{column}" if len(alike) > 1 and all(other == pair for other in alike) else name
+        if pair[0] != pair[1]:
+            found.setdefault(said, Difference(said, *pair))
     return [*found.values()]
-
-
-def _is_of(name: str, metrics: str, column: str) -> bool:
-    return bool(metrics) and name.startswith(metrics) and name.endswith(f".{column}")
 
 
 def _preset(name: str, section: str, settings: Mapping[str, Any], about: str) -> Described:
@@ -151,7 +155,7 @@ def _of_run(folder: Path, row: str | None) -> dict[str, Any]:
     found = {
         "suite": {key: part_of(run, "suite", key) for key in ("name", "version", "profile_name")},
         **{key: value for key, value in profile.items() if key not in NOT_OF_A_ROW},
-        "inputs": {key: value for key, value in inputs.items() if key not in INPUTS_BY_NAME},
+        "inputs": {key: value for key, value in inputs.items() if key not in NOT_OF_INPUTS},
         **{key: part_of(run, key) for key in ("fingerprint", "stages")},
     }
     own = {each: _of_row(run, each, [record for record in records if record.score.model == each]) for each in rows}
