@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
+# Settings are read where nothing is sampled: what only clips need is imported when one is made.
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+
+# Settings that records of before do not have: they are written where they are set, so that the others stay the same.
+WRITTEN_WHERE_SET = ("negative_prompt", "second_guidance", "boundary", "scheduler", "shift", "sigmas")
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,14 @@ class ClipRequest:
 
     def generator(self) -> torch.Generator:
         """A CPU generator of the clip's own: the device and the batch it travels in do not choose its noise."""
+        import torch
+
         return torch.Generator().manual_seed(self.seed)
 
     def picture(self) -> Image.Image:
         """The condition image; raises ValueError where there is none."""
+        from PIL import Image
+
         if self.image is None:
             raise ValueError(f"clip {self.name!r} has no image, which this model animates: give one")
         return Image.fromarray(self.image)
@@ -71,3 +81,8 @@ class SampleSettings:
     scheduler: str | None = None
     shift: float | None = None
     sigmas: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Its values by name as JSON has them, those of `WRITTEN_WHERE_SET` where they are set."""
+        values = asdict(self) | {"sigmas": None if self.sigmas is None else [*self.sigmas]}
+        return {name: value for name, value in values.items() if value is not None or name not in WRITTEN_WHERE_SET}

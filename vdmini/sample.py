@@ -6,6 +6,8 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from vdmini.finite import NotFiniteError, is_finite
 from vdmini.requests import ClipRequest, SampleSettings
 
 if TYPE_CHECKING:
+    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
@@ -53,7 +56,7 @@ def draw(
     run: Any = pipeline
     sizes = {"height": settings.height, "width": settings.width}
     generators = [request.generator() for request in requests]
-    with scheduled(pipeline, settings), guided(pipeline, settings):
+    with scheduled(pipeline, settings, generators), guided(pipeline, settings):
         return np.asarray(
             run(
                 **{_argument(pipeline, FRAMES): settings.frames},
@@ -83,8 +86,6 @@ def draw_prompts(
     for value, names in ((guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
         if value is not None:
             chosen[_argument(pipeline, names)] = value
-    if settings.sigmas is not None:
-        chosen[_argument(pipeline, ("sigmas",))] = [*settings.sigmas]
     rate = {name: settings.frames_per_second for name in RATES if name in _arguments(pipeline)}
     return draw(pipeline, requests, settings, {**chosen, **rate, **options}, alone)
 
@@ -102,10 +103,12 @@ def _argument(pipeline: DiffusionPipeline, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[None]:
-    """Have a pipeline sample by the scheduler, shift and boundary of the settings, and by its own again afterwards.
+def scheduled(
+    pipeline: DiffusionPipeline, settings: SampleSettings, generators: Sequence[torch.Generator] = ()
+) -> Iterator[None]:
+    """Have a pipeline sample by the scheduler, shift, sigmas and boundary of the settings; afterwards by its own again.
 
-    Raises ValueError for one that it cannot have.
+    Such a scheduler draws what noise it adds from the `generators`. Raises ValueError for one that it cannot have.
     """
     import diffusers
 
@@ -118,9 +121,12 @@ def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator
     if settings.boundary is not None and boundary is None:
         raise ValueError(f"a {type(pipeline).__name__} with one expert has no boundary: leave it out")
     try:
-        if settings.scheduler is not None or settings.shift is not None:
+        if (settings.scheduler, settings.shift, settings.sigmas) != (None, None, None):
             takes = inspect.signature(native).parameters
             run.scheduler = native(**{key: value for key, value in own.config.items() if key in takes} | changed)
+            _seed(run.scheduler, generators)
+            if settings.sigmas is not None:
+                _set_levels(run.scheduler, settings.sigmas, settings.steps)
         if settings.boundary is not None:
             run.register_to_config(boundary_ratio=settings.boundary)
         yield
@@ -151,6 +157,36 @@ def guided(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[No
         yield
     finally:
         run.guider = own
+
+
+def _seed(scheduler: Any, generators: Sequence[torch.Generator]) -> None:
+    """Have a scheduler draw from these generators where it draws noise: most pipelines give it none."""
+    step = type(scheduler).step
+
+    @wraps(step)
+    def seeded(scheduler: Any, *arguments: Any, **options: Any) -> Any:
+        return step(scheduler, *arguments, **{"generator": [*generators], **options})
+
+    if generators and "generator" in inspect.signature(step).parameters:
+        # Bound, so that a pipeline's copy of the scheduler steps by itself.
+        scheduler.step = MethodType(seeded, scheduler)
+
+
+def _set_levels(scheduler: Any, sigmas: Sequence[float], steps: int) -> None:
+    """Have a scheduler go through these noise levels, which it shifts as its own, whatever its pipeline asks for."""
+    choose = type(scheduler).set_timesteps
+    if "sigmas" not in inspect.signature(choose).parameters:
+        raise ValueError(f"a {type(scheduler).__name__} takes no sigmas: leave them out, or name another scheduler")
+    if len(sigmas) != steps:
+        raise ValueError(f"{len(sigmas)} sigmas for {steps} steps: give one for each step")
+
+    @wraps(choose)
+    def set_timesteps(
+        scheduler: Any, num_inference_steps: object = None, device: object = None, **options: Any
+    ) -> None:
+        choose(scheduler, **{**options, "sigmas": [*sigmas], "device": device})
+
+    scheduler.set_timesteps = MethodType(set_timesteps, scheduler)
 
 
 def _scheduler_changes(own: Any, native: Any, shift: float | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vdmini_bench.commands.gate import gate
 from vdmini_bench.commands.leaderboard import leaderboard
 from vdmini_bench.commands.models import importance, inspect, plan, prune, sample
 from vdmini_bench.commands.options import JSON
+from vdmini_bench.commands.protocol import protocol
 from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
 from vdmini_bench.commands.schema import schema
@@ -49,6 +50,7 @@ SECTIONS = {
     },
     "Compare and keep": {
         "compare": "two results, metric by metric, with intervals",
+        "protocol": "what decides a number: show it, or name what differs",
         "gate": "exit 1 where a result is worse than a baseline",
         "report": "a run as one HTML file",
         "leaderboard": "show, merge, history",
@@ -79,7 +81,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, plan, prune, distill, sample, score, vbench, sensitivity, time,
-    speed, compare, gate, report, leaderboard, assets, schema,
+    speed, compare, protocol, gate, report, leaderboard, assets, schema,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -66,7 +66,8 @@ from vdmini.sample import sample_clips
 from vdmini_bench.data.requests import choose_settings, drawn_requests
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
 pipeline.unet = copy.deepcopy(pipeline.unet)
-numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None)))
+settings = choose_settings("embedded/svd", {"steps": 2, "frames": 9})
+numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), settings))
 """
 
 
@@ -168,7 +169,9 @@ def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp
     teacher = load_model("embedded/svd", dtype=torch.float32)
     assert teacher.pipeline is not None
     teacher.pipeline.unet = prune_denoiser(teacher.denoiser, inspection.plan, read_channel_rule(HALF, "svd"))
-    expected = sample_clips(teacher.pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None))
+    expected = sample_clips(
+        teacher.pipeline, drawn_requests(1), choose_settings("embedded/svd", {"steps": 2, "frames": 9})
+    )
     done = subprocess.run(
         [sys.executable, "-c", SAMPLER, folder, tmp_path / "clips.npy"], capture_output=True, text=True, check=False
     )

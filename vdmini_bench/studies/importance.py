@@ -114,7 +114,7 @@ class Study:
             "dtype": dtype_name(self.model.denoiser),
             "requests_sha256": digest.hexdigest(),
             "clips": len(self.requests),
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
             "network": FVD_VERSION,
             "batch_size": self.batch_size,
             "torch": torch.__version__,

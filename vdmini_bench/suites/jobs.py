@@ -12,6 +12,8 @@ from vdmini_bench.config.suite import CommonProfile, Profile
 from vdmini_bench.suites.job_graph import JobGraph, Model
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
+# Of `sample`, what chooses the noise alone, and the name of settings that are all there.
+NO_SETTING = {"seed", "preset"}
 
 
 @dataclass(frozen=True)
@@ -285,13 +287,13 @@ def _applied(spec: ModelSpec, inputs: RunInputs) -> list[object]:
 
 def _sampler(spec: ModelSpec) -> dict[str, Any]:
     """How a model samples, without the seed: other seeds are timed no differently."""
-    return spec.sample.model_dump(exclude={"seed"})
+    return spec.sample.model_dump(exclude=NO_SETTING)
 
 
 def _clip(profile: CommonProfile) -> dict[str, Any]:
     return {
         "frames": profile.frames,
         "frames_per_second": profile.frames_per_second,
-        "sample": profile.sample.model_dump(exclude={"seed"}),
+        "sample": profile.sample.model_dump(exclude=NO_SETTING),
         "dtype": profile.dtype,
     }
