@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
 from tiny_transformers import TINY
-from tiny_unets import videocrafter_pipeline
+from tiny_unets import animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
 from vdmini.conditioning import CONDITIONING, Conditioning, conditioning_of
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
-SETTINGS = EncodeSettings(frames_per_second=8, motion_bucket=63, noise_strength=0.5)
+SETTINGS = EncodeSettings(frames_per_second=7, motion_bucket=63, noise_strength=0.5)
 PROMPT = "a red dog runs"
 
 
@@ -60,11 +60,11 @@ CASES = {
         3,
         16,
         24,
-        {"prompt": [PROMPT], "num_inference_steps": 2, "guidance_scale": 9.0, "fps": 8},
+        {"prompt": [PROMPT], "num_inference_steps": 2, "guidance_scale": 9.0, "fps": 7},
         9.0,
     ),
     "videocrafter2": Case(
-        lambda: videocrafter_pipeline("ddim"), 3, 16, 24, {"prompt": [PROMPT], "num_inference_steps": 2, "fps": 8}
+        lambda: videocrafter_pipeline("ddim"), 3, 16, 24, {"prompt": [PROMPT], "num_inference_steps": 2, "fps": 7}
     ),
     "hunyuanvideo": Case(
         lambda: transformer_pipeline("hunyuanvideo"), 9, 16, 48, {**TEXT_CALL, "guidance_scale": 4.5}, 4.5
@@ -73,6 +73,7 @@ CASES = {
     "cogvideox-2b": Case(lambda: transformer_pipeline("cogvideox-2b"), 9, 16, 48, {**TEXT_CALL, "guidance_scale": 3.0}),
     "cogvideox-5b": Case(lambda: transformer_pipeline("cogvideox-5b"), 9, 16, 48, {**TEXT_CALL, "guidance_scale": 3.0}),
     "mochi": Case(lambda: transformer_pipeline("mochi"), 13, 16, 48, {**TEXT_CALL, "guidance_scale": 3.0}),
+    "ltx": Case(lambda: transformer_pipeline("ltx"), 9, 96, 128, {**TEXT_CALL, "guidance_scale": 3.0, "frame_rate": 7}),
 }
 every_case = pytest.mark.parametrize("name", ["svd", *CASES])
 
@@ -87,7 +88,7 @@ def case(name: str, request: pytest.FixtureRequest) -> Case:
         "image": image,
         "num_inference_steps": 2,
         "max_guidance_scale": 1.0,
-        "fps": 8,
+        "fps": 7,
         "motion_bucket_id": 63,
         "noise_aug_strength": 0.5,
         "output_type": "latent",
@@ -139,10 +140,17 @@ def own_calls(pipeline: DiffusionPipeline, case: Case) -> list[tuple[dict[str, A
     return calls
 
 
+def as_latents(name: str, given: Tensor, arguments: dict[str, Any]) -> Tensor:
+    """What the pipeline gives its denoiser or gets from it, B T C H W."""
+    if name.startswith("ltx"):
+        given = given.unflatten(1, [arguments[size] for size in ("num_frames", "height", "width")]).movedim(-1, 1)
+    return given if frames_first(name) else given.transpose(1, 2)
+
+
 def given_latents(name: str, arguments: dict[str, Any]) -> Tensor:
     """The noisy latents in the pipeline's own arguments, B T C H W."""
-    given: Tensor = arguments["sample" if "sample" in arguments else "hidden_states"]
-    return given[:, :, :4] if frames_first(name) else given.transpose(1, 2)
+    given = as_latents(name, arguments["sample" if "sample" in arguments else "hidden_states"], arguments)
+    return given[:, :, :4] if frames_first(name) else given
 
 
 def frames_first(name: str) -> bool:
@@ -182,15 +190,19 @@ def test_the_denoiser_gets_what_the_pipeline_gives_it(
         inputs = conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions)
         assert inputs.keys() == arguments.keys()
         for key, value in inputs.items():
-            if key == "image_rotary_emb":
-                assert all(torch.equal(one, other) for one, other in zip(value, arguments[key], strict=True))
+            if isinstance(value, tuple):
+                pairs = zip(value, map(torch.as_tensor, arguments[key]), strict=True)
+                assert all(torch.equal(one, other) for one, other in pairs)
+                continue
+            if isinstance(value, int):
+                assert value == arguments[key]
                 continue
             own = torch.as_tensor(arguments[key])
             own = own.expand(value.shape) if own.dim() == 0 else own
             same_type = key not in ("timestep", "fps")
             torch.testing.assert_close(value, own, rtol=0, atol=0, check_dtype=same_type)
-        prediction = conditioning.prediction(denoiser(**inputs))
-        torch.testing.assert_close(prediction, output if frames_first(name) else output.transpose(1, 2))
+        prediction = conditioning.prediction(denoiser(**inputs), latents)
+        torch.testing.assert_close(prediction, as_latents(name, output, arguments), rtol=0, atol=0)
     assert len(calls) > 1
 
 
@@ -208,7 +220,7 @@ def test_an_encoded_clip_passes_through_the_denoiser(
     assert len({*latents.shape[1:]}) == 4, "each axis of its own size, so that none can be taken for another"
     noisy = latents + 1e-4 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
     inputs = conditioning.denoiser_inputs(denoiser, noisy, torch.tensor([1.0, 5.0]), conditions)
-    prediction = conditioning.prediction(denoiser(**inputs))
+    prediction = conditioning.prediction(denoiser(**inputs), noisy)
     assert prediction.shape == latents.shape
     assert prediction.isfinite().all()
     embedding = conditioning.condition_embedding(conditions)
@@ -230,7 +242,10 @@ def decode(pipeline: DiffusionPipeline, case: Case, latents: Tensor) -> None:
     elif hasattr(pipeline, "decode_latents"):
         pipeline.decode_latents(latents[None])
     else:
-        call = {**case.call, "output_type": "np", "latents": latents[None].transpose(1, 2)}
+        given = latents[None].transpose(1, 2)
+        if "frame_rate" in case.call:
+            given = given.flatten(2).transpose(1, 2)
+        call = {**case.call, "output_type": "np", "latents": given}
         pipeline(**call, height=case.height, width=case.width, num_frames=case.frames)
 
 
@@ -328,7 +343,14 @@ def test_float16_is_lifted_where_the_vae_would_overflow(
 
 @pytest.mark.parametrize(
     ("name", "frames", "advice"),
-    [("hunyuanvideo", 8, 9), ("hunyuanvideo", 2, 1), ("wan", 10, 9), ("cogvideox-5b", 12, 9), ("mochi", 11, 13)],
+    [
+        ("hunyuanvideo", 8, 9),
+        ("hunyuanvideo", 2, 1),
+        ("wan", 10, 9),
+        ("cogvideox-5b", 12, 9),
+        ("mochi", 11, 13),
+        ("ltx", 10, 9),
+    ],
 )
 def test_clips_of_another_length_are_refused(name: str, frames: int, advice: int, pipeline: DiffusionPipeline) -> None:
     clip = replace(CASES[name], frames=frames).clip()
@@ -359,7 +381,9 @@ def test_every_family_with_a_module_is_found_and_the_others_are_named() -> None:
     for name, tiny in TINY.items():
         if tiny.family in CONDITIONING:
             assert conditioning_of(TINY[name].build_denoiser()).family.name == tiny.family
-    with pytest.raises(ModelLoadError, match=r"'ltx' can be pruned and sampled, not yet distilled: .*svd, videocraft"):
-        conditioning_of(TINY["ltx"].build_denoiser())
+    with pytest.raises(
+        ModelLoadError, match=r"'animatediff' can be pruned and sampled, not yet distilled: .*svd, videocraft"
+    ):
+        conditioning_of(animatediff_unet())
     with pytest.raises(ModelLoadError, match="no family knows Linear"):
         conditioning_of(nn.Linear(1, 1))

@@ -157,7 +157,9 @@ def test_the_result_is_a_whole_network_of_the_students_kind(prepared: Prepared, 
         Processes(torch.device("cpu")), prepared.teacher, result, prepared.plan, prepared.clips, prepared.task, SETTINGS
     ) as training, torch.no_grad():  # fmt: skip
         inputs = training.conditioning.denoiser_inputs(result, latents, timesteps, batch)
-        found, expected = (training.conditioning.prediction(network(**inputs)) for network in (result, student))
+        found, expected = (
+            training.conditioning.prediction(network(**inputs), latents) for network in (result, student)
+        )
     torch.testing.assert_close(found, expected)
 
 

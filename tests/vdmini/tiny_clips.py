@@ -110,4 +110,5 @@ TEXT_MODELS: dict[str, tuple[Callable[[], DiffusionPipeline], NoiseClips]] = {
     "wan": (_transformer("wan"), NoiseClips(3, 5, 16, 32)),
     "cogvideox-2b": (_transformer("cogvideox-2b"), NoiseClips(3, 9, 16, 32)),
     "mochi": (_transformer("mochi"), NoiseClips(3, 7, 16, 32)),
+    "ltx": (_transformer("ltx"), NoiseClips(3, 9, 64, 64)),
 }

@@ -26,6 +26,7 @@ CONDITIONING = {
     "hunyuanvideo": "hunyuanvideo",
     "wan": "wan",
     "cogvideox": "cogvideox",
+    "ltx": "ltx",
     "mochi": "mochi",
 }
 
@@ -78,8 +79,8 @@ class Conditioning(Protocol):
         them. `denoiser` is the network itself, out of any wrapper.
         """
 
-    def prediction(self, output: Any) -> Tensor:
-        """What the denoiser returned, as B T C H W."""
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
+        """What the denoiser returned, as B T C H W, for the network's input `latents` of that shape."""
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """The conditions as one vector a clip, B E float32: what a discriminator projects."""

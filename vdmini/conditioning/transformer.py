@@ -43,10 +43,11 @@ class TransformerConditioning(Conditioning):
         stride, multiple = self.family.clip_steps(pipeline)
         pixels = clip_pixels(clip, multiple=multiple, frame_stride=stride)
         latents = encode_video(run.vae, pixels.to(run._execution_device))
-        config = run.vae.config
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            latents = (latents - channel_values(config.latents_mean)) / channel_values(config.latents_std)
-        return {"latents": latents * config.get("scaling_factor", 1.0), **self.encode_prompt(pipeline, clip.prompt)}
+        # LTX-Video's VAE has its mean and deviation among its weights.
+        known = {**run.vae.config, **dict(run.vae.named_buffers())}
+        if known.get("latents_mean") is not None and known.get("latents_std") is not None:
+            latents = (latents - channel_values(known["latents_mean"])) / channel_values(known["latents_std"])
+        return {"latents": latents * known.get("scaling_factor", 1.0), **self.encode_prompt(pipeline, clip.prompt)}
 
     @torch.no_grad()
     def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
@@ -71,8 +72,13 @@ class TransformerConditioning(Conditioning):
         """The denoiser's inputs with what this family's has beside those of all."""
         return inputs
 
-    def prediction(self, output: Any) -> Tensor:
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
         return output.sample if self.family.frames_first else output.sample.transpose(1, 2)
+
+    def latent_size(self, inputs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Frames, height and width of the latents in the denoiser's inputs."""
+        _, first, second, height, width = inputs["hidden_states"].shape
+        return first if self.family.frames_first else second, height, width
 
     def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
         """The width of the denoiser, at most four times."""
@@ -94,12 +100,17 @@ class TransformerConditioning(Conditioning):
             # Gradient checkpointing keeps the blocks until the backward pass, and runs them again there.
             for handle in handles:
                 handle.remove()
-        shape = inputs["hidden_states"].shape
-        sizes = (shape[1] if self.family.frames_first else shape[2], *shape[3:])
+        sizes = self.latent_size(inputs)
         grid = [size // patch for size, patch in zip(sizes, self.family.patch(denoiser), strict=True)]
         # Tokens run through a clip frame by frame, row by row.
         maps = [recorded[position].unflatten(1, grid) for position in range(len(blocks))]
         return [each.permute(0, 1, 4, 2, 3).flatten(0, 1) for each in maps]
+
+
+def mean_of_tokens(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the tokens B N E that a mask B N keeps: B E float32."""
+    kept = mask.float()
+    return (embeddings.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
 
 
 def encoder_view(denoiser: nn.Module, family: TransformerFamily) -> nn.Module:

@@ -75,7 +75,7 @@ class VideoCrafterConditioning(Conditioning):
             inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
         return inputs
 
-    def prediction(self, output: Any) -> Tensor:
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
         return output.sample.transpose(1, 2)
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
