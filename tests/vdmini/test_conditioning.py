@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
 from tiny_transformers import TINY
-from tiny_unets import animatediff_unet, videocrafter_pipeline
+from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
 from vdmini.conditioning import CONDITIONING, Conditioning, conditioning_of
@@ -66,6 +66,9 @@ CASES = {
     "videocrafter2": Case(
         lambda: videocrafter_pipeline("ddim"), 3, 16, 24, {"prompt": [PROMPT], "num_inference_steps": 2, "fps": 7}
     ),
+    "animatediff": Case(
+        lambda: animatediff_pipeline(animatediff_unet()), 3, 16, 40, {**TEXT_CALL, "guidance_scale": 3.0}
+    ),
     "hunyuanvideo": Case(
         lambda: transformer_pipeline("hunyuanvideo"), 9, 16, 48, {**TEXT_CALL, "guidance_scale": 4.5}, 4.5
     ),
@@ -75,6 +78,7 @@ CASES = {
     "mochi": Case(lambda: transformer_pipeline("mochi"), 13, 16, 48, {**TEXT_CALL, "guidance_scale": 3.0}),
     "ltx": Case(lambda: transformer_pipeline("ltx"), 9, 96, 128, {**TEXT_CALL, "guidance_scale": 3.0, "frame_rate": 7}),
 }
+CONTEXTS = ("t2v-turbo-v2", "videocrafter2", "animatediff")
 every_case = pytest.mark.parametrize("name", ["svd", *CASES])
 
 
@@ -240,7 +244,7 @@ def decode(pipeline: DiffusionPipeline, case: Case, latents: Tensor) -> None:
     elif isinstance(pipeline, StableVideoDiffusionPipeline):
         pipeline.decode_latents(latents[None], len(latents))
     elif hasattr(pipeline, "decode_latents"):
-        pipeline.decode_latents(latents[None])
+        pipeline.decode_latents(latents[None].transpose(1, 2) if hasattr(pipeline, "unet") else latents[None])
     else:
         given = latents[None].transpose(1, 2)
         if "frame_rate" in case.call:
@@ -273,7 +277,7 @@ def test_the_pipeline_would_decode_what_the_vae_encoded(
         pixels = torch.stack([torch.tensor(np.asarray(image)) for image in images]).permute(0, 3, 1, 2) / 255 * 2 - 1
     else:
         pixels = processor.preprocess(images)
-    frame_vae = name in ("svd", "t2v-turbo-v2", "videocrafter2")
+    frame_vae = name in ("svd", "t2v-turbo-v2", "videocrafter2", "animatediff")
     means = pipeline.vae.encode(pixels if frame_vae else pixels.transpose(0, 1)[None]).latent_dist.mode()
     means = means if frame_vae else means[0].transpose(0, 1)
     stop_before_the_vae(pipeline, monkeypatch)
@@ -298,7 +302,7 @@ def test_a_clips_tensors_do_not_depend_on_the_clips_before_it(
     assert all(torch.equal(alone[key], again[key]) for key in alone)
     other = encode(replace(case.clip(2, prompt="a cat sleeps"), seed=1))
     changed = {key for key in alone if not torch.equal(alone[key], other[key])}
-    expected = {"svd": {"condition", "embeddings"}, "t2v-turbo-v2": {"context"}, "videocrafter2": {"context"}}
+    expected = {"svd": {"condition", "embeddings"}, **{key: {"context"} for key in CONTEXTS}}
     assert changed == {"latents"} | expected.get(name, changed - {"latents"})
     assert len(changed) > 1
 
@@ -374,16 +378,15 @@ def test_cogvideox_of_version_1_5_is_refused(case: Case, pipeline: DiffusionPipe
         conditioning_of(pipeline.transformer).encode_clip(pipeline, case.clip(), SETTINGS)
 
 
-def test_every_family_with_a_module_is_found_and_the_others_are_named() -> None:
+def test_every_family_with_a_module_is_found_and_the_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in CONDITIONING.items():
         assert name in FAMILIES
         assert importlib.import_module(f"vdmini.conditioning.{module}").CONDITIONING.family.name == name
     for name, tiny in TINY.items():
         if tiny.family in CONDITIONING:
             assert conditioning_of(TINY[name].build_denoiser()).family.name == tiny.family
-    with pytest.raises(
-        ModelLoadError, match=r"'animatediff' can be pruned and sampled, not yet distilled: .*svd, videocraft"
-    ):
+    monkeypatch.delitem(CONDITIONING, "animatediff")
+    with pytest.raises(ModelLoadError, match=r"'animatediff' can be pruned .*, not yet distilled: .*svd, videocraft"):
         conditioning_of(animatediff_unet())
     with pytest.raises(ModelLoadError, match="no family knows Linear"):
         conditioning_of(nn.Linear(1, 1))

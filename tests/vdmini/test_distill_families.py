@@ -35,7 +35,10 @@ pytestmark = [
 SETTINGS = DistillSettings(
     steps=2, batch_size=2, learning_rate=1e-3, head_learning_rate=1e-3, lambda_output=0.1, checkpoint_every=1
 )
-TASKS = {"svd": EdmTask, "videocrafter2": EpsilonTask, "t2v-turbo-v2": ConsistencyTask, "cogvideox-2b": EpsilonTask}
+TASKS = {
+    "svd": EdmTask, "videocrafter2": EpsilonTask, "t2v-turbo-v2": ConsistencyTask, "cogvideox-2b": EpsilonTask,
+    "animatediff": EpsilonTask,
+}  # fmt: skip
 NAMES = ("svd", "sfv", *TEXT_MODELS)
 
 

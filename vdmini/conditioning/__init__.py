@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONDITIONING = {
     "svd": "svd",
     "videocrafter2": "videocrafter",
+    "animatediff": "animatediff",
     "hunyuanvideo": "hunyuanvideo",
     "wan": "wan",
     "cogvideox": "cogvideox",
