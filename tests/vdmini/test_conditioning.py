@@ -13,10 +13,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
+from tiny_animated import ANIMATED
 from tiny_transformers import TINY
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
+from vdmini.blocks import ModelInput
 from vdmini.conditioning import CONDITIONING, Conditioning, conditioning_of
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.errors import ModelLoadError
@@ -78,6 +80,24 @@ CASES = {
     "mochi": Case(lambda: transformer_pipeline("mochi"), 13, 16, 48, {**TEXT_CALL, "guidance_scale": 3.0}),
     "ltx": Case(lambda: transformer_pipeline("ltx"), 9, 96, 128, {**TEXT_CALL, "guidance_scale": 3.0, "frame_rate": 7}),
 }
+GUIDED = {**TEXT_CALL, "guidance_scale": 3.0}
+# Those that animate the clip's first frame, and TI2V from text, which times every token as well.
+CASES |= {
+    "wan2.1-i2v": Case(ANIMATED["wan2.1-i2v"], 9, 16, 48, GUIDED),
+    "wan2.2-i2v": Case(ANIMATED["wan2.2-i2v"], 9, 16, 48, GUIDED),
+    "wan2.2-ti2v": Case(ANIMATED["wan2.2-ti2v"], 13, 16, 48, GUIDED),
+    "wan2.2-ti2v-text": Case(ANIMATED["wan2.2-ti2v-text"], 13, 16, 48, GUIDED),
+    "cogvideox-i2v": Case(ANIMATED["cogvideox-i2v"], 9, 16, 48, GUIDED),
+    "ltx-i2v": Case(ANIMATED["ltx-i2v"], 17, 96, 128, {**GUIDED, "frame_rate": 7}),
+    "hunyuanvideo-i2v-concat": Case(
+        ANIMATED["hunyuanvideo-i2v-concat"], 9, 16, 48, {**TEXT_CALL, "true_cfg_scale": 3.0, "negative_prompt": [""]}
+    ),
+    "hunyuanvideo-i2v-replace": Case(
+        ANIMATED["hunyuanvideo-i2v-replace"], 13, 16, 48, {**TEXT_CALL, "guidance_scale": 4.5}, 4.5
+    ),
+}
+# Those that call their denoiser with the text, then without.
+APART = ("wan", "hunyuanvideo-i2v-concat")
 CONTEXTS = ("t2v-turbo-v2", "videocrafter2", "animatediff")
 every_case = pytest.mark.parametrize("name", ["svd", *CASES])
 
@@ -118,6 +138,10 @@ def batched(*clips: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
 
 
+def pipeline_animates(pipeline: DiffusionPipeline) -> bool:
+    return "image" in inspect.signature(type(pipeline).__call__).parameters
+
+
 def own_calls(pipeline: DiffusionPipeline, case: Case) -> list[tuple[dict[str, Any], Tensor]]:
     """What the pipeline hands its denoiser by argument name, and gets back, at each call."""
     denoiser = pipeline_denoiser(pipeline)
@@ -133,8 +157,10 @@ def own_calls(pipeline: DiffusionPipeline, case: Case) -> list[tuple[dict[str, A
     handle = denoiser.register_forward_hook(look, with_kwargs=True)
     many = "prompt" in case.call
     generator = torch.Generator().manual_seed(0)
+    shown = {"image": Image.fromarray(case.clip().frames[0])} if pipeline_animates(pipeline) and many else {}
     pipeline(
         **case.call,
+        **shown,
         height=case.height,
         width=case.width,
         num_frames=case.frames,
@@ -151,10 +177,11 @@ def as_latents(name: str, given: Tensor, arguments: dict[str, Any]) -> Tensor:
     return given if frames_first(name) else given.transpose(1, 2)
 
 
-def given_latents(name: str, arguments: dict[str, Any]) -> Tensor:
-    """The noisy latents in the pipeline's own arguments, B T C H W."""
+def given_latents(name: str, arguments: dict[str, Any], encoded: dict[str, Tensor]) -> Tensor:
+    """The noisy latents in the pipeline's own arguments, without those of a condition, B T C H W."""
     given = as_latents(name, arguments["sample" if "sample" in arguments else "hidden_states"], arguments)
-    return given[:, :, :4] if frames_first(name) else given
+    frames, channels = encoded["latents"].shape[:2]
+    return given[:, -frames:, :channels]
 
 
 def frames_first(name: str) -> bool:
@@ -166,6 +193,7 @@ def frames_first(name: str) -> bool:
     ("name", "dtype"),
     [
         *((name, torch.float32) for name in ("svd", *CASES)),
+        *((name, torch.bfloat16) for name in ANIMATED),
         ("svd", torch.bfloat16),
         ("svd", torch.float16),
         ("t2v-turbo-v2", torch.bfloat16),
@@ -182,13 +210,15 @@ def test_the_denoiser_gets_what_the_pipeline_gives_it(
     empty = {**encoded, **(conditioning.unconditional(pipeline) or {})}
     calls = own_calls(pipeline, case)
     for position, (arguments, output) in enumerate(calls):
-        latents = given_latents(name, arguments)
-        if name == "wan":
+        latents = given_latents(name, arguments, encoded)
+        if name.startswith(APART):
             # One call with the text, one without.
             conditions = batched(empty if position % 2 else encoded)
         else:
             conditions = batched(encoded) if len(latents) == 1 else batched(empty, encoded)
-        timesteps = arguments["timestep"].float().expand(len(latents))
+        timesteps = arguments["timestep"].float()
+        # Tokens of a still frame have timestep 0.
+        timesteps = timesteps.amax(1) if timesteps.dim() == 2 else timesteps.expand(len(latents))
         if case.guidance is not None:
             conditions["guidance"] = torch.full((len(latents),), case.guidance)
         inputs = conditioning.denoiser_inputs(denoiser, latents, timesteps, conditions)
@@ -206,7 +236,8 @@ def test_the_denoiser_gets_what_the_pipeline_gives_it(
             same_type = key not in ("timestep", "fps")
             torch.testing.assert_close(value, own, rtol=0, atol=0, check_dtype=same_type)
         prediction = conditioning.prediction(denoiser(**inputs), latents)
-        torch.testing.assert_close(prediction, as_latents(name, output, arguments), rtol=0, atol=0)
+        own = as_latents(name, output, arguments)[:, -latents.shape[1] :]
+        torch.testing.assert_close(prediction, own, rtol=0, atol=0)
     assert len(calls) > 1
 
 
@@ -231,6 +262,25 @@ def test_an_encoded_clip_passes_through_the_denoiser(
     assert embedding.shape[0] == 2
     assert embedding.dim() == 2
     assert embedding.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "t2v-turbo-v2"])
+@torch.no_grad()
+def test_sizes_are_known_without_encoding(
+    name: str, case: Case, pipeline: DiffusionPipeline, conditioning: Conditioning
+) -> None:
+    encoded = conditioning.encode_clip(pipeline, case.clip(), SETTINGS)
+    frames, _, height, width = encoded["latents"].shape
+    shapes = conditioning.clip_shapes(pipeline_denoiser(pipeline), ModelInput(1, frames, height, width))
+    for key in ("latents", "condition", "rope_scale"):
+        assert shapes.get(key) == (tuple(encoded[key].shape) if key in encoded else None)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("ltx-i2v", 9), ("wan2.2-ti2v", 5), ("hunyuanvideo-i2v-replace", 5)])
+def test_a_clip_that_is_its_first_frame_alone_is_refused(name: str, advice: int, pipeline: DiffusionPipeline) -> None:
+    clip = replace(CASES[name], frames=1).clip()
+    with pytest.raises(ValueError, match=f"'clip0' has no latents beyond its first frame's: give {advice} frames"):
+        conditioning_of(pipeline_denoiser(pipeline)).encode_clip(pipeline, clip, SETTINGS)
 
 
 class DecodedError(Exception):
@@ -264,7 +314,7 @@ def stop_before_the_vae(pipeline: DiffusionPipeline, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pipeline_denoiser(pipeline), "forward", still)
 
 
-@every_case
+@pytest.mark.parametrize("name", [name for name in ("svd", *CASES) if name not in ANIMATED])
 @torch.no_grad()
 def test_the_pipeline_would_decode_what_the_vae_encoded(
     name: str, case: Case, pipeline: DiffusionPipeline, conditioning: Conditioning, monkeypatch: pytest.MonkeyPatch

@@ -67,7 +67,7 @@ class Conditioning(Protocol):
         """The shapes of what `encode_clip` gives for latents of a size."""
         config: Any = denoiser.config
         shapes = self.family.input_shapes(denoiser, size)
-        conditions = {name: shapes[argument][1:] for name, argument in self.arguments.items()}
+        conditions = {name: shapes[argument][1:] for name, argument in self.arguments.items() if argument in shapes}
         return {"latents": (size.frames, config.in_channels, size.height, size.width), **conditions}
 
     def denoiser_inputs(

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
-from vdmini.conditioning.transformer import TransformerConditioning, mean_of_tokens
+from vdmini.conditioning.transformer import TransformerConditioning, animates, mean_of_tokens
 from vdmini.models.ltx import FAMILY
 
 
@@ -31,6 +32,16 @@ class LtxConditioning(TransformerConditioning):
         scale = torch.tensor([frames / settings.frames_per_second, pixels, pixels], dtype=torch.float32)
         return {**super().encode_clip(pipeline, clip, settings), "rope_scale": scale}
 
+    def image_conditions(
+        self, pipeline: DiffusionPipeline, picture: Image.Image, prepared: Any, latents: Tensor
+    ) -> dict[str, Tensor]:
+        tokens = prepared[0][0].unflatten(0, (-1, *latents.shape[2:]))
+        return {"first_frame": tokens[:1].permute(0, 3, 1, 2)}
+
+    def times_frames(self, pipeline: DiffusionPipeline) -> bool:
+        """Of an image's frame alone it is another."""
+        return animates(pipeline)
+
     def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         return {**super().clip_shapes(denoiser, size), "rope_scale": (3,)}
 
@@ -38,7 +49,7 @@ class LtxConditioning(TransformerConditioning):
         video = inputs["hidden_states"]
         return {
             **inputs,
-            "hidden_states": video.flatten(2).transpose(1, 2),
+            "hidden_states": video.flatten(2).transpose(1, 2).contiguous(),
             "encoder_attention_mask": inputs["encoder_attention_mask"].bool(),
             **dict(zip(("num_frames", "height", "width"), video.shape[2:], strict=True)),
             # The clips of a run share their frame rate.
@@ -47,7 +58,7 @@ class LtxConditioning(TransformerConditioning):
 
     def prediction(self, output: Any, latents: Tensor) -> Tensor:
         tokens: Tensor = output.sample
-        return tokens.unflatten(1, (-1, *latents.shape[3:])).permute(0, 1, 4, 2, 3)
+        return tokens.unflatten(1, (-1, *latents.shape[3:])).permute(0, 1, 4, 2, 3)[:, -latents.shape[1] :]
 
     def latent_size(self, inputs: Mapping[str, Any]) -> tuple[int, int, int]:
         return inputs["num_frames"], inputs["height"], inputs["width"]
