@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,25 +33,20 @@ class HunyuanVideoConditioning(TransformerConditioning):
         }
     )
 
-    def prompt_options(self, pipeline: DiffusionPipeline, picture: Image.Image | None) -> Mapping[str, object]:
-        if not animates(pipeline):
+    def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
+        if not animates(run):
             return {}
         if picture is None:
             # As in the pipeline's own second pass. Whatever the size, Llama sees the same.
             return {"image": Image.new("RGB", (64, 64))}
-        return {"image": picture, "image_embed_interleave": 4 if _replaces_tokens(pipeline) else 2}
+        replaces = run.transformer.config.image_condition_type == "token_replace"
+        return {"image": picture, "image_embed_interleave": 4 if replaces else 2}
 
-    def image_options(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
-        run: Any = pipeline
-        return {"image_condition_type": run.transformer.config.image_condition_type}
-
-    def image_conditions(
-        self, pipeline: DiffusionPipeline, picture: Image.Image, prepared: Any, latents: Tensor
-    ) -> dict[str, Tensor]:
+    def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
+        # The image is there for every frame, and the first of them counts.
         image = self.frames_of(prepared[1])
-        if _replaces_tokens(pipeline):
-            return {"first_frame": image}
-        # The first frame, and a mask that says so.
+        if run.transformer.config.image_condition_type == "token_replace":
+            return {"first_frame": image[:1]}
         first = torch.zeros(len(image), 1, 1, 1, device=image.device)
         first[0] = 1
         return {"condition": torch.cat([image * first, first.expand_as(image[:, :1])], dim=1)}
@@ -69,11 +63,6 @@ class HunyuanVideoConditioning(TransformerConditioning):
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """CLIP's embedding of the prompt, B E float32."""
         return conditions["pooled_prompt"].float()
-
-
-def _replaces_tokens(pipeline: DiffusionPipeline) -> bool:
-    run: Any = pipeline
-    return bool(run.transformer.config.image_condition_type == "token_replace")
 
 
 CONDITIONING: Conditioning = HunyuanVideoConditioning()

@@ -32,15 +32,12 @@ class LtxConditioning(TransformerConditioning):
         scale = torch.tensor([frames / settings.frames_per_second, pixels, pixels], dtype=torch.float32)
         return {**super().encode_clip(pipeline, clip, settings), "rope_scale": scale}
 
-    def image_conditions(
-        self, pipeline: DiffusionPipeline, picture: Image.Image, prepared: Any, latents: Tensor
-    ) -> dict[str, Tensor]:
+    def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
         tokens = prepared[0][0].unflatten(0, (-1, *latents.shape[2:]))
         return {"first_frame": tokens[:1].permute(0, 3, 1, 2)}
 
-    def times_frames(self, pipeline: DiffusionPipeline) -> bool:
-        """Of an image's frame alone it is another."""
-        return animates(pipeline)
+    def times_frames(self, run: Any) -> bool:
+        return animates(run)
 
     def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         return {**super().clip_shapes(denoiser, size), "rope_scale": (3,)}

@@ -57,41 +57,28 @@ class TransformerConditioning(Conditioning):
         if known.get("latents_mean") is not None and known.get("latents_std") is not None:
             latents = (latents - channel_values(known["latents_mean"])) / channel_values(known["latents_std"])
         latents = latents * known.get("scaling_factor", 1.0)
-        picture = Image.fromarray(clip.frames[0]) if animates(pipeline) else None
+        picture = Image.fromarray(clip.frames[0]) if animates(run) else None
         encoded = {"latents": latents, **self.encode_prompt(pipeline, clip.prompt, picture)}
         if picture is not None:
-            prepared = self._prepared(pipeline, clip, picture, latents.shape[1])
-            encoded |= {
-                name: value.float().cpu().contiguous()
-                for name, value in self.image_conditions(pipeline, picture, prepared, latents).items()
-            }
+            frames, height, width = clip.frames.shape[:3]
+            image = run.video_processor.preprocess(picture, height=height, width=width)
+            prepared = run.prepare_latents(
+                image=image.to(run._execution_device, run.vae.dtype), batch_size=1,
+                num_channels_latents=latents.shape[1], height=height, width=width, num_frames=frames,
+                dtype=self.image_dtype or run.vae.dtype, device=run._execution_device,
+                generator=torch.Generator().manual_seed(clip.seed),
+            )  # fmt: skip
+            conditions = self.image_conditions(run, picture, prepared, latents)
+            encoded |= {name: value.float().cpu().contiguous() for name, value in conditions.items()}
         still = len(encoded.get("first_frame", ()))
         if still == len(latents):
             raise ValueError(f"clip {clip.name!r} has no latents beyond its first frame's: give {stride + 1} frames")
         encoded["latents"] = latents[still:].contiguous()
-        if self.times_frames(pipeline):
+        if self.times_frames(run):
             encoded["frame_times"] = torch.tensor([0.0] * still + [1.0] * (len(latents) - still))
         return encoded
 
-    def _prepared(self, pipeline: DiffusionPipeline, clip: TrainingClip, picture: Image.Image, channels: int) -> Any:
-        """What the pipeline's `prepare_latents` returns for a clip's first frame."""
-        run: Any = pipeline
-        frames, height, width = clip.frames.shape[:3]
-        image = run.video_processor.preprocess(picture, height=height, width=width)
-        return run.prepare_latents(
-            image=image.to(run._execution_device, run.vae.dtype), batch_size=1, num_channels_latents=channels,
-            height=height, width=width, num_frames=frames, dtype=self.image_dtype or run.vae.dtype,
-            device=run._execution_device, generator=torch.Generator().manual_seed(clip.seed),
-            **self.image_options(pipeline),
-        )  # fmt: skip
-
-    def image_options(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
-        """More arguments of the pipeline's `prepare_latents`."""
-        return {}
-
-    def image_conditions(
-        self, pipeline: DiffusionPipeline, picture: Image.Image, prepared: Any, latents: Tensor
-    ) -> dict[str, Tensor]:
+    def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
         """The conditions in what `prepare_latents` returned for the first frame of a clip of `latents` T C H W."""
         return {"condition": self.frames_of(prepared[1])}
 
@@ -99,7 +86,7 @@ class TransformerConditioning(Conditioning):
         """The only clip of a pipeline's latents: T C H W."""
         return latents[0] if self.family.frames_first else latents[0].transpose(0, 1)
 
-    def times_frames(self, pipeline: DiffusionPipeline) -> bool:
+    def times_frames(self, run: Any) -> bool:
         """Whether a pipeline gives its denoiser a timestep for each token."""
         return False
 
@@ -108,14 +95,12 @@ class TransformerConditioning(Conditioning):
         self, pipeline: DiffusionPipeline, prompt: str, picture: Image.Image | None = None
     ) -> dict[str, Tensor]:
         run: Any = pipeline
-        values = run.encode_prompt(
-            prompt=[prompt], device=run._execution_device, **self.prompt_options(pipeline, picture)
-        )
+        values = run.encode_prompt(prompt=[prompt], device=run._execution_device, **self.prompt_options(run, picture))
         # Pipelines return more, for guidance.
         named = zip(self.texts, values, strict=False)
         return {name: value[0].float().cpu().contiguous() for name, value in named}
 
-    def prompt_options(self, pipeline: DiffusionPipeline, picture: Image.Image | None) -> Mapping[str, object]:
+    def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
         """More arguments of the pipeline's `encode_prompt`, where a clip is made from a picture."""
         return {"do_classifier_free_guidance": False}
 
@@ -188,9 +173,8 @@ class TransformerConditioning(Conditioning):
         return [each.permute(0, 1, 4, 2, 3).flatten(0, 1) for each in maps]
 
 
-def animates(pipeline: DiffusionPipeline) -> bool:
+def animates(run: Any) -> bool:
     """Whether a pipeline makes clips from images."""
-    run: Any = pipeline
     return "image" in inspect.signature(run.prepare_latents).parameters
 
 

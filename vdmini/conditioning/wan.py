@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
-from vdmini.conditioning.transformer import TransformerConditioning
+from vdmini.conditioning.transformer import TransformerConditioning, mean_of_tokens
 from vdmini.models.wan import FAMILY, TEXT_TOKENS
 
 # Of the VAE of Wan 2.2 TI2V-5B, whose pipeline times every token.
@@ -28,20 +27,17 @@ class WanConditioning(TransformerConditioning):
     )
     texts = ("prompt_embeds",)
 
-    def prompt_options(self, pipeline: DiffusionPipeline, picture: Image.Image | None) -> Mapping[str, object]:
-        return {**super().prompt_options(pipeline, picture), "max_sequence_length": TEXT_TOKENS}
+    def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
+        return {**super().prompt_options(run, picture), "max_sequence_length": TEXT_TOKENS}
 
-    def image_conditions(
-        self, pipeline: DiffusionPipeline, picture: Image.Image, prepared: Any, latents: Tensor
-    ) -> dict[str, Tensor]:
-        run: Any = pipeline
-        if self.times_frames(pipeline):
+    def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
+        if self.times_frames(run):
             return {"first_frame": self.frames_of(prepared[1])}
         seen = {"image_embeds": run.encode_image(picture)[0]} if run.transformer.config.image_dim is not None else {}
-        return {**super().image_conditions(pipeline, picture, prepared, latents), **seen}
+        return {**super().image_conditions(run, picture, prepared, latents), **seen}
 
-    def times_frames(self, pipeline: DiffusionPipeline) -> bool:
-        return bool(pipeline.config.get("expand_timesteps"))
+    def times_frames(self, run: Any) -> bool:
+        return bool(run.config.get("expand_timesteps"))
 
     def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config
@@ -50,9 +46,7 @@ class WanConditioning(TransformerConditioning):
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """The mean of the prompt's own tokens, B E float32."""
-        embeds = conditions["prompt_embeds"].float()
-        tokens = embeds.any(2).sum(1, keepdim=True)
-        return embeds.sum(1) / tokens.clamp(min=1)
+        return mean_of_tokens(conditions["prompt_embeds"], conditions["prompt_embeds"].any(2))
 
 
 CONDITIONING: Conditioning = WanConditioning()
