@@ -233,6 +233,9 @@ def ltx_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     )
+    # Those of new VAEs change nothing.
+    vae.latents_mean.normal_()
+    vae.latents_std.uniform_(0.5, 2.0)
     return LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae.eval(),

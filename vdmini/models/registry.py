@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,16 @@ EMBEDDED = {
 
 
 @dataclass(frozen=True)
+class Expert:
+    """One of a pipeline's denoisers by the pipeline's name for it, and the noise's share in the levels it is for."""
+
+    name: str
+    denoiser: nn.Module
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class VideoModel:
     """A loaded model: its denoiser, and the VAE and pipeline around it where the source has them."""
 
@@ -131,6 +142,18 @@ class VideoModel:
     def blocks(self) -> BlockGraph:
         """The denoiser's blocks and their costs at the family's default input, which the graph states."""
         return block_graph(self.denoiser)
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The denoiser for all noise levels, or both where a pipeline has one on each side of its boundary."""
+        found = {name: getattr(self.pipeline, name, None) for name in DENOISERS}
+        named = {name: denoiser for name, denoiser in found.items() if denoiser is not None} or {"": self.denoiser}
+        boundary = self.pipeline.config.get("boundary_ratio") if self.pipeline is not None else None
+        ranges = pairwise((1.0, boundary or 0.0, 0.0) if len(named) > 1 else (1.0, 0.0))
+        return tuple(
+            Expert(name, denoiser, lowest, highest)
+            for (name, denoiser), (highest, lowest) in zip(named.items(), ranges, strict=True)
+        )
 
 
 def is_published(name: str) -> bool:
@@ -207,10 +230,14 @@ def require_not_refused(native: str) -> None:
         raise ModelLoadError(f"a {native} is not supported: {REFUSED[native]}")
 
 
-def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
-    """Put another denoiser in the place of a pipeline's own; raises ModelLoadError where it has none."""
+def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module, name: str | None = None) -> None:
+    """Put another denoiser in the place of a pipeline's own, the first one's where it has two and `name` is None.
+
+    Raises ModelLoadError where it has none.
+    """
     original = pipeline_denoiser(pipeline)
-    setattr(pipeline, "unet" if getattr(pipeline, "unet", None) is original else "transformer", denoiser)
+    first = "unet" if getattr(pipeline, "unet", None) is original else "transformer"
+    setattr(pipeline, name or first, denoiser)
 
 
 def pipeline_denoiser(pipeline: DiffusionPipeline) -> nn.Module:

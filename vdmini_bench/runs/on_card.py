@@ -31,6 +31,7 @@ from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.estimate import USABLE, estimate_memory
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.random_pipelines import build_pipeline
+from vdmini_bench.models.source import expert_count
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.scopes import (
     ClipSize,
@@ -186,12 +187,13 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
     )
     found = estimate_memory(recipe, teacher, shapes, 1, int(card.gib * GIB))
     asked, last = found[0], found[-1]
-    seconds = card.seconds(asked.estimate.step_flops * distill.steps, distill.mixed_precision == "bf16")
+    steps, experts = distill.steps, expert_count(recipe.taught_by[0])
+    seconds = card.seconds(asked.estimate.step_flops * steps * experts, distill.mixed_precision == "bf16")
     changes = [f"distill.{key}={str(value).lower()}" for key, value in last.changes.items()]
     way = f"--set {' --set '.join(changes)}" if last.fits else _on_more_cards(last.estimate, distill.batch_size, card)
     # A checkpoint is all that lies between steps but the teacher; the student is written beside it.
     disk = asked.estimate.held_bytes - _weight_bytes(teacher.denoiser, getattr(torch, context.suite.profile.dtype))
-    return Stage(job.name, asked.estimate.peak_bytes, disk, seconds, asked.fits, "" if asked.fits else way)
+    return Stage(job.name, asked.estimate.peak_bytes, disk * experts, seconds, asked.fits, "" if asked.fits else way)
 
 
 def _on_more_cards(estimate: Estimate, batch_size: int, card: Card) -> str:

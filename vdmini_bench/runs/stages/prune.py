@@ -30,6 +30,7 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
         latents = context.input_folder(f"prune {subject}".strip(), "encode") / LATENTS
         task = task_of(recipe.distill, teacher.denoiser)
         loss = task_loss(teacher.denoiser, LatentCache.open(latents), task)
-    replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan, loss))
+    for expert in teacher.experts:
+        replace_denoiser(pipeline, recipe.pruning.apply(expert.denoiser, plan, loss), expert.name)
     provenance = {"teacher_sha256": recipe.taught_by[1], "channels": recipe.pruning.channels, "lora": recipe.lora}
     save_student(folder / STUDENT, pipeline, plan, provenance)
