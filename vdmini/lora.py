@@ -101,24 +101,27 @@ def map_lora_file(
     with safe_open(file, "pt") as opened:
         if MAPPED in (opened.metadata() or {}):
             raise ModelLoadError(f"{str(file)!r} was mapped for a student: give the teacher's own file")
-    prefixes = ("unet.", KOHYA) if hasattr(loader, "unet_name") else ("transformer.",)
-    if nameless := [key for key in weights if not key.startswith((*prefixes, *OTHER_PARTS))]:
+    prefix = "unet." if hasattr(loader, "unet_name") else "transformer."
+    if nameless := [key for key in weights if not key.startswith((prefix, *OTHER_PARTS))]:
         raise ModelLoadError(
-            f"{str(file)!r}: {loader.__name__} loads no {nameless[0]!r}: give a file whose keys begin with"
-            f" {prefixes[0]!r}"
+            f"{str(file)!r}: {loader.__name__} loads no {nameless[0]!r}: give a file whose keys begin with {prefix!r}"
         )
-    config = {key.removeprefix(prefixes[0]): value for key, value in configs.items() if key.startswith(prefixes[0])}
+    config = {key.removeprefix(prefix): value for key, value in configs.items() if key.startswith(prefix)}
     found = map_lora(weights, teacher, plan, config or None)
+    own = load_file(file)
+    if prefix == "unet." and any(key.endswith(".alpha") for key in own):
+        # Nothing but kohya's names can say alphas of a UNet, so these stay.
+        found = map_lora(own, teacher, plan)
     if all(key.startswith(OTHER_PARTS) for key in found.weights):
         raise ModelLoadError(f"{str(file)!r}: all its layers are in removed blocks: the student needs nothing of it")
     header = {"format": "pt", MAPPED: plan.to_json()}
     if found.config is not None:
-        own = {f"{prefixes[0]}{key}": value for key, value in found.config.items()}
-        header[CONFIG] = json.dumps(configs | own, sort_keys=True)
+        settings = {f"{prefix}{key}": value for key, value in found.config.items()}
+        header[CONFIG] = json.dumps(configs | settings, sort_keys=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Copies, since one matrix may stand for several layers.
     save_file({key: weight.clone().contiguous() for key, weight in found.weights.items()}, output, header)
-    return replace(found, unread=_unread(loader, file))
+    return replace(found, unread=_unread(loader, own))
 
 
 def read_lora(loader: type[Any], file: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,29 +131,23 @@ def read_lora(loader: type[Any], file: str | Path) -> tuple[dict[str, Tensor], d
     which diffusers leaves these out: what is loaded then is another adapter.
     """
     try:
-        own = load_file(file)
-        weights, *alphas, config = loader.lora_state_dict(
+        if any("dora_scale" in key for key in load_file(file)):
+            raise ValueError("diffusers leaves 'dora_scale' out: save these magnitudes as peft names them")
+        weights, *_, config = loader.lora_state_dict(
             str(file), return_lora_metadata=True, use_safetensors=True, local_files_only=True
         )
     except Exception as error:  # whatever a file makes safetensors and diffusers' converters raise
-        raise ModelLoadError(f"{str(file)!r} is no LoRA of a {loader.__name__} ({error}): check the file") from error
-    if any("dora_scale" in key for key in own):
-        raise ModelLoadError(f"{str(file)!r}: diffusers reads no 'dora_scale': save its magnitudes as peft names them")
-    # Only kohya's names hold alphas, so these files keep theirs.
-    if any(alphas):
-        return own, {}
+        raise ModelLoadError(f"{str(file)!r} is no LoRA of a {loader.__name__}: {error}") from error
     unet = {key: weight for key, weight in weights.items() if key.startswith("unet.")}
     others = {key: weight for key, weight in weights.items() if key not in unet}
     return convert_unet_state_dict_to_peft(unet) | others, config or {}
 
 
-def _unread(loader: type[Any], file: str | Path) -> tuple[str, ...]:
+def _unread(loader: type[Any], weights: dict[str, Tensor]) -> tuple[str, ...]:
     """The differences of weights and biases, which some speed LoRAs have, that diffusers' converters leave out."""
-    differences = {key: weight for key, weight in load_file(file).items() if key.endswith((".diff", ".diff_b"))}
-    if not differences:
-        return ()
-    taken = loader.lora_state_dict(load_file(file) | differences)
-    return tuple(key for key, weight in differences.items() if all(weight is not each for each in taken.values()))
+    differences = {key: weight for key, weight in weights.items() if key.endswith((".diff", ".diff_b"))}
+    read = {id(weight) for weight in loader.lora_state_dict(dict(weights)).values()} if differences else {}
+    return tuple(key for key, weight in differences.items() if id(weight) not in read)
 
 
 def _written_layer(key: str) -> tuple[str, str]:

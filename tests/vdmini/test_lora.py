@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tiny_clips import same, svd_pipeline, svd_unet, weights
 from tiny_transformers import TINY
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
 from vdmini.errors import ModelLoadError
-from vdmini.lora import MAPPED, MappedLora, lora_loader, map_lora, map_lora_file, merge_lora
+from vdmini.lora import MappedLora, map_lora, map_lora_file, merge_lora
 from vdmini.models.registry import pipeline_denoiser, replace_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, names_in_student, prune_pipeline
@@ -58,7 +58,7 @@ def plan_of(name: str) -> PruningPlan:
 
 
 def random_adapter(name: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An adapter of a third of a teacher's layers as peft makes it, and its configuration.
+    """An adapter of some twenty of a teacher's layers as peft makes it, and its configuration.
 
     Every other has no layer in the blocks that the plan removes; of three, one has ranks and alphas by layer and adds
     to biases, one has DoRA's magnitudes.
@@ -68,7 +68,7 @@ def random_adapter(name: str, seed: int) -> tuple[dict[str, Tensor], dict[str, A
     teacher, draw = teacher_of(name), np.random.default_rng(seed)
     kept, removed = names_in_student(teacher, plan_of(name))
     layers = [each for each, module in teacher.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    chosen = [each for each in layers if draw.random() < 1 / 3 and (seed % 2 == 0 or each not in removed)]
+    chosen = [each for each in layers if draw.random() < 20 / len(layers) and (seed % 2 == 0 or each not in removed)]
     chosen += [next(each for each in layers if each in (removed if seed % 2 == 0 else kept))]
     rank = int(draw.integers(4, 65))
     varied = {f"^{each}": int(draw.integers(4, 65)) for each in chosen[::2]} if seed % 3 == 1 else {}
@@ -141,3 +141,230 @@ def test_pruning_the_merged_teacher_is_merging_into_the_student(name: str, seed:
     written = check_mapping(name, file, mapped)
     removed = {key.replace(part, PEFT) for keys in written.removed.values() for key in keys}
     assert removed == {key for keys in found.removed.values() for key in keys}
+
+
+def pairs(denoiser: nn.Module, layers: Mapping[str, str], names: tuple[str, str]) -> dict[str, Tensor]:
+    """Random matrices of rank 4 for layers, under the names that another format has for these."""
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for layer, written in layers.items():
+        weight = denoiser.get_submodule(layer).weight
+        first = torch.randn(4, *weight.shape[1:], generator=generator)
+        second = torch.randn(len(weight), 4, *[1] * (weight.ndim - 2), generator=generator)
+        found |= {f"{written}.{names[0]}.weight": first, f"{written}.{names[1]}.weight": second}
+    return found
+
+
+# Wan's own names of a block's layers.
+WAN = {
+    **{f"attn{place}.{ours}": f"{theirs}_attn.{name}" for place, theirs in ((1, "self"), (2, "cross"))
+       for ours, name in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))},
+    "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
+}  # fmt: skip
+# Which diffusers leaves out.
+NORMS = [f"diffusion_model.blocks.{block}.norm3.{kind}" for block in (0, 1) for kind in ("diff", "diff_b")]
+
+
+def wan_speed_lora() -> dict[str, Tensor]:
+    """As lightx2v's: all blocks under Wan's own names, alphas, differences of biases, and of norms."""
+    teacher = teacher_of("wan")
+    layers = {
+        f"blocks.{block}.{ours}": f"diffusion_model.blocks.{block}.{name}"
+        for block in range(5)
+        for ours, name in WAN.items()
+    }
+    found = pairs(teacher, layers, ("lora_down", "lora_up"))
+    for layer, written in layers.items():
+        found[f"{written}.alpha"] = torch.tensor(3.0)
+        found[f"{written}.diff_b"] = torch.randn_like(teacher.get_submodule(layer).bias)
+    found |= {norm: torch.zeros(24) for norm in NORMS}
+    return found | pairs(teacher, {"proj_out": "diffusion_model.head.head"}, ("lora_down", "lora_up"))
+
+
+def wan_of_musubi() -> dict[str, Tensor]:
+    """As musubi-tuner's: every block, with "_" for ".", and alphas."""
+    layers = {
+        f"blocks.{block}.{ours}": f"lora_unet_blocks_{block}_{name.replace('.', '_')}"
+        for block in range(5)
+        for ours, name in WAN.items()
+    }
+    found = pairs(teacher_of("wan"), layers, ("lora_down", "lora_up"))
+    return found | {f"{written}.alpha": torch.tensor(7.0) for written in layers.values()}
+
+
+def hunyuanvideo_of_its_authors() -> dict[str, Tensor]:
+    """As FastHunyuan's: the original's names, where one matrix stands for three layers."""
+    teacher, found = teacher_of("hunyuanvideo"), {}
+    for block in range(3):
+        layer = f"transformer_blocks.{block}.attn.to_out.0"
+        found |= pairs(teacher, {layer: f"double_blocks.{block}.img_attn_proj"}, ("lora_A", "lora_B"))
+        fused = {"lora_A": torch.randn(4, 32), "lora_B": torch.randn(96, 4)}
+        found |= {f"double_blocks.{block}.img_attn_qkv.{half}.weight": each for half, each in fused.items()}
+    return found
+
+
+def ltx_of_its_authors() -> dict[str, Tensor]:
+    layers = [f"transformer_blocks.{block}.attn1.to_q" for block in range(5)]
+    return pairs(teacher_of("ltx"), {layer: f"diffusion_model.{layer}" for layer in layers}, ("lora_A", "lora_B"))
+
+
+UNET_LAYERS = (
+    "down_blocks.0.motion_modules.1.transformer_blocks.0.attn1.to_q",
+    "down_blocks.1.motion_modules.0.transformer_blocks.0.attn1.to_out.0",
+    "up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k",
+    "up_blocks.2.resnets.2.conv1",
+    "mid_block.attentions.0.proj_in",
+)
+
+
+def motion_lora() -> dict[str, Tensor]:
+    """As AnimateDiff's, of the time of diffusers' attention processors."""
+    written = {each: f"unet.{each.replace('.to_', '.processor.to_').removesuffix('.0')}" for each in UNET_LAYERS[:3]}
+    found = pairs(teacher_of("animatediff"), written, ("down", "up"))
+    return {key.replace(".down.", "_lora.down.").replace(".up.", "_lora.up."): each for key, each in found.items()}
+
+
+def unet_of_kohya() -> dict[str, Tensor]:
+    """As kohya's scripts write them: "_" for ".", alphas, and the text encoder's layers too."""
+    layers = {each: "lora_unet_" + each.replace(".", "_") for each in UNET_LAYERS[2:]}
+    found = pairs(teacher_of("animatediff"), layers, ("lora_down", "lora_up"))
+    text = {"encoder.layers.0.mlp.fc1": "lora_te_text_model_encoder_layers_0_mlp_fc1"}
+    found |= pairs(pipeline_of("animatediff").text_encoder, text, ("lora_down", "lora_up"))
+    return found | {f"{written}.alpha": torch.tensor(3.0) for written in (*layers.values(), *text.values())}
+
+
+COMMUNITY: dict[str, tuple[str, Callable[[], dict[str, Tensor]], int]] = {
+    "lightx2v": ("wan", wan_speed_lora, 2),
+    "musubi-tuner": ("wan", wan_of_musubi, 2),
+    "HunyuanVideo": ("hunyuanvideo", hunyuanvideo_of_its_authors, 1),
+    "LTX-Video": ("ltx", ltx_of_its_authors, 2),
+    "motion LoRA": ("animatediff", motion_lora, 1),
+    "kohya": ("animatediff", unet_of_kohya, 1),
+}
+
+
+@needs_peft
+@pytest.mark.parametrize("kind", COMMUNITY)
+def test_formats_of_the_community_map_to_the_student(kind: str, tmp_path: Path) -> None:
+    name, write, blocks = COMMUNITY[kind]
+    save_file(write(), tmp_path / "teacher.safetensors")
+    found = check_mapping(name, tmp_path / "teacher.safetensors", tmp_path / "student.safetensors")
+    assert len(found.removed) == blocks
+    assert sorted(found.unread) == (sorted(NORMS) if kind == "lightx2v" else [])
+
+
+def two_experts(denoiser: nn.Module) -> WanPipeline:
+    """Wan 2.2's pipeline, both experts with the same weights."""
+    parts = {**pipeline_of("wan").components, "transformer": denoiser, "transformer_2": copy.deepcopy(denoiser)}
+    return WanPipeline(**{**parts, "boundary_ratio": 0.5})
+
+
+@needs_peft
+def test_a_lora_goes_into_the_expert_it_is_for(tmp_path: Path) -> None:
+    teacher, plan = teacher_of("wan"), plan_of("wan")
+    file, mapped = tmp_path / "low_noise.safetensors", tmp_path / "mapped.safetensors"
+    save_file(wan_speed_lora(), file)
+    pipeline, student = (two_experts(copy.deepcopy(teacher)) for _ in range(2))
+    merge_lora(pipeline, str(file), second_expert=True)
+    assert same(weights(pipeline.transformer), weights(teacher))
+    assert same(weights(pipeline.transformer_2), weights(merged_by_diffusers("wan", teacher, file)))
+    prune_pipeline(student, plan)
+    map_lora_file(file, WanPipeline, teacher, plan, mapped)
+    merge_lora(student, str(mapped), second_expert=True)
+    prune_pipeline(pipeline, plan)
+    for one, other in ((student.transformer, pipeline.transformer), (student.transformer_2, pipeline.transformer_2)):
+        assert same(weights(one), weights(other))
+    with pytest.raises(ModelLoadError, match="leave second_expert out"):
+        merge_lora(tiny_wan(), str(file), second_expert=True)
+
+
+def test_what_is_no_lora_of_the_teacher_is_not_mapped(tmp_path: Path) -> None:
+    teacher, plan = teacher_of("wan"), plan_of("wan")
+    own, file, out = wan_of_musubi(), tmp_path / "a.safetensors", tmp_path / "out" / "b.safetensors"
+    plain = pairs(teacher, {layer: f"transformer.{layer}" for layer in LAYERS}, ("lora_A", "lora_B"))
+    for content, said in (
+        ({key: torch.zeros(4, 8) if "_A" in key else each for key, each in plain.items()}, "2 of 4 keys fit no layer"),
+        (
+            {key.replace("blocks.3", "blocks.5"): each for key, each in plain.items()},
+            "such as transformer.blocks.5.ffn",
+        ),
+        ({"transformer.proj_out.weight": torch.zeros(1)}, "1 of 1 keys fit no layer of this WanTransformer3DModel"),
+        ({key.removeprefix("transformer."): weight for key, weight in plain.items()}, "begin with 'transformer.'"),
+        ({key: weight for key, weight in own.items() if "blocks_2" not in key}, "is no LoRA of a WanPipeline"),
+        (own | {"lora_unet_blocks_0_ffn_2.dora_scale": torch.ones(1)}, "leaves 'dora_scale' out"),
+        ({key: weight for key, weight in plain.items() if "blocks.3" in key}, "all its layers are in removed blocks"),
+    ):
+        save_file(content, file)
+        with pytest.raises(ModelLoadError, match=said):
+            map_lora_file(file, WanPipeline, teacher, plan, out)
+        assert not out.exists()
+    with pytest.raises(ModelLoadError, match="0 of 0 keys"):
+        map_lora({}, teacher, plan)
+    save_file(plain, file)
+    map_lora_file(file, WanPipeline, teacher, plan, out)
+    with pytest.raises(ModelLoadError, match="was mapped for a student"):
+        map_lora_file(out, WanPipeline, teacher, plan, file)
+
+
+@needs_peft
+def test_a_teachers_lora_is_not_merged_into_its_student(tmp_path: Path) -> None:
+    save_file(wan_of_musubi(), tmp_path / "teacher.safetensors")
+    with pytest.raises(ModelLoadError, match="30 of its 50 layers fit"):
+        merged_by_diffusers("wan", apply_plan(teacher_of("wan"), plan_of("wan")), tmp_path / "teacher.safetensors")
+
+
+def tiny_wan() -> Any:
+    return TINY["wan"].build_pipeline(TINY["wan"].build_denoiser())
+
+
+def write_lora(denoiser: Any, layers: tuple[str, ...], file: Path, prefix: str = "transformer.") -> dict[str, Tensor]:
+    """The products of an adapter of rank 2, by layer."""
+    generator, products, saved = torch.Generator().manual_seed(0), {}, {}
+    for layer in layers:
+        rows, columns = denoiser.get_submodule(layer).weight.shape
+        first, second = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
+        saved |= {f"{prefix}{layer}.lora_A.weight": first, f"{prefix}{layer}.lora_B.weight": second}
+        products[f"{layer}.weight"] = second @ first
+    save_file(saved, file)
+    return products
+
+
+@needs_peft
+def test_the_merged_weights_are_the_old_ones_plus_the_product(tmp_path: Path) -> None:
+    pipeline = tiny_wan()
+    before = {name: weight.clone() for name, weight in pipeline.transformer.state_dict().items()}
+    products = write_lora(pipeline.transformer, LAYERS, tmp_path / "a.safetensors")
+    merge_lora(pipeline, str(tmp_path / "a.safetensors"))
+    after = pipeline.transformer.state_dict()
+    assert after.keys() == before.keys()
+    for name, weight in after.items():
+        torch.testing.assert_close(weight, before[name] + products.get(name, 0))
+
+
+@needs_peft
+def test_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    pipeline, file = tiny_wan(), tmp_path / "a.safetensors"
+    before = {name: weight.clone() for name, weight in pipeline.transformer.state_dict().items()}
+    shorter = tiny_wan()
+    shorter.transformer.blocks = shorter.transformer.blocks[:2]
+    write_lora(pipeline.transformer, LAYERS, file)
+    with pytest.raises(ModelLoadError, match="1 of its 2 layers fit"):
+        merge_lora(shorter, str(file))
+    write_lora(pipeline.transformer, LAYERS, file, prefix="another.")
+    with pytest.raises(ModelLoadError, match="0 of its 2 layers fit"):
+        merge_lora(pipeline, str(file))
+    file.write_bytes(b"damaged")
+    with pytest.raises(ModelLoadError, match="cannot be merged into WanPipeline"):
+        merge_lora(pipeline, str(file))
+    after = pipeline.transformer.state_dict()
+    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
+    assert after.keys() == before.keys()
+
+
+def test_pipelines_without_lora_and_a_missing_peft_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not hasattr(videocrafter_pipeline("ddim"), "load_lora_weights")
+    with pytest.raises(ModelLoadError, match="no LoRA into StableVideoDiffusionPipeline"):
+        merge_lora(svd_pipeline(svd_unet()), "a.safetensors")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelLoadError, match="pip install peft"):
+        merge_lora(tiny_wan(), "a.safetensors")
