@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from vdmini.errors import ModelLoadError
 from vdmini.models.folders import read_json
-from vdmini.models.registry import DENOISERS
 from vdmini.plan import PruningPlan
 from vdmini.prune import SECOND_EXPERT, names_in_student
 
@@ -80,11 +79,10 @@ def map_lora(
             found.weights[prefix + name + key.removeprefix(prefix + written)] = weight
             if key.endswith(".lora_B.weight"):
                 ranks[kept[layer]] = weight.shape[1]
-    if misfits or not (layers or found.removed):
-        examples = f", such as {', '.join(misfits[:2])}" if misfits else ""
+    if misfits:
         raise ModelLoadError(
-            f"{len(misfits)} of {len(weights)} keys fit no layer of this {type(teacher).__name__}{examples}: give a"
-            " LoRA made for this very model"
+            f"{len(misfits)} of {len(weights)} keys, such as {misfits[0]!r}, fit no layer of this"
+            f" {type(teacher).__name__}: give a LoRA made for this very model"
         )
     return found if config is None else replace(found, config=_config_by_layer(config, layers, ranks))
 
@@ -102,10 +100,6 @@ def map_lora_file(
         if MAPPED in (opened.metadata() or {}):
             raise ModelLoadError(f"{str(file)!r} was mapped for a student: give the teacher's own file")
     prefix = "unet." if hasattr(loader, "unet_name") else "transformer."
-    if nameless := [key for key in weights if not key.startswith((prefix, *OTHER_PARTS))]:
-        raise ModelLoadError(
-            f"{str(file)!r}: {loader.__name__} loads no {nameless[0]!r}: give a file whose keys begin with {prefix!r}"
-        )
     config = {key.removeprefix(prefix): value for key, value in configs.items() if key.startswith(prefix)}
     found = map_lora(weights, teacher, plan, config or None)
     own = load_file(file)
@@ -113,7 +107,7 @@ def map_lora_file(
         # Nothing but kohya's names can say alphas of a UNet, so these stay.
         found = map_lora(own, teacher, plan)
     if all(key.startswith(OTHER_PARTS) for key in found.weights):
-        raise ModelLoadError(f"{str(file)!r}: all its layers are in removed blocks: the student needs nothing of it")
+        raise ModelLoadError(f"{str(file)!r} has no layer of a block that is kept: the student needs nothing of it")
     header = {"format": "pt", MAPPED: plan.to_json()}
     if found.config is not None:
         settings = {f"{prefix}{key}": value for key, value in found.config.items()}
@@ -136,6 +130,8 @@ def read_lora(loader: type[Any], file: str | Path) -> tuple[dict[str, Tensor], d
         weights, *_, config = loader.lora_state_dict(
             str(file), return_lora_metadata=True, use_safetensors=True, local_files_only=True
         )
+        if not weights or not all(key.startswith((*PREFIXES[:2], *OTHER_PARTS)) for key in weights):
+            raise ValueError("not all of its keys begin with 'transformer.' or 'unet.'")
     except Exception as error:  # whatever a file makes safetensors and diffusers' converters raise
         raise ModelLoadError(f"{str(file)!r} is no LoRA of a {loader.__name__}: {error}") from error
     unet = {key: weight for key, weight in weights.items() if key.startswith("unet.")}
@@ -160,16 +156,13 @@ def _fits(key: str, weight: Tensor, layer: nn.Module) -> bool:
     """Whether a matrix has the size that its layer needs; what is no matrix goes with the matrices."""
     if weight.ndim < 2 or "magnitude" in key:
         return True
-    own = getattr(layer, "weight", None)
     place = int(any(first in key for first in FIRST))
-    return isinstance(own, Tensor) and own.ndim > 1 and weight.shape[place] == own.shape[place]
+    size = getattr(getattr(layer, "weight", None), "shape", ())[place : place + 1]
+    return size == weight.shape[place : place + 1]
 
 
 def _config_by_layer(config: Mapping[str, Any], layers: Mapping[str, str], ranks: Mapping[str, int]) -> dict[str, Any]:
-    """A configuration with ranks and alphas by the full names of a student's layers: the teacher's patterns fit others.
-
-    `layers` are the student's names by the teacher's.
-    """
+    """A configuration with ranks and alphas by the student's names of `layers`: the teacher's patterns fit others."""
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
     # The first that fits, as peft looks for it.
     fitting = {new: [each for each in patterns if re.match(rf"(.*\.)?({each})$", old)] for old, new in layers.items()}
@@ -206,17 +199,16 @@ def merge_lora(pipeline: DiffusionPipeline, file: str, *, second_expert: bool = 
     if importlib.util.find_spec("peft") is None:
         raise ModelLoadError(f"{file!r}: LoRA needs peft: pip install peft")
     try:
-        wanted = [key for key in read_lora(type(loader), file)[0] if any(first in key for first in FIRST)]
+        layers = {_written_layer(key)[1] for key in read_lora(type(loader), file)[0] if not key.startswith(OTHER_PARTS)}
         into = {f"load_into_{SECOND_EXPERT}": True} if second_expert else {}
         loader.load_lora_weights(file, use_safetensors=True, local_files_only=True, **into)
         adapted = {part: _adapted_layers(getattr(loader, part, None)) for part in loader._lora_loadable_modules}
-        fits = sum(_is_adapted(key, adapted) for key in wanted)
-        if not wanted or fits < len(wanted):
+        if (unfit := layers.difference(*adapted.values())) or not any(adapted.values()):
             raise ValueError(
-                f"{fits} of its {len(wanted)} layers fit: give one made for this very model, or for a student what"
-                " vdmini-bench lora map makes of its teacher's"
+                f"{len(layers - unfit)} of its {len(layers)} layers fit: give one made for this very model, or for a"
+                " student what vdmini-bench lora map makes of its teacher's"
             )
-        loader.fuse_lora(components=[part for part, layers in adapted.items() if layers])
+        loader.fuse_lora(components=[part for part, names in adapted.items() if names])
     except Exception as error:  # whatever a file makes safetensors, diffusers and peft raise
         raise ModelLoadError(f"{file!r} cannot be merged into {name}: {error}") from error
     finally:
@@ -224,13 +216,6 @@ def merge_lora(pipeline: DiffusionPipeline, file: str, *, second_expert: bool = 
 
 
 def _adapted_layers(part: nn.Module | None) -> set[str]:
-    """The layers of a part of a pipeline that have an adapter, as kohya's scripts write their names."""
+    """The names of the layers of a part of a pipeline that have an adapter."""
     named = () if part is None else part.named_modules()
-    return {name.replace(".", "_") for name, layer in named if len(getattr(layer, "lora_A", ()))}
-
-
-def _is_adapted(key: str, adapted: Mapping[str, set[str]]) -> bool:
-    """Whether a key's layer has an adapter; of a text encoder's, which have other names in every format, any layer."""
-    if key.startswith(OTHER_PARTS):
-        return any(layers for part, layers in adapted.items() if part not in DENOISERS)
-    return any(_written_layer(key)[1].replace(".", "_") in adapted.get(part, ()) for part in DENOISERS)
+    return {name for name, layer in named if len(getattr(layer, "lora_A", ()))}

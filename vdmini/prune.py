@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # What diffusers calls the denoiser of the later steps, where a pipeline has one for these.
 SECOND_EXPERT = "transformer_2"
+# Modules of a student, each with the teacher's that fills it.
+Pairs = list[tuple[nn.Module, nn.Module]]
 
 
 def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -26,7 +28,7 @@ def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
     The teacher is not changed, and both may be on the meta device. Raises PlanError, before any weight is copied, when
     the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit together.
     """
-    student, pairs = _empty_student(_checked_family(teacher, plan), teacher, plan)
+    _, student, pairs = _empty_student(teacher, plan)
     for student_module, teacher_module in pairs:
         weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
         student_module.load_state_dict(weights, assign=True)
@@ -38,8 +40,7 @@ def names_in_student(teacher: nn.Module, plan: PruningPlan) -> tuple[dict[str, s
 
     The teacher may be on the meta device. Raises PlanError as `apply_plan` does.
     """
-    family = _checked_family(teacher, plan)
-    student, pairs = _empty_student(family, teacher, plan)
+    family, student, pairs = _empty_student(teacher, plan)
     # By the module itself: blocks may also hold views of modules, which have no name.
     old, new = ({module: name for name, module in each.named_modules()} for each in (teacher, student))
     kept = {
@@ -98,20 +99,17 @@ def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
     return family
 
 
-def _empty_student(
-    family: Family, teacher: nn.Module, plan: PruningPlan
-) -> tuple[nn.Module, list[tuple[nn.Module, nn.Module]]]:
-    """The student on the meta device, and the pairs of its modules and the teacher's that all its weights are in."""
+def _empty_student(teacher: nn.Module, plan: PruningPlan) -> tuple[Family, nn.Module, Pairs]:
+    """The teacher's family, the student on the meta device, and the pairs that hold every weight of the student."""
+    family = _checked_family(teacher, plan)
     with torch.device("meta"):
         student = family.build_student(teacher, plan.kept, plan.removed)
     # Some layers make their tensors on the CPU whatever the default device is.
     student = student.to("meta")
-    return student, _paired_modules(family, teacher, student, plan)
+    return family, student, _paired_modules(family, teacher, student, plan)
 
 
-def _paired_modules(
-    family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan
-) -> list[tuple[nn.Module, nn.Module]]:
+def _paired_modules(family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan) -> Pairs:
     """(student module, teacher module) with weights of the same shapes, for every weight of the student."""
     renamed = family.student_names(plan.kept, plan.removed)
     student_blocks = family.block_modules(student)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ from tiny_transformers import TINY
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
+from vdmini.checkpoint import save_student
 from vdmini.errors import ModelLoadError
 from vdmini.lora import MappedLora, map_lora, map_lora_file, merge_lora
+from vdmini.models.loading import load_model
 from vdmini.models.registry import pipeline_denoiser, replace_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, names_in_student, prune_pipeline
 from vdmini.rules import make_plan, plan_removing
+from vdmini_bench.distill.recipe import Recipe
+from vdmini_bench.distill.trainer import STUDENT
+from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.runs.stages import prune
 
 LAYERS = ("blocks.0.attn1.to_q", "blocks.3.ffn.net.2")
 PEFT = "base_model.model."
@@ -283,27 +290,42 @@ def test_what_is_no_lora_of_the_teacher_is_not_mapped(tmp_path: Path) -> None:
     own, file, out = wan_of_musubi(), tmp_path / "a.safetensors", tmp_path / "out" / "b.safetensors"
     plain = pairs(teacher, {layer: f"transformer.{layer}" for layer in LAYERS}, ("lora_A", "lora_B"))
     for content, said in (
-        ({key: torch.zeros(4, 8) if "_A" in key else each for key, each in plain.items()}, "2 of 4 keys fit no layer"),
-        (
-            {key.replace("blocks.3", "blocks.5"): each for key, each in plain.items()},
-            "such as transformer.blocks.5.ffn",
-        ),
-        ({"transformer.proj_out.weight": torch.zeros(1)}, "1 of 1 keys fit no layer of this WanTransformer3DModel"),
-        ({key.removeprefix("transformer."): weight for key, weight in plain.items()}, "begin with 'transformer.'"),
+        ({key: torch.zeros(4, 8) if "_A" in key else each for key, each in plain.items()}, "2 of 4 keys, such as"),
+        ({key.replace("blocks.3", "blocks.5"): each for key, each in plain.items()}, "transformer.blocks.5.ffn.net.2"),
+        ({"transformer.proj_out.weight": torch.zeros(1)}, "fit no layer of this WanTransformer3DModel"),
+        ({key.removeprefix("transformer."): weight for key, weight in plain.items()}, "not all of its keys begin"),
+        ({"text_encoder.proj_out.weight": torch.zeros(1)}, "no layer of a block that is kept"),
         ({key: weight for key, weight in own.items() if "blocks_2" not in key}, "is no LoRA of a WanPipeline"),
         (own | {"lora_unet_blocks_0_ffn_2.dora_scale": torch.ones(1)}, "leaves 'dora_scale' out"),
-        ({key: weight for key, weight in plain.items() if "blocks.3" in key}, "all its layers are in removed blocks"),
+        ({key: weight for key, weight in plain.items() if "blocks.3" in key}, "no layer of a block that is kept"),
     ):
         save_file(content, file)
         with pytest.raises(ModelLoadError, match=said):
             map_lora_file(file, WanPipeline, teacher, plan, out)
         assert not out.exists()
-    with pytest.raises(ModelLoadError, match="0 of 0 keys"):
-        map_lora({}, teacher, plan)
     save_file(plain, file)
     map_lora_file(file, WanPipeline, teacher, plan, out)
     with pytest.raises(ModelLoadError, match="was mapped for a student"):
         map_lora_file(out, WanPipeline, teacher, plan, file)
+
+
+@needs_peft
+def test_a_suites_row_from_a_student_gets_the_mapped_lora(tmp_path: Path) -> None:
+    teacher, plan, file = teacher_of("wan"), plan_of("wan"), tmp_path / "lora.safetensors"
+    save_file(wan_speed_lora(), file)
+    folders = tmp_path / "teacher", tmp_path / "parent"
+    for folder, denoiser in zip(folders, (teacher, apply_plan(teacher, plan)), strict=True):
+        pipeline = pipeline_of("wan")
+        replace_denoiser(pipeline, denoiser)
+        save_student(folder, pipeline, plan, {})
+    recipe = Recipe(
+        teacher=str(folders[0]), teacher_sha256="", pruning=Pruning("none"), lora=str(file), dtype="float32",
+        clips=lambda model, folder: None, count=0, frames=0, height=0, width=0, encoding=None, distill=None,
+        parent=(str(folders[1]), ""),
+    )  # fmt: skip
+    prune.run_stage(SimpleNamespace(recipe=lambda subject: recipe), "row", tmp_path / "row")
+    changed = apply_plan(merged_by_diffusers("wan", teacher, file), plan)
+    assert same(weights(load_model(tmp_path / "row" / STUDENT).denoiser), weights(changed))
 
 
 @needs_peft
@@ -351,7 +373,7 @@ def test_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) ->
     with pytest.raises(ModelLoadError, match="1 of its 2 layers fit"):
         merge_lora(shorter, str(file))
     write_lora(pipeline.transformer, LAYERS, file, prefix="another.")
-    with pytest.raises(ModelLoadError, match="0 of its 2 layers fit"):
+    with pytest.raises(ModelLoadError, match="not all of its keys begin"):
         merge_lora(pipeline, str(file))
     file.write_bytes(b"damaged")
     with pytest.raises(ModelLoadError, match="cannot be merged into WanPipeline"):

@@ -21,11 +21,7 @@ def lora() -> None:
 @lora.command("map")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--plan", metavar="STUDENT_OR_PLAN", required=True, help="A student's folder, a plan's file or a rule.")
-@click.option(
-    "--teacher",
-    metavar="MODEL",
-    help="Whose LoRA it is, a folder or hub id; what STUDENT was pruned from if not given.",
-)
+@click.option("--teacher", metavar="MODEL", help="Whose LoRA it is; what STUDENT was pruned from if not given.")
 @click.option("-o", "--output", type=PATH, required=True, help="The student's .safetensors file.")
 @JSON
 def map_command(file: str, plan: str, teacher: str | None, output: Path, as_json: bool) -> None:
@@ -45,7 +41,7 @@ def map_command(file: str, plan: str, teacher: str | None, output: Path, as_json
         raise click.UsageError(f"{plan} does not say what it was pruned from: name the model with --teacher")
     loader = lora_loader(source_folder(source))
     if loader is None:
-        raise SuiteError(f"{source}: diffusers has no loader of adapters for this pipeline, so there is none to map")
+        raise SuiteError(f"{source}: diffusers has no loader of LoRA for this pipeline, so there is nothing to map")
     model = load_model(source, device="meta")
     found = map_lora_file(file, loader, model.denoiser, read_or_make_plan(plan, model), output)
     if as_json:

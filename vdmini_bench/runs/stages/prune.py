@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+
+from diffusers import DiffusionPipeline
 
 from vdmini import save_student
 from vdmini.checkpoint import PLAN_FILE, read_plan
@@ -28,7 +30,7 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     teacher = recipe.load(recipe.taught_by[0])
     pipeline = pipeline_of(teacher)
     if recipe.lora is not None:
-        merge_lora(pipeline, _lora_file(recipe, recipe.lora, type(pipeline), folder / "mapped.safetensors"))
+        _merge(recipe, recipe.lora, pipeline)
     plan, loss = recipe.pruning.plan_of(teacher), None
     if recipe.pruning.needs_data:
         latents = context.input_folder(f"prune {subject}".strip(), "encode") / LATENTS
@@ -39,10 +41,13 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     save_student(folder / STUDENT, pipeline, plan, provenance)
 
 
-def _lora_file(recipe: Recipe, file: str, loader: type[Any], mapped: Path) -> str:
-    """A LoRA of the teacher as its finished student takes it, where the recipe goes on from one."""
+def _merge(recipe: Recipe, file: str, pipeline: DiffusionPipeline) -> None:
+    """Merge a LoRA of the teacher, renamed where the recipe goes on from a student of it."""
     if recipe.parent is None or not (Path(recipe.parent[0]) / PLAN_FILE).is_file():
-        return file
+        merge_lora(pipeline, file)
+        return
     teacher = load_model(recipe.teacher, device="meta").denoiser
-    map_lora_file(file, loader, teacher, read_plan(recipe.parent[0]), mapped)
-    return str(mapped)
+    with TemporaryDirectory() as folder:
+        mapped = Path(folder) / "mapped.safetensors"
+        map_lora_file(file, type(pipeline), teacher, read_plan(recipe.parent[0]), mapped)
+        merge_lora(pipeline, str(mapped))
