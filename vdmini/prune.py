@@ -28,7 +28,8 @@ def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
     The teacher is not changed, and both may be on the meta device. Raises PlanError, before any weight is copied, when
     the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit together.
     """
-    _, student, pairs = _empty_student(teacher, plan)
+    family = _checked_family(teacher, plan)
+    student, pairs = _empty_student(family, teacher, plan)
     for student_module, teacher_module in pairs:
         weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
         student_module.load_state_dict(weights, assign=True)
@@ -40,7 +41,8 @@ def names_in_student(teacher: nn.Module, plan: PruningPlan) -> tuple[dict[str, s
 
     The teacher may be on the meta device. Raises PlanError as `apply_plan` does.
     """
-    family, student, pairs = _empty_student(teacher, plan)
+    family = _checked_family(teacher, plan)
+    student, pairs = _empty_student(family, teacher, plan)
     # By the module itself: blocks may also hold views of modules, which have no name.
     old, new = ({module: name for name, module in each.named_modules()} for each in (teacher, student))
     kept = {
@@ -99,14 +101,13 @@ def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
     return family
 
 
-def _empty_student(teacher: nn.Module, plan: PruningPlan) -> tuple[Family, nn.Module, Pairs]:
-    """The teacher's family, the student on the meta device, and the pairs that hold every weight of the student."""
-    family = _checked_family(teacher, plan)
+def _empty_student(family: Family, teacher: nn.Module, plan: PruningPlan) -> tuple[nn.Module, Pairs]:
+    """The student on the meta device, and the pairs that hold every weight of it."""
     with torch.device("meta"):
         student = family.build_student(teacher, plan.kept, plan.removed)
     # Some layers make their tensors on the CPU whatever the default device is.
     student = student.to("meta")
-    return family, student, _paired_modules(family, teacher, student, plan)
+    return student, _paired_modules(family, teacher, student, plan)
 
 
 def _paired_modules(family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan) -> Pairs:

@@ -73,7 +73,11 @@ def random_adapter(name: str, seed: int) -> tuple[dict[str, Tensor], dict[str, A
 
     teacher, draw = teacher_of(name), np.random.default_rng(seed)
     kept, removed = names_in_student(teacher, plan_of(name))
-    layers = [each for each, module in teacher.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    # peft merges into no convolution of groups.
+    layers = [
+        each for each, module in teacher.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1
+    ]  # fmt: skip
     chosen = [each for each in layers if draw.random() < 20 / len(layers) and (seed % 2 == 0 or each not in removed)]
     chosen += [next(each for each in layers if each in (removed if seed % 2 == 0 else kept))]
     rank = int(draw.integers(4, 65))
