@@ -37,6 +37,11 @@ from vdmini_bench.runs.stages import prune
 
 LAYERS = ("blocks.0.attn1.to_q", "blocks.3.ffn.net.2")
 PEFT = "base_model.model."
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
+    # diffusers adds zeros for these layers to a LoRA for words where the model takes images.
+    pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters.*add_[kv]_proj:RuntimeWarning"),
+]
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="pip install peft")
 # Every pipeline of a transformer, and that of a UNet that diffusers has a loader of adapters for.
 MODELS: dict[str, Callable[[], Any]] = {
