@@ -85,6 +85,10 @@ def random_adapter(name: str, seed: int) -> tuple[dict[str, Tensor], dict[str, A
     ]  # fmt: skip
     chosen = [each for each in layers if draw.random() < 20 / len(layers) and (seed % 2 == 0 or each not in removed)]
     chosen += [next(each for each in layers if each in (removed if seed % 2 == 0 else kept))]
+    if seed % 3:
+        # Else diffusers adds zeros for these, which it gives no rank of their own and no magnitudes.
+        ends = [end for end in ("add_k_proj", "add_v_proj") if f"blocks.0.attn2.{end}" in layers]
+        chosen += [next(each for each in layers if each.endswith(end) and each in kept) for end in ends]
     rank = int(draw.integers(4, 65))
     varied = {f"^{each}": int(draw.integers(4, 65)) for each in chosen[::2]} if seed % 3 == 1 else {}
     # A list names every layer that ends so, a text is a pattern of whole names.
