@@ -51,7 +51,8 @@ class SampleSettings:
     `guidance` is for text; four settings after it are those of Stable Video Diffusion's pipeline. None is the
     pipeline's own: `second_guidance` that of a second expert, or of a pass without the prompt where `guidance` is
     embedded; `boundary` the share of the noise levels that the first of two experts denoises; `scheduler` a class of
-    diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the noise levels themselves.
+    diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the noise levels themselves;
+    `latents` a file of one tensor, the noise that every clip starts from, whatever its seed.
     """
 
     steps: int
@@ -70,3 +71,4 @@ class SampleSettings:
     scheduler: str | None = None
     shift: float | None = None
     sigmas: tuple[float, ...] | None = None
+    latents: str | None = None

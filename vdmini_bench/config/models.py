@@ -26,7 +26,7 @@ BEFORE_TRAINING = ("lora", "plan", "channels")
 class SampleSpec(Specification):
     """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`.
 
-    `guidance` is for text, the model's own default when None.
+    `guidance` is for text; what is None is the model's own.
     """
 
     steps: Positive
@@ -37,6 +37,9 @@ class SampleSpec(Specification):
     noise_strength: Annotated[float, Field(ge=0)] = 0.02
     min_guidance: float = 1.0
     max_guidance: float = 3.0
+    negative_prompt: str | None = None
+    second_guidance: float | None = None
+    boundary: Annotated[float | None, Field(gt=0, lt=1)] = None
     batch_size: Positive
 
 
@@ -272,7 +275,7 @@ def complete_models(document: Document, data: Mapping[str, Any], place: tuple[st
 def _complete(document: Document, data: Mapping[str, Any], place: tuple[str, ...], name: str) -> dict[str, Any]:
     entry, at = _built(document, data["models"], (*place, "models"), name, ()), (*place, "models", name)
     sample = entry.get("sample", {})
-    for key in ("height", "width", "seed"):
+    for key in ("height", "width", "seed", "latents"):
         if isinstance(sample, dict) and key in sample:
             where = document.where((*at, "sample", key))
             raise SuiteError(f"{where}: all models are asked for the same clips: set sample.{key} of the profile")
