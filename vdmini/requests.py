@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Settings that records of before do not have: they are written where they are set, so that the others stay the same.
-WRITTEN_WHERE_SET = ("negative_prompt", "second_guidance", "boundary", "scheduler", "shift", "sigmas")
+WRITTEN_WHERE_SET = ("negative_prompt", "second_guidance", "boundary", "scheduler", "shift", "sigmas", "latents")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SampleSettings:
     pipeline's own: `second_guidance` that of a second expert, of the sound, or of a pass without the prompt where
     `guidance` is embedded; `boundary` the share of the noise levels that the first of two experts denoises;
     `scheduler` a class of diffusers, with the settings of the pipeline's; `shift` towards high noise; `sigmas` the
-    noise levels themselves.
+    noise levels themselves; `latents` a file of one tensor, the noise that every clip starts from, whatever its seed.
     """
 
     steps: int
@@ -81,6 +81,7 @@ class SampleSettings:
     scheduler: str | None = None
     shift: float | None = None
     sigmas: tuple[float, ...] | None = None
+    latents: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Its values by name as JSON has them, those of `WRITTEN_WHERE_SET` where they are set."""

@@ -7,13 +7,15 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from vdmini.blocks import ModelInput
 from vdmini.finite import NotFiniteError, is_finite
 from vdmini.requests import ClipRequest, SampleSettings
 
@@ -53,9 +55,15 @@ def draw(
     `alone` gives it one request in no list, which some pipelines do not take. Raises ValueError for a setting that the
     pipeline does not have.
     """
+    from vdmini.models.registry import pipeline_denoiser
+
     run: Any = pipeline
     sizes = {"height": settings.height, "width": settings.width}
     generators = [request.generator() for request in requests]
+    if settings.latents is not None:
+        start = read_latents(settings.latents, pipeline_denoiser(pipeline), run.vae, settings)
+        repeats = (len(requests), *[1] * (start.ndim - 1))
+        options = {**options, _argument(pipeline, ("latents",)): start.repeat(repeats)}
     with scheduled(pipeline, settings, generators), guided(pipeline, settings):
         return np.asarray(
             run(
@@ -88,6 +96,26 @@ def draw_prompts(
             chosen[_argument(pipeline, names)] = value
     rate = {name: settings.frames_per_second for name in RATES if name in _arguments(pipeline)}
     return draw(pipeline, requests, settings, {**chosen, **rate, **options}, alone)
+
+
+def read_latents(file: str, denoiser: nn.Module, vae: nn.Module, settings: SampleSettings) -> Tensor:
+    """The latents in a file, in the number format that they have there, which a clip of these settings can start from.
+
+    Raises ModelLoadError for a file that cannot be read, and ValueError for one that holds anything but one finite
+    tensor of the shape that the denoiser takes.
+    """
+    from vdmini.models.registry import family_of
+    from vdmini.models.weights import read_content
+
+    family = family_of(denoiser)
+    frames, pixels = family.latent_compression(vae)
+    size = ModelInput(1, 1 + (settings.frames - 1) // frames, settings.height // pixels, settings.width // pixels)
+    shape = next(iter(family.input_shapes(denoiser, size).values()))
+    latents = read_content(Path(file))
+    found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+    if not isinstance(latents, Tensor) or found != shape or not is_finite(latents):
+        raise ValueError(f"{file} holds {found}, where a clip of this model starts from {shape}, all finite")
+    return latents
 
 
 def _arguments(pipeline: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:

@@ -66,7 +66,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     `diffusion_model.`. What is left out of names is logged as a warning. No code of the file is run. Raises
     ModelLoadError.
     """
-    return without_prefix(_tensors(path, _content(Path(path))), path)
+    return without_prefix(_tensors(path, read_content(Path(path))), path)
 
 
 def without_prefix(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -114,7 +114,8 @@ def _shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "a single number"
 
 
-def _content(path: Path) -> Any:
+def read_content(path: Path) -> Any:
+    """What a file of tensors holds, as it was saved; no code of the file is run. Raises ModelLoadError."""
     import torch
     from safetensors.torch import load_file
 

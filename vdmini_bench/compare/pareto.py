@@ -14,7 +14,7 @@ from vdmini_bench.results.score import Better, Score
 from vdmini_bench.results.table import DRAWN
 
 # What stands for quality: the first of these that was measured, else what says how good models are.
-QUALITIES = ("fvd", "vbench_total", "vbench_quality")
+QUALITIES = ("fvd", "vbench_total", "vbench_quality", "vbench_mean")
 # What tells how fast and large models are, or how near they are to another, and not how good.
 NO_QUALITIES = (
     "latency", "speedup", "params", "peak_memory", "denoiser_gflops", "decoder_gflops",

@@ -279,7 +279,7 @@ def complete_models(document: Document, data: Mapping[str, Any], place: tuple[st
 def _complete(document: Document, data: Mapping[str, Any], place: tuple[str, ...], name: str) -> dict[str, Any]:
     entry, at = _built(document, data["models"], (*place, "models"), name, ()), (*place, "models", name)
     sample = entry.get("sample", {})
-    for key in ("height", "width", "seed"):
+    for key in ("height", "width", "seed", "latents"):
         if isinstance(sample, dict) and key in sample:
             where = document.where((*at, "sample", key))
             raise SuiteError(f"{where}: all models are asked for the same clips: set sample.{key} of the profile")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.models import ModelSpec, SampleSpec
 from vdmini_bench.config.sampling import with_preset
 from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
@@ -40,17 +42,21 @@ class VBenchSpec(Specification):
     `embedded` prompts are those of the drawn world: `prompt_count` of them, each sampled `samples_per_prompt` times;
     for `i2v` each has a first frame. Any other name is a file of prompts (`data.prompts`), for `t2v`: all of them or
     the first `prompt_count`, each sampled once or `samples_per_prompt` times. `official` ones come with their own
-    counts, and with `static_filter` and `ratio`, which they alone read. A video's seed is a hash of its prompt, its
-    number and `seed`. `code` is what scores: with `native` our own code where it has a dimension whose weights are
-    here, else and otherwise the official package.
+    counts, and with `static_filter` and `ratio`, which they alone read; `only` is a file of those of them to ask for,
+    and `samples_per_prompt` asks for other than five samples of each, unfiltered. A video's seed is a hash of its
+    prompt, its number and `seed`. `code` is what scores: with `native` our own code where it has a dimension whose
+    weights are here, else and otherwise the official package. `floor` is the mean of the dimensions asked for that a
+    model has to reach: with it there are rows for the mean, and for whether a model passes.
     """
 
     mode: Literal["t2v", "i2v"]
     prompts: str
+    only: str | None = None
     prompt_count: Annotated[int | None, Field(ge=2, le=500, validate_default=True)] = None
     samples_per_prompt: Annotated[int | None, Field(ge=1, validate_default=True)] = None
     seed: int = 0
     dimensions: list[str] = Field(default_factory=list)
+    floor: Annotated[float | None, Field(gt=0, lt=1)] = None
     code: Literal["official", "native"] = "official"
     static_filter: bool = True
     ratio: Literal["1-1", "8-5", "7-4", "16-9"] = "16-9"
@@ -72,9 +78,16 @@ class VBenchSpec(Specification):
         prompts = info.data.get("prompts")
         if prompts == "embedded" and count is None:
             raise ValueError("embedded prompts need a number: write one")
-        if prompts == "official" and count is not None:
+        if prompts == "official" and count is not None and info.field_name == "prompt_count":
             raise ValueError("the official prompts have numbers of their own: leave this out")
         return count
+
+    @field_validator("only")
+    @classmethod
+    def _only_some_official_prompts(cls, only: str | None, info: ValidationInfo) -> str | None:
+        if only is not None and info.data.get("prompts") != "official":
+            raise ValueError("names some of the official prompts: set vbench.prompts: official, or leave this out")
+        return only
 
     @field_validator("dimensions")
     @classmethod
@@ -105,16 +118,36 @@ class VBenchSpec(Specification):
         """The file of prompts, where that is what is asked for."""
         return None if self.prompts in ("embedded", "official") else Path(self.prompts)
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether the videos are all those that the official protocol asks for."""
+        return self.prompts == "official" and self.only is None and self.samples_per_prompt is None
+
     def identity(self, videos: int, asked: str) -> str:
-        """What scores on prompts that are not the official ones must share; `asked` digests those of a file."""
-        name = f"vbench-embedded-{self.mode}" if self.file is None else f"vbench-prompts-{asked[:12]}"
+        """What scores on videos other than the standard ones must share; `asked` digests all that is asked for."""
+        kind = "official" if self.file is None else "prompts"
+        name = f"vbench-embedded-{self.mode}" if self.prompts == "embedded" else f"vbench-{kind}-{asked[:12]}"
         samples = self.samples_per_prompt or 1
         return f"{name}@{PROTOCOL_VERSION}/p{videos // samples}x{samples}/seed{self.seed}"
+
+
+class VBenchSampleSpec(SampleSpec):
+    """How the pipeline samples, where all videos may start from the noise in a file, `latents`."""
+
+    latents: str | None = None
+
+
+class VBenchModelSpec(ModelSpec):
+    """A row's model with these."""
+
+    sample: VBenchSampleSpec
 
 
 class VBenchProfile(CommonProfile):
     """One setting of a suite that is scored in VBench's dimensions, complete."""
 
+    sample: VBenchSampleSpec
+    models: Annotated[Mapping[str, VBenchModelSpec], Field(min_length=1)]
     clip: LengthSpec
     dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
     vbench: VBenchSpec
@@ -138,6 +171,11 @@ class VBenchProfile(CommonProfile):
         if vbench.mode == "t2v" and isinstance(dataset, DatasetSpec):
             raise ValueError(
                 "a text-to-video student learns from clips with captions: set dataset.kind to drawn-captions or folder"
+            )
+        if sample.latents is not None and (vbench.mode == "i2v" or vbench.samples_per_prompt != 1):
+            raise ValueError(
+                "from one noise, sample.latents, come clips of words alone, and all samples of a prompt are the same:"
+                " set mode: t2v and samples_per_prompt: 1"
             )
         size = (clip.frames, sample.height, sample.width)
         if vbench.prompts == "embedded" and size != (FRAMES, SIZE, SIZE):

@@ -25,7 +25,10 @@ TITLES = {
 }
 # Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
 DIMENSION, DRAWN = "vbench_", "embedded-"
-GROUPS = {"vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total"}
+GROUPS = {
+    "vbench_quality": "Quality", "vbench_semantic": "Semantic", "vbench_i2v": "I2V", "vbench_total": "Total",
+    "vbench_mean": "Mean", "vbench_passes": "Passes",
+}  # fmt: skip
 
 
 def wide_table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:

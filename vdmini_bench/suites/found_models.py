@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vdmini.errors import ModelLoadError
 from vdmini_bench.config.models import ModelSpec
 from vdmini_bench.config.suite import CommonProfile
 from vdmini_bench.errors import SuiteError
@@ -104,6 +105,7 @@ def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings
     from vdmini.acceleration import check_measures
     from vdmini.lora import lora_loader
     from vdmini.models.registry import family_named
+    from vdmini.sample import read_latents
     from vdmini.vae import prune_decoder
 
     if family_named(model.family).images(model.denoiser) == ("never" if from_images else "always"):
@@ -115,12 +117,14 @@ def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings
         check_measures(
             model.denoiser, model.vae, spec.acceleration, device_type=process_device().type, settings=settings
         )
+        if settings.latents is not None and Path(settings.latents).is_file() and model.vae is not None:
+            read_latents(settings.latents, model.denoiser, model.vae, settings)
         if spec.decoder is not None and model.vae is None:
             raise ValueError(f"decoder: {model.source} has no VAE that is known here: leave it out")
         if spec.decoder is not None and model.vae is not None:
             sizes = spec.decoder.model_dump(exclude={"finetune", "parameters"})
             count = None if spec.decoder.parameters is None else round(spec.decoder.parameters)
             prune_decoder(model.vae, parameters=count, **sizes)
-    except (ValueError, TypeError) as error:
+    except (ModelLoadError, ValueError, TypeError) as error:
         raise SuiteError(str(error)) from error
     return Pruning.read(plan, spec.channels, model.family, with_data=True)

@@ -12,8 +12,8 @@ from vdmini_bench.config.suite import CommonProfile, Profile
 from vdmini_bench.suites.job_graph import JobGraph, Model
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
-# Of `sample`, what chooses the noise alone, and the name of settings that are all there.
-NO_SETTING = {"seed", "preset"}
+# Of `sample`, what chooses the noise, which the digest of what is asked for says, and the name of settings all there.
+NO_SETTING = {"seed", "latents", "preset"}
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,14 @@ class PromptedInputs(RunInputs):
 
 
 def plan_judging(
-    profile: CommonProfile, inputs: PromptedInputs, teacher: str, protocol: str, count: int, *, drawn: bool
-) -> JobGraph:
+    profile: CommonProfile, inputs: PromptedInputs, teacher: str, protocol: str, count: int, *, drawn: bool,
+    floor: float | None = None,
+) -> JobGraph:  # fmt: skip
     """All jobs of a profile that is scored in VBench's dimensions, on `count` videos a model.
 
     One judges each model in each dimension, so that a run that was stopped goes on with the next. `protocol` is its
     name in the scores. `drawn`: the prompts are the drawn world's, of which there is no total, and what the videos
-    should show is drawn too, as the `real` row.
+    should show is drawn too, as the `real` row. `floor` is what the mean of the dimensions is held against.
     """
     graph, clip = plan_training(profile, inputs, teacher), _clip(profile)
     # Guidance by text runs the denoiser twice a step.
@@ -199,6 +200,7 @@ def plan_judging(
         videos["real"] = (graph.add("draw", "real", (), 0.02 * count, asked=inputs.asked, clip=clip),)
         rows = {"real": ("real",), **rows}
     settings = {"asked": inputs.asked, "protocol": protocol}
+    held = {} if floor is None else {"floor": floor}
     for row, models in rows.items():
         judged: dict[str, list[str]] = {model: [] for model in models}
         for judge, digest in inputs.judges.items():
@@ -209,7 +211,15 @@ def plan_judging(
                 )
             graph.note(row, *(jobs[-1] for jobs in judged.values()))
         totals = (
-            graph.add("total", model, videos[model] if drawn else tuple(jobs), 0.1, reasons=inputs.reasons, **settings)
+            graph.add(
+                "total",
+                model,
+                videos[model] if drawn and not held else tuple(jobs),
+                0.1,
+                reasons=inputs.reasons,
+                **held,
+                **settings,
+            )
             for model, jobs in judged.items()
         )
         graph.note(row, *totals)

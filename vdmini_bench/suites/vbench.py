@@ -11,7 +11,7 @@ from vdmini.latents import ClipSource
 from vdmini_bench.config.vbench import VBenchProfile, VBenchSpec, VBenchSuite
 from vdmini_bench.config.vbench_dimensions import FILTERED
 from vdmini_bench.data.picture import UnreadablePictureError, read_picture
-from vdmini_bench.errors import IncompleteError, UnreadableVideoError
+from vdmini_bench.errors import IncompleteError, SuiteError, UnreadableVideoError
 from vdmini_bench.models.source import NOT_THERE
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.versions import deciding_versions
@@ -21,8 +21,13 @@ from vdmini_bench.suites.job_graph import JobGraph
 from vdmini_bench.suites.jobs import PromptedInputs, plan_judging, plan_training
 from vdmini_bench.suites.missing import Missing, missing_models
 from vdmini_bench.suites.training_clips import DatasetClips
-from vdmini_bench.suites.vbench_missing import missing_classifier, missing_official, missing_training_clips
-from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts
+from vdmini_bench.suites.vbench_missing import (
+    missing_classifier,
+    missing_files,
+    missing_official,
+    missing_training_clips,
+)
+from vdmini_bench.suites.vbench_scorers import Judge, choose_judges, classifier_digest, counts, filters
 from vdmini_bench.suites.vbench_training_clips import TrainingData, training_data
 from vdmini_bench.suites.vbench_videos import (
     check_images,
@@ -36,7 +41,7 @@ from vdmini_bench.suites.vbench_videos import (
 from vdmini_bench.system.files import key_of, sha256_of
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.vbench.environment import default_environment
-from vdmini_bench.vbench.prompts import Prompt, VideoRequest, find_prompts, request_videos
+from vdmini_bench.vbench.prompts import SAMPLES, Prompt, VideoRequest, find_prompts, request_videos, some_prompts
 
 if TYPE_CHECKING:
     from vdmini.requests import ClipRequest
@@ -73,6 +78,7 @@ class VBench:
         missing = [*missing_models(profile), *missing_training_clips(profile)]
         if not measured:
             return missing
+        missing += missing_files({"vbench.only": profile.vbench.only, "sample.latents": profile.sample.latents})
         if profile.vbench.prompts == "official":
             return missing + missing_official(profile.vbench, default_environment())
         drawn = profile.vbench.prompts == "embedded"
@@ -117,7 +123,7 @@ class VBench:
             train_clips=data.digest,
             versions=deciding_versions(fingerprint.versions),
             machine_id=fingerprint.machine_id,
-            asked=asked_digest(clips.videos),
+            asked=asked_digest(clips.videos, profile.sample.latents),
             judges={name: judge.digest for name, judge in clips.judges.items()},
             reasons=clips.reasons,
         )
@@ -132,9 +138,9 @@ def jobs_of_videos(profile: VBenchProfile, inputs: PromptedInputs, teacher: str,
     """All jobs of a profile, on `count` videos a model, in an order in which each comes after what it needs."""
     vbench, drawn = profile.vbench, profile.vbench.prompts == "embedded"
     name = f"{vbench.mode}-{vbench.ratio}"
-    if vbench.prompts != "official":
+    if not vbench.is_standard:
         name = vbench.identity(count, inputs.asked)
-    return plan_judging(profile, inputs, teacher, name, count, drawn=drawn)
+    return plan_judging(profile, inputs, teacher, name, count, drawn=drawn, floor=vbench.floor)
 
 
 def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...], tuple[VideoRequest, ...]]:
@@ -142,23 +148,31 @@ def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...]
 
     Raises:
         MissingAssetsError: the official prompts are not there.
-        SuiteError: a file of prompts cannot be read.
+        SuiteError: a file of prompts cannot be read, or lists as official what is not.
     """
     if vbench.file is not None:
         return (), listed_videos(vbench, vbench.file)
     if vbench.prompts == "embedded":
         return (), embedded_videos(vbench, images_folder(store.root / "data"))
     prompts = find_prompts(vbench.mode, None, None, vbench.ratio, default_environment())
+    if vbench.only is not None:
+        prompts = some_prompts(prompts, Path(vbench.only))
     scored = tuple(name for name in vbench.asked_dimensions if counts(name, vbench)) or (FILTERED,)
-    filtered = vbench.static_filter and vbench.mode == "t2v"
-    return prompts, tuple(request_videos(prompts, scored, vbench.seed, filtered=filtered))
+    empty = [name for name in scored if not any(name in prompt.dimensions for prompt in prompts)]
+    if vbench.only is not None and empty:
+        raise SuiteError(f"{vbench.only} lists no prompt of {', '.join(empty)}: leave that out of vbench.dimensions")
+    samples = vbench.samples_per_prompt or SAMPLES
+    filtered = filters(FILTERED, vbench)
+    return prompts, tuple(request_videos(prompts, scored, vbench.seed, filtered=filtered, samples=samples))
 
 
-def asked_digest(videos: tuple[VideoRequest, ...]) -> str:
-    """The digest of what models are asked for: names, prompts, seeds, and the bytes of images."""
+def asked_digest(videos: tuple[VideoRequest, ...], latents: str | None = None) -> str:
+    """The digest of what models are asked for: names, prompts, seeds, and the bytes of images and of `latents`."""
     images = {video.image for video in videos if video.image is not None}
     digests = {image: sha256_of(image) if image.is_file() else NOT_THERE for image in images}
-    return key_of([[video.name, video.prompt, video.seed, video.image and digests[video.image]] for video in videos])
+    listed = [[video.name, video.prompt, video.seed, video.image and digests[video.image]] for video in videos]
+    start = [] if latents is None or not Path(latents).is_file() else [sha256_of(Path(latents))]
+    return key_of([*listed, *start])
 
 
 @dataclass(frozen=True)
@@ -183,7 +197,7 @@ class VBenchContext(SuiteContext):
     @property
     def protocol_name(self) -> str:
         """That of the embedded or listed prompts, or the official one."""
-        if self.vbench.prompts == "official":
+        if self.vbench.is_standard:
             return f"vbench-{self.vbench.mode}"
         assert isinstance(self.inputs, PromptedInputs)
         return self.vbench.identity(len(self.clips.videos), self.inputs.asked)

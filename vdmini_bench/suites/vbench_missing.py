@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from vdmini_bench.assets.cache import asset_path
@@ -23,6 +24,17 @@ def missing_classifier() -> Missing:
         "scene classifier", f"what scores clips of the drawn world; not part of this installation ({SHIPPED})",
         "under 5 MB", "that of this package", "this package", "install a build that has it",
     )  # fmt: skip
+
+
+def missing_files(files: Mapping[str, str | None]) -> list[Missing]:
+    """Files that keys of a suite name and that are not there."""
+    return [
+        Missing(
+            key, f"a file of the suite's protocol, {name} is none", "", "", "see docs/vbench.md", f"--set {key}=FILE"
+        )
+        for key, name in files.items()
+        if name is not None and not Path(name).is_file()
+    ]
 
 
 def missing_training_clips(profile: VBenchProfile) -> list[Missing]:

@@ -107,7 +107,8 @@ def classifier_digest() -> str:
 
 def filters(dimension: str, vbench: VBenchSpec) -> bool:
     """Whether videos with motion are sorted out before the dimension is scored."""
-    return dimension == FILTERED and vbench.static_filter and official_mode(dimension, vbench) == "t2v"
+    whole = vbench.static_filter and vbench.samples_per_prompt is None
+    return dimension == FILTERED and whole and official_mode(dimension, vbench) == "t2v"
 
 
 def _why_not_official(name: str, vbench: VBenchSpec, record: Mapping[str, Any] | None) -> str | None:

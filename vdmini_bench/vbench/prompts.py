@@ -14,6 +14,7 @@ from vdmini.files import is_file_name
 from vdmini_bench.assets.cache import asset_path
 from vdmini_bench.assets.catalogue import ASSETS, VBENCH_PROMPTS
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, FILTERED, Mode
+from vdmini_bench.data.prompts import read_prompt_file
 from vdmini_bench.errors import MissingAssetsError, SuiteError
 from vdmini_bench.system.text_files import read_text
 from vdmini_bench.vbench.environment import Environment
@@ -99,25 +100,43 @@ def _prompts_of_the_package(environment: Environment) -> Path:
     return fetched or environment.prompt_file()
 
 
+def some_prompts(prompts: Iterable[Prompt], file: Path) -> tuple[Prompt, ...]:
+    """Those of the official prompts that a file lists, in the official order.
+
+    Raises:
+        SuiteError: the file cannot be read, or lists a prompt that is none of them.
+    """
+    wanted, official = dict.fromkeys(read_prompt_file(file)), tuple(prompts)
+    strange = [*wanted.keys() - {prompt.text for prompt in official}]
+    if strange:
+        raise SuiteError(f"{file}: {len(strange)} of its prompts are no official ones, such as {min(strange)!r}")
+    return tuple(prompt for prompt in official if prompt.text in wanted)
+
+
 def request_videos(
-    prompts: Iterable[Prompt], dimensions: Sequence[str], base_seed: int = 0, *, filtered: bool = True
+    prompts: Iterable[Prompt],
+    dimensions: Sequence[str],
+    base_seed: int = 0,
+    *,
+    filtered: bool = True,
+    samples: int = SAMPLES,
 ) -> list[VideoRequest]:
     """The videos that these dimensions are scored on, each once, in the order of the prompt file.
 
     With `filtered`, prompts of temporal_flickering are sampled 25 times, of which the official filter keeps five
-    without motion; without, five times like the others.
+    without motion; without, like the others: `samples` times.
     """
     count: dict[str, int] = {}
     images: dict[str, Path | None] = {}
     for prompt in prompts:
         if {*dimensions} & {*prompt.dimensions}:
             more = filtered and FILTERED in dimensions and FILTERED in prompt.dimensions
-            count[prompt.text] = max(count.get(prompt.text, 0), SAMPLES_TO_FILTER if more else SAMPLES)
+            count[prompt.text] = max(count.get(prompt.text, 0), SAMPLES_TO_FILTER if more else samples)
             images[prompt.text] = images.get(prompt.text) or prompt.image
     return [
         VideoRequest(f"{text}-{index}", text, index, seed_of(text, index, base_seed), images[text])
-        for text, samples in count.items()
-        for index in range(samples)
+        for text, number in count.items()
+        for index in range(number)
     ]
 
 

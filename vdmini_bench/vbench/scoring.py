@@ -24,7 +24,7 @@ from vdmini_bench.vbench.environment import DriverError, call_driver
 from vdmini_bench.vbench.filtering import ask_official_filter, candidates, first_static
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, STATIC, is_native, state_of
 from vdmini_bench.vbench.native.questions import Question, ask_entries
-from vdmini_bench.vbench.prompts import Prompt, custom_entries, official_entries, request_videos
+from vdmini_bench.vbench.prompts import SAMPLES, Prompt, custom_entries, official_entries, request_videos
 from vdmini_bench.vbench.report import OFFICIAL, Outcome, Report
 from vdmini_bench.vbench.requirements import MISSING, weight_faults, weights_state
 from vdmini_bench.vbench.results import (
@@ -54,7 +54,7 @@ class Scoring:
     runs the driver and `packages` is a digest of what it runs with. `filtered`: temporal_flickering is scored on
     the first five of 25 samples in which the official filter sees no motion. `download`: weights that are not there
     are left to the official code to fetch. `native`: dimensions that we have code for are scored by it, and only the
-    others by the driver.
+    others by the driver. `samples` videos of each prompt are asked for, where none are sorted out.
     """
 
     folder: Path
@@ -70,6 +70,7 @@ class Scoring:
     filtered: bool = True
     download: bool = False
     native: bool = False
+    samples: int = SAMPLES
 
     def is_native(self, dimension: str) -> bool:
         """Whether our own code scores a dimension."""
@@ -220,7 +221,8 @@ def _paths(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _names(scoring: Scoring, dimensions: Sequence[str], *, filtered: bool) -> list[str]:
-    return [request.name for request in request_videos(scoring.prompts, dimensions, filtered=filtered)]
+    videos = request_videos(scoring.prompts, dimensions, filtered=filtered, samples=scoring.samples)
+    return [video.name for video in videos]
 
 
 def _score_natively(scoring: Scoring, found: Completeness) -> NativeScores | None:

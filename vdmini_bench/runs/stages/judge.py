@@ -82,6 +82,7 @@ def _dimension(context: VBenchContext, row: str, dimension: str, folder: Path, *
         ratio=context.vbench.ratio,
         filtered=filters(dimension, context.vbench),
         native=native,
+        samples=context.vbench.samples_per_prompt or SAMPLES,
     )
     (outcome,) = score_videos(scoring).outcomes
     if outcome.result is None:
@@ -90,8 +91,7 @@ def _dimension(context: VBenchContext, row: str, dimension: str, folder: Path, *
     # In one order for all models, whatever that of the official results.
     texts = {video.name: video.prompt for video in videos}
     marks = [(texts[Path(file).stem], result.videos[file]) for file in sorted(result.videos)]
-    official = context.vbench.prompts == "official"
-    protocol = scoring.protocol if official else context.protocol_name
+    protocol = scoring.protocol if context.vbench.is_standard else context.protocol_name
     expected = result.expected
     if scoring.filters:
         # Where the filter leaves a prompt fewer videos, other models may have others.

@@ -1,8 +1,9 @@
-"""The rows of one model that nothing here measures: unavailable dimensions, and groups and total where none is."""
+"""The rows of one model that no judge makes: unavailable dimensions, groups and total, and the mean held to a floor."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ VERSION = f"vbench-{VBENCH_VERSION}"
 
 
 def run_stage(context: VBenchContext, subject: str, folder: Path) -> None:
-    """Write a row for every dimension without a judge, with the reason, and for every group and the total."""
+    """Write a row for every dimension without a judge, with the reason, for every group and the total, and the mean."""
     found = {name: (None, reason) for name, reason in context.clips.reasons.items()} | _groups(context, subject)
+    if context.vbench.floor is not None:
+        found |= _held_to(context.vbench.floor, context, subject)
     expected = len(context.videos_of(subject))
     scores = []
     for name, (value, _) in found.items():
@@ -46,11 +49,23 @@ def _groups(context: VBenchContext, row: str) -> dict[str, tuple[float | None, s
     return found
 
 
+def _held_to(floor: float, context: VBenchContext, row: str) -> dict[str, tuple[float | None, str]]:
+    """The mean of all dimensions asked for, and whether it reaches the floor: 1 or 0; None where one is missing."""
+    asked = [name for name in context.vbench.asked_dimensions if counts(name, context.vbench)]
+    missing = [name for name in asked if name in context.clips.reasons]
+    if missing:
+        return dict.fromkeys(("mean", "passes"), (None, f"of {len(asked)} dimensions missing: {', '.join(missing)}"))
+    mean = statistics.fmean(_measured(context, row)[name] for name in asked)
+    held = f"{mean:.6f} {'reaches' if mean >= floor else 'is below'} {floor:g}"
+    note = f"unweighted mean of {', '.join(asked)}"
+    return {"mean": (mean, note), "passes": (float(mean >= floor), f"1 where the mean reaches the floor: {held}")}
+
+
 def _measured(context: VBenchContext, row: str) -> dict[str, float]:
     """The scores of the dimensions that count, which this job needs all of."""
     scores = {}
     for name in context.clips.judges:
-        if counts(name, context.vbench):
+        if name in DIMENSIONS and counts(name, context.vbench):
             record = json.loads((context.folder(f"judge {row} {name}") / SCORES).read_text(encoding="utf-8"))
             (score,) = map(Score.from_json, record["scores"])
             assert score.value is not None
