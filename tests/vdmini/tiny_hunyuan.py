@@ -282,7 +282,7 @@ TINY_HUNYUAN = {
         "hunyuanvideo", lambda: hunyuan_from_images(in_channels=8), skyreels_pipeline, STACKS, image=True
     ),
     "framepack": Tiny(
-        "framepack", framepack, framepack_pipeline, STACKS, frames=37, shortest=37, image=True,
+        "framepack", framepack, framepack_pipeline, STACKS, frames=37, image=True,
         arguments={"num_frames": 33},
     ),
     "hunyuanvideo-1.5-t2v": Tiny("hunyuanvideo-1.5", hunyuan15, hunyuan15_pipeline, DUAL),
@@ -294,6 +294,6 @@ TINY_HUNYUAN = {
     "motif-video-i2v": Tiny("motif-video", motif, motif_image_pipeline, DECODED, image=True),
     "kandinsky5-t2v": Tiny("kandinsky5", kandinsky5, kandinsky5_pipeline, VISUAL),
     "kandinsky5-i2v": Tiny(
-        "kandinsky5", kandinsky5, kandinsky5_image_pipeline, VISUAL, image=True, frames=17, shortest=17
+        "kandinsky5", kandinsky5, kandinsky5_image_pipeline, VISUAL, image=True, frames=17
     ),
 }  # fmt: skip

@@ -14,7 +14,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import nn
 
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vdmini.blocks import ModelInput
+from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask

@@ -51,9 +51,8 @@ class Family(Protocol):
 
     def images_for(self, pipeline: DiffusionPipeline) -> Images:
         """The same of a whole pipeline, where its class may decide."""
-        from vdmini.models.registry import pipeline_denoiser
-
-        return self.images(pipeline_denoiser(pipeline))
+        run: Any = pipeline
+        return self.images(getattr(run, "unet", None) or run.transformer)
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """What a denoiser is trained to do."""

@@ -9,7 +9,8 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask

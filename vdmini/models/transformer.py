@@ -10,7 +10,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,52 +26,13 @@ from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import PlanError
 from vdmini.models.family import Family, Images
 from vdmini.models.original import fill_from_original
-from vdmini.models.parts import Beside, OwnTensors
+from vdmini.models.parts import Beside, OwnTensors, Stack
 from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
 
 PAIRS_PER_STACK = 4
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Blocks that run one after the other: the stage they form, the attribute that lists them, the option that counts.
-
-    Blocks of stacks with the same option run in turn, and leave together. `first` and `last` name the blocks at its
-    ends where they are built unlike the others: they stay the student's first and last and are in no stage.
-    """
-
-    stage: str
-    attribute: str
-    option: str
-    last: str | None = None
-    first: str | None = None
-
-    @property
-    def start(self) -> int:
-        """The place of the first block that may leave."""
-        return int(self.first is not None)
-
-    @property
-    def fixed(self) -> int:
-        """How many blocks may not leave."""
-        return self.start + (self.last is not None)
-
-    def modules(self, denoiser: Any) -> Sequence[nn.Module]:
-        """The blocks of a denoiser, in the order they run."""
-        return [*getattr(denoiser, self.attribute)]
-
-    def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
-        """The blocks of a denoiser by name, in the order they run."""
-        modules = self.modules(denoiser)
-        names = [f"{self.stage}.{index}" for index in range(len(modules))]
-        if self.first is not None:
-            names[0] = self.first
-        if self.last is not None:
-            names[-1] = self.last
-        return dict(zip(names, modules, strict=True))
 
 
 class TransformerFamily(Family):
