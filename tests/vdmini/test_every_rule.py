@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusers import DiffusionPipeline
-from tiny_transformers import TINY
+from tiny_transformers import TINY, Tiny
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.errors import PlanError
@@ -25,6 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     # Mochi asks for autocast to float32, which CPUs have no use for.
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    # Helios' scheduler hands torch's numbers to numpy.
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 
 UNETS = ("svd", "videocrafter2", "animatediff")
@@ -44,6 +46,7 @@ KEPT = {
     "hunyuanvideo-1.5": "keep:Dual=3",
     "motif-video": "keep:Dual=2,Single=3,Decoder=2",
     "kandinsky5": "keep:Visual=3",
+    "wan-animate": "keep:Block=2",
 }
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
@@ -108,6 +111,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
         process.stdin.close()
 
 
+def tiny_of(family: str) -> Tiny:
+    """The first tiny pipeline of a transformer family."""
+    return next(each for each in TINY.values() if each.family == family)
+
+
 def build_pipeline(family: str, request: pytest.FixtureRequest) -> tuple[DiffusionPipeline, SampleSettings]:
     """A family's tiny pipeline and the smallest clip that it makes, in a step or two."""
     if family == "svd":
@@ -116,7 +124,7 @@ def build_pipeline(family: str, request: pytest.FixtureRequest) -> tuple[Diffusi
         return animatediff_pipeline(animatediff_unet()), SampleSettings(steps=1, frames=2, height=32, width=32)
     if family == "videocrafter2":
         return videocrafter_pipeline("ddim"), SampleSettings(steps=1, frames=2, height=16, width=16)
-    tiny = next(each for each in TINY.values() if each.family == family)
+    tiny = tiny_of(family)
     return tiny.build_pipeline(tiny.build_denoiser()), tiny.settings
 
 
@@ -143,7 +151,8 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
     # Rules share one count of what the blocks cost.
     model = VideoModel("tiny", family, teacher, vae=None, pipeline=pipeline)
     requests = requests_for(pipeline, settings)
-    whole = family_named(family).sample(pipeline, requests, settings)
+    samples = family in UNETS or tiny_of(family).samples
+    whole = family_named(family).sample(pipeline, requests, settings) if samples else None
     for rule in RULES:
         text = OPTIONS.get(rule, rule)
         if rule == "keep":
@@ -158,6 +167,8 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
         plan = make_plan(model, text)
         assert bool(plan.removed) == (rule != "none"), rule
         replace_denoiser(pipeline, apply_plan(teacher, plan))
+        if whole is None:
+            continue
         clips = family_named(family).sample(pipeline, requests, settings)
         assert np.array_equal(clips, whole) == (rule == "none"), rule
         there = reload_and_sample(reader, family, pipeline, tmp_path / rule, settings)
