@@ -34,21 +34,32 @@ def cut_prompts(pipeline: DiffusionPipeline, prompts: Iterable[str]) -> list[Cut
 
 def _encoders(pipeline: DiffusionPipeline) -> Iterator[tuple[str, Any, int, str]]:
     """Each text encoder's name, its tokenizer, how many tokens it is given, and the text around a prompt."""
-    options = inspect.signature(type(pipeline).__call__).parameters
+    from vdmini.models.registry import family_of, pipeline_denoiser
+    from vdmini.models.transformer import TransformerFamily
+
+    options, family = inspect.signature(type(pipeline).__call__).parameters, family_of(pipeline_denoiser(pipeline))
     for suffix in ("", "_2"):
         tokenizer: Any = getattr(pipeline, f"tokenizer{suffix}", None)
         if tokenizer is None:
             continue
         encoder = f"text_encoder{suffix}"
-        if not suffix and "max_sequence_length" in options:
-            limit, template = options["max_sequence_length"].default, "{}"
+        template = "{}"
+        if not suffix and isinstance(family, TransformerFamily):
+            tokens = next(iter(family.texts.values()))[0]
+            limit = options["max_sequence_length"].default if "max_sequence_length" in options else tokens
             if "prompt_template" in options:
                 # HunyuanVideo's instructions stand before the prompt, and their tokens count besides.
                 around = options["prompt_template"].default
                 limit, template = limit + around["crop_start"], around["template"]
+            elif "complex_human_instruction" in options:
+                # So do SANA-Video's, whose pipeline takes two tokens for their ends.
+                before = "\n".join(options["complex_human_instruction"].default)
+                limit, template = limit + len(tokenizer.encode(before)) - 2, f"{before}{{}}"
+            elif tokenizer.chat_template is not None:
+                template = tokenizer.apply_chat_template([*family.chat], tokenize=False)
         else:
             positions = getattr(pipeline, encoder).config.max_position_embeddings
-            limit, template = min(tokenizer.model_max_length, positions), "{}"
+            limit = min(tokenizer.model_max_length, positions)
         yield encoder, tokenizer, limit, template
 
 

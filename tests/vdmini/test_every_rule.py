@@ -37,6 +37,7 @@ OPTIONS = {
     "every-nth": "every-nth:n=2",
     "keep": "keep:Block=3",
 }
+KEEP = {"hunyuanvideo": "keep:Dual=2,Single=3", "latte": "keep:Spatial=3,Temporal=3"}
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
 # Every pair that must be refused, and what it must say; all others must work.
@@ -50,17 +51,16 @@ REFUSED = {
 }
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
-REQUESTS = [
-    ClipRequest(name, seed, image, prompt)
-    for name, seed, image, prompt in zip("ab", (3, 4), PICTURES, ("a cat", "a dog"), strict=True)
-]
+PROMPTS = {"a": (3, "a cat"), "b": (4, "a dog")}
 
 # Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
 # lie where those of a student in memory do.
 READER = """
 import copy, json, sys, traceback
+sys.path.append(sys.argv[2])
 import numpy as np, torch
 import vdmini
+from cosmos_parts import loaded_with
 from diffusers import DiffusionPipeline
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.sample import ClipRequest, SampleSettings
@@ -72,14 +72,17 @@ for line in sys.stdin:
         if family == "videocrafter2":
             # diffusers looks for a pipeline's class among its own, where naming ours puts it.
             vdmini.VideoCrafterPipeline
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        native = DiffusionPipeline.load_config(folder)["_class_name"]
+        pipeline = DiffusionPipeline.from_pretrained(folder, **loaded_with(native))
         for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
                 setattr(pipeline, name, copy.deepcopy(part))
         pipeline.set_progress_bar_config(disable=True)
-        clips = [ClipRequest(name, seed, picture, prompt)
+        family = family_of(pipeline_denoiser(pipeline))
+        animates = family.images(pipeline_denoiser(pipeline)) == "always"
+        clips = [ClipRequest(name, seed, picture if animates else None, prompt)
                  for (name, seed, prompt), picture in zip(requests, pictures)]
-        sampled = family_of(pipeline_denoiser(pipeline)).sample(pipeline, clips, SampleSettings(**settings))
+        sampled = family.sample(pipeline, clips, SampleSettings(**settings))
         np.save(folder + "/clips.npy", sampled)
         print("sampled", flush=True)
     except Exception:
@@ -92,7 +95,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     """Another process, which reloads each folder that it is told and samples the same requests from it."""
     pictures = tmp_path_factory.mktemp("pictures") / "pictures.npy"
     np.save(pictures, PICTURES)
-    command = [sys.executable, "-c", READER, str(pictures)]
+    command = [sys.executable, "-c", READER, str(pictures), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.stdin.close()
@@ -125,11 +128,16 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
     teacher = pipeline_denoiser(pipeline)
     # Rules share one count of what the blocks cost.
     model = VideoModel("tiny", family, teacher, vae=None, pipeline=pipeline)
-    whole = family_named(family).sample(pipeline, REQUESTS, settings)
+    animates = family_named(family).images(teacher) == "always"
+    requests = [
+        ClipRequest(name, seed, picture if animates else None, prompt)
+        for (name, (seed, prompt)), picture in zip(PROMPTS.items(), PICTURES, strict=True)
+    ]
+    whole = family_named(family).sample(pipeline, requests, settings)
     for rule in RULES:
         text = OPTIONS.get(rule, rule)
-        if family == "hunyuanvideo" and rule == "keep":
-            text = "keep:Dual=2,Single=3"
+        if rule == "keep":
+            text = KEEP.get(family, text)
         if (family, rule) in REFUSED:
             with pytest.raises(PlanError, match=REFUSED[family, rule]):
                 make_plan(model, text)
@@ -137,7 +145,7 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
         plan = make_plan(model, text)
         assert bool(plan.removed) == (rule != "none"), rule
         replace_denoiser(pipeline, apply_plan(teacher, plan))
-        clips = family_named(family).sample(pipeline, REQUESTS, settings)
+        clips = family_named(family).sample(pipeline, requests, settings)
         assert np.array_equal(clips, whole) == (rule == "none"), rule
         there = reload_and_sample(reader, family, pipeline, tmp_path / rule, settings)
         assert there.shape == clips.shape == (2, settings.frames, settings.height, settings.width, 3)
@@ -149,7 +157,7 @@ def reload_and_sample(
 ) -> np.ndarray:
     """What the other process samples from the pipeline's folder."""
     pipeline.save_pretrained(folder)
-    requests = [(each.name, each.seed, each.prompt) for each in REQUESTS]
+    requests = [(name, seed, prompt) for name, (seed, prompt) in PROMPTS.items()]
     reader.stdin.write(json.dumps([family, str(folder), vars(settings), requests]) + "\n")
     reader.stdin.flush()
     answer = reader.stdout.readline()

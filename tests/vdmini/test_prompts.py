@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
-from tiny_transformers import TINY
+from tiny_transformers import TINY, Tiny
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.prompts import CutPrompt, cut_prompts
@@ -16,18 +18,27 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 # The tokens that each pipeline reads, as its model's papers and cards have them; no word takes two here.
-LENGTHS = {"hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256}
+LENGTHS = {
+    "hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256,
+    "ltx-0.9.5": 128, "ltx-0.9.7": 256, "ltx-2": 1024, "ltx-2.3": 1024, "cogvideox1.5-5b": 226,
+    "cogvideox1.5-5b-i2v": 226, "cogvideox-5b-i2v": 226, "consisid": 226, "cosmos-1.0": 512, "cosmos-predict2": 512,
+    # The instructions before the prompt are 14 words of these, with their stop.
+    "cosmos-predict2.5": 512 - 14,
+    # The instructions come on top, but for two tokens.
+    "sana-video": 300 - 2, "sana-video-image": 300 - 2, "allegro": 512, "latte": 120, "easyanimate": 256,
+}  # fmt: skip
 
 
-def clip(pipeline: DiffusionPipeline, prompt: str, settings: SampleSettings) -> bytes:
-    return sample_clips(pipeline, [ClipRequest("a", 0, prompt=prompt)], settings).tobytes()
+def clip(pipeline: DiffusionPipeline, prompt: str, settings: SampleSettings, tiny: Tiny | None = None) -> bytes:
+    request = tiny.requests[0] if tiny is not None else ClipRequest("a", 0)
+    return sample_clips(pipeline, [dataclasses.replace(request, prompt=prompt)], settings).tobytes()
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_transformers_prompt_is_cut_where_the_clip_no_longer_changes(name: str) -> None:
     tiny = TINY[name]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
-    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
+    settings = tiny.settings
     words = ["red", *["cat"] * (LENGTHS[name] - 1)]
     if name == "hunyuanvideo":
         # This tokenizer takes the instructions before the prompt for another number of tokens than Llama's does.
@@ -40,8 +51,9 @@ def test_a_transformers_prompt_is_cut_where_the_clip_no_longer_changes(name: str
     assert [(cut.prompt, cut.lost) for cut in found] == [(f"{fits} a dog", "a dog")]
     if name != "hunyuanvideo":
         # Its other encoder, of 77 tokens, reads no more of these.
-        assert clip(pipeline, f"{fits} a dog", settings) == clip(pipeline, f"{fits} runs", settings)
-        assert clip(pipeline, fits, settings) != clip(pipeline, " ".join([*words[:-1], "dog"]), settings)
+        end, other_end, other_last = f"{fits} a dog", f"{fits} runs", " ".join([*words[:-1], "dog"])
+        assert clip(pipeline, end, settings, tiny) == clip(pipeline, other_end, settings, tiny)
+        assert clip(pipeline, fits, settings, tiny) != clip(pipeline, other_last, settings, tiny)
 
 
 def test_hunyuanvideos_second_encoder_is_looked_at_too() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
 from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
@@ -74,6 +76,18 @@ class CogVideoX(TransformerFamily):
         """What animates images takes their latents beside its own, and makes nothing without them."""
         config: Any = denoiser.config
         return "always" if config.in_channels > config.out_channels else "never"
+
+    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
+        """Raise ValueError as for all, and for any size but its own where places are learned."""
+        run: Any = pipeline
+        config, pixels = run.transformer.config, self.latent_compression(run.vae)[1]
+        own = config.sample_height * pixels, config.sample_width * pixels
+        if config.use_learned_positional_embeddings and own != (settings.height, settings.width):
+            raise ValueError(
+                f"this model makes clips of one size, not {settings.height}x{settings.width} pixels: ask for"
+                f" {own[0]}x{own[1]}"
+            )
+        super().require_clip(pipeline, settings)
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config
