@@ -58,6 +58,15 @@ class CogVideoX(TransformerFamily):
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.config.temporal_compression_ratio, 2 ** (len(vae.config.block_out_channels) - 1)
 
+    def latent_frames(self, denoiser: nn.Module, frames: int, stride: int) -> int:
+        """Those of the VAE, and where a patch spans several what fills the last one."""
+        latents, patch = super().latent_frames(denoiser, frames, stride), self.patch(denoiser)[0]
+        return -(-latents // patch) * patch
+
+    def clip_frames(self, denoiser: nn.Module, latents: int, stride: int) -> int:
+        """Of an odd number of latents, as the VAE decodes them: the last of an even one only fills a patch."""
+        return super().clip_frames(denoiser, latents - 1 + latents % 2, stride)
+
     def default_task(self, denoiser: nn.Module) -> Task:
         """The velocity is predicted, down to no signal at all; the 2B model's schedule is shifted."""
         config: Any = denoiser.config
