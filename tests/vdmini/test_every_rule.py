@@ -47,6 +47,7 @@ KEPT = {
     "motif-video": "keep:Dual=2,Single=3,Decoder=2",
     "kandinsky5": "keep:Visual=3",
     "wan-animate": "keep:Block=2",
+    "latte": "keep:Spatial=3,Temporal=3",
 }
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
@@ -61,17 +62,16 @@ REFUSED = {
 }
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
-REQUESTS = [
-    ClipRequest(name, seed, image, prompt)
-    for name, seed, image, prompt in zip("ab", (3, 4), PICTURES, ("a cat", "a dog"), strict=True)
-]
+PROMPTS = {"a": (3, "a cat"), "b": (4, "a dog")}
 
 # Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
 # lie where those of a student in memory do.
 READER = """
 import copy, json, sys, traceback
+sys.path.append(sys.argv[2])
 import numpy as np, torch
 import vdmini
+from cosmos_parts import loaded_with
 from diffusers import DiffusionPipeline
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.sample import ClipRequest, SampleSettings
@@ -83,7 +83,8 @@ for line in sys.stdin:
         if family == "videocrafter2":
             # diffusers looks for a pipeline's class among its own, where naming ours puts it.
             vdmini.VideoCrafterPipeline
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        native = DiffusionPipeline.load_config(folder)["_class_name"]
+        pipeline = DiffusionPipeline.from_pretrained(folder, **loaded_with(native))
         for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
                 setattr(pipeline, name, copy.deepcopy(part))
@@ -105,7 +106,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     """Another process, which reloads each folder that it is told and samples the same requests from it."""
     pictures = tmp_path_factory.mktemp("pictures") / "pictures.npy"
     np.save(pictures, PICTURES)
-    command = [sys.executable, "-c", READER, str(pictures)]
+    command = [sys.executable, "-c", READER, str(pictures), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.stdin.close()
@@ -181,7 +182,7 @@ def reload_and_sample(
 ) -> np.ndarray:
     """What the other process samples from the pipeline's folder."""
     pipeline.save_pretrained(folder)
-    requests = [(each.name, each.seed, each.prompt) for each in REQUESTS]
+    requests = [(name, seed, prompt) for name, (seed, prompt) in PROMPTS.items()]
     reader.stdin.write(json.dumps([family, str(folder), vars(settings), requests]) + "\n")
     reader.stdin.flush()
     answer = reader.stdout.readline()

@@ -25,6 +25,12 @@ pytestmark = [
 LENGTHS = {
     "hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256,
     "hunyuanvideo-i2v": 256, "hunyuanvideo-1.5-t2v": 1000, "motif-video-t2v": 512, "kandinsky5-t2v": 512,
+    "ltx-0.9.5": 128, "ltx-0.9.7": 256, "ltx-2": 1024, "ltx-2.3": 1024, "cogvideox1.5-5b": 226,
+    "cogvideox1.5-5b-i2v": 226, "cogvideox-5b-i2v": 226, "consisid": 226, "cosmos-1.0": 512, "cosmos-predict2": 512,
+    # The instructions before the prompt are 14 words of these, with their stop.
+    "cosmos-predict2.5": 512 - 14,
+    # The instructions come on top, but for two tokens.
+    "sana-video": 300 - 2, "sana-video-image": 300 - 2, "allegro": 512, "latte": 120, "easyanimate": 256,
 } | dict.fromkeys(TINY_WAN, 512)  # fmt: skip
 # The tokens of the instructions before a prompt, which those of the published tokenizers cut off.
 INSTRUCTIONS = {"hunyuanvideo": 95, "hunyuanvideo-i2v": 103, "kandinsky5-t2v": 128}

@@ -44,6 +44,7 @@ class EasyAnimate(TransformerFamily):
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     # 49 frames of 512x512 pixels, the pipeline's default.
     published_size = (13, 64, 64)
+    chat = ({"role": "user", "content": [{"type": "text", "text": "{}"}]},)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
 
     def default_task(self, denoiser: nn.Module) -> Task:

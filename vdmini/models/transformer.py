@@ -43,10 +43,11 @@ class TransformerFamily(Family):
 
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
-    which are their masks. `beside` are modules tied to places of the first stack, if any. `frames_first` says that
-    latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of diffusers that animates an image
-    with the same networks, where there is one; `batches_images` and `batches_prompts` say whether several clips from
-    images, or from words, are made as each alone.
+    which are their masks; `chat` are the messages around a prompt, "{}", where the tokenizer writes chats. `beside` are
+    modules tied to places of the first stack, if any. `frames_first` says that latents are B T C H W, where others are
+    B C T H W. `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is
+    one; `batches_images` and `batches_prompts` say whether several clips from images, or from words, are made as each
+    alone.
     """
 
     denoiser_class: type[Any]
@@ -63,6 +64,7 @@ class TransformerFamily(Family):
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
+    chat: tuple[Mapping[str, Any], ...] = ()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
