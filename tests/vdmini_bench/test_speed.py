@@ -238,6 +238,10 @@ COMPRESSION = {
     "cogvideox": (4, 8),
     "ltx": (8, 32),
     "mochi": (6, 8),
+    "hunyuanvideo-1.5": (4, 16),
+    "framepack": (4, 8),
+    "motif-video": (4, 8),
+    "kandinsky5": (4, 8),
 }
 
 
