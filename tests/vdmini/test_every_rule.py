@@ -30,6 +30,7 @@ pytestmark = [
 UNETS = ("svd", "videocrafter2", "animatediff")
 TRANSFORMERS = (
     "hunyuanvideo", "wan", "cogvideox", "ltx", "mochi", "hunyuanvideo-1.5", "framepack", "motif-video", "kandinsky5",
+    "kandinsky6",
 )  # fmt: skip
 # Shares that leave every family something to remove and something to keep.
 OPTIONS = {
@@ -46,6 +47,7 @@ KEPT = {
     "hunyuanvideo-1.5": "keep:Dual=3",
     "motif-video": "keep:Dual=2,Single=3,Decoder=2",
     "kandinsky5": "keep:Visual=3",
+    "kandinsky6": "keep:Visual=3",
 }
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"

@@ -242,6 +242,7 @@ COMPRESSION = {
     "framepack": (4, 8),
     "motif-video": (4, 8),
     "kandinsky5": (4, 8),
+    "kandinsky6": (4, 8),
 }
 
 

@@ -46,11 +46,11 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "kandinsky5",
         ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
     ),
+    "kandinsky6": ("kandinsky6", ("kandinsky6-pro",)),
 }
 # Classes of diffusers for video that are no family of these, and why.
 REFUSED = {
     "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
-    "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
     "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}

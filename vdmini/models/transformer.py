@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.family import Family, Images
+from vdmini.models.parts import OwnTensors, called_parts
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
@@ -60,19 +61,6 @@ class Stack:
         return dict(zip(names, modules, strict=True))
 
 
-class OwnTensors(nn.Module):
-    """The weights and buffers that a module holds itself, in none of its submodules, as a module of their own.
-
-    It shares the owner's tables, so weights assigned to it are the owner's, and it counts every buffer as part of the
-    state: a student gets copies even of those that are not saved.
-    """
-
-    def __init__(self, owner: nn.Module) -> None:
-        super().__init__()
-        self._parameters = owner._parameters
-        self._buffers = owner._buffers
-
-
 class TransformerFamily(Family):
     """What follows from a transformer's class and stacks for planning, pruning, loading and sampling.
 
@@ -84,7 +72,7 @@ class TransformerFamily(Family):
     which are their masks. `frames_first` says that latents are B T C H W, where others are B C T H W.
     `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one,
     `batches_images` whether it takes a list of them, and `batches_prompts` whether clips of other prompts leave a clip
-    as it is.
+    as it is. `output_parts` are modules that come before the stacks and run after them.
     """
 
     denoiser_class: type[Any]
@@ -100,6 +88,7 @@ class TransformerFamily(Family):
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
+    output_parts: tuple[str, ...] = ()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
@@ -176,8 +165,9 @@ class TransformerFamily(Family):
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
-        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
+        late = {*[*children][first:], *self.output_parts}
+        before = [part for name, module in around.items() if name not in late for part in called_parts(module)]
+        after = [part for name, module in around.items() if name in late for part in called_parts(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(module) for module in (denoiser, *unsaved)]
         blocks = {name: (module,) for name, module in self.blocks(denoiser).items()}
@@ -355,8 +345,3 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
-
-
-def _called(module: nn.Module) -> list[nn.Module]:
-    """The modules that a forward pass calls: a list of them is not called itself."""
-    return [*module] if isinstance(module, nn.ModuleList) else [module]
