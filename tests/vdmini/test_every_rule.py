@@ -48,6 +48,7 @@ KEPT = {
     "kandinsky5": "keep:Visual=3",
     "wan-animate": "keep:Block=2",
     "latte": "keep:Spatial=3,Temporal=3",
+    "kandinsky6": "keep:Visual=3",
 }
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
@@ -63,6 +64,10 @@ REFUSED = {
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
 PROMPTS = {"a": (3, "a cat"), "b": (4, "a dog")}
+REQUESTS = [
+    ClipRequest(name, seed, picture, prompt)
+    for (name, (seed, prompt)), picture in zip(PROMPTS.items(), PICTURES, strict=True)
+]
 
 # Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
 # lie where those of a student in memory do.

@@ -245,6 +245,11 @@ COMPRESSION = {
     "allegro": (4, 8),
     "latte": (1, 8),
     "consisid": (4, 8),
+    "hunyuanvideo-1.5": (4, 16),
+    "framepack": (4, 8),
+    "motif-video": (4, 8),
+    "kandinsky5": (4, 8),
+    "kandinsky6": (4, 8),
 }
 
 

@@ -71,3 +71,8 @@ class Stack:
         if self.last is not None:
             names[-1] = self.last
         return dict(zip(names, modules, strict=True))
+
+
+def called_parts(module: nn.Module) -> list[nn.Module]:
+    """The modules that a forward pass calls: a list of them is not called itself."""
+    return [*module] if isinstance(module, nn.ModuleList) else [module]

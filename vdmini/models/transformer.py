@@ -26,7 +26,7 @@ from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import PlanError
 from vdmini.models.family import Family, Images
 from vdmini.models.original import fill_from_original
-from vdmini.models.parts import Beside, OwnTensors, Stack
+from vdmini.models.parts import Beside, OwnTensors, Stack, called_parts
 from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
@@ -44,10 +44,10 @@ class TransformerFamily(Family):
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
     which are their masks; `chat` are the messages around a prompt, "{}", where the tokenizer writes chats. `beside` are
-    modules tied to places of the first stack, if any. `frames_first` says that latents are B T C H W, where others are
-    B C T H W. `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is
-    one; `batches_images` and `batches_prompts` say whether several clips from images, or from words, are made as each
-    alone.
+    modules tied to places of the first stack, if any, and `output_parts` some that come before the stacks and run after
+    them. `frames_first` says that latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of
+    diffusers that animates an image with the same networks, where there is one; `batches_images` and `batches_prompts`
+    say whether several clips from images, or from words, are made as each alone.
     """
 
     denoiser_class: type[Any]
@@ -65,6 +65,7 @@ class TransformerFamily(Family):
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
     chat: tuple[Mapping[str, Any], ...] = ()
+    output_parts: tuple[str, ...] = ()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
@@ -141,8 +142,9 @@ class TransformerFamily(Family):
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
-        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
+        late = {*[*children][first:], *self.output_parts}
+        before = [part for name, module in around.items() if name not in late for part in called_parts(module)]
+        after = [part for name, module in around.items() if name in late for part in called_parts(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(denoiser, weights=True), *(OwnTensors(part, weights=False) for part in unsaved)]
         beside = self.modules_beside(denoiser)
@@ -333,8 +335,3 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
-
-
-def _called(module: nn.Module) -> list[nn.Module]:
-    """The modules that a forward pass calls: a list of them is not called itself."""
-    return [*module] if isinstance(module, nn.ModuleList) else [module]

@@ -88,7 +88,7 @@ def denoiser_inputs(denoiser: nn.Module, latents: ModelInput, device: torch.devi
         if not is_shape(shape):
             values[name] = shape
         elif name == "timestep":
-            values[name] = torch.full(shape.shape, 500.0, device=device)
+            values[name] = torch.full(shape.shape, 500.0, device=device, dtype=dtype)
         elif "attention_mask" in name:
             values[name] = torch.ones(shape.shape, dtype=torch.bool, device=device)
         else:
