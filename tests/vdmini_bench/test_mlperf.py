@@ -18,7 +18,7 @@ from small_videos import fake_environment, write_classifier, write_teacher
 TESTS = Path(__file__).parents[1]
 sys.path += [str(TESTS / "vdmini"), str(TESTS / "vdmini_bench" / "vbench")]
 
-from small_networks import write_small_cache  # noqa: E402
+from small_networks import save_tag2text, write_small_cache  # noqa: E402
 from small_suite import draw_video, write_words  # noqa: E402
 from tiny_transformers import TINY  # noqa: E402
 
@@ -31,7 +31,7 @@ from vdmini_bench.config.vbench import VBenchSuite, load_any_suite  # noqa: E402
 from vdmini_bench.config.vbench_dimensions import T2V  # noqa: E402
 from vdmini_bench.errors import SuiteError  # noqa: E402
 from vdmini_bench.metrics import scene_classifier  # noqa: E402
-from vdmini_bench.vbench.native.catalogue import WORDS  # noqa: E402
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, TAG2TEXT, WORDS  # noqa: E402
 
 SUITE = Path(__file__).parents[2] / "suites" / "mlperf_t2v.yaml"
 SIX = (
@@ -93,9 +93,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     golden = json.loads((TESTS / "golden" / "vbench_native.json").read_text(encoding="utf-8"))
     write_small_cache(root / "vbench", golden["shapes"])
     write_words(root / "vbench" / WORDS, golden["merges"])
-    scene = root / "vbench" / "caption_model" / "tag2text_swin_14m.pth"
-    scene.parent.mkdir()
-    torch.save({"weight": torch.ones(1)}, scene)
+    save_tag2text((root / "vbench" / TAG2TEXT).parent, golden["tag2text"])
     package = fake_environment(root / "env").folder / "lib" / "python3.11" / "site-packages" / "vbench"
     package.mkdir(parents=True)
     (package / "VBench_full_info.json").write_text(json.dumps(OFFICIAL), encoding="utf-8")
@@ -134,7 +132,7 @@ def test_the_task_runs_to_a_row_that_says_who_passes(here: Path) -> None:
     rows = by_place(output)
     for model in MODELS:
         measured = {name: rows[model, f"vbench_{name}"] for name in SIX}
-        assert {row["status"] for row in measured.values()} == {"ok"}
+        assert {(row["status"], row["metric_version"]) for row in measured.values()} == {("ok", NATIVE_VERSION)}
         # One clip of each of MLPerf's prompts that has the dimension; the official list has two cats and a dog.
         assert {row["n"] for row in measured.values()} == {1}
         mean = fmean(row["value"] for row in measured.values())
@@ -165,7 +163,7 @@ def test_the_task_runs_to_a_row_that_says_who_passes(here: Path) -> None:
 
 
 def test_the_same_noise_elsewhere_is_the_same_and_other_noise_is_another_protocol(here: Path) -> None:
-    alone = (*ALONE, "vbench.dimensions=[scene]")
+    alone = (*ALONE, "vbench.dimensions=[scene]", "vbench.code=official")
     code, output, errors = run(here, *alone)
     assert code == 0, errors
     before = by_place(output)["teacher", "vbench_scene"]["protocol"]
