@@ -250,5 +250,5 @@ def test_the_suite_runs_on_what_ships(tmp_path: Path, monkeypatch: pytest.Monkey
     for model in ("real", "teacher", "fewer steps", "pruned", "student"):
         flickering = rows[model, "vbench_temporal_flickering"]["value"]
         assert rows[model, "vbench_mean"]["value"] == flickering
-        assert rows[model, "vbench_passes"]["value"] == float(flickering >= 0.9)
+        assert rows[model, "vbench_passes"]["value"] == float(flickering >= 0.959)
         assert "says nothing of MLPerf" in rows[model, "vbench_passes"]["note"]
