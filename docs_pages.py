@@ -45,6 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Keep links to what is on the site, of which the README is the front page."""
     top = "../" * page.file.src_uri.count("/")
+    markdown += preset_table() if page.file.src_uri == "sampling.md" else ""
     on_site = markdown.replace(f"]({top}../README.md", f"]({top}index.md")
     return re.sub(rf"\[([^\]]+)\]\({re.escape(top)}\.\./[^)]+\)", r"\1", on_site)
 
@@ -53,6 +54,22 @@ def front_page() -> str:
     """The README, with the links that a page of this site has."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.sub(r"(\]\(|src=\")docs/", r"\1", OUTSIDE_README.sub(r"\1", text))
+
+
+def preset_table() -> str:
+    """Every preset of sampling: its settings, but for texts, and where they were read."""
+    from vdmini_bench.config.sampling import sampling_presets
+
+    lines = ["", "| preset | settings | source | not in these settings |", "|---|---|---|---|"]
+    for name, preset in sampling_presets().items():
+        settings = preset.settings.model_dump(exclude_unset=True)
+        said = {key: "yes" if key == "negative_prompt" and value else value for key, value in settings.items()}
+        cells = ", ".join(f"{key} {value}" for key, value in said.items())
+        source = preset.source
+        at = f"https://github.com/{source.repository}/blob/{source.commit}"
+        files = ", ".join(f"[{file}]({at}/{file})" for file in source.files)
+        lines.append(f"| `{name}`@{preset.version} | {cells} | {source.repository}: {files} | {preset.note} |")
+    return "\n".join(lines) + "\n"
 
 
 def command_pages() -> str:

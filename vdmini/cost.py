@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -98,6 +100,33 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
+class AssumedValues(TorchDispatchMode):
+    """Answers where a forward pass asks shapes for values: masks are full, lengths the longest, conditions false."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        asked = args[0] if args and is_shape(args[0]) else None
+        if asked is not None and func is torch.ops.aten._local_scalar_dense.default:
+            return sys.maxsize if asked.dtype in (torch.int32, torch.int64) else False
+        if asked is not None and func is torch.ops.aten.bitwise_not.default and is_mask(asked):
+            # What a full mask of one text leaves out: no places, where a mask would have to know which.
+            return torch.empty(0, dtype=torch.int64, device=asked.device)
+        if asked is not None and func is torch.ops.aten.index.Tensor and is_mask(args[1][0]):
+            return asked.clone()
+        return func(*args, **(kwargs or {}))
+
+
+def is_mask(index: object) -> bool:
+    """Whether an index says of each place if it is meant."""
+    return isinstance(index, Tensor) and index.dtype == torch.bool and index.dim() == 1
+
+
+def is_shape(value: object) -> bool:
+    """Whether a tensor has no values."""
+    return isinstance(value, FakeTensor) or (isinstance(value, Tensor) and value.is_meta)
+
+
 def _count_inside(submodule: nn.Module, name: str, total: Callable[[], int], counts: dict[str, int]) -> None:
     before = 0
 
@@ -114,9 +143,9 @@ def _count_inside(submodule: nn.Module, name: str, total: Callable[[], int], cou
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Let forward passes run on the meta device that ask it for autocast, or for the places of entries that are not 0.
+    """Let forward passes run on the meta device that ask it for autocast, or for values, which are `AssumedValues`.
 
-    Autocast changes no shape there, and an attention mask counts as full.
+    Autocast changes no shape there.
     """
     from torch.fx.experimental import _config
 
@@ -126,7 +155,8 @@ def without_values() -> Iterator[None]:
     def of_other_devices(device_type: str, *options: Any, **named: Any) -> AbstractContextManager[object]:
         return nullcontext() if device_type == "meta" else autocast(device_type, *options, **named)
 
-    with patch.object(torch, "autocast", of_other_devices), shape_settings.patch(meta_nonzero_assume_all_nonzero=True):
+    all_nonzero = shape_settings.patch(meta_nonzero_assume_all_nonzero=True)
+    with patch.object(torch, "autocast", of_other_devices), all_nonzero, AssumedValues():
         yield
 
 

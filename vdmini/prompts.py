@@ -35,6 +35,7 @@ def cut_prompts(pipeline: DiffusionPipeline, prompts: Iterable[str]) -> list[Cut
 def _encoders(pipeline: DiffusionPipeline) -> Iterator[tuple[str, Any, int, str]]:
     """Each text encoder's name, its tokenizer, how many tokens it is given, and the text around a prompt."""
     options = inspect.signature(type(pipeline).__call__).parameters
+    run: Any = pipeline
     for suffix in ("", "_2"):
         tokenizer: Any = getattr(pipeline, f"tokenizer{suffix}", None)
         if tokenizer is None:
@@ -46,8 +47,17 @@ def _encoders(pipeline: DiffusionPipeline) -> Iterator[tuple[str, Any, int, str]
                 # HunyuanVideo's instructions stand before the prompt, and their tokens count besides.
                 around = options["prompt_template"].default
                 limit, template = limit + around["crop_start"], around["template"]
+            elif hasattr(pipeline, "prompt_template"):
+                limit, template = limit + run.prompt_template_encode_start_idx, run.prompt_template
+        elif not suffix and hasattr(pipeline, "system_message"):
+            chat = [{"role": "system", "content": run.system_message}, {"role": "user", "content": "{}"}]
+            template = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            limit = run.tokenizer_max_length + run.prompt_template_encode_start_idx
         else:
-            positions = getattr(pipeline, encoder).config.max_position_embeddings
+            positions = getattr(getattr(pipeline, encoder).config, "max_position_embeddings", None)
+            if positions is None:
+                # HunyuanVideo-1.5's second encoder reads what a prompt has in quotation marks alone.
+                continue
             limit, template = min(tokenizer.model_max_length, positions), "{}"
         yield encoder, tokenizer, limit, template
 

@@ -18,24 +18,46 @@ if TYPE_CHECKING:
 
 # What diffusers calls the denoiser of the later steps, where a pipeline has one for these.
 SECOND_EXPERT = "transformer_2"
+# Modules of a student, each with the teacher's that fills it.
+Pairs = list[tuple[nn.Module, nn.Module]]
 
 
 def apply_plan(teacher: nn.Module, plan: PruningPlan) -> nn.Module:
     """The student of a teacher's denoiser: a native network with copies of the kept weights, in their dtype and device.
 
-    The teacher is not changed, and both may be on the meta device. Raises PlanError, before any weight is copied, when
-    the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit together.
+    The teacher is not changed, and both may be on the meta device. A transformer's student is proved on a small clip to
+    be its teacher with the removed blocks bypassed. Raises PlanError when that fails and, before any weight is copied,
+    when the plan belongs to another family or architecture, names unknown blocks, or keeps blocks that do not fit
+    together.
     """
     family = _checked_family(teacher, plan)
-    with torch.device("meta"):
-        student = family.build_student(teacher, plan.kept, plan.removed)
-    # Some layers make their tensors on the CPU whatever the default device is.
-    student = student.to("meta")
-    pairs = _paired_modules(family, teacher, student, plan)
-    for _, student_module, teacher_module in pairs:
+    student, pairs = _empty_student(family, teacher, plan)
+    for student_module, teacher_module in pairs:
         weights = {name: tensor.clone() for name, tensor in teacher_module.state_dict().items()}
         student_module.load_state_dict(weights, assign=True)
-    return student.train(teacher.training)
+    student.train(teacher.training)
+    family.prove(teacher, student, plan.removed)
+    return student
+
+
+def names_in_student(teacher: nn.Module, plan: PruningPlan) -> tuple[dict[str, str], dict[str, str]]:
+    """What every module of a teacher's denoiser is called in its student, and the block of each that the plan removes.
+
+    The teacher may be on the meta device. Raises PlanError as `apply_plan` does.
+    """
+    family = _checked_family(teacher, plan)
+    student, pairs = _empty_student(family, teacher, plan)
+    # By the module itself: blocks may also hold views of modules, which have no name.
+    old, new = ({module: name for name, module in each.named_modules()} for each in (teacher, student))
+    kept = {
+        old[before]: new[after]
+        for student_module, teacher_module in pairs
+        for before, after in zip(teacher_module.modules(), student_module.modules(), strict=True)
+        if before in old
+    }
+    blocks = family.block_modules(teacher)
+    parts = [(name, part) for name in plan.removed for module in blocks[name] for part in module.modules()]
+    return kept, {old[part]: name for name, part in parts if part in old}
 
 
 def prune_pipeline(pipeline: DiffusionPipeline, plan: PruningPlan) -> nn.Module:
@@ -83,10 +105,17 @@ def _checked_family(teacher: nn.Module, plan: PruningPlan) -> Family:
     return family
 
 
-def _paired_modules(
-    family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan
-) -> list[tuple[str, nn.Module, nn.Module]]:
-    """(block name, student module, teacher module) with weights of the same shapes, for every weight of the student."""
+def _empty_student(family: Family, teacher: nn.Module, plan: PruningPlan) -> tuple[nn.Module, Pairs]:
+    """The student on the meta device, and the pairs that hold every weight of it."""
+    with torch.device("meta"):
+        student = family.build_student(teacher, plan.kept, plan.removed)
+    # Some layers make their tensors on the CPU whatever the default device is.
+    student = student.to("meta")
+    return student, _paired_modules(family, teacher, student, plan)
+
+
+def _paired_modules(family: Family, teacher: nn.Module, student: nn.Module, plan: PruningPlan) -> Pairs:
+    """(student module, teacher module) with weights of the same shapes, for every weight of the student."""
     renamed = family.student_names(plan.kept, plan.removed)
     student_blocks = family.block_modules(student)
     pairs = []
@@ -100,7 +129,7 @@ def _paired_modules(
                     f"block {name} of the teacher does not fit where the student needs it: their weights have other"
                     " shapes, so another block of that stage must be removed"
                 )
-            pairs.append((name, student_module, teacher_module))
+            pairs.append((student_module, teacher_module))
     if student_blocks:
         raise PlanError(f"nothing of the teacher fills the student's {', '.join(student_blocks)}: keep more blocks")
     return pairs

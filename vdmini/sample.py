@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from vdmini.finite import NotFiniteError, is_finite
 from vdmini.requests import ClipRequest, SampleSettings
 
 if TYPE_CHECKING:
+    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
@@ -33,7 +37,7 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
 
 # What pipelines call the number of frames, the scale of a second guidance, and the rate that a denoiser is told.
 FRAMES = ("num_frames", "video_length", "frames")
-SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale")
+SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale", "audio_guidance_scale")
 RATES = ("frame_rate", "fps")
 # The option of a scheduler that says how far noise levels are shifted.
 SHIFTS = ("flow_shift", "shift")
@@ -44,26 +48,30 @@ def draw(
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     options: Mapping[str, object],
+    alone: bool = False,
 ) -> NDArray[np.float32]:
     """What a diffusers pipeline makes of requests: B T H W C float32 RGB in [0, 1]; `options` are more arguments.
 
-    Raises ValueError for a setting that the pipeline does not have.
+    `alone` gives it one request in no list, which some pipelines do not take. Raises ValueError for a setting that the
+    pipeline does not have.
     """
     from vdmini.models.registry import pipeline_denoiser
 
     run: Any = pipeline
+    sizes = {"height": settings.height, "width": settings.width}
+    generators = [request.generator() for request in requests]
     if settings.latents is not None:
         start = read_latents(settings.latents, pipeline_denoiser(pipeline), run.vae, settings)
         repeats = (len(requests), *[1] * (start.ndim - 1))
         options = {**options, _argument(pipeline, ("latents",)): start.repeat(repeats)}
-    with scheduled(pipeline, settings):
+    with scheduled(pipeline, settings, generators), guided(pipeline, settings):
         return np.asarray(
             run(
                 **{_argument(pipeline, FRAMES): settings.frames},
-                height=settings.height,
-                width=settings.width,
+                **{name: side for name, side in sizes.items() if name in _arguments(pipeline)},
                 num_inference_steps=settings.steps,
-                generator=[request.generator() for request in requests],
+                # Not all take a list of one.
+                generator=generators if len(generators) > 1 else generators[0],
                 **options,
             ).frames
         )
@@ -74,18 +82,20 @@ def draw_prompts(
     requests: Sequence[ClipRequest],
     settings: SampleSettings,
     options: Mapping[str, object],
+    alone: bool = False,
 ) -> NDArray[np.float32]:
     """What a pipeline makes of each request's prompt, by its own guidance where the settings have none."""
-    chosen: dict[str, object] = {"prompt": [request.text() for request in requests]}
+    texts = [request.text() for request in requests]
+    chosen: dict[str, object] = {"prompt": texts[0] if alone else texts}
     if settings.negative_prompt is not None:
-        chosen[_argument(pipeline, ("negative_prompt",))] = [settings.negative_prompt] * len(requests)
-    for value, names in ((settings.guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
+        undesired = settings.negative_prompt
+        chosen[_argument(pipeline, ("negative_prompt",))] = undesired if alone else [undesired] * len(requests)
+    guidance = None if hasattr(pipeline, "guider") else settings.guidance
+    for value, names in ((guidance, ("guidance_scale",)), (settings.second_guidance, SECOND_GUIDANCE)):
         if value is not None:
             chosen[_argument(pipeline, names)] = value
-    if settings.sigmas is not None:
-        chosen[_argument(pipeline, ("sigmas",))] = [*settings.sigmas]
     rate = {name: settings.frames_per_second for name in RATES if name in _arguments(pipeline)}
-    return draw(pipeline, requests, settings, {**chosen, **rate, **options})
+    return draw(pipeline, requests, settings, {**chosen, **rate, **options}, alone)
 
 
 def read_latents(file: str, denoiser: nn.Module, vae: nn.Module, settings: SampleSettings) -> Tensor:
@@ -121,10 +131,12 @@ def _argument(pipeline: DiffusionPipeline, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[None]:
-    """Have a pipeline sample by the scheduler, shift and boundary of the settings, and by its own again afterwards.
+def scheduled(
+    pipeline: DiffusionPipeline, settings: SampleSettings, generators: Sequence[torch.Generator] = ()
+) -> Iterator[None]:
+    """Have a pipeline sample by the scheduler, shift, sigmas and boundary of the settings; afterwards by its own again.
 
-    Raises ValueError for one that it cannot have.
+    Such a scheduler draws what noise it adds from the `generators`. Raises ValueError for one that it cannot have.
     """
     import diffusers
 
@@ -137,9 +149,12 @@ def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator
     if settings.boundary is not None and boundary is None:
         raise ValueError(f"a {type(pipeline).__name__} with one expert has no boundary: leave it out")
     try:
-        if settings.scheduler is not None or settings.shift is not None:
+        if (settings.scheduler, settings.shift, settings.sigmas) != (None, None, None):
             takes = inspect.signature(native).parameters
             run.scheduler = native(**{key: value for key, value in own.config.items() if key in takes} | changed)
+            _seed(run.scheduler, generators)
+            if settings.sigmas is not None:
+                _set_levels(run.scheduler, settings.sigmas, settings.steps)
         if settings.boundary is not None:
             run.register_to_config(boundary_ratio=settings.boundary)
         yield
@@ -147,6 +162,59 @@ def scheduled(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator
         run.scheduler = own
         if settings.boundary is not None:
             run.register_to_config(boundary_ratio=boundary)
+
+
+@contextmanager
+def guided(pipeline: DiffusionPipeline, settings: SampleSettings) -> Iterator[None]:
+    """Have a pipeline that guides by a component guide by the settings, and by its own again afterwards.
+
+    It gets a copy in any case, since a guider remembers what it did last. Raises ValueError for one that has no scale.
+    """
+    run: Any = pipeline
+    own: Any = getattr(pipeline, "guider", None)
+    if own is None:
+        yield
+        return
+    used = copy.deepcopy(own)
+    if settings.guidance is not None:
+        if not hasattr(own, "guidance_scale"):
+            raise ValueError(f"a {type(own).__name__} takes no guidance_scale: leave guidance out")
+        used.guidance_scale = settings.guidance
+    run.guider = used
+    try:
+        yield
+    finally:
+        run.guider = own
+
+
+def _seed(scheduler: Any, generators: Sequence[torch.Generator]) -> None:
+    """Have a scheduler draw from these generators where it draws noise: most pipelines give it none."""
+    step = type(scheduler).step
+
+    @wraps(step)
+    def seeded(scheduler: Any, *arguments: Any, **options: Any) -> Any:
+        return step(scheduler, *arguments, **{"generator": [*generators], **options})
+
+    if generators and "generator" in inspect.signature(step).parameters:
+        # Bound, so that a pipeline's copy of the scheduler steps by itself.
+        scheduler.step = MethodType(seeded, scheduler)
+
+
+def _set_levels(scheduler: Any, sigmas: Sequence[float], steps: int) -> None:
+    """Have a scheduler go through these noise levels, which it shifts as its own, whatever its pipeline asks for."""
+    choose = type(scheduler).set_timesteps
+    if "sigmas" not in inspect.signature(choose).parameters:
+        raise ValueError(f"a {type(scheduler).__name__} takes no sigmas: leave them out, or name another scheduler")
+    if len(sigmas) != steps:
+        raise ValueError(f"{len(sigmas)} sigmas for {steps} steps: give one for each step")
+
+    @wraps(choose)
+    def set_timesteps(
+        scheduler: Any, num_inference_steps: object = None, device: object = None, **options: Any
+    ) -> None:
+        choose(scheduler, **{**options, "sigmas": [*sigmas], "device": device})
+
+    scheduler.set_timesteps = MethodType(set_timesteps, scheduler)
 
 
 def _scheduler_changes(own: Any, native: Any, shift: float | None) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from vdmini_bench.commands.compare import compare
 from vdmini_bench.commands.distill import distill
 from vdmini_bench.commands.gate import gate
 from vdmini_bench.commands.leaderboard import leaderboard
+from vdmini_bench.commands.lora import lora
 from vdmini_bench.commands.models import importance, inspect, plan, prune, sample
 from vdmini_bench.commands.options import JSON
+from vdmini_bench.commands.protocol import protocol
 from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
 from vdmini_bench.commands.schema import schema
@@ -38,6 +40,7 @@ SECTIONS = {
         "plan": "the plan that costs least for a target",
         "prune": "a student that inherits the teacher's weights",
         "distill": "train the student from its teacher",
+        "lora": "a teacher's adapter (LoRA) for its student",
     },
     "Sample, score and time": {
         "sample": "clips from a model",
@@ -49,6 +52,7 @@ SECTIONS = {
     },
     "Compare and keep": {
         "compare": "two results, metric by metric, with intervals",
+        "protocol": "what decides a number: show it, or name what differs",
         "gate": "exit 1 where a result is worse than a baseline",
         "report": "a run as one HTML file",
         "leaderboard": "show, merge, history",
@@ -78,8 +82,8 @@ def main() -> None:
 
 
 for command in (
-    run, inspect, importance, plan, prune, distill, sample, score, vbench, sensitivity, time,
-    speed, compare, gate, report, leaderboard, assets, schema,
+    run, inspect, importance, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
+    speed, compare, protocol, gate, report, leaderboard, assets, schema,
 ):  # fmt: skip
     main.add_command(command)
 

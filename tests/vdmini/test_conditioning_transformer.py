@@ -15,7 +15,7 @@ from vdmini.conditioning import Conditioning, conditioning_of
 from vdmini.conditioning.transformer import encoder_view
 from vdmini.discriminator import DiscriminatorHeads
 from vdmini.features import FeatureTap
-from vdmini.models import cogvideox, hunyuanvideo, mochi, wan
+from vdmini.models import cogvideox, hunyuanvideo, ltx, mochi, wan
 
 FRAMES, HEIGHT, WIDTH = 3, 4, 6
 FAMILIES = {
@@ -24,6 +24,7 @@ FAMILIES = {
     "cogvideox-2b": cogvideox.FAMILY,
     "cogvideox-5b": cogvideox.FAMILY,
     "mochi": mochi.FAMILY,
+    "ltx": ltx.FAMILY,
 }
 # 7 blocks in two stacks, and 5 in one.
 FIRST_HALVES = {
@@ -32,6 +33,7 @@ FIRST_HALVES = {
     "cogvideox-2b": ("Block.0", "Block.1"),
     "cogvideox-5b": ("Block.0", "Block.1"),
     "mochi": ("Block.0", "Block.1"),
+    "ltx": ("Block.0", "Block.1"),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
 every_family = pytest.mark.parametrize("name", [*FAMILIES])
@@ -63,6 +65,7 @@ def conditions() -> dict[str, Tensor]:
         "prompt_embeds": torch.randn(2, 226, 32, generator=generator),
         "pooled_prompt": torch.randn(2, 32, generator=generator),
         "prompt_mask": torch.tensor([[1.0] * 226, [1.0] * 3 + [0.0] * 223]),
+        "rope_scale": torch.tensor([[1.0, 32.0, 32.0]] * 2),
     }
 
 
@@ -87,8 +90,9 @@ def test_features_are_those_of_the_whole_forward_pass(
     whole = own_features(denoiser, FIRST_HALVES[name], inputs)
     assert len(maps) == len(whole)
     for one, tokens in zip(maps, whole, strict=True):
-        # Patches of 2x2 latents in one frame.
-        assert one.shape == (2 * FRAMES, tokens.shape[2], HEIGHT // 2, WIDTH // 2)
+        # Patches of latents in one frame.
+        _, rows, columns = FAMILIES[name].patch(denoiser)
+        assert one.shape == (2 * FRAMES, tokens.shape[2], HEIGHT // rows, WIDTH // columns)
         back = one.unflatten(0, (2, FRAMES)).permute(0, 1, 3, 4, 2).flatten(1, 3)
         assert torch.equal(back, tokens)
     assert conditioning.encoder_channels(denoiser) == tuple(one.shape[1] for one in maps)
@@ -99,8 +103,9 @@ def test_a_map_is_of_its_own_place_in_the_clip(
     name: str, denoiser: nn.Module, conditioning: Conditioning, latents: Tensor
 ) -> None:
     # With nothing but the patch embedding and the first block's residual, a token sees its own patch alone.
-    for block in denoiser.modules():
-        if isinstance(block, nn.Linear):
+    for part, block in denoiser.named_modules():
+        # Of LTX-Video's tokens, which are linear.
+        if isinstance(block, nn.Linear) and part != "proj_in":
             block.weight.data.zero_()
             if block.bias is not None:
                 block.bias.data.zero_()
@@ -108,7 +113,8 @@ def test_a_map_is_of_its_own_place_in_the_clip(
     first = conditioning.encoder_features(denoiser, inputs)[0].detach()
     for frame, row, column in ((0, 0, 0), (2, 1, 0), (1, 0, 2)):
         changed = latents.detach().clone()
-        changed[1, frame, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 1
+        _, rows, columns = FAMILIES[name].patch(denoiser)
+        changed[1, frame, :, rows * row : rows * (row + 1), columns * column : columns * (column + 1)] += 1
         moved = conditioning.encoder_features(denoiser, inputs_of(conditioning, denoiser, changed))[0] - first
         assert moved.abs().amax(1).nonzero().tolist() == [[FRAMES + frame, row, column]]
 

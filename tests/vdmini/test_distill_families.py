@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_animated import ANIMATED
 from tiny_clips import TEXT_MODELS, NoiseClips, encoded, same, svd_pipeline, svd_unet, weights
 from torch import nn
 from torch.distributed import HashStore, destroy_process_group, init_process_group
@@ -35,8 +36,17 @@ pytestmark = [
 SETTINGS = DistillSettings(
     steps=2, batch_size=2, learning_rate=1e-3, head_learning_rate=1e-3, lambda_output=0.1, checkpoint_every=1
 )
-TASKS = {"svd": EdmTask, "videocrafter2": EpsilonTask, "t2v-turbo-v2": ConsistencyTask, "cogvideox-2b": EpsilonTask}
-NAMES = ("svd", "sfv", *TEXT_MODELS)
+TASKS = {
+    "svd": EdmTask, "videocrafter2": EpsilonTask, "t2v-turbo-v2": ConsistencyTask, "cogvideox-2b": EpsilonTask,
+    "animatediff": EpsilonTask,
+}  # fmt: skip
+# Conditions of each kind: beside the latents and from CLIP; before them, with a timestep for each token or without.
+MODELS = TEXT_MODELS | {
+    "wan2.1-i2v": (ANIMATED["wan2.1-i2v"], NoiseClips(3, 5, 16, 32)),
+    "ltx-i2v": (ANIMATED["ltx-i2v"], NoiseClips(3, 9, 64, 64)),
+    "hunyuanvideo-i2v-replace": (ANIMATED["hunyuanvideo-i2v-replace"], NoiseClips(3, 5, 16, 32)),
+}
+NAMES = ("svd", "sfv", *MODELS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +89,8 @@ class Prepared:
 def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """What a family distils from, made once for all tests of it."""
     name = request.param
-    if name in TEXT_MODELS:
-        build, clips = TEXT_MODELS[name]
+    if name in MODELS:
+        build, clips = MODELS[name]
         pipeline = build()
         rule = "vdmini" if hasattr(pipeline, "unet") else "every-nth:n=2"
     else:
@@ -157,7 +167,9 @@ def test_the_result_is_a_whole_network_of_the_students_kind(prepared: Prepared, 
         Processes(torch.device("cpu")), prepared.teacher, result, prepared.plan, prepared.clips, prepared.task, SETTINGS
     ) as training, torch.no_grad():  # fmt: skip
         inputs = training.conditioning.denoiser_inputs(result, latents, timesteps, batch)
-        found, expected = (training.conditioning.prediction(network(**inputs)) for network in (result, student))
+        found, expected = (
+            training.conditioning.prediction(network(**inputs), latents) for network in (result, student)
+        )
     torch.testing.assert_close(found, expected)
 
 

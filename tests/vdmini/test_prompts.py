@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+
 import pytest
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from tiny_transformers import TINY
@@ -16,30 +19,38 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 # The tokens that each pipeline reads, as its model's papers and cards have them; no word takes two here.
-LENGTHS = {"hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256}
+LENGTHS = {
+    "hunyuanvideo": 256, "wan": 512, "cogvideox-2b": 226, "cogvideox-5b": 226, "ltx": 128, "mochi": 256,
+    "hunyuanvideo-i2v": 256, "hunyuanvideo-1.5-t2v": 1000, "motif-video-t2v": 512, "kandinsky5-t2v": 512,
+}  # fmt: skip
+# The tokens of the instructions before a prompt, which those of the published tokenizers cut off.
+INSTRUCTIONS = {"hunyuanvideo": 95, "hunyuanvideo-i2v": 103, "kandinsky5-t2v": 128}
 
 
 def clip(pipeline: DiffusionPipeline, prompt: str, settings: SampleSettings) -> bytes:
     return sample_clips(pipeline, [ClipRequest("a", 0, prompt=prompt)], settings).tobytes()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", LENGTHS)
 def test_a_transformers_prompt_is_cut_where_the_clip_no_longer_changes(name: str) -> None:
     tiny = TINY[name]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
-    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
-    words = ["red", *["cat"] * (LENGTHS[name] - 1)]
-    if name == "hunyuanvideo":
-        # This tokenizer takes the instructions before the prompt for another number of tokens than Llama's does.
-        before = "".join(pipeline.encode_prompt.__func__.__defaults__[1]["template"].partition("{}")[0])
-        words = words[: 256 + 95 - len(pipeline.tokenizer(before).input_ids)]
+    settings = dataclasses.replace(tiny.settings, frames=tiny.shortest)
+    room = LENGTHS[name]
+    if name in INSTRUCTIONS:
+        # This tokenizer takes the instructions before the prompt for another number of tokens than the published do.
+        options = inspect.signature(type(pipeline).__call__).parameters
+        around = options["prompt_template"].default["template"] if "prompt_template" in options else None
+        before = (around or pipeline.prompt_template).partition("{}")[0]
+        room += INSTRUCTIONS[name] - len(pipeline.tokenizer(before).input_ids)
+    words = ["red", *["cat"] * (room - 1)]
     fits = " ".join(words)
     first = "text_encoder"
     assert [cut for cut in cut_prompts(pipeline, [fits, "a dog"]) if cut.encoder == first] == []
     found = [cut for cut in cut_prompts(pipeline, [f"{fits} a dog", f"{fits} a dog"]) if cut.encoder == first]
     assert [(cut.prompt, cut.lost) for cut in found] == [(f"{fits} a dog", "a dog")]
-    if name != "hunyuanvideo":
-        # Its other encoder, of 77 tokens, reads no more of these.
+    if name not in INSTRUCTIONS:
+        # Their other encoders, of 77 tokens, read no more of these, and Kandinsky's pipeline cuts by letters.
         assert clip(pipeline, f"{fits} a dog", settings) == clip(pipeline, f"{fits} runs", settings)
         assert clip(pipeline, fits, settings) != clip(pipeline, " ".join([*words[:-1], "dog"]), settings)
 

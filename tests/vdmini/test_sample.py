@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline, UniPCMultistepScheduler, WanPipeline
 from numpy.typing import NDArray
 from tiny_transformers import TINY
@@ -14,13 +15,15 @@ from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, vide
 
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import batches, sample_clips, sample_video
+from vdmini.sample import batches, draw_prompts, sample_clips, sample_video
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 
+SAMPLED = [name for name, tiny in TINY.items() if tiny.samples]
 SETTINGS = SampleSettings(steps=2, frames=3, height=32, width=64)
 
 
@@ -85,19 +88,19 @@ def test_batches_keep_every_request_in_order() -> None:
     assert [*batches([], 2)] == []
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_a_size_that_a_transformer_cannot_make_is_refused_with_one_that_it_can(name: str) -> None:
     tiny = TINY[name]
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
-    settings = SampleSettings(steps=2, frames=1, height=tiny.height, width=tiny.width)
-    cat = [ClipRequest("a", 0, prompt="a cat")]
+    settings = dataclasses.replace(tiny.settings, frames=tiny.shortest)
     for height, width in ((tiny.height + 8, tiny.width), (tiny.height, tiny.width - 4), (0, tiny.width), (1, 1)):
         wrong = dataclasses.replace(settings, height=height, width=width)
         with pytest.raises(ValueError, match=rf"not {height}x{width} pixels: ask for \d+x\d+$") as caught:
-            sample_clips(pipeline, cat, wrong)
+            sample_clips(pipeline, tiny.requests[:1], wrong)
         height, width = map(int, str(caught.value).rpartition(" ")[2].split("x"))
         right = dataclasses.replace(settings, height=height, width=width)
-        assert sample_clips(pipeline, cat, right).shape == (1, 1, height, width, 3)
+        requests = dataclasses.replace(tiny, height=height, width=width).requests[:1]
+        assert sample_clips(pipeline, requests, right).shape == (1, tiny.shortest, height, width, 3)
 
 
 def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
@@ -117,27 +120,26 @@ def test_lengths_that_a_model_cannot_make_are_refused(tiny_pipeline: StableVideo
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("name", [*TINY, "svd", "animatediff", "ddim", "consistency"])
+@pytest.mark.parametrize("name", [*SAMPLED, "svd", "animatediff", "ddim", "consistency"])
 def test_a_family_says_how_often_its_pipeline_runs_the_denoiser_in_a_step(
     tiny_pipeline: StableVideoDiffusionPipeline, name: str, guidance: float
 ) -> None:
     settings = dataclasses.replace(SETTINGS, steps=3, guidance=guidance, max_guidance=guidance)
+    asked = dataclasses.replace(request(0), prompt="a cat", image=None)
     if name in TINY:
         tiny = TINY[name]
-        pipeline = tiny.build_pipeline(tiny.build_denoiser())
+        pipeline, asked = tiny.build_pipeline(tiny.build_denoiser()), tiny.requests[0]
         settings = dataclasses.replace(settings, frames=tiny.frames, height=tiny.height, width=tiny.width)
     elif name == "svd":
-        pipeline = tiny_pipeline
+        pipeline, asked = tiny_pipeline, request(0)
     else:
         pipeline = animatediff_pipeline(animatediff_unet()) if name == "animatediff" else videocrafter_pipeline(name)
     denoiser, rows = pipeline_denoiser(pipeline), []
     family = family_of(denoiser)
     with denoiser.register_forward_hook(lambda *each: rows.append(len(each[-1][0]))):
-        asked = dataclasses.replace(request(0), prompt="a cat")
-        sample_clips(pipeline, [asked if name == "svd" else dataclasses.replace(asked, image=None)], settings)
-    passes = family.passes_per_step(denoiser, settings)
-    assert sum(rows) == settings.steps * passes
-    assert max(rows) == (1 if family.guides_apart else passes)
+        sample_clips(pipeline, [asked], settings)
+    assert sum(rows) == settings.steps * family.passes_per_step(denoiser, settings)
+    assert max(rows) == family.passes_at_once(denoiser, settings)
 
 
 def wan_of_two_experts() -> DiffusionPipeline:
@@ -178,12 +180,50 @@ def test_every_setting_reaches_the_pipeline_and_leaves_it_as_it_was() -> None:
         assert not np.array_equal(found, without), name
 
 
+def test_sigmas_are_those_of_a_pipeline_that_takes_them() -> None:
+    tiny, sigmas = TINY["hunyuanvideo"], (1.0, 0.8, 0.3)
+    settings = dataclasses.replace(tiny.settings, steps=3, sigmas=sigmas)
+    pipeline = tiny.build_pipeline(tiny.build_denoiser())
+    direct = pipeline(
+        prompt=[each.text() for each in tiny.requests], num_frames=settings.frames, height=settings.height,
+        width=settings.width, num_inference_steps=3, sigmas=[*sigmas],
+        generator=[each.generator() for each in tiny.requests], output_type="np",
+    ).frames  # fmt: skip
+    assert np.array_equal(sample_video(pipeline, tiny.requests, settings), direct)
+    assert not np.array_equal(sample_video(pipeline, tiny.requests, dataclasses.replace(settings, sigmas=None)), direct)
+
+
+@torch.inference_mode()
+def test_a_few_step_sampler_denoises_and_adds_noise_of_each_clips_seed() -> None:
+    tiny, levels = TINY["wan"], (0.9, 0.6, 0.2)
+    settings = dataclasses.replace(
+        tiny.settings, steps=3, guidance=1.0, scheduler="FlowMatchLCMScheduler", shift=5.0, sigmas=levels
+    )  # fmt: skip
+    pipeline: Any = tiny.build_pipeline(tiny.build_denoiser())
+    own = pipeline.scheduler
+    found = draw_prompts(pipeline, tiny.requests, settings, {"output_type": "latent"})
+    assert pipeline.scheduler is own
+    assert "step" not in vars(own)
+    shifted = [5 * level / (1 + 4 * level) for level in levels]
+    for request_, latents in zip(tiny.requests, found, strict=True):
+        # By hand, and alone: the few-step samplers of Self-Forcing and rCM.
+        words = pipeline.encode_prompt(request_.text(), do_classifier_free_guidance=False, max_sequence_length=512)[0]
+        generator = request_.generator()
+        noisy = torch.randn((1, *latents.shape), generator=generator)
+        for level, following in zip(shifted, (*shifted[1:], 0.0), strict=True):
+            velocity = pipeline.transformer(noisy, torch.tensor([1000 * level]), words).sample
+            clean = noisy - level * velocity
+            noisy = (1 - following) * clean + following * torch.randn(clean.shape, generator=generator)
+        assert np.allclose(latents, noisy[0].numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "said"),
     [
         ("mochi", {"second_guidance": 2.0}, "a MochiPipeline takes no guidance_scale_2"),
         ("wan", {"boundary": 0.5}, "a WanPipeline with one expert has no boundary"),
-        ("wan", {"sigmas": (1.0, 0.5)}, "a WanPipeline takes no sigmas"),
+        ("wan", {"sigmas": (1.0, 0.5, 0.2), "steps": 2}, "3 sigmas for 2 steps"),
+        ("cogvideox-2b", {"sigmas": (1.0, 0.5), "steps": 2}, "a CogVideoXDDIMScheduler takes no sigmas"),
         ("cogvideox-2b", {"shift": 2.0}, "a CogVideoXDDIMScheduler has no shift"),
         ("wan", {"scheduler": "WanPipeline"}, "no scheduler 'WanPipeline'"),
     ],
@@ -193,6 +233,11 @@ def test_a_setting_that_a_pipeline_does_not_have_is_refused(name: str, changed: 
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
     with pytest.raises(ValueError, match=said):
         sample_clips(pipeline, tiny.requests, dataclasses.replace(tiny.settings, **changed))
+
+
+def test_a_model_that_reads_no_text_refuses_settings_of_texts(tiny_pipeline: StableVideoDiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match="reads no text, so it has no negative_prompt"):
+        sample_clips(tiny_pipeline, [request(0)], dataclasses.replace(SETTINGS, negative_prompt="red"))
 
 
 def test_an_image_that_a_model_does_not_take_is_refused() -> None:

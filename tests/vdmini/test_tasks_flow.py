@@ -92,6 +92,19 @@ def test_levels_are_logit_normal_and_shifted(task: FlowTask, mean: float, std: f
     assert logits.std().item() == pytest.approx(std, rel=0.02)
 
 
+@pytest.mark.parametrize(("lowest", "highest"), [(0.875, 1.0), (0.0, 0.875), (0.2, 0.6)])
+@pytest.mark.parametrize("draw", ["draw_levels", "draw_adversary_levels"])
+def test_an_experts_levels_are_those_that_fall_between_its_own(draw: str, lowest: float, highest: float) -> None:
+    task = FlowTask(shift=3.0, adversary_mean=0.5)
+    every = getattr(task, draw)(400_000, torch.Generator().manual_seed(0))
+    kept = every[(every >= lowest) & (every <= highest)]
+    found = getattr(task.between(lowest, highest), draw)(40_000, torch.Generator().manual_seed(1))
+    assert ((found >= lowest) & (found <= highest)).all()
+    shares = torch.tensor([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+    width = highest - lowest
+    torch.testing.assert_close(found.quantile(shares), kept.quantile(shares), rtol=0, atol=0.01 * width)
+
+
 def test_the_adversarys_noise_to_signal_ratios_are_sfvs() -> None:
     levels = FlowTask().draw_adversary_levels(40_000, torch.Generator().manual_seed(0))
     ratios = levels / (1 - levels)

@@ -7,12 +7,17 @@ import dataclasses
 import inspect
 import itertools
 import json
+from typing import Any
 
 import forked
 import numpy as np
 import pytest
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from numpy.typing import NDArray
+from published_hunyuan import CONVERTED_HUNYUAN, PUBLISHED_HUNYUAN
+from published_others import OTHERS
+from published_wan import CONVERTED_WAN, PUBLISHED_WAN
 from tiny_transformers import TINY, Tiny, real_inputs
 from torch import nn
 
@@ -36,6 +41,9 @@ PUBLISHED = {
     "cogvideox-5b": ("cogvideox", "5.570"),
     "ltx-video-2b": ("ltx", "1.923"),
     "mochi-1-preview": ("mochi", "10.028"),
+    **{name: (family, billions) for name, (family, billions, _) in OTHERS.items()},
+    **PUBLISHED_HUNYUAN,
+    **PUBLISHED_WAN,
 }
 # What diffusers' scripts/convert_*_to_diffusers.py pass to the class to convert the published files, which then load
 # strictly; all else is the class's default.
@@ -48,10 +56,20 @@ CONVERTED = {
     "cogvideox-5b": {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
     "ltx-video-2b": {},
     "mochi-1-preview": {},
+    **{name: converted for name, (*_, converted) in OTHERS.items()},
+    **CONVERTED_HUNYUAN,
+    **CONVERTED_WAN,
 }
-# Mochi asks for autocast to float32, which CPUs have no use for.
-pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
+pytestmark = [
+    # Mochi asks for autocast to float32, which CPUs have no use for.
+    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    # Helios' scheduler hands torch's numbers to numpy.
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
+]
 every_tiny = pytest.mark.parametrize("tiny", TINY.values(), ids=[*TINY])
+SAMPLED = {name: tiny for name, tiny in TINY.items() if tiny.samples}
+every_sampled = pytest.mark.parametrize("tiny", SAMPLED.values(), ids=[*SAMPLED])
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +97,28 @@ def plan_for(denoiser: nn.Module, removed: tuple[str, ...]) -> PruningPlan:
     )
 
 
+NOTHING_ADDED = {
+    "WanVACETransformerBlock": lambda hidden, text, control, *_: (torch.zeros_like(hidden), control),
+    "WanAnimateFaceBlockCrossAttention": lambda hidden, motion: torch.zeros_like(hidden),
+}
+
+
 def edited(teacher: nn.Module, removed: tuple[str, ...]) -> nn.Module:
-    """The teacher itself with blocks taken out of its lists."""
+    """The teacher itself with blocks taken out of its lists, or made to do nothing where others know their places."""
     net = copy.deepcopy(teacher)
-    gone = {id(family_blocks[-1]) for name, family_blocks in block_modules(net).items() if name in removed}
-    for attribute in ("transformer_blocks", "single_transformer_blocks", "blocks"):
-        if hasattr(net, attribute):
-            left = [block for block in getattr(net, attribute) if id(block) not in gone]
-            setattr(net, attribute, nn.ModuleList(left))
+    if hasattr(net, "vace_blocks") or hasattr(net, "face_adapter"):
+        for name in removed:
+            *beside, block = block_modules(net)[name]
+            block.forward = lambda hidden, *_: hidden
+            for module in beside:
+                module.forward = NOTHING_ADDED[type(module).__name__]
+        return net
+    gone = {id(module) for name, modules in block_modules(net).items() if name in removed for module in modules}
+    if hasattr(net, "num_decoder_layers"):
+        net.num_decoder_layers -= sum(name.startswith("Decoder.") for name in removed)
+    for attribute, modules in [*net.named_children()]:
+        if isinstance(modules, nn.ModuleList):
+            setattr(net, attribute, nn.ModuleList(module for module in modules if id(module) not in gone))
     return net
 
 
@@ -136,13 +168,14 @@ def test_hunyuanvideo_costs_what_was_published_at_both_sizes(hunyuanvideo: Video
 
 
 @every_tiny
-def test_every_block_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
+def test_every_unit_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     graph = block_graph(teacher)
-    blocks = graph.prunable
-    assert [unit.blocks for unit in graph.units] == [(name,) for name in blocks]
-    student = block_graph(apply_plan(teacher, plan_for(teacher, (blocks[0],))))
-    left = graph.without((blocks[0],))
+    assert [name for unit in graph.units for name in unit.blocks] == [*graph.prunable]
+    first = graph.units[0].blocks
+    assert len(first) == len({name.rpartition(".")[0] for name in first})
+    student = block_graph(apply_plan(teacher, plan_for(teacher, first)))
+    left = graph.without(first)
     assert [(block.params, block.flops) for block in student.blocks] == [
         (block.params, block.flops) for block in left.blocks
     ]
@@ -163,6 +196,23 @@ def test_student_equals_the_teacher_with_blocks_deleted(tiny: Tiny) -> None:
 
 
 @every_tiny
+def test_a_class_whose_blocks_do_not_run_as_known_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.build_denoiser()
+    forward = type(teacher).forward
+
+    def scaled(self: nn.Module, *args: object, **kwargs: object) -> Transformer2DModelOutput:
+        # As if what follows depended on how many blocks there are.
+        output = forward(self, *args, **kwargs)
+        blocks = family_of(tiny).blocks(self)
+        return dataclasses.replace(output, sample=output.sample * len(blocks))
+
+    monkeypatch.setattr(type(teacher), "forward", scaled)
+    with pytest.raises(PlanError, match="is not itself with these blocks bypassed"):
+        apply_plan(teacher, plan_for(teacher, tiny.removed))
+    assert "forward" not in vars(family_of(tiny).blocks(teacher)[tiny.removed[0]])
+
+
+@every_tiny
 def test_student_owns_its_weights(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
@@ -175,12 +225,20 @@ def test_student_owns_its_weights(tiny: Tiny) -> None:
     assert all(buffer.any() for buffer in teacher.buffers())
 
 
+def give_back(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+    """In the place of what a block puts out, what came in: hidden states come first, in and out."""
+    given = (*arguments, *named.values())
+    return given[: len(output)] if isinstance(output, tuple) else given[0]
+
+
 @every_tiny
 @torch.no_grad()
 def test_paired_features_agree_where_the_removed_blocks_do_nothing(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
     for name in tiny.removed:
-        for weight in block_modules(teacher)[name][-1].parameters():
+        *beside, block = block_modules(teacher)[name]
+        block.register_forward_hook(give_back, with_kwargs=True)
+        for weight in nn.ModuleList(beside).parameters():
             weight.zero_()
     plan = plan_for(teacher, tiny.removed)
     student = apply_plan(teacher, plan)
@@ -215,7 +273,7 @@ def test_features_pair_a_block_with_the_last_one_it_answers_for() -> None:
 @every_tiny
 def test_a_stage_puts_out_what_its_last_block_does(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
-    last = {unit.name.rpartition(".")[0]: unit.name for unit in family_of(tiny).units(teacher)}
+    last = {name.rpartition(".")[0]: name for unit in family_of(tiny).units(teacher) for name in unit.blocks}
     with FeatureTap(teacher, [*last, *last.values()]) as tap, torch.no_grad():
         teacher(**real_inputs(tiny, teacher))
     stages = len(last)
@@ -241,9 +299,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny: Tiny) -> None:
 @every_tiny
 def test_plans_that_leave_a_stack_empty_or_name_other_blocks_are_refused(tiny: Tiny) -> None:
     teacher = tiny.build_denoiser()
-    names = [unit.name for unit in family_of(tiny).units(teacher)]
+    units = family_of(tiny).units(teacher)
+    names = [name for unit in units for name in unit.blocks]
     stage = names[0].rpartition(".")[0]
-    gone = tuple(name for name in names if name.startswith(stage))
+    gone = tuple(name for unit in units if unit.blocks[0].startswith(stage) for name in unit.blocks)
     with pytest.raises(PlanError, match=f"removes every block of {stage}: keep at least one"):
         apply_plan(teacher, plan_for(teacher, gone))
     with pytest.raises(PlanError, match="'last_block' is no block"):
@@ -262,12 +321,20 @@ def test_mochis_last_block_stays_last() -> None:
     assert torch.equal(last.ff.net[2].weight, teachers_last.ff.net[2].weight)
 
 
+# Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
+# lie where those of a student in memory do.
 RELOAD = """
-import json, sys, numpy, torch
+import copy, json, sys, diffusers, numpy, torch
 from PIL import Image
-from diffusers import DiffusionPipeline
+from cosmos_parts import loaded_with
 for folder, call in json.loads(sys.argv[1]).items():
-    pipeline = DiffusionPipeline.from_pretrained(folder)
+    native = getattr(diffusers, call.pop("pipeline"))
+    pipeline = native.from_pretrained(folder, **loaded_with(native.__name__))
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            setattr(pipeline, name, copy.deepcopy(part))
+    if native is diffusers.AllegroPipeline:
+        pipeline.vae.enable_tiling()
     clips = []
     for prompts, seeds, size in call.pop("batches"):
         images = {}
@@ -276,6 +343,8 @@ for folder, call in json.loads(sys.argv[1]).items():
             images["image"] = [Image.fromarray(each) for each in drawn]
             images["image"] = images["image"] if len(seeds) > 1 else images["image"][0]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if len(seeds) == 1:
+            prompts, generators = prompts[0], generators[0]
         made = pipeline(prompt=prompts, **images, **call, generator=generators, output_type="np")
         clips.append(numpy.asarray(made.frames))
     numpy.save(f"{folder}/clips.npy", numpy.concatenate(clips))
@@ -289,22 +358,25 @@ def sampled(
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Two clips of each tiny student's pipeline: sampled here, and from its folder by a process without vdmini."""
     calls, here, folders = {}, {}, {}
-    for name, tiny in TINY.items():
+    for name, tiny in SAMPLED.items():
         teacher = tiny.build_denoiser()
         pipeline = tiny.build_pipeline(apply_plan(teacher, plan_for(teacher, tiny.removed)))
         family = family_of(tiny)
         here[name] = family.sample(pipeline, tiny.requests, tiny.settings)
         folders[name] = tmp_path_factory.mktemp(name)
         pipeline.save_pretrained(folders[name])
-        alone = tiny.image and not family.batches_images
+        alone = not (family.batches_images if tiny.image else family.batches_prompts)
         batches = [[request] for request in tiny.requests] if alone else [tiny.requests]
         size = (tiny.height, tiny.width) if tiny.image else None
+        native = type(pipeline).__name__
+        if tiny.image and "image" not in inspect.signature(pipeline.__call__).parameters:
+            native = family.image_pipeline
         calls[str(folders[name])] = {
+            "pipeline": native,
             "batches": [[[each.prompt for each in some], [each.seed for each in some], size] for some in batches],
             "num_inference_steps": tiny.settings.steps,
             tiny.frames_argument: tiny.frames,
-            "height": tiny.height,
-            "width": tiny.width,
+            **({"height": tiny.height, "width": tiny.width} if tiny.sized else {}),
             **tiny.arguments,
         }
     done = forked.run("-c", RELOAD, json.dumps(calls))
@@ -312,7 +384,7 @@ def sampled(
     return {name: (clips, np.load(folders[name] / "clips.npy")) for name, clips in here.items()}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_diffusers_alone_reloads_a_students_pipeline_and_samples_the_same_clips(
     sampled: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]], name: str
 ) -> None:
@@ -323,20 +395,21 @@ def test_diffusers_alone_reloads_a_students_pipeline_and_samples_the_same_clips(
     assert here.tobytes() == there.tobytes()
 
 
-@every_tiny
+@every_sampled
 def test_a_clip_depends_on_its_own_request(tiny: Tiny) -> None:
     pipeline = tiny.build_pipeline(tiny.build_denoiser())
     sample, settings = family_of(tiny).sample, tiny.settings
     together = sample(pipeline, tiny.requests, settings)
     for request, clip in zip(tiny.requests, together, strict=True):
-        assert np.abs(sample(pipeline, [request], settings)[0] - clip).max() < 1e-3
+        # A grey level at most: Cosmos rounds to these.
+        assert np.abs(sample(pipeline, [request], settings)[0] - clip).max() < 0.004
     first = tiny.requests[0]
     for changed in (dataclasses.replace(first, seed=9), dataclasses.replace(first, prompt="red dog")):
         assert np.abs(sample(pipeline, [changed], settings)[0] - together[0]).max() > 1e-6
-    for setting in ({"guidance": 2.0}, {"steps": 3}):
+    for setting in (tiny.guided, {"steps": 3}):
         other = dataclasses.replace(settings, **setting)
         assert np.abs(sample(pipeline, [first], other)[0] - together[0]).max() > 1e-6
-    with pytest.raises(ValueError, match=r"makes 1 \+ .*k frames, not 12: ask for \d+ frames"):
+    with pytest.raises(ValueError, match=r"frames, not 12: ask for \d+ frames"):
         sample(pipeline, [first], dataclasses.replace(settings, frames=12))
     with pytest.raises(ValueError, match="clip 'one' has no prompt"):
         sample(pipeline, [dataclasses.replace(first, prompt=None)], settings)

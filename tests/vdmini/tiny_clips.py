@@ -16,7 +16,7 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from tiny_transformers import TINY, WORDS
-from tiny_unets import videocrafter_pipeline
+from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -106,8 +106,10 @@ def _transformer(name: str) -> Callable[[], DiffusionPipeline]:
 TEXT_MODELS: dict[str, tuple[Callable[[], DiffusionPipeline], NoiseClips]] = {
     "videocrafter2": (lambda: videocrafter_pipeline("ddim"), NoiseClips(3, 2, 16, 16)),
     "t2v-turbo-v2": (lambda: videocrafter_pipeline("consistency"), NoiseClips(3, 2, 16, 16)),
+    "animatediff": (lambda: animatediff_pipeline(animatediff_unet()), NoiseClips(3, 2, 16, 16)),
     "hunyuanvideo": (_transformer("hunyuanvideo"), NoiseClips(3, 5, 16, 32)),
     "wan": (_transformer("wan"), NoiseClips(3, 5, 16, 32)),
     "cogvideox-2b": (_transformer("cogvideox-2b"), NoiseClips(3, 9, 16, 32)),
     "mochi": (_transformer("mochi"), NoiseClips(3, 7, 16, 32)),
+    "ltx": (_transformer("ltx"), NoiseClips(3, 9, 64, 64)),
 }

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -46,6 +46,7 @@ from transformers import (
 )
 
 from vdmini.blocks import ModelInput
+from vdmini.cost import is_shape
 from vdmini.models.registry import family_named
 from vdmini.requests import ClipRequest, SampleSettings
 
@@ -57,8 +58,11 @@ WIDTH = 32
 class Tiny:
     """One family's tiny pipeline: the family's name, what builds it, and a plan's removal to try on it.
 
+    `shortest` is the smallest number of frames that its pipeline makes.
+
     `image` says that clips are made from images; `arguments` are those of its pipeline that `sample` sets besides the
-    usual ones, and `frames_argument` is what it calls the number of frames.
+    usual ones, or otherwise, and `frames_argument` is what it calls the number of frames. `guided` are settings that
+    guide it, and `sized` whether it takes height and width. `samples` is false where the family refuses to sample.
     """
 
     family: str
@@ -68,9 +72,13 @@ class Tiny:
     frames: int = 5
     height: int = 16
     width: int = 32
+    shortest: int = 1
     image: bool = False
+    sized: bool = True
     frames_argument: str = "num_frames"
+    samples: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    guided: Mapping[str, Any] = field(default_factory=lambda: {"guidance": 2.0})
 
     def build_denoiser(self) -> nn.Module:
         """The tiny teacher with random weights, the same at every call."""
@@ -225,6 +233,9 @@ def ltx_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     )
+    # Those of new VAEs change nothing.
+    vae.latents_mean.normal_()
+    vae.latents_std.uniform_(0.5, 2.0)
     return LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae.eval(),
@@ -272,16 +283,27 @@ TINY = {
 }
 
 
-def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Tensor]:
+def real_inputs(tiny: Tiny, denoiser: nn.Module) -> dict[str, Any]:
     """Random values for the family's example inputs of two clips with prompts of different lengths."""
     generator = torch.Generator().manual_seed(2)
     size = ModelInput(batch=2, frames=2, height=2, width=4)
-    values: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for name, shape in family_named(tiny.family).example_inputs(denoiser, size).items():
+        if not is_shape(shape):
+            values[name] = shape
+            continue
         values[name] = torch.rand(shape.shape, generator=generator)
         if name == "timestep":
-            values[name] = torch.tensor([300, 700])
-        if name == "encoder_attention_mask":
+            values[name] = torch.tensor([300.0, 700.0]).view(2, *[1] * (shape.dim() - 1)).expand(shape.shape)
+        if "attention_mask" in name:
             values[name] = torch.ones(shape.shape, dtype=torch.bool)
             values[name][0, 5:] = False
     return values
+
+
+# These build on what is above.
+from tiny_hunyuan import TINY_HUNYUAN  # noqa: E402
+from tiny_others import TINY_OTHERS  # noqa: E402
+from tiny_wan import TINY_WAN  # noqa: E402
+
+TINY |= TINY_WAN | TINY_HUNYUAN | TINY_OTHERS

@@ -158,7 +158,7 @@ def test_neither_prompts_nor_images_is_refused(tmp_path: Path) -> None:
         (("channels=magnitude",), "set distill.lambda_icd: 0"),
         (("distill.preview_every=5",), "previews need both"),
         (("distll.steps=1",), "did you mean 'distill'?"),
-        (("data.kind=generated",), "unknown key 'data.path'; valid: prompts, images"),
+        (("data.kind=generated",), "unknown key 'data.path'; valid: preset, steps"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, overrides: tuple[str, ...], said: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers import UNetSpatioTemporalConditionModel, WanTransformer3DModel
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -66,7 +66,8 @@ from vdmini.sample import sample_clips
 from vdmini_bench.data.requests import choose_settings, drawn_requests
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
 pipeline.unet = copy.deepcopy(pipeline.unet)
-numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None)))
+settings = choose_settings("embedded/svd", {"steps": 2, "frames": 9})
+numpy.save(sys.argv[2], sample_clips(pipeline, drawn_requests(1), settings))
 """
 
 
@@ -168,7 +169,9 @@ def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp
     teacher = load_model("embedded/svd", dtype=torch.float32)
     assert teacher.pipeline is not None
     teacher.pipeline.unet = prune_denoiser(teacher.denoiser, inspection.plan, read_channel_rule(HALF, "svd"))
-    expected = sample_clips(teacher.pipeline, drawn_requests(1), choose_settings("embedded/svd", 2, 9, None, None))
+    expected = sample_clips(
+        teacher.pipeline, drawn_requests(1), choose_settings("embedded/svd", {"steps": 2, "frames": 9})
+    )
     done = subprocess.run(
         [sys.executable, "-c", SAMPLER, folder, tmp_path / "clips.npy"], capture_output=True, text=True, check=False
     )
@@ -433,3 +436,60 @@ def test_nothing_is_fetched_unless_download_says_so(
     assert "owner/model was asked for" in done.stderr
     # What needs no network is not looked for there.
     assert invoke("inspect", "embedded/svd", "--download").exit_code == 0
+
+
+@pytest.fixture
+def wan(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """The configurations of a tiny Wan, what says how its student was pruned, and a LoRA of two of its blocks."""
+    teacher, student, file = tmp_path / "teacher", tmp_path / "student", tmp_path / "lora.safetensors"
+    denoiser = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=4, text_dim=8)
+    denoiser.save_config(teacher / "transformer")
+    (teacher / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    student.mkdir()
+    (student / "pruning_plan.json").write_text(plan_removing(denoiser, ["Block.1"], "mine").to_json())
+    (student / "provenance.json").write_text(json.dumps({"teacher": str(teacher)}))
+    halves = {"lora_down": torch.ones(4, 24), "lora_up": torch.ones(24, 4), "diff_b": torch.ones(24)}
+    names = {half: half if half == "diff_b" else f"{half}.weight" for half in halves}
+    content = {
+        f"diffusion_model.blocks.{block}.self_attn.q.{names[half]}": each.clone() * block
+        for block in (1, 3)
+        for half, each in halves.items()
+    }
+    save_file(content | {"diffusion_model.blocks.1.norm3.diff": torch.zeros(24)}, file)
+    return teacher, student, file
+
+
+def test_lora_map_writes_the_students_and_says_what_is_left_out(wan: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    teacher, student, file = wan
+    result = invoke("lora", "map", file, "--plan", student, "-o", tmp_path / "out" / "mapped.safetensors", "--json")
+    layer, kinds = "transformer.blocks.{}.attn1.to_q.{}", ("lora_A.weight", "lora_B.bias", "lora_B.weight")
+    found = json.loads(result.stdout)
+    assert {block: sorted(keys) for block, keys in found["removed"].items()} == {
+        "Block.1": [layer.format(1, kind) for kind in kinds]
+    }
+    assert (found["mapped"], found["unread"]) == (3, ["diffusion_model.blocks.1.norm3.diff"])
+    mapped = load_file(tmp_path / "out" / "mapped.safetensors")
+    # The fourth block is the student's third.
+    assert sorted(mapped) == [layer.format(2, kind) for kind in kinds]
+    assert all((weight == 3).all() for weight in mapped.values())
+    plan, other = student / "pruning_plan.json", tmp_path / "other.safetensors"
+    lines = invoke("lora", "map", file, "--plan", plan, "--teacher", teacher, "-o", other).output.splitlines()
+    assert lines[:2] == ["3 keys mapped", "3 left out with Block.1"]
+    assert lines[2].startswith("1 left out that diffusers does not read: diffusion_model.blocks.1.norm3.diff")
+    assert load_file(other).keys() == mapped.keys()
+
+
+def test_lora_map_refuses_what_it_cannot_map(wan: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, student, file = wan
+    out = ("-o", tmp_path / "mapped.safetensors")
+    result = invoke("lora", "map", file, "--plan", student / "pruning_plan.json", *out)
+    assert result.exit_code == 2
+    assert "--teacher" in result.output
+    assert (
+        "no loader of LoRA" in invoke("lora", "map", file, "--plan", "none", "--teacher", "embedded/svd", *out).output
+    )
+    save_file({"transformer.blocks.9.attn1.to_q.lora_A.weight": torch.ones(4, 24)}, file)
+    result = invoke("lora", "map", file, "--plan", student, *out)
+    assert result.exit_code == 2
+    assert "fit no layer of this WanTransformer3DModel" in result.output
+    assert not (tmp_path / "mapped.safetensors").exists()

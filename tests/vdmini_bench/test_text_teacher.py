@@ -204,7 +204,7 @@ def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monke
     assert model.pipeline is not None
     assert model.pipeline.dtype == torch.float32
     requests = choose_requests("embedded/t2v", None, None, "0", 2)
-    settings = choose_settings("embedded/t2v", None, None, None, None)
+    settings = choose_settings("embedded/t2v", {})
     levels: list[int] = []
     hook = model.denoiser.register_forward_pre_hook(lambda module, inputs: levels.append(int(inputs[1])))
     clips = sample_clips(model.pipeline, requests, settings)

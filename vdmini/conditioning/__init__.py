@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 CONDITIONING = {
     "svd": "svd",
     "videocrafter2": "videocrafter",
+    "animatediff": "animatediff",
     "hunyuanvideo": "hunyuanvideo",
     "wan": "wan",
     "cogvideox": "cogvideox",
+    "ltx": "ltx",
     "mochi": "mochi",
 }
 
@@ -65,7 +67,7 @@ class Conditioning(Protocol):
         """The shapes of what `encode_clip` gives for latents of a size."""
         config: Any = denoiser.config
         shapes = self.family.input_shapes(denoiser, size)
-        conditions = {name: shapes[argument][1:] for name, argument in self.arguments.items()}
+        conditions = {name: shapes[argument][1:] for name, argument in self.arguments.items() if argument in shapes}
         return {"latents": (size.frames, config.in_channels, size.height, size.width), **conditions}
 
     def denoiser_inputs(
@@ -78,8 +80,8 @@ class Conditioning(Protocol):
         them. `denoiser` is the network itself, out of any wrapper.
         """
 
-    def prediction(self, output: Any) -> Tensor:
-        """What the denoiser returned, as B T C H W."""
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
+        """What the denoiser returned, as B T C H W, for the network's input `latents` of that shape."""
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """The conditions as one vector a clip, B E float32: what a discriminator projects."""

@@ -22,6 +22,7 @@ class CogVideoXConditioning(TransformerConditioning):
     """The 5B model also gets its rotary embedding, cosines and sines."""
 
     family = FAMILY
+    image_dtype = None
     arguments = MappingProxyType({"prompt_embeds": "encoder_hidden_states"})
 
     def encode_clip(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vdmini.conditioning import Conditioning
-from vdmini.conditioning.transformer import TransformerConditioning
+from vdmini.conditioning.transformer import TransformerConditioning, mean_of_tokens
 from vdmini.models.mochi import FAMILY
 
 
@@ -27,9 +27,7 @@ class MochiConditioning(TransformerConditioning):
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """The mean of the prompt's own tokens, B E float32."""
-        mask = conditions["prompt_mask"].float()
-        total = (conditions["prompt_embeds"].float() * mask[..., None]).sum(1)
-        return total / mask.sum(1, keepdim=True).clamp(min=1)
+        return mean_of_tokens(conditions["prompt_embeds"], conditions["prompt_mask"])
 
 
 CONDITIONING: Conditioning = MochiConditioning()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,9 +41,21 @@ def encode_video(vae: Any, pixels: Tensor) -> Tensor:
     return latents.transpose(0, 1).float().cpu().contiguous()
 
 
-def channel_values(values: object) -> Tensor:
-    """One number for each channel of T C H W latents, ready to be added or multiplied."""
-    return torch.tensor(values).view(-1, 1, 1)
+def encode_frames(pipeline: Any, clip: TrainingClip, multiple: int) -> Tensor:
+    """The means of an image VAE's latents of every frame times its scaling factor, T C H W float32 on the CPU.
+
+    Raises ValueError as `clip_pixels` does.
+    """
+    frames = clip_pixels(clip, multiple=multiple).to(pipeline._execution_device)
+    with encoding_precision(pipeline.vae) as dtype:
+        latents: Tensor = pipeline.vae.encode(frames.to(dtype)).latent_dist.mode()
+    scale: float = pipeline.vae.config.scaling_factor
+    return latents.float().cpu().contiguous() * scale
+
+
+def channel_values(values: Tensor | Sequence[float]) -> Tensor:
+    """One number for each channel of T C H W latents, float32 on the CPU, ready to be added or multiplied."""
+    return torch.as_tensor(values).float().cpu().view(-1, 1, 1)
 
 
 @contextmanager

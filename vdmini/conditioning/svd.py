@@ -72,7 +72,7 @@ class SvdConditioning(Conditioning):
             **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
         }
 
-    def prediction(self, output: Any) -> Tensor:
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
         return output.sample
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:

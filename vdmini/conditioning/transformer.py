@@ -7,15 +7,17 @@ the denoiser, the encoder checkpoints as well.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.pixels import channel_values, clip_pixels, encode_video
@@ -25,10 +27,16 @@ MAPS = 4
 
 
 class TransformerConditioning(Conditioning):
-    """Latents of a causal video VAE, and what the pipeline's `encode_prompt` gives, in the order of `arguments`."""
+    """Latents of a causal video VAE, and what the pipeline's `encode_prompt` gives, in the order of `texts`.
+
+    A pipeline that animates images also gives what it makes of a clip's first frame, one of two kinds: "condition"
+    T C H W comes beside the latents, over channels; "first_frame" 1 C H W comes before them, and they begin after it.
+    "frame_times" T says that every token has its timestep: 1 for the clip's, 0 for that of a frame without noise.
+    """
 
     family: TransformerFamily
-    prompt_options: Mapping[str, object] = MappingProxyType({"do_classifier_free_guidance": False})
+    # The number format in which the pipeline prepares latents of an image, None for its VAE's.
+    image_dtype: torch.dtype | None = torch.float32
 
     @torch.no_grad()
     def encode_clip(
@@ -37,33 +45,91 @@ class TransformerConditioning(Conditioning):
         """Encode a clip and its prompt as the pipeline does; raises ValueError as `clip_pixels` does.
 
         "latents" T C H W are VAE means, normalised by the VAE's own mean and deviation of each channel where it has
-        these, times its scaling factor where it has one.
+        these, times its scaling factor where it has one. Noise that the pipeline draws for the first frame comes from
+        the clip's seed.
         """
         run: Any = pipeline
         stride, multiple = self.family.clip_steps(pipeline)
         pixels = clip_pixels(clip, multiple=multiple, frame_stride=stride)
         latents = encode_video(run.vae, pixels.to(run._execution_device))
-        config = run.vae.config
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            latents = (latents - channel_values(config.latents_mean)) / channel_values(config.latents_std)
-        return {"latents": latents * config.get("scaling_factor", 1.0), **self.encode_prompt(pipeline, clip.prompt)}
+        # LTX-Video's VAE has its mean and deviation among its weights.
+        known = {**run.vae.config, **dict(run.vae.named_buffers())}
+        if known.get("latents_mean") is not None and known.get("latents_std") is not None:
+            latents = (latents - channel_values(known["latents_mean"])) / channel_values(known["latents_std"])
+        latents = latents * known.get("scaling_factor", 1.0)
+        picture = Image.fromarray(clip.frames[0]) if animates(run) else None
+        encoded = {"latents": latents, **self.encode_prompt(pipeline, clip.prompt, picture)}
+        if picture is not None:
+            frames, height, width = clip.frames.shape[:3]
+            image = run.video_processor.preprocess(picture, height=height, width=width)
+            prepared = run.prepare_latents(
+                image=image.to(run._execution_device, run.vae.dtype), batch_size=1,
+                num_channels_latents=latents.shape[1], height=height, width=width, num_frames=frames,
+                dtype=self.image_dtype or run.vae.dtype, device=run._execution_device,
+                generator=torch.Generator().manual_seed(clip.seed),
+            )  # fmt: skip
+            conditions = self.image_conditions(run, picture, prepared, latents)
+            encoded |= {name: value.float().cpu().contiguous() for name, value in conditions.items()}
+        still = len(encoded.get("first_frame", ()))
+        if still == len(latents):
+            raise ValueError(f"clip {clip.name!r} has no latents beyond its first frame's: give {stride + 1} frames")
+        encoded["latents"] = latents[still:].contiguous()
+        if self.times_frames(run):
+            encoded["frame_times"] = torch.tensor([0.0] * still + [1.0] * (len(latents) - still))
+        return encoded
+
+    def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
+        """The conditions in what `prepare_latents` returned for the first frame of a clip of `latents` T C H W."""
+        return {"condition": self.frames_of(prepared[1])}
+
+    def frames_of(self, latents: Tensor) -> Tensor:
+        """The only clip of a pipeline's latents: T C H W."""
+        return latents[0] if self.family.frames_first else latents[0].transpose(0, 1)
+
+    def times_frames(self, run: Any) -> bool:
+        """Whether a pipeline gives its denoiser a timestep for each token."""
+        return False
 
     @torch.no_grad()
-    def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
+    def encode_prompt(
+        self, pipeline: DiffusionPipeline, prompt: str, picture: Image.Image | None = None
+    ) -> dict[str, Tensor]:
         run: Any = pipeline
+        values = run.encode_prompt(prompt=[prompt], device=run._execution_device, **self.prompt_options(run, picture))
         # Pipelines return more, for guidance.
-        values = run.encode_prompt([prompt], device=run._execution_device, **self.prompt_options)
-        named = zip(self.arguments, values, strict=False)
+        named = zip(self.texts, values, strict=False)
         return {name: value[0].float().cpu().contiguous() for name, value in named}
+
+    def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
+        """More arguments of the pipeline's `encode_prompt`, where a clip is made from a picture."""
+        return {"do_classifier_free_guidance": False}
+
+    def clip_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        """Where the network takes more channels than it returns, these are the condition's."""
+        config: Any = denoiser.config
+        shapes = super().clip_shapes(denoiser, size)
+        channels = config.get("out_channels") or config.in_channels
+        if more := config.in_channels - channels:
+            shapes["latents"] = (size.frames, channels, size.height, size.width)
+            shapes["condition"] = (size.frames, more, size.height, size.width)
+        return shapes
 
     def denoiser_inputs(
         self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         dtype: Any = denoiser.dtype
+        if "condition" in conditions:
+            latents = torch.cat([latents, conditions["condition"].to(latents)], dim=2)
+        if "first_frame" in conditions:
+            latents = torch.cat([conditions["first_frame"].to(latents), latents], dim=1)
+        if "frame_times" in conditions:
+            _, rows, columns = self.family.patch(denoiser)
+            tokens = latents.shape[3] // rows * (latents.shape[4] // columns)
+            timesteps = (timesteps[:, None] * conditions["frame_times"]).repeat_interleave(tokens, dim=1)
         inputs = {
             "hidden_states": (latents if self.family.frames_first else latents.transpose(1, 2)).to(dtype),
             "timestep": timesteps,
-            **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items()},
+            **{argument: conditions[name].to(dtype) for name, argument in self.arguments.items() if name in conditions},
         }
         return self.finish(inputs, denoiser, conditions)
 
@@ -71,8 +137,14 @@ class TransformerConditioning(Conditioning):
         """The denoiser's inputs with what this family's has beside those of all."""
         return inputs
 
-    def prediction(self, output: Any) -> Tensor:
-        return output.sample if self.family.frames_first else output.sample.transpose(1, 2)
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
+        video: Tensor = output.sample if self.family.frames_first else output.sample.transpose(1, 2)
+        return video[:, -latents.shape[1] :]
+
+    def latent_size(self, inputs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Frames, height and width of the latents in the denoiser's inputs."""
+        _, first, second, height, width = inputs["hidden_states"].shape
+        return first if self.family.frames_first else second, height, width
 
     def encoder_channels(self, denoiser: nn.Module) -> tuple[int, ...]:
         """The width of the denoiser, at most four times."""
@@ -94,12 +166,22 @@ class TransformerConditioning(Conditioning):
             # Gradient checkpointing keeps the blocks until the backward pass, and runs them again there.
             for handle in handles:
                 handle.remove()
-        shape = inputs["hidden_states"].shape
-        sizes = (shape[1] if self.family.frames_first else shape[2], *shape[3:])
+        sizes = self.latent_size(inputs)
         grid = [size // patch for size, patch in zip(sizes, self.family.patch(denoiser), strict=True)]
         # Tokens run through a clip frame by frame, row by row.
         maps = [recorded[position].unflatten(1, grid) for position in range(len(blocks))]
         return [each.permute(0, 1, 4, 2, 3).flatten(0, 1) for each in maps]
+
+
+def animates(run: Any) -> bool:
+    """Whether a pipeline makes clips from images."""
+    return "image" in inspect.signature(run.prepare_latents).parameters
+
+
+def mean_of_tokens(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the tokens B N E that a mask B N keeps: B E float32."""
+    kept = mask.float()
+    return (embeddings.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
 
 
 def encoder_view(denoiser: nn.Module, family: TransformerFamily) -> nn.Module:

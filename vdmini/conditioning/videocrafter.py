@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
-from vdmini.conditioning.pixels import clip_pixels, encoding_precision
+from vdmini.conditioning.pixels import encode_frames
 from vdmini.models.videocrafter import FAMILY
 from vdmini.models.videocrafter_pipeline import TURBO_GUIDANCE, guidance_embedding
 
@@ -37,11 +37,8 @@ class VideoCrafterConditioning(Conditioning):
         Raises ValueError as `clip_pixels` does.
         """
         run: Any = pipeline
-        frames = clip_pixels(clip, multiple=self.family.latent_compression(run.vae)[1]).to(run._execution_device)
-        with encoding_precision(run.vae) as dtype:
-            latents = run.vae.encode(frames.to(dtype)).latent_dist.mode()
         return {
-            "latents": latents.float().cpu().contiguous() * run.vae.config.scaling_factor,
+            "latents": encode_frames(run, clip, self.family.latent_compression(run.vae)[1]),
             **self.encode_prompt(pipeline, clip.prompt),
             "fps": torch.tensor(float(settings.frames_per_second)),
         }
@@ -75,7 +72,7 @@ class VideoCrafterConditioning(Conditioning):
             inputs["motion_cond"] = guidance_embedding(motion, config.motion_cond_dim).to(inputs["sample"])
         return inputs
 
-    def prediction(self, output: Any) -> Tensor:
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
         return output.sample.transpose(1, 2)
 
     def condition_embedding(self, conditions: Mapping[str, Tensor]) -> Tensor:

@@ -50,7 +50,7 @@ class Adversary:
     def student_loss(self, features: list[Tensor], batch: Batch) -> Tensor:
         """The student's side of the loss; the heads get no gradient from it."""
         frozen = {name: weight.detach() for name, weight in self.heads.named_parameters()}
-        scores: Tensor = functional_call(self.heads, frozen, (features, *self._conditions(batch)))
+        scores: Tensor = functional_call(self.heads, frozen, (features, *self._conditions(batch, features)))
         return mca_generator_loss(scores)
 
     def heads_loss(self, student: list[Tensor], real: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class Adversary:
         student = [each.detach() for each in student]
         penalised = self.settings.lambda_r1 > 0
         real = [each.detach().requires_grad_(penalised) for each in real]
-        conditions = self._conditions(batch)
+        conditions = self._conditions(batch, real)
         real_scores = self.heads(real, *conditions)
         hinge = mca_discriminator_loss(self.heads(student, *conditions), real_scores)
         return hinge, r1_penalty(real_scores, real) if penalised else torch.zeros_like(hinge)
@@ -74,5 +74,7 @@ class Adversary:
         self.optimizer.zero_grad()
         return norm
 
-    def _conditions(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        return batch.adversary_levels, self.conditioning.condition_embedding(batch.conditions), batch.frames
+    def _conditions(self, batch: Batch, features: list[Tensor]) -> tuple[Tensor, Tensor, int]:
+        # Maps may show a frame of the condition before those that are made.
+        frames = len(features[0]) // len(batch.adversary_levels)
+        return batch.adversary_levels, self.conditioning.condition_embedding(batch.conditions), frames

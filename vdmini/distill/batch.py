@@ -34,11 +34,6 @@ class Batch(NamedTuple):
     adversary_noise: Tensor
     adversary_levels: Tensor
 
-    @property
-    def frames(self) -> int:
-        """Latent frames a clip."""
-        return self.sample.clean.shape[1]
-
 
 def draw_share(
     clips: TrainingClips, task: Task, settings: DistillSettings, step: int, process: int, processes: int

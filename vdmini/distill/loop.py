@@ -26,13 +26,15 @@ def distill(
     on_step: Callable[[StepLosses], None] = lambda losses: None,
     on_preview: Callable[[int, nn.Module], None] | None = None,
     preview_every: int = 500,
+    keep_last: bool = False,
 ) -> Distilled:
     """Train `student` in place against `teacher` and return its moving average.
 
     Runs as it was launched: alone, or under `accelerate launch` by DDP or FSDP. All randomness of a step follows from
     (seed, step), so a run continued from `checkpoint` equals an unbroken one, and so does one on more processes up to
     rounding. The main process alone writes `checkpoint` and calls `on_step`, and `on_preview` with (step, average so
-    far) every `preview_every` steps. Every process is returned the same result.
+    far) every `preview_every` steps. Every process is returned the same result. With `keep_last` the last step is in
+    `checkpoint` too, from which another call returns the same at once.
 
     Raises:
         DivergedError: a loss or a gradient is not finite, or the discriminator has won outright.
@@ -47,7 +49,8 @@ def distill(
             check_health(training.history, checkpoint, training.broken)
             if processes.index == 0:
                 on_step(training.history[-1])
-            if training.step % settings.checkpoint_every == 0 and training.step < settings.steps:
+            due = training.step % settings.checkpoint_every == 0
+            if keep_last if training.step == settings.steps else due:
                 training.save(checkpoint)
             if on_preview is not None and training.step % preview_every == 0:
                 average = training.average.gather(keep=processes.index == 0)

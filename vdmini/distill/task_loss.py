@@ -30,7 +30,7 @@ def task_loss(denoiser: nn.Module, clips: TrainingClips, task: Task) -> Callable
 
         def predict(conditions: Mapping[str, Tensor], network_input: Tensor, timesteps: Tensor) -> Tensor:
             inputs: dict[str, Any] = conditioning.denoiser_inputs(network, network_input, timesteps, conditions)
-            return conditioning.prediction(network(**inputs))
+            return conditioning.prediction(network(**inputs), network_input)
 
         last = torch.zeros((), device=device)
         for batch in draw_share(clips, task, settings, 0, 0, 1):

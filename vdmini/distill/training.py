@@ -184,7 +184,7 @@ class Training:
 
         def predict(network_input: Tensor, timesteps: Tensor) -> Tensor:
             arguments = self.conditioning.denoiser_inputs(bare, network_input, timesteps, conditions)
-            return self.conditioning.prediction(network(**arguments))
+            return self.conditioning.prediction(network(**arguments), network_input)
 
         return predict
 

@@ -167,12 +167,17 @@ class AnimateDiff(UNetFamily):
         config = self.architecture(teacher) | {"sample_size": net.config.sample_size}
         return VDMiniUNetMotionModel(**_cut(config, kept, removed))
 
+    def pixel_step(self, pipeline: DiffusionPipeline) -> int:
+        """What a clip's sides in pixels must divide by."""
+        run: Any = pipeline
+        # The pipeline asks for 8, whatever its VAE.
+        return math.lcm(8, run.vae_scale_factor)
+
     def sample(
         self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
     ) -> NDArray[np.float32]:
         run: Any = pipeline
-        # The pipeline asks for 8, whatever its VAE.
-        require_sides(settings, math.lcm(8, run.vae_scale_factor))
+        require_sides(settings, self.pixel_step(pipeline))
         longest = run.unet.config.motion_max_seq_length
         if settings.frames > longest:
             raise ValueError(f"this model makes {longest} frames at most, not {settings.frames}: ask for {longest}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from vdmini.requests import ClipRequest, SampleSettings
     from vdmini.tasks.base import Task
@@ -49,6 +49,12 @@ class Family(Protocol):
         """Whether clips are made from an image: never, always, or where there is one."""
         return "never"
 
+    def images_for(self, pipeline: DiffusionPipeline) -> Images:
+        """The same of a whole pipeline, where its class may decide."""
+        from vdmini.models.registry import pipeline_denoiser
+
+        return self.images(pipeline_denoiser(pipeline))
+
     def default_task(self, denoiser: nn.Module) -> Task:
         """What a denoiser is trained to do."""
 
@@ -58,8 +64,8 @@ class Family(Protocol):
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """The shapes of the keyword arguments of one forward pass at a size, without guidance by a second pass."""
 
-    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Tensor]:
-        """Keyword arguments of one forward pass at a size, on the meta device: shapes only."""
+    def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Any]:
+        """Keyword arguments of one forward pass at a size: shapes only, on the meta device, but for places."""
         import torch
 
         return {name: torch.empty(shape, device="meta") for name, shape in self.input_shapes(denoiser, size).items()}
@@ -67,6 +73,10 @@ class Family(Protocol):
     def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
         """How often its pipeline runs a denoiser in a step: twice with guidance by a pass without the condition."""
         return 1 if settings.guidance is not None and settings.guidance <= 1 else 2
+
+    def passes_at_once(self, denoiser: nn.Module, settings: SampleSettings) -> int:
+        """How many of a step's passes run together, as one batch."""
+        return 1 if self.guides_apart else self.passes_per_step(denoiser, settings)
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         """How many frames, and how many pixels along a side, one latent of the VAE stands for."""
@@ -98,6 +108,13 @@ class Family(Protocol):
 
         Raises PlanError when the kept blocks cannot be wired.
         """
+
+    def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
+        """Raise PlanError unless a student does what its teacher does without the removed blocks, where that is known.
+
+        A UNet without blocks is another network; its teacher cannot say what it should do.
+        """
+        return None
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """(reader, writer) of each skip connection; raises PlanError where they do not pair up."""

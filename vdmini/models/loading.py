@@ -21,6 +21,7 @@ from vdmini.models.registry import (
     is_published,
     pipeline_denoiser,
     published_name,
+    require_not_refused,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def weightless_model(name: str, folder: Path, dtype: torch.dtype | None) -> Vide
             f" of {', '.join(EMBEDDED)}, or with random_weights=True {', '.join(OFFICIAL)}"
         )
     config = read_json(folder / found[0] / "config.json")
+    require_not_refused(str(config.get("_class_name")))
     try:
         with torch.device("meta"):
             denoiser = _denoiser_classes()[str(config["_class_name"])].from_config(config)
@@ -169,7 +171,9 @@ def vae_class(name: str) -> Any:
 def bare_denoiser(name: str, folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> VideoModel:
     """A folder that holds a denoiser and no pipeline; `dtype` None is that of its files."""
     classes = _denoiser_classes()
-    native = classes.get(str(read_json(folder / "config.json").get("_class_name")))
+    described = str(read_json(folder / "config.json").get("_class_name"))
+    require_not_refused(described)
+    native = classes.get(described)
     if native is None:
         raise ModelLoadError(
             f"{name!r} holds no denoiser of {', '.join(classes)}: give a folder that save_pretrained wrote"
@@ -184,6 +188,9 @@ def pipeline_model(name: str, folder: Path, device: str | torch.device, dtype: t
 
     if not (folder / "model_index.json").is_file():
         raise ModelLoadError(f"{name!r} has no model_index.json: give the folder that a pipeline was saved to")
+    index = read_json(folder / "model_index.json")
+    for part in DENOISERS:
+        require_not_refused(str((index.get(part) or [None])[-1]))
     # diffusers looks for pipelines among its own, where this module adds ours.
     importlib.import_module("vdmini.models.videocrafter_pipeline")
     try:

@@ -1,4 +1,4 @@
-"""LTX-Video's text-to-video family, whose VAE makes one token of 32x32 pixels in 8 frames."""
+"""LTX-Video's family, from words and an image where there is one: a token is 32x32 pixels in 8 frames."""
 
 from __future__ import annotations
 
@@ -16,16 +16,36 @@ from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 128
 
+# Source: diffusers' scripts/convert_ltx_to_diffusers.py, whose version 0.9.0 has the defaults of both classes. The 2B
+# models share their denoiser, later ones of either size the VAE of 0.9.5.
+_LARGE = {"attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48}
+CONFIGS: dict[str, dict[str, Any]] = {"ltx-video-13b-0.9.7": _LARGE, "ltx-video-13b-0.9.8": _LARGE}
+_VAE_0_9_1: dict[str, Any] = {
+    "decoder_block_out_channels": (256, 512, 1024), "decoder_layers_per_block": (5, 6, 7, 8),
+    "decoder_spatio_temporal_scaling": (True, True, True), "decoder_inject_noise": (True, True, True, False),
+    "upsample_residual": (True, True, True), "upsample_factor": (2, 2, 2), "timestep_conditioning": True,
+}  # fmt: skip
+_VAE_0_9_5: dict[str, Any] = {
+    **_VAE_0_9_1,
+    "block_out_channels": (128, 256, 512, 1024, 2048), "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+    "layers_per_block": (4, 6, 6, 2, 2), "decoder_layers_per_block": (5, 5, 5, 5),
+    "spatio_temporal_scaling": (True, True, True, True), "decoder_inject_noise": (False, False, False, False),
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "spatial_compression_ratio": 32, "temporal_compression_ratio": 8,
+}  # fmt: skip
+_SHARE_0_9_5 = ("ltx-video-2b-0.9.5", "ltx-video-2b-0.9.6", "ltx-video-2b-0.9.8", *CONFIGS)
+
 
 class LtxVideo(TransformerFamily):
-    """Version 0.9.0 has the defaults of its classes (diffusers' scripts/convert_ltx_to_diffusers.py).
-
-    Later versions share the denoiser, not the VAE.
-    """
+    """Its pipeline of conditions gives every clip of a batch all the images, so these clips are made one by one."""
 
     name = "ltx"
     denoiser_class = LTXVideoTransformer3DModel
     vae_class = AutoencoderKLLTXVideo
+    configs = CONFIGS
+    vae_configs = MappingProxyType({"ltx-video-2b-0.9.1": _VAE_0_9_1, **dict.fromkeys(_SHARE_0_9_5, _VAE_0_9_5)})
+    image_pipeline = "LTXImageToVideoPipeline"
+    batches_images = False
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     # 161 frames of 512x704 pixels, the pipeline's default.
     published_size = (21, 16, 22)

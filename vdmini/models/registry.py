@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,91 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "svd": ("svd", ("svd", "svd-xt")),
     "videocrafter2": ("videocrafter", ("videocrafter2", "t2v-turbo-v2")),
     "animatediff": ("animatediff", ("animatediff", "animatediff-v3")),
-    "hunyuanvideo": ("hunyuanvideo", ("hunyuanvideo",)),
-    "wan": ("wan", ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b")),
-    "cogvideox": ("cogvideox", ("cogvideox-2b", "cogvideox-5b")),
-    "ltx": ("ltx", ("ltx-video-2b",)),
+    "hunyuanvideo": (
+        "hunyuanvideo",
+        ("hunyuanvideo", "hunyuanvideo-i2v", "hunyuanvideo-i2v-33ch", "skyreels-v1-t2v", "skyreels-v1-i2v"),
+    ),
+    "wan": ("wan", (
+        "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b", "wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p",
+        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b",
+    )),
+    "cogvideox": (
+        "cogvideox",
+        ("cogvideox-2b", "cogvideox-5b", "cogvideox-5b-i2v", "cogvideox1.5-5b", "cogvideox1.5-5b-i2v"),
+    ),
+    "ltx": (
+        "ltx",
+        (
+            "ltx-video-2b", "ltx-video-2b-0.9.1", "ltx-video-2b-0.9.5", "ltx-video-2b-0.9.6", "ltx-video-2b-0.9.8",
+            "ltx-video-13b-0.9.7", "ltx-video-13b-0.9.8",
+        ),
+    ),
     "mochi": ("mochi", ("mochi-1-preview",)),
+    "wan-vace": ("wan_vace", ("wan2.1-vace-1.3b", "wan2.1-vace-14b", "wan2.2-vace-fun-a14b")),
+    "wan-animate": ("wan_animate", ("wan2.2-animate-14b",)),
+    "skyreels-v2": ("skyreels_v2", (
+        "skyreels-v2-t2v-14b-540p", "skyreels-v2-t2v-14b-720p", "skyreels-v2-i2v-1.3b-540p", "skyreels-v2-i2v-14b-540p",
+        "skyreels-v2-i2v-14b-720p", "skyreels-v2-df-1.3b-540p", "skyreels-v2-df-14b-540p", "skyreels-v2-df-14b-720p",
+    )),
+    "chronoedit": ("chronoedit", ("chronoedit-14b",)),
+    "anyflow": ("anyflow", ("anyflow-wan2.1-t2v-1.3b", "anyflow-wan2.1-t2v-14b")),
+    "helios": ("helios", ("helios-base",)),
+    "hunyuanvideo-1.5": (
+        "hunyuanvideo15",
+        (
+            "hunyuanvideo-1.5-480p-t2v",
+            "hunyuanvideo-1.5-480p-i2v",
+            "hunyuanvideo-1.5-720p-t2v",
+            "hunyuanvideo-1.5-720p-i2v",
+            "hunyuanvideo-1.5-480p-i2v-step-distilled",
+        ),
+    ),
+    "framepack": ("framepack", ("framepack-i2v-hy",)),
+    "motif-video": ("motifvideo", ("motif-video-2b",)),
+    "kandinsky5": (
+        "kandinsky5",
+        ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
+    ),
+    "ltx2": ("ltx2", ("ltx-2", "ltx-2.3", "ltx-2.5")),
+    "cosmos": (
+        "cosmos",
+        (
+            "cosmos-1.0-7b-text2world", "cosmos-1.0-7b-video2world", "cosmos-1.0-14b-text2world",
+            "cosmos-1.0-14b-video2world", "cosmos-predict2-2b-text2image", "cosmos-predict2-14b-text2image",
+            "cosmos-predict2-2b-video2world", "cosmos-predict2-14b-video2world", "cosmos-predict2.5-2b",
+            "cosmos-predict2.5-14b",
+        ),
+    ),
+    "sana-video": ("sana_video", ("sana-video-2b-480p", "sana-video-2b-720p")),
+    "easyanimate": (
+        "easyanimate", ("easyanimate-v5.1-12b", "easyanimate-v5.1-12b-inp", "easyanimate-v5.1-7b-inp"),
+    ),
+    "allegro": ("allegro", ("allegro",)),
+    "latte": ("latte", ("latte-1",)),
+    "consisid": ("consisid", ("consisid-preview",)),
+}  # fmt: skip
+# diffusers' classes that stand where a video pipeline has its denoiser, or look like one, and why no family has them.
+REFUSED = {
+    "Cosmos3OmniTransformer": "its layers are those of a language model too, which reads the prompt in them",
+    "SanaWMTransformer3DModel": "every block follows a camera's path, which no clip has here",
+    "SanaWMLTX2RefinerTransformer3DModel": "it refines a clip that SANA-WM made, and makes none itself",
+    "Flux3Transformer2DModel": "it makes images, not videos",
+    "JoyImageEditTransformer3DModel": "it edits images, and makes no videos",
+    "JoyImageEditPlusTransformer3DModel": "it edits images, and makes no videos",
+    "UNet2DConditionModel": "it makes images, not videos: give the UNetMotionModel that AnimateDiff makes of it",
+    "MotionAdapter": "it is a part of AnimateDiff's denoiser: give the UNetMotionModel that holds it",
+    "UNet3DConditionModel": "diffusers has deprecated its pipelines, ModelScope's and Zeroscope's",
+    "I2VGenXLUNet": "diffusers has deprecated its pipeline",
+    "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
+    "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
+    "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
+    "AnyFlowFARTransformer3DModel": (
+        "it attends by FlexAttention, whose work cannot be counted on the meta device, and which trains compiled alone"
+    ),
+    "WanAnimate2Transformer3DModel": (
+        "it leaves out the tenth block by its place in a pass without a prompt, whichever block that is, and diffusers"
+        " has no pipeline of it that loads from a folder"
+    ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
@@ -35,6 +116,16 @@ EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
     "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
 }
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One of a pipeline's denoisers by the pipeline's name for it, and the noise's share in the levels it is for."""
+
+    name: str
+    denoiser: nn.Module
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +142,18 @@ class VideoModel:
     def blocks(self) -> BlockGraph:
         """The denoiser's blocks and their costs at the family's default input, which the graph states."""
         return block_graph(self.denoiser)
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The denoiser for all noise levels, or both where a pipeline has one on each side of its boundary."""
+        found = {name: getattr(self.pipeline, name, None) for name in DENOISERS}
+        named = {name: denoiser for name, denoiser in found.items() if denoiser is not None} or {"": self.denoiser}
+        boundary = self.pipeline.config.get("boundary_ratio") if self.pipeline is not None else None
+        ranges = pairwise((1.0, boundary or 0.0, 0.0) if len(named) > 1 else (1.0, 0.0))
+        return tuple(
+            Expert(name, denoiser, lowest, highest)
+            for (name, denoiser), (highest, lowest) in zip(named.items(), ranges, strict=True)
+        )
 
 
 def is_published(name: str) -> bool:
@@ -114,16 +217,27 @@ def family_of(denoiser: nn.Module) -> Family:
     for family in map(family_named, FAMILIES):
         if family.matches(denoiser):
             return family
+    require_not_refused(type(denoiser).__name__)
     raise ModelLoadError(
         f"no family knows {type(denoiser).__name__}: give the denoiser itself, out of any wrapper, of a"
         f" model of one of the families {', '.join(FAMILIES)}"
     )
 
 
-def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
-    """Put another denoiser in the place of a pipeline's own; raises ModelLoadError where it has none."""
+def require_not_refused(native: str) -> None:
+    """Raise ModelLoadError, with the reason, for a class of diffusers that is known and not supported."""
+    if native in REFUSED:
+        raise ModelLoadError(f"a {native} is not supported: {REFUSED[native]}")
+
+
+def replace_denoiser(pipeline: DiffusionPipeline, denoiser: nn.Module, name: str | None = None) -> None:
+    """Put another denoiser in the place of a pipeline's own, the first one's where it has two and `name` is None.
+
+    Raises ModelLoadError where it has none.
+    """
     original = pipeline_denoiser(pipeline)
-    setattr(pipeline, "unet" if getattr(pipeline, "unet", None) is original else "transformer", denoiser)
+    first = "unet" if getattr(pipeline, "unet", None) is original else "transformer"
+    setattr(pipeline, name or first, denoiser)
 
 
 def pipeline_denoiser(pipeline: DiffusionPipeline) -> nn.Module:

@@ -128,6 +128,9 @@ class StableVideoDiffusion(UNetFamily):
         if settings.frames < 2:
             # Its guidance grows from the first frame to the last.
             raise ValueError(f"this model makes 2 frames or more, not {settings.frames}: ask for more")
+        for name in ("negative_prompt", "second_guidance"):
+            if getattr(settings, name) is not None:
+                raise ValueError(f"this model reads no text, so it has no {name}: leave it out")
         options = {
             "image": [request.picture() for request in requests],
             "min_guidance_scale": settings.min_guidance,

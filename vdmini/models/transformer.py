@@ -10,24 +10,25 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from accelerate import init_empty_weights
-from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput, Unit
-from vdmini.errors import ModelLoadError, PlanError
+from vdmini.errors import PlanError
 from vdmini.models.family import Family, Images
+from vdmini.models.original import fill_from_original
+from vdmini.models.parts import Beside, OwnTensors
+from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
-from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
 
@@ -38,35 +39,39 @@ PAIRS_PER_STACK = 4
 class Stack:
     """Blocks that run one after the other: the stage they form, the attribute that lists them, the option that counts.
 
-    Blocks of stacks with the same option run in turn, and leave together. `last` names the last block where it is built
-    unlike the others: it stays the student's last and is in no stage.
+    Blocks of stacks with the same option run in turn, and leave together. `first` and `last` name the blocks at its
+    ends where they are built unlike the others: they stay the student's first and last and are in no stage.
     """
 
     stage: str
     attribute: str
     option: str
     last: str | None = None
+    first: str | None = None
+
+    @property
+    def start(self) -> int:
+        """The place of the first block that may leave."""
+        return int(self.first is not None)
+
+    @property
+    def fixed(self) -> int:
+        """How many blocks may not leave."""
+        return self.start + (self.last is not None)
+
+    def modules(self, denoiser: Any) -> Sequence[nn.Module]:
+        """The blocks of a denoiser, in the order they run."""
+        return [*getattr(denoiser, self.attribute)]
 
     def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """The blocks of a denoiser by name, in the order they run."""
-        modules = [*getattr(denoiser, self.attribute)]
+        modules = self.modules(denoiser)
         names = [f"{self.stage}.{index}" for index in range(len(modules))]
+        if self.first is not None:
+            names[0] = self.first
         if self.last is not None:
             names[-1] = self.last
         return dict(zip(names, modules, strict=True))
-
-
-class OwnTensors(nn.Module):
-    """The weights and buffers that a module holds itself, in none of its submodules, as a module of their own.
-
-    It shares the owner's tables, so weights assigned to it are the owner's, and it counts every buffer as part of the
-    state: a student gets copies even of those that are not saved.
-    """
-
-    def __init__(self, owner: nn.Module) -> None:
-        super().__init__()
-        self._parameters = owner._parameters
-        self._buffers = owner._buffers
 
 
 class TransformerFamily(Family):
@@ -77,9 +82,10 @@ class TransformerFamily(Family):
 
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
-    which are their masks. `frames_first` says that latents are B T C H W, where others are B C T H W.
-    `image_pipeline` is the class of diffusers that animates an image with the same networks, where there is one, and
-    `batches_images` whether it takes a list of them.
+    which are their masks. `beside` are modules tied to places of the first stack, if any. `frames_first` says that
+    latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of diffusers that animates an image
+    with the same networks, where there is one; `batches_images` and `batches_prompts` say whether several clips from
+    images, or from words, are made as each alone.
     """
 
     denoiser_class: type[Any]
@@ -88,9 +94,11 @@ class TransformerFamily(Family):
     published_size: tuple[int, int, int]
     texts: Mapping[str, tuple[int, str | int]]
     masks: tuple[str, ...] = ()
+    beside: Beside | None = None
     frames_first: bool = False
     image_pipeline: str | None = None
     batches_images: bool = True
+    batches_prompts: bool = True
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
@@ -129,6 +137,16 @@ class TransformerFamily(Family):
             return "never"
         return "optional" if config.in_channels == (config.get("out_channels") or config.in_channels) else "always"
 
+    def images_for(self, pipeline: DiffusionPipeline) -> Images:
+        """Where a denoiser does with or without one, what the arguments of its pipeline say."""
+        takes = self.images(pipeline_denoiser(pipeline))
+        argument = inspect.signature(type(pipeline).__call__).parameters.get("image")
+        if takes != "optional" or (argument is None and self.image_pipeline is not None):
+            return takes
+        if argument is None:
+            return "never"
+        return "always" if argument.default is inspect.Parameter.empty else "optional"
+
     def width(self, denoiser: nn.Module) -> int:
         config: Any = denoiser.config
         return int(config.num_attention_heads * config.attention_head_dim)
@@ -154,17 +172,18 @@ class TransformerFamily(Family):
     def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         """The submodules of every block in the order they run; what surrounds the stacks is `embeddings` and `output`.
 
-        Weights that the denoiser holds itself count with the embeddings.
+        What is beside a block is its first submodule. Weights that the denoiser holds itself count with the embeddings.
         """
-        stacked = [stack.attribute for stack in self.stacks]
+        stacked = [part.attribute for part in (*self.stacks, self.beside) if part is not None]
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [module for name, module in around.items() if name in [*children][:first]]
-        after = [module for name, module in around.items() if name in [*children][first:]]
+        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
+        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
-        own = [OwnTensors(module) for module in (denoiser, *unsaved)]
-        blocks = {name: (module,) for name, module in self.blocks(denoiser).items()}
+        own = [OwnTensors(denoiser, weights=True), *(OwnTensors(part, weights=False) for part in unsaved)]
+        beside = self.modules_beside(denoiser)
+        blocks = {name: (*beside.get(name, ()), module) for name, module in self.blocks(denoiser).items()}
         return {"embeddings": (*own, *before), **blocks, "output": tuple(after)}
 
     def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
@@ -175,12 +194,27 @@ class TransformerFamily(Family):
             found |= dict(itertools.chain.from_iterable(in_turn))
         return found
 
+    def places_beside(self, denoiser: nn.Module) -> Sequence[int]:
+        """The places of the blocks in the first stack that have something beside them, in order."""
+        return ()
+
+    def modules_beside(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
+        """What is beside the blocks that have something there, by their names."""
+        if self.beside is None:
+            return {}
+        names = [*self.stacks[0].blocks(denoiser)]
+        modules = getattr(denoiser, self.beside.attribute)
+        pairs = zip(self.places_beside(denoiser), modules, strict=True)
+        return {names[place]: (module,) for place, module in pairs}
+
     def stage_modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """The last block of each stage: a list of modules is not called itself, so it has no output to record."""
         stages = {}
         for stack in self.stacks:
             blocks = stack.blocks(denoiser)
-            stages[stack.stage] = [module for name, module in blocks.items() if name != stack.last][-1]
+            stages[stack.stage] = [module for name, module in blocks.items() if name not in (stack.first, stack.last)][
+                -1
+            ]
         return stages
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
@@ -188,7 +222,7 @@ class TransformerFamily(Family):
         units: dict[tuple[str, int], list[str]] = {}
         for stack in self.stacks:
             for place, name in enumerate(stack.blocks(denoiser)):
-                if name != stack.last:
+                if name not in (stack.first, stack.last):
                     units.setdefault((stack.option, place), []).append(name)
         return tuple(Unit("+".join(names), tuple(names)) for names in units.values())
 
@@ -200,22 +234,40 @@ class TransformerFamily(Family):
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
         """The teacher's class with fewer blocks in its stacks; raises PlanError when a stack is left without blocks."""
         places = self._kept_places(kept, removed)
-        for stack, other in itertools.pairwise(self.stacks):
-            if stack.option == other.option and places[stack.stage] != places[other.stage]:
-                raise PlanError(f"blocks of {stack.stage} and {other.stage} run in turn: remove the same of both")
-        counts = {stack.option: len(places[stack.stage]) + (stack.last is not None) for stack in self.stacks}
-        return type(teacher)(**{**self.architecture(teacher), **counts})
+        for unit in self.units(teacher):
+            if 0 < len({*unit.blocks} & {*removed}) < len(unit.blocks):
+                raise PlanError(f"{' and '.join(unit.blocks)} leave together: remove all of them or none")
+        options = self.counts(places) | self.student_options(teacher, kept)
+        return type(teacher)(**{**self.architecture(teacher), **options})
+
+    def counts(self, places: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """The options that say how many blocks each stack has, for the places kept."""
+        return {stack.option: len(places[stack.stage]) + stack.fixed for stack in self.stacks}
+
+    def student_options(self, teacher: nn.Module, kept: Sequence[str]) -> dict[str, Any]:
+        """What a student's configuration has in place of its teacher's, beside the number of blocks."""
+        return {}
+
+    def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
+        """On the smallest clip, with the weights themselves; nothing is proved where there are none."""
+        if removed and not next(teacher.parameters()).is_meta:
+            size = ModelInput(1, *(2 * patch for patch in self.patch(teacher)))
+            gone = {name: block for name, block in self.blocks(teacher).items() if name in removed}
+            adding = [module for name in removed for module in self.modules_beside(teacher).get(name, ())]
+            hands_on = None if self.beside is None else self.beside.hands_on
+            prove_student(teacher, student, gone, self.example_inputs(teacher, size), adding, hands_on)
 
     def skip_wiring(self, kept: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Transformers have none."""
         return ()
 
     def student_names(self, kept: Sequence[str], removed: Sequence[str]) -> dict[str, str]:
-        """Every stack is numbered from 0 again."""
+        """Every stack is numbered from its start again."""
+        places = self._kept_places(kept, removed)
         return {
-            f"{stage}.{place}": f"{stage}.{index}"
-            for stage, places in self._kept_places(kept, removed).items()
-            for index, place in enumerate(places)
+            f"{stack.stage}.{place}": f"{stack.stage}.{index}"
+            for stack in self.stacks
+            for index, place in enumerate(places[stack.stage], stack.start)
         }
 
     def feature_pairs(self, kept: Sequence[str], removed: Sequence[str]) -> list[tuple[str, str]]:
@@ -223,14 +275,17 @@ class TransformerFamily(Family):
         # A kept block's successor reads, in the teacher, what the removed blocks between them made of its output. So
         # the student's block answers for these too: its partner is the teacher's last block before that successor,
         # and the last block's partner is the stack's end. Each feature holds all tokens, hence so few of them.
+        # Of stacks that run in turn the last one answers: a block of the others is read by one that stays with it.
         pairs = []
+        answering = {stack.option: stack for stack in self.stacks}
         for stack in self.stacks:
             places = self._kept_places(kept, removed)[stack.stage]
-            total = sum(name.startswith(f"{stack.stage}.") for name in (*kept, *removed))
-            partners = [following - 1 for following in (*places[1:], total)]
+            end = stack.start + sum(name.startswith(f"{stack.stage}.") for name in (*kept, *removed))
+            partners = [following - 1 for following in (*places[1:], end)]
+            partners = partners if answering[stack.option] is stack else places
             wanted = min(PAIRS_PER_STACK, len(places))
             spaced = [len(places) * count // wanted - 1 for count in range(1, wanted + 1)]
-            pairs += [(f"{stack.stage}.{index}", f"{stack.stage}.{partners[index]}") for index in spaced]
+            pairs += [(f"{stack.stage}.{index + stack.start}", f"{stack.stage}.{partners[index]}") for index in spaced]
             if stack.last is not None:
                 pairs.append((stack.last, stack.last))
         return pairs
@@ -241,30 +296,9 @@ class TransformerFamily(Family):
         `name` says which configuration the file is of; the weights keep the file's dtype. Works without a network and
         runs no code of the file. Raises ModelLoadError for a file that is not that model's, all of it and no more.
         """
-        weights = read_weights(path)
         with init_empty_weights():
             denoiser = self._published(name)
-        expected = {key: weight.shape for key, weight in denoiser.state_dict().items()}
-        # Files with diffusers' own names, but for a few, are compared as they are; an original lacks a sixth and more.
-        if 20 * len({*expected} - {*weights}) > len(expected):
-            convert = SINGLE_FILE_LOADABLE_CLASSES[self.denoiser_class.__name__]["checkpoint_mapping_fn"]
-            try:
-                left = self.prepare_original(weights)
-                weights = convert(checkpoint=left, config=self.architecture(denoiser))
-            except Exception as error:  # whatever names or shapes the converter did not meet, the file is at fault
-                lacks = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-                raise ModelLoadError(
-                    f"{str(path)!r} is no original file of {name!r} ({lacks}): check the file and the model's name"
-                ) from error
-            # Converters take out what they know. A VAE in the same file, as LTX-Video's have it, is none of ours.
-            weights |= {key: weight for key, weight in left.items() if "vae" not in key}
-        if wrong := names_that_do_not_fit(expected, {key: weight.shape for key, weight in weights.items()}):
-            raise ModelLoadError(
-                f"{str(path)!r} is no original file of {name!r}: by diffusers' names, {wrong}: check the model's name,"
-                " that the file is not one part of several, and that its weights are unquantised"
-            )
-        denoiser.load_state_dict(weights, assign=True)
-        return denoiser
+        return fill_from_original(denoiser, self.architecture(denoiser), name, path, self.prepare_original)
 
     def prepare_original(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of an original file, by name, as diffusers' converter can take them."""
@@ -282,25 +316,34 @@ class TransformerFamily(Family):
         Raises ValueError for a size or a number of frames that VAE and patches cannot make, a setting that the pipeline
         does not have, and for an image that is missing or not taken.
         """
+        self.require_clip(pipeline, settings)
+        images = self._images(pipeline, requests)
+        animates = "image" in inspect.signature(type(pipeline).__call__).parameters
+        run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
+        options = {"output_type": "np", **self.pipeline_options(settings)}
+        asked = replace(settings, frames=self.frames_to_ask(run, settings.frames))
+        if self.batches_images if images else self.batches_prompts:
+            return draw_prompts(run, requests, asked, {**({"image": images} if images else {}), **options})
+        alone: list[dict[str, Any]] = [{"image": image} for image in images] or [{}] * len(requests)
+        return np.concatenate([
+            draw_prompts(run, [request], asked, {**image, **options}, alone=True)
+            for request, image in zip(requests, alone, strict=True)
+        ])  # fmt: skip
+
+    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
+        """Raise ValueError, with the nearest that works, for a size or a length that VAE and patches cannot make."""
         stride, multiple = self.clip_steps(pipeline)
         require_sides(settings, multiple)
         if settings.frames % stride != 1 % stride:
             nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
             raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
-        images = self._images(pipeline, requests)
-        run = pipeline_of_class(pipeline, self.image_pipeline) if images and self.image_pipeline else pipeline
-        options = {"output_type": "np", **self.pipeline_options(settings)}
-        if not images:
-            return draw_prompts(run, requests, settings, options)
-        if self.batches_images:
-            return draw_prompts(run, requests, settings, {"image": images, **options})
-        return np.concatenate([
-            draw_prompts(run, [request], settings, {"image": image, **options})
-            for request, image in zip(requests, images, strict=True)
-        ])  # fmt: skip
+
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
+        """What a pipeline is to be asked for to make so many frames."""
+        return frames
 
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
-        takes = self.images(pipeline_denoiser(pipeline))
+        takes = self.images_for(pipeline)
         given = [request for request in requests if request.image is not None]
         if takes == "never" and given:
             raise ValueError(f"clip {given[0].name!r} has an image, which this model does not take: leave it out")
@@ -327,3 +370,8 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
+
+
+def _called(module: nn.Module) -> list[nn.Module]:
+    """The modules that a forward pass calls: a list of them is not called itself."""
+    return [*module] if isinstance(module, nn.ModuleList) else [module]

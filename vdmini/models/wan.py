@@ -1,7 +1,8 @@
-"""Wan's text-to-video family: Wan 2.1, and each of the two experts of Wan 2.2."""
+"""Wan's family: Wan 2.1 and 2.2, from text or an image; a published model of two experts is one of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,44 +10,101 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from vdmini.models.family import require_multiple
+from vdmini.blocks import ModelInput
+from vdmini.models.family import Images, require_multiple
 from vdmini.models.transformer import Stack, TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 512
+# What CLIP's ViT-H/14 makes of an image: a token for each of 16 x 16 patches, and one for the whole.
+IMAGE_TOKENS = 257
+# The channels of Wan 2.2's VAE, by which its 5B model is known.
+WAN22_CHANNELS = 48
 
-# Source: diffusers' scripts/convert_wan_to_diffusers.py (Wan-T2V-1.3B, Wan-T2V-14B, Wan2.2-T2V-A14B).
+# Source: diffusers' scripts/convert_wan_to_diffusers.py.
+SMALL = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+FROM_IMAGE = {"in_channels": 36}
+FROM_IMAGE_BY_CLIP = {**FROM_IMAGE, "image_dim": 1280, "added_kv_proj_dim": 5120}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "wan2.1-t2v-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
-}
+    "wan2.1-t2v-1.3b": SMALL,
+    "wan2.1-i2v-14b-480p": FROM_IMAGE_BY_CLIP,
+    "wan2.1-i2v-14b-720p": FROM_IMAGE_BY_CLIP,
+    "wan2.2-i2v-a14b": FROM_IMAGE,
+    "wan2.2-ti2v-5b": {
+        "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "in_channels": 48, "out_channels": 48,
+    },
+}  # fmt: skip
+MEANS = """
+-0.2289 -0.0052 -0.1323 -0.2339 -0.2799 0.0174 0.1838 0.1557 -0.1382 0.0542 0.2813 0.0891 0.1570 -0.0098
+0.0375 -0.1825 -0.2246 -0.1207 -0.0698 0.5109 0.2665 -0.2108 -0.2158 0.2502 -0.2055 -0.0322 0.1109 0.1567 -0.0729 0.0899
+-0.2799 -0.1230 -0.0313 -0.1649 0.0117 0.0723 -0.2839 -0.2083 -0.0520 0.3748 0.0152 0.1957 0.1433 -0.2944 0.3573
+-0.0548 -0.1681 -0.0667"""
+DEVIATIONS = """
+0.4765 1.0364 0.4514 1.1677 0.5313 0.4990 0.4818 0.5013 0.8158 1.0344 0.5894 1.0901 0.6885 0.6165
+0.8454 0.4978 0.5759 0.3523 0.7135 0.6804 0.5833 1.4146 0.8986 0.5659 0.7069 0.5338 0.4889 0.4917 0.4069 0.4999
+0.6866 0.4093 0.5709 0.6065 0.6415 0.4944 0.5726 1.2042 0.5458 1.6887 0.3971 1.0600 0.3943 0.5537 0.5444 0.4089
+0.7468 0.7744"""
+VAE_CONFIGS: dict[str, dict[str, Any]] = {
+    "wan2.2-ti2v-5b": {
+        "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12,
+        "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16,
+        "latents_mean": [*map(float, MEANS.split())], "latents_std": [*map(float, DEVIATIONS.split())],
+    },
+}  # fmt: skip
 
 
 class Wan(TransformerFamily):
-    """All share the VAE of Wan 2.1; a published model of Wan 2.2 is one of its experts."""
+    """All but Wan 2.2's 5B model share the VAE of Wan 2.1; families of classes made from Wan's share most of this."""
 
     name = "wan"
     guides_apart = True
     denoiser_class = WanTransformer3DModel
     vae_class = AutoencoderKLWan
-    configs = CONFIGS
+    configs: Mapping[str, Mapping[str, Any]] = CONFIGS
+    vae_configs = VAE_CONFIGS
     stacks = (Stack("Block", "blocks", "num_layers"),)
     # 81 frames of 480x832 pixels, the pipeline's default.
     published_size = (21, 60, 104)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_dim")})
+    image_pipeline: str | None = "WanImageToVideoPipeline"
+    batches_images = False
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
 
+    def images(self, denoiser: nn.Module) -> Images:
+        """Optional for the 5B model alone, which takes an image in the place of its first latent."""
+        config: Any = denoiser.config
+        if config.in_channels == WAN22_CHANNELS:
+            return "optional"
+        return "never" if config.in_channels == config.out_channels else "always"
+
     def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its pipeline documents for 480p."""
-        return FlowTask(shift=3.0)
+        """Rectified flow, shifted as its pipeline documents for 480p; the 5B model's as for 720p."""
+        config: Any = denoiser.config
+        return FlowTask(shift=5.0 if config.in_channels == WAN22_CHANNELS else 3.0)
+
+    def default_input(self, denoiser: nn.Module) -> ModelInput:
+        """One clip of the published size: for the 5B model 121 frames of 704x1280 pixels."""
+        config: Any = denoiser.config
+        return ModelInput(1, 31, 44, 80) if config.in_channels == WAN22_CHANNELS else super().default_input(denoiser)
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        """With what CLIP makes of an image, where the denoiser takes that."""
+        config: Any = denoiser.config
+        shapes = super().input_shapes(denoiser, size)
+        if config.get("image_dim") is not None:
+            shapes["encoder_hidden_states_image"] = (size.batch, IMAGE_TOKENS, config.image_dim)
+        return shapes
 
     def narrowed(self, denoiser: nn.Module, width: int) -> dict[str, Any]:
         config: Any = denoiser.config
         require_multiple(width, config.attention_head_dim)
         heads = width // config.attention_head_dim
-        return {"num_attention_heads": heads, "ffn_dim": config.ffn_dim * heads // config.num_attention_heads}
+        from_image = {"added_kv_proj_dim": width} if config.get("added_kv_proj_dim") is not None else {}
+        ffn_dim = config.ffn_dim * heads // config.num_attention_heads
+        return {"num_attention_heads": heads, "ffn_dim": ffn_dim, **from_image}
 
 
 FAMILY = Wan()

@@ -51,6 +51,15 @@ class Task(Protocol):
         """Draw the guidance scales B to embed, as a pipeline takes them; None where none are embedded."""
         return None
 
+    def between(self, lowest: float, highest: float) -> Task:
+        """The same task for an expert of some noise levels alone, by the noise's share in them, from 0 to 1.
+
+        Raises ValueError for a task whose levels are no such shares.
+        """
+        if (lowest, highest) == (0.0, 1.0):
+            return self
+        raise ValueError(f"experts of some noise levels each are trained by task 'flow', not by {type(self).__name__}")
+
     def noisy(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """Noise clean latents to their levels."""
 

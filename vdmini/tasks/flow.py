@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ class FlowTask(Task):
     HunyuanVideo's published scheduler, `FlowMatchEulerDiscreteScheduler(shift=7.0)`; Wan's pipeline documents 3 for
     480p and 5 for 720p. The adversary's s are not shifted: their noise-to-signal ratio s / (1 - s) is SF-V's log-normal
     sigma. `guidance` is embedded in every clip, for teachers distilled from guidance; HunyuanVideo's pipeline takes 6.
-    `inverted` is Mochi's convention: its network counts timesteps up to clean and predicts the way there.
+    `inverted` is Mochi's convention: its network counts timesteps up to clean and predicts the way there. No level is
+    drawn beyond `lowest` and `highest`, which for an expert of Wan 2.2 are its own.
     """
 
     logit_mean: float = 0.0
@@ -30,17 +31,21 @@ class FlowTask(Task):
     inverted: bool = False
     adversary_mean: float = -1.0
     adversary_std: float = 1.0
+    lowest: float = 0.0
+    highest: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive(self, "logit_std", "shift", "adversary_std")
+        if not 0 <= self.lowest < self.highest <= 1:
+            raise ValueError(f"levels lie between 0 and 1, not from {self.lowest} to {self.highest}")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise ValueError(f"guidance must be a finite number, not {self.guidance}")
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        return shifted(logit_normal(count, self.logit_mean, self.logit_std, generator), self.shift)
+        return self._draw(count, self.logit_mean, self.logit_std, self.shift, generator)
 
     def draw_adversary_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        return logit_normal(count, self.adversary_mean, self.adversary_std, generator)
+        return self._draw(count, self.adversary_mean, self.adversary_std, 1.0, generator)
 
     def draw_guidance(self, count: int, generator: torch.Generator) -> Tensor | None:
         """`count` times the guidance scale, float32, as a pipeline takes it; None where none is embedded."""
@@ -63,13 +68,33 @@ class FlowTask(Task):
         """See `flow_loss`."""
         return flow_loss(self._velocity(prediction), sample.clean, sample.noise)
 
+    def between(self, lowest: float, highest: float) -> FlowTask:
+        return replace(self, lowest=lowest, highest=highest)
+
+    def _draw(self, count: int, mean: float, std: float, shift: float, generator: torch.Generator) -> Tensor:
+        if (self.lowest, self.highest) == (0.0, 1.0):
+            return shifted(logit_normal(count, mean, std, generator), shift)
+        edges = torch.tensor([self.lowest, self.highest], dtype=torch.float64, device="cpu").logit() - math.log(shift)
+        levels = shifted(logit_normal(count, mean, std, generator, edges), shift)
+        return levels.clamp(self.lowest, self.highest)
+
     def _velocity(self, prediction: Tensor) -> Tensor:
         return -prediction if self.inverted else prediction
 
 
-def logit_normal(count: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
-    """Draw `count` float32 values in (0, 1) on the CPU with ln(value / (1 - value)) ~ N(mean, std)."""
-    return (mean + std * torch.randn(count, generator=generator, device="cpu")).sigmoid()
+def logit_normal(
+    count: int, mean: float, std: float, generator: torch.Generator, edges: Tensor | None = None
+) -> Tensor:
+    """Draw `count` float32 values in (0, 1) on the CPU with ln(value / (1 - value)) ~ N(mean, std).
+
+    Two `edges` of that logarithm cut off what is not between them.
+    """
+    normal = torch.randn(count, generator=generator, device="cpu")
+    if edges is not None:
+        # The same draws, as quantiles of what lies between the edges.
+        low, high = torch.special.ndtr((edges - mean) / std)
+        normal = torch.special.ndtri(low + (high - low) * torch.special.ndtr(normal.double())).float()
+    return (mean + std * normal).sigmoid()
 
 
 def shifted(levels: Tensor, shift: float) -> Tensor:

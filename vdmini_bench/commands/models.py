@@ -88,11 +88,13 @@ def prune(
 @with_download()
 def sample(model: str, output: Path, conditions: Conditions) -> None:
     """Sample clips from MODEL, an .mp4 each; a repeated call goes on where the last one stopped."""
+    from vdmini_bench.config.sampling import preset_name
     from vdmini_bench.models.sampling import sample_into
 
     check_can_write(output)
     study = conditions.study(model)
-    made = sample_into(study.model, study.requests, study.settings, output, study.batch_size)
+    name = None if conditions.preset is None else preset_name(conditions.preset, study.settings)
+    made = sample_into(study.model, study.requests, study.settings, output, study.batch_size, preset=name)
     click.echo(f"{len(study.requests)} clips in {output}, {made} of them made now")
 
 

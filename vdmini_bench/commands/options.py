@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from vdmini.requests import SampleSettings
 from vdmini_bench.config.timing import DTYPES
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.program import R
@@ -79,26 +80,44 @@ class Conditions:
     steps: int | None
     frames: int | None
     size: str | None
+    frames_per_second: float | None
+    preset: str | None
     guidance: float | None
+    second_guidance: float | None
+    negative_prompt: str | None
+    scheduler: str | None
+    shift: float | None
+    sigmas: list[float] | None
+    boundary: float | None
     batch_size: int
     device: str | None
     dtype: str | None
 
     def study(self, model: str, *, scored: bool = False) -> Study:
         """Load a model to sample under these conditions; raises SuiteError where they fit neither it nor a score."""
-        from vdmini_bench.data.requests import choose_requests, choose_settings, warn_of_cut_prompts
+        from vdmini_bench.config.sampling import sampled_by
+        from vdmini_bench.data.requests import choose_requests, choose_settings, parse_size, warn_of_cut_prompts
         from vdmini_bench.metrics.i3d import FEWEST_FRAMES
         from vdmini_bench.models.source import load_for_use
         from vdmini_bench.studies.importance import Study
 
         # Conditions first: what is wrong with them is said before gigabytes are read.
         requests = choose_requests(model, self.prompts, self.images, self.seeds, count=self.clips)
-        settings = choose_settings(model, self.steps, self.frames, self.size, self.guidance)
+        height, width = (None, None) if self.size is None else parse_size(self.size)
+        asked = {name: value for name, value in vars(self).items() if name in SampleSettings.__dataclass_fields__}
+        settings = choose_settings(model, asked | {"height": height, "width": width}, sampled_by(self.preset))
         if scored and settings.frames < FEWEST_FRAMES:
             raise SuiteError(f"--frames {settings.frames}: I3D needs clips of {FEWEST_FRAMES} or more to score them")
         loaded = load_for_use(model, self.dtype, self.device)
         warn_of_cut_prompts(loaded.pipeline, [request.prompt for request in requests])
         return Study(loaded, requests, settings, self.batch_size)
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: write numbers such as 1,0.75,0.5") from error
 
 
 def with_conditions(clips: int, fewest: int = 1) -> Decorator:
@@ -117,7 +136,19 @@ def with_conditions(clips: int, fewest: int = 1) -> Decorator:
         click.option("--steps", type=click.IntRange(1), help="Sampling steps."),
         click.option("--frames", type=click.IntRange(1), help="Frames a clip."),
         click.option("--size", metavar="HEIGHTxWIDTH", help="Pixels, e.g. 576x1024."),
+        click.option(
+            "--fps", "frames_per_second", type=float, help="Frames a second: of the file, and as some models are told."
+        ),
+        click.option(
+            "--preset", help="A model's published settings, see: vdmini-bench protocol show; other options change them."
+        ),
         click.option("--guidance", type=float, help="Classifier-free guidance; the model's own when not given."),
+        click.option("--second-guidance", type=float, help="Of a second expert, or where guidance is embedded."),
+        click.option("--negative-prompt", help="What guidance leads away from; the model's own when not given."),
+        click.option("--scheduler", metavar="CLASS", help="Of diffusers, e.g. UniPCMultistepScheduler."),
+        click.option("--shift", type=float, help="How far noise levels are shifted towards high noise."),
+        click.option("--sigmas", callback=_numbers, metavar="S,S,...", help="Noise levels before that, one a step."),
+        click.option("--boundary", type=float, help="Of two experts: the noise level from which the first one works."),
         click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True),
         DEVICE,
         DTYPE,

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.models import Channels, DistillSpec
+from vdmini_bench.config.sampling import SamplerSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite, load_any_suite
 from vdmini_bench.config.yaml_file import Document
@@ -47,14 +48,12 @@ class WebDatasetData(Specification):
     clips_per_shard: Positive = 64
 
 
-class SamplingSpec(Specification):
+class SamplingSpec(SamplerSpec):
     """What clips are drawn from, and how: a clip for each prompt or image and each seed."""
 
     prompts: str | None = None
     images: Annotated[str | None, Field(validate_default=True)] = None
     seeds: str | int = "0"
-    steps: Positive
-    guidance: float | None = None
 
     @field_validator("images")
     @classmethod

@@ -79,6 +79,10 @@ def _profile_schema(profile: type[BaseModel]) -> tuple[dict[str, Any], dict[str,
     """The schema of a profile, and the definitions it refers to."""
     complete = profile.model_json_schema()
     definitions = complete.pop("$defs", {})
+    if "clip" in complete["required"]:
+        complete["required"].remove("clip")
+        preset = {"properties": {"sample": {"required": ["preset"]}}}
+        complete["anyOf"] = [{"required": ["clip"]}, preset]
     complete["properties"]["extends"] = {"type": "string", "description": "The profile whose values these replace."}
     partial = {f"{PARTIAL}{name}": _without_required(each) for name, each in definitions.items()}
     if "ProtocolSpec" in definitions:
@@ -102,7 +106,8 @@ def _either(key: str, title: str, complete: dict[str, Any], partial: dict[str, A
 def _without_required(schema: dict[str, Any]) -> dict[str, Any]:
     """The same section with nothing required, in it and in the sections it refers to."""
     relaxed = deepcopy(schema)
-    relaxed.pop("required", None)
+    for name in ("required", "anyOf"):
+        relaxed.pop(name, None)
     waiting: list[Any] = [relaxed]
     while waiting:
         part = waiting.pop()

@@ -11,35 +11,32 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from vdmini.measures import Measure, parse_measure
 from vdmini_bench.config.decoder import DecoderSpec, FinetuneSpec
 from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.sampling import SamplerSpec, with_preset
 from vdmini_bench.config.yaml_file import Document, merged, nearest_key
 from vdmini_bench.errors import SuiteError
+from vdmini_bench.system.files import key_of
 
 Options = dict[str, float | str | None]
 # What changes memory, speed or what is written meanwhile, and no result but by rounding.
 WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_every", "report_to"}
+# What all models of a profile share, whatever presets they name.
+SHARED = {"height", "width", "seed", "batch_size"}
+LONGEST_SAID = 40
 # Rows of every table that are no models.
 RESERVED = ("real", "static")
 # What makes the weights of the denoiser before training; built on a distilled entry, it is done to what that made.
 BEFORE_TRAINING = ("lora", "plan", "channels")
 
 
-class SampleSpec(Specification):
-    """How the pipeline samples; the names are those of `vdmini.requests.SampleSettings`.
+class SampleSpec(SamplerSpec):
+    """How the pipeline samples; `guidance` is for text."""
 
-    `guidance` is for text; what is None is the model's own.
-    """
-
-    steps: Positive
     height: Positive
     width: Positive
-    guidance: float | None = None
     motion_bucket: int = 127
     noise_strength: Annotated[float, Field(ge=0)] = 0.02
     min_guidance: float = 1.0
     max_guidance: float = 3.0
-    negative_prompt: str | None = None
-    second_guidance: float | None = None
-    boundary: Annotated[float | None, Field(gt=0, lt=1)] = None
     batch_size: Positive
 
 
@@ -227,9 +224,16 @@ class ModelSpec(Specification):
 
 def differences(own: Specification, common: Specification | None) -> list[str]:
     """The keys of a section that differ from another's, as `key=value`."""
-    values, others = own.model_dump(), {} if common is None else common.model_dump()
+    # Not as they are dumped, which leaves out settings that are None.
+    values, others = dict(own), {} if common is None else dict(common)
     ignored = WITHOUT_EFFECT | {"batch_size"} if isinstance(own, SampleSpec) else WITHOUT_EFFECT
-    return [f"{key}={value}" for key, value in values.items() if key not in ignored and value != others.get(key)]
+    return [f"{key}={said(value)}" for key, value in values.items() if key not in ignored and value != others.get(key)]
+
+
+def said(value: object) -> object:
+    """A value as a list of differences has it: of a long text its beginning, and a digest that tells it from others."""
+    is_long = isinstance(value, str) and len(value) > LONGEST_SAID
+    return f"{str(value)[:LONGEST_SAID]}... ({key_of(value)})" if is_long else value
 
 
 class SeedsSpec(Specification):
@@ -282,6 +286,10 @@ def _complete(document: Document, data: Mapping[str, Any], place: tuple[str, ...
     for section in ("sample", "distill"):
         common, own = data.get(section), entry.get(section, {} if section == "sample" else None)
         if isinstance(common, dict) and isinstance(own, dict):
+            if section == "sample" and own.get("preset") is not None:
+                # A preset is a whole: what the profile says otherwise does not change it.
+                whole = with_preset(common, SampleSpec.model_fields)
+                common = {key: value for key, value in whole.items() if key in SHARED}
             entry[section] = merged(common, own)
     return entry
 

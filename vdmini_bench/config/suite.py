@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from vdmini.requests import WRITTEN_WHERE_SET, SampleSettings
 from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.models import (
     DistillSpecOfSuite,
@@ -19,14 +20,13 @@ from vdmini_bench.config.models import (
     SeedsSpec,
     check_baseline,
     complete_models,
+    said,
 )
 from vdmini_bench.config.protocol import ProtocolSpec
+from vdmini_bench.config.sampling import find_preset, preset_name, sample_settings
 from vdmini_bench.config.yaml_file import Document
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.system.files import key_of
-
-if TYPE_CHECKING:
-    from vdmini.requests import SampleSettings
 
 AnyProfile = TypeVar("AnyProfile", bound=BaseModel)
 
@@ -96,14 +96,29 @@ class CommonProfile(Specification):
             # What both have in common was done once.
             return [*dict.fromkeys([*before, *spec.measures(self.sample, self.distill)])]
 
-        return {row: of(row) for row in self.models}
+        common = self._sampled
+        return {row: [*of(row), *common] for row in self.models}
+
+    @property
+    def _sampled(self) -> list[str]:
+        """What all rows are sampled by, where it is a preset or a setting that most suites leave out."""
+        sampled = self.sampling(self.sample)
+        named = [] if self.sample.preset is None else [str(sampled["preset"])]
+        preset = {} if self.sample.preset is None else find_preset(self.sample.preset).sampled.to_json()
+        names = preset.keys() | sampled.keys() - {"preset"} if named else sampled.keys() & {*WRITTEN_WHERE_SET}
+        values = ((name, sampled.get(name)) for name in sorted(names))
+        changed = [f"{name}={said(value)}" for name, value in values if value != preset.get(name)]
+        return [f"sampled by: {', '.join([*named, *changed])}"] if named or changed else []
 
     def sampler(self, sample: SampleSpec) -> SampleSettings:
         """How clips are sampled, as the library takes it."""
-        from vdmini.requests import SampleSettings
+        return sample_settings(dict(sample) | {"frames": self.frames, "frames_per_second": self.frames_per_second})
 
-        chosen = sample.model_dump(exclude={"batch_size", "seed"})
-        return SampleSettings(frames=self.frames, frames_per_second=self.frames_per_second, **chosen)
+    def sampling(self, sample: SampleSpec) -> dict[str, object]:
+        """The same as records have it, with the name of the preset that it is or began as."""
+        settings = self.sampler(sample)
+        name = None if sample.preset is None else preset_name(sample.preset, settings)
+        return {"preset": name, **settings.to_json()}
 
     @property
     def frames(self) -> int:

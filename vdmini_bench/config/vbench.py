@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vdmini_bench.config.fields import Positive, Specification
 from vdmini_bench.config.models import ModelSpec, SampleSpec
+from vdmini_bench.config.sampling import with_preset
 from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.prompts import PROMPT_FILES
@@ -150,6 +151,16 @@ class VBenchProfile(CommonProfile):
     clip: LengthSpec
     dataset: Annotated[DatasetSpec | DrawnCaptionsSpec | CaptionedFolderSpec, Field(discriminator="kind")]
     vbench: VBenchSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clip_of_the_preset(cls, data: Any) -> Any:
+        """What `clip` leaves out, where `sample` names a preset."""
+        sample, clip = (data.get(name, {}) if isinstance(data, dict) else None for name in ("sample", "clip"))
+        if not isinstance(sample, dict) or not isinstance(clip, dict) or sample.get("preset") is None:
+            return data
+        filled = with_preset(clip | {"preset": sample["preset"]}, LengthSpec.model_fields)
+        return data | {"clip": {name: value for name, value in filled.items() if name != "preset"}}
 
     @field_validator("vbench")
     @classmethod

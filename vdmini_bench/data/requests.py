@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,33 +50,41 @@ def choose_requests(model: str, prompts: Path | None, images: Path | None, seeds
     return caption_requests(count) if model == "embedded/t2v" else drawn_requests(count)
 
 
-def choose_settings(
-    model: str, steps: int | None, frames: int | None, size: str | None, guidance: float | None
-) -> SampleSettings:
-    """How to sample: an embedded model's own settings, changed by what is given; for others all but guidance is needed.
+def choose_settings(model: str, asked: Mapping[str, Any], preset: SampleSettings | None = None) -> SampleSettings:
+    """How to sample: by a preset's or an embedded model's own settings, changed by what is asked for by name.
+
+    For any other model steps, frames, height and width are needed; None asks for nothing.
 
     Raises:
-        SuiteError: something needed is not given, or the size is written in another way.
+        SuiteError: something needed is not given, or there is not one sigma for each step.
     """
-    default = EMBEDDED_SETTINGS.get(model)
-    chosen = (("steps", steps), ("frames", frames))
-    given: dict[str, Any] = {name: value for name, value in chosen if value is not None}
-    if size is not None:
-        height, _, width = size.partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            raise SuiteError(f"--size {size!r}: write height and width in pixels, such as 576x1024")
-        given |= {"height": int(height), "width": int(width)}
+    default = preset or EMBEDDED_SETTINGS.get(model)
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given.get("sigmas") is not None:
+        given["sigmas"] = tuple(given["sigmas"])
     if default is None:
         missing = [name for name in ("steps", "frames", "height", "width") if name not in given]
         if missing:
             raise SuiteError(
-                f"{model}: give --steps, --frames and --size, for instance --steps 25 --frames 14 --size 576x1024"
+                f"{model}: give --steps, --frames and --size, for instance --steps 25 --frames 14 --size 576x1024, or"
+                " --preset"
             )
         default = SampleSettings(**given)
-    settings = replace(default, **given)
-    if guidance is None:
+    settings, guidance = replace(default, **given), given.get("guidance")
+    if settings.sigmas is not None and len(settings.sigmas) != settings.steps:
+        raise SuiteError(f"{len(settings.sigmas)} sigmas for {settings.steps} steps: give one for each step")
+    # A preset's own guidance is for text, beside which it says that for images.
+    if guidance is None or (preset is not None and guidance == preset.guidance):
         return settings
-    return replace(settings, guidance=guidance, min_guidance=min(guidance, 1.0), max_guidance=guidance)
+    return replace(settings, min_guidance=min(guidance, 1.0), max_guidance=guidance)
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """Height and width written as `576x1024`; raises SuiteError where they are written in another way."""
+    height, _, width = size.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise SuiteError(f"--size {size!r}: write height and width in pixels, such as 576x1024")
+    return int(height), int(width)
 
 
 def image_requests(folder: Path, seeds: Sequence[int], skip_unreadable: bool = False) -> list[ClipRequest]:

@@ -89,8 +89,8 @@ def random_clip(denoiser: nn.Module, size: ModelInput) -> ClipShapes:
     generator = torch.Generator().manual_seed(0)
 
     def value(name: str) -> Tensor:
-        if name in ("prompt_mask", "fps"):
-            return torch.full(shapes[name], 1.0 if name == "prompt_mask" else 8.0)
+        if name in ("prompt_mask", "frame_times", "fps"):
+            return torch.full(shapes[name], 8.0 if name == "fps" else 1.0)
         return torch.randn(shapes[name], generator=generator)
 
     unconditional = {name: value(name) for name in conditioning.texts}

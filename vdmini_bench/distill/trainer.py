@@ -7,7 +7,8 @@ import json
 import resource
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vdmini.checkpoint import save_student
 from vdmini.distill import DistillSettings, StepLosses, distill
 from vdmini.finite import NotFiniteError
 from vdmini.latents import LatentCache
-from vdmini.models.registry import VideoModel, family_of, replace_denoiser
+from vdmini.models.registry import Expert, VideoModel, family_of, replace_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.sample import sample_clips
 from vdmini.tasks import make_task
@@ -30,6 +31,7 @@ from vdmini_bench.distill.loss_log import logged, write_losses
 from vdmini_bench.distill.recipe import Preview, Recipe
 from vdmini_bench.speed.timing import device_name
 from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.launch import process_device
 
 CHECKPOINT = "checkpoint.pt"
 SUMMARY = "summary.json"
@@ -72,12 +74,13 @@ def task_of(specification: DistillSpec | None, denoiser: nn.Module) -> Task:
 
 
 def distill_into(
-    folder: Path, recipe: Recipe, teacher: nn.Module, pruned: VideoModel, plan: PruningPlan, clips: LatentCache
+    folder: Path, recipe: Recipe, teacher: VideoModel, pruned: VideoModel, plan: PruningPlan, clips: LatentCache
 ) -> Summary:
     """Distil `pruned` from `teacher`; leaves the student's folder, the losses and a summary, and goes on after a kill.
 
-    The teacher is on the process's device; the pruned model's pipeline stays on the CPU but for the previews.
-    Under `accelerate launch` all processes call this together, and the first one writes.
+    Both are on the CPU. Experts are distilled one after the other, each from its own and at its own noise levels; one
+    of both is on the process's device at a time, and the pruned model's pipeline for the previews. Under `accelerate
+    launch` all processes call this together, and the first one writes.
     """
     specification, preview = recipe.distill, recipe.preview
     assert specification is not None
@@ -85,10 +88,12 @@ def distill_into(
     if state.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(state.device)
     dtype: Any = pruned.denoiser.dtype
-    # Weights train in float32: steps of 1e-5 vanish in bfloat16. `mixed_precision` is what makes it fast.
-    student, started, timed = pruned.denoiser.float(), time.monotonic(), 0
+    experts, started, timed = pruned.experts, time.monotonic(), 0
+    checkpoints = [folder / CHECKPOINT, *(folder / f"{expert.name}-{CHECKPOINT}" for expert in experts[1:])]
+    whole: Any = pruned.pipeline
+    history: list[StepLosses] = []
     with (
-        logged(folder, settings.steps, specification.report_to)
+        logged(folder, settings.steps * len(experts), specification.report_to)
         if state.is_main_process
         else contextlib.nullcontext(lambda losses: None) as note
     ):
@@ -96,17 +101,30 @@ def distill_into(
         def on_step(losses: StepLosses) -> None:
             nonlocal timed
             timed += 1
-            note(losses)
+            note(replace(losses, step=len(history) + losses.step))
 
-        distilled = distill(
-            teacher, student, plan, clips, task_of(specification, teacher), settings, folder / CHECKPOINT, on_step,
-            None if preview is None else lambda step, average: _show(folder, pruned, preview, step, average.to(dtype)),
-            specification.preview_every or settings.steps + 1,
-        )  # fmt: skip
+        for taught, expert, checkpoint in zip(teacher.experts, experts, checkpoints, strict=True):
+            followed = checkpoint != checkpoints[-1]
+            show = None if preview is None else partial(_show, folder, pruned, expert, preview, dtype, len(history))
+            task = task_of(specification, taught.denoiser).between(expert.lowest, expert.highest)
+            frozen = taught.denoiser.float() if specification.mixed_precision == "no" else taught.denoiser
+            distilled = distill(
+                # Weights train in float32: steps of 1e-5 vanish in bfloat16. `mixed_precision` is what makes it fast.
+                frozen.to(process_device()), expert.denoiser.float(), plan, clips, task, settings, checkpoint, on_step,
+                show, specification.preview_every or settings.steps + 1, keep_last=followed,
+            )  # fmt: skip
+            history += [replace(losses, step=len(history) + losses.step) for losses in distilled.losses]
+            student: Any = distilled.student.to("cpu", dtype)
+            if whole is not None:
+                replace_denoiser(whole, student, expert.name)
+            if followed:
+                # Only one teacher and its student are on the device at a time.
+                frozen.to("cpu")
+                expert.denoiser.to("cpu")
     seconds = time.monotonic() - started
     summary = Summary(
-        steps=settings.steps,
-        clips_seen=settings.steps * settings.batch_size,
+        steps=len(history),
+        clips_seen=len(history) * settings.batch_size,
         timed_steps=timed,
         seconds=seconds,
         processes=state.num_processes,
@@ -114,38 +132,41 @@ def distill_into(
         peak_memory_bytes=_peak_memory(state.device),
     )
     if state.is_main_process:
-        write_losses(folder, distilled.losses)
+        write_losses(folder, history)
         write_atomically(folder / SUMMARY, json.dumps(summary.to_json(), indent=1) + "\n")
-        whole: Any = distilled.student.to(dtype)
-        if pruned.pipeline is not None:
-            replace_denoiser(pruned.pipeline, whole)
-            whole = pruned.pipeline
         shutil.rmtree(folder / STUDENT, ignore_errors=True)
         provenance = {"teacher_sha256": recipe.taught_by[1], "distill": specification.model_dump()}
-        save_student(folder / STUDENT, whole, plan, {**provenance, "clips": len(clips)})
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        save_student(folder / STUDENT, student if whole is None else whole, plan, {**provenance, "clips": len(clips)})
+        for checkpoint in checkpoints:
+            checkpoint.unlink(missing_ok=True)
     state.wait_for_everyone()
     return summary
 
 
-def _show(folder: Path, pruned: VideoModel, preview: Preview, step: int, average: nn.Module) -> None:
-    """Sample the preview's clips with the average so far, an .mp4 each; the rest of the pipeline joins it for that."""
+def _show(
+    folder: Path, pruned: VideoModel, expert: Expert, preview: Preview, dtype: torch.dtype, before: int, step: int,
+    average: nn.Module,
+) -> None:  # fmt: skip
+    """Sample the preview's clips with an expert's average so far, an .mp4 each; the rest of the pipeline joins it.
+
+    It is the run's `step` after the `before` that other experts took.
+    """
     pipeline: Any = pruned.pipeline
     if pipeline is None:
         return
-    replace_denoiser(pipeline, average)
+    replace_denoiser(pipeline, average.to(dtype), expert.name)
     try:
         pipeline.to(next(average.parameters()).device)
         for request in preview.requests:
             try:
                 clip = sample_clips(pipeline, [request], preview.settings)[0]
             except NotFiniteError as error:
-                raise NotFiniteError(f"preview at step {step}: {error}") from error
-            path = folder / PREVIEWS / f"step-{step:06d}" / f"{request.name}.mp4"
+                raise NotFiniteError(f"preview at step {before + step}: {error}") from error
+            path = folder / PREVIEWS / f"step-{before + step:06d}" / f"{request.name}.mp4"
             write_video(path, clip, preview.settings.frames_per_second)
     finally:
         pipeline.to("cpu")
-        replace_denoiser(pipeline, pruned.denoiser)
+        replace_denoiser(pipeline, expert.denoiser, expert.name)
 
 
 def _peak_memory(device: torch.device) -> int:

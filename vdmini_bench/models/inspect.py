@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vdmini.blocks import BlockGraph
 from vdmini.channels import ChannelRule
+from vdmini.checkpoint import PLAN_FILE, read_plan
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel, block_graph, is_published
 from vdmini.plan import PruningPlan
@@ -85,12 +86,14 @@ def inspect_model(source: str, rule_or_file: str | None, channels: str | None = 
 
 
 def read_or_make_plan(rule_or_file: str, model: VideoModel) -> PruningPlan:
-    """The plan in a `.json` file, or the one that a rule makes for the model.
+    """The plan in a `.json` file or of a student's folder, or the one that a rule makes for the model.
 
     Raises:
         SuiteError: the file cannot be read.
         PlanError: it holds no plan, or the rule does not fit.
     """
+    if (Path(rule_or_file) / PLAN_FILE).is_file():
+        return read_plan(rule_or_file)
     if not rule_or_file.endswith(".json"):
         return make_plan(model, rule_or_file)
     return PruningPlan.from_json(read_text(Path(rule_or_file)))

@@ -64,15 +64,15 @@ class Pruning:
         return PruningPlan.from_json(self.plan) if self.plan.startswith("{") else make_plan(teacher, self.plan)
 
     def apply(
-        self, teacher: VideoModel, plan: PruningPlan, loss: Callable[[nn.Module], Tensor] | None = None
+        self, denoiser: nn.Module, plan: PruningPlan, loss: Callable[[nn.Module], Tensor] | None = None
     ) -> nn.Module:
-        """The denoiser of the student by the teacher's plan; `loss` ranks channels where the rule asks for data.
+        """The student's denoiser by the plan of its teacher's; `loss` ranks channels where the rule asks for data.
 
         Raises:
             SuiteError: the plan does not fit the teacher, or the channels cannot go in that share.
         """
-        rule = None if self.channels is None else read_channel_rule(self.channels, teacher.family, loss is not None)
-        return prune_denoiser(teacher.denoiser, plan, rule, loss)
+        rule = None if self.channels is None else read_channel_rule(self.channels, plan.family, loss is not None)
+        return prune_denoiser(denoiser, plan, rule, loss)
 
 
 def read_channel_rule(text: str, family: str, with_data: bool = False) -> ChannelRule:

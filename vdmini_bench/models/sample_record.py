@@ -14,6 +14,8 @@ from vdmini_bench.system.progress import say
 
 SAMPLES_RECORD = "samples.json"
 SHOWN = 5
+# What is said of the origin and decides no clip.
+NAMES = ("model", "preset")
 
 
 class SampleRecord:
@@ -90,8 +92,8 @@ class SampleRecord:
         return f"{request.name}{self.suffix}"
 
     def _made_from(self, batch: Sequence[ClipRequest]) -> str:
-        """All that the pixels of a batch follow from; the model's name does not matter, nor do the clips'."""
-        origin = {name: value for name, value in self.origin.items() if name != "model"}
+        """All that the pixels of a batch follow from; no names matter, nor do the clips'."""
+        origin = {name: value for name, value in self.origin.items() if name not in NAMES}
         return key_of([origin, [[request.seed, request.prompt, request.image_sha256] for request in batch]])
 
     def _kept(self) -> dict[str, dict[str, Any]]:
@@ -101,7 +103,7 @@ class SampleRecord:
             return {}
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name in self.origin if name != "model" and before.get(name) != self.origin[name]]
+            changed = [name for name in self.origin if name not in NAMES and before.get(name) != self.origin[name]]
             entries = {
                 str(entry["file"]): entry for entry in (*before["clips"], *before["others"]) if "sha256" in entry
             }

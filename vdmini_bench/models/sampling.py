@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from vdmini.models.hub import source_folder
@@ -50,11 +49,13 @@ def sample_into(
     folder: Path,
     batch_size: int,
     suffix: str = ".mp4",
+    preset: str | None = None,
 ) -> int:
     """Write a video for each request that has none yet which was made from the same; returns how many were written.
 
     `samples.json` says what they came from. Where a clip's checkpoint, settings, prompt, image or seed is another than
-    its file was made from, it is made again. A `suffix` of ".mkv" keeps the clips without loss.
+    its file was made from, it is made again. A `suffix` of ".mkv" keeps the clips without loss. The record calls
+    the settings by the name of a `preset`.
 
     Raises:
         BenchError: the source holds no pipeline, or the pipeline cannot use the requests.
@@ -62,7 +63,7 @@ def sample_into(
     """
     if model.pipeline is None:
         raise BenchError(f"{model.source} holds a denoiser alone: give a pipeline folder")
-    record = SampleRecord(folder, _origin(model, settings), requests, suffix)
+    record = SampleRecord(folder, {**_origin(model, settings), "preset": preset}, requests, suffix)
     record.say_others()
     # The whole batch again where a clip of it is missing: rounding differs between batches.
     groups = [group for group in batches(requests, batch_size) if not record.holds(group)]
@@ -88,6 +89,6 @@ def _origin(model: VideoModel, settings: SampleSettings) -> dict[str, object]:
         "checkpoint_sha256": source_sha256(model.source),
         "dtype": dtype_name(model.denoiser),
         "device": next(model.denoiser.parameters()).device.type,
-        "settings": asdict(settings),
+        "settings": settings.to_json(),
         "versions": {**deciding_versions(package_versions()), "sample": STAGE_VERSIONS["sample"]},
     }

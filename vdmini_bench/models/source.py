@@ -66,9 +66,12 @@ def found_teacher(source: str) -> tuple[str, str]:
 
 
 def pipeline_of(model: VideoModel) -> DiffusionPipeline:
-    """A model's pipeline; raises BenchError where the source holds a denoiser alone, or more than one."""
+    """A model's pipeline; raises BenchError where the source holds a denoiser alone."""
     if model.pipeline is None:
         raise BenchError(f"{model.source} holds no pipeline; give a folder with a model_index.json")
-    if getattr(model.pipeline, SECOND_EXPERT, None) is not None:
-        raise BenchError(f"{model.source} has two denoisers, of which one would be distilled: give a model with one")
     return model.pipeline
+
+
+def expert_count(folder: str) -> int:
+    """How many denoisers the pipeline in a folder has, each of which is distilled by itself."""
+    return 1 + (Path(folder) / SECOND_EXPERT).is_dir()

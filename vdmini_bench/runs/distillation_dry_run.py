@@ -17,7 +17,7 @@ from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
 from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_bytes, estimate_memory, time_steps
 from vdmini_bench.distill.trainer import CHECKPOINT
-from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.models.source import expert_count, pipeline_of
 from vdmini_bench.runs.distillation import Distillation
 from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.speed.timing import device_name
@@ -82,7 +82,7 @@ def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPla
         device=device_name(device),
         processes=processes,
         limit_bytes=limit,
-        training_steps=recipe.distill.steps,
+        training_steps=recipe.distill.steps * expert_count(recipe.taught_by[0]),
     )
     if done[distillation.job]:
         return plan
@@ -101,7 +101,7 @@ def _time_steps(share: Share, distillation: Distillation) -> float:
     model = recipe.load(recipe.taught_by[0])
     clips, _ = _clips(distillation, model)
     plan = recipe.pruning.plan_of(model)
-    return time_steps(model.denoiser, recipe.pruning.apply(model, plan), plan, clips, recipe.distill)
+    return time_steps(model.denoiser, recipe.pruning.apply(model.denoiser, plan), plan, clips, recipe.distill)
 
 
 def _clips(distillation: Distillation, model: VideoModel | None = None) -> tuple[TrainingClips, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import conditioning_of
-from vdmini.cost import count_flops, count_parameters
+from vdmini.cost import AssumedValues, count_flops, count_parameters, is_shape
 from vdmini.distill.estimate import Estimate, PeakMemory
 from vdmini.models.folders import files_dtype, weights_files
 from vdmini.models.loading import load_model
@@ -31,6 +31,7 @@ from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.estimate import USABLE, estimate_memory
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.random_pipelines import build_pipeline
+from vdmini_bench.models.source import expert_count
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.scopes import (
     ClipSize,
@@ -186,12 +187,13 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
     )
     found = estimate_memory(recipe, teacher, shapes, 1, int(card.gib * GIB))
     asked, last = found[0], found[-1]
-    seconds = card.seconds(asked.estimate.step_flops * distill.steps, distill.mixed_precision == "bf16")
+    steps, experts = distill.steps, expert_count(recipe.taught_by[0])
+    seconds = card.seconds(asked.estimate.step_flops * steps * experts, distill.mixed_precision == "bf16")
     changes = [f"distill.{key}={str(value).lower()}" for key, value in last.changes.items()]
     way = f"--set {' --set '.join(changes)}" if last.fits else _on_more_cards(last.estimate, distill.batch_size, card)
     # A checkpoint is all that lies between steps but the teacher; the student is written beside it.
     disk = asked.estimate.held_bytes - _weight_bytes(teacher.denoiser, getattr(torch, context.suite.profile.dtype))
-    return Stage(job.name, asked.estimate.peak_bytes, disk, seconds, asked.fits, "" if asked.fits else way)
+    return Stage(job.name, asked.estimate.peak_bytes, disk * experts, seconds, asked.fits, "" if asked.fits else way)
 
 
 def _on_more_cards(estimate: Estimate, batch_size: int, card: Card) -> str:
@@ -209,10 +211,11 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     denoiser = apply_plan(teacher.denoiser, context.prunings[model.row].plan_of(teacher))
     whole = replace(teacher, denoiser=denoiser)
     family = family_named(whole.family)
-    passes = family.passes_per_step(denoiser, context.sample_settings(model.row))
+    settings = context.sample_settings(model.row)
+    passes, together = family.passes_per_step(denoiser, settings), family.passes_at_once(denoiser, settings)
     flops = size.steps * passes * _pass_flops(whole, size)
     flops += decode_flops(whole, size) if whole.vae is not None else 0
-    drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=1 if family.guides_apart else passes), dtype)
+    drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=together), dtype)
     decoding = _decode_bytes(whole, size, dtype)
     peak = max(drawing, decoding) + encoders * dtype.itemsize
     fits = peak <= USABLE * card.gib * GIB
@@ -229,24 +232,26 @@ def _pass_flops(model: VideoModel, size: ClipSize) -> int:
 
 def _pass_bytes(model: VideoModel, latents: ModelInput, dtype: torch.dtype) -> int:
     """Bytes at the worst moment of a denoiser pass, beside the weights of denoiser and VAE."""
-    shapes = family_named(model.family).input_shapes(model.denoiser, latents)
-    inputs = {name: (shape, torch.float32 if name == "timestep" else dtype) for name, shape in shapes.items()}
+    inputs = family_named(model.family).example_inputs(model.denoiser, latents)
     return _peak(model.denoiser, inputs, dtype) + _weight_bytes(model.vae, dtype)
 
 
 def _decode_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
     if model.vae is None:
         return 0
-    latents = {"latents": (tuple(decode_latents(model, size).shape), dtype)}
+    latents = {"latents": decode_latents(model, size)}
     return _peak(Decoding(model.vae, size.frames), latents, dtype) + _weight_bytes(model.denoiser, dtype)
 
 
-def _peak(network: nn.Module, inputs: dict[str, tuple[tuple[int, ...], torch.dtype]], dtype: torch.dtype) -> int:
+def _peak(network: nn.Module, inputs: Mapping[str, Any], dtype: torch.dtype) -> int:
     copied: Any = nn.Module.to(copy.deepcopy(network), dtype=dtype)
-    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, torch.no_grad():
-        copied.to_empty(device="cpu")(
-            **{name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
-        )
+    kinds = {name: torch.float32 if name == "timestep" else dtype for name in inputs}
+    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, AssumedValues(), torch.no_grad():
+        values = {
+            name: torch.zeros(value.shape, dtype=kinds[name]) if is_shape(value) else value
+            for name, value in inputs.items()
+        }
+        copied.to_empty(device="cpu")(**values)
     return memory.peak
 
 

@@ -21,6 +21,7 @@ from vdmini_bench.results.records import read_records
 from vdmini_bench.results.score import SCHEMA, Row
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.table import wide_table
+from vdmini_bench.results.versions import STAGE_VERSIONS
 from vdmini_bench.runs.examples import example_clips, keep_examples
 from vdmini_bench.runs.execution import LOG, SkippedError, execute
 from vdmini_bench.runs.rows import Publisher
@@ -150,9 +151,14 @@ def _write_record(run_dir: Path, context: SuiteContext, status: str) -> None:
         "suite_sha": suite.sha,
         "fingerprint": asdict(context.fingerprint),
         "inputs": asdict(context.inputs),
+        "stages": STAGE_VERSIONS,
         "baseline": suite.profile.baseline,
         "models": {
-            row: {"measures": measures, "trainings": len(context.graph.of_row(row))}
+            row: {
+                "measures": measures,
+                "trainings": len(context.graph.of_row(row)),
+                "sampling": suite.profile.sampling(suite.profile.models[row].sample),
+            }
             for row, measures in suite.profile.measures.items()
         },
         "warnings": context.warnings(),

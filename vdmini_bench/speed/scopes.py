@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vdmini.blocks import ModelInput
-from vdmini.cost import count_flops
-from vdmini.models.registry import DENOISERS, VideoModel, family_named, family_of, pipeline_denoiser, published_name
+from vdmini.cost import count_flops, is_shape
+from vdmini.models.registry import DENOISERS, VideoModel, family_named, family_of, published_name
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import sample_video, to_pixels
 from vdmini_bench.errors import SuiteError
@@ -76,15 +76,17 @@ def latent_size(model: VideoModel, size: ClipSize) -> ModelInput:
     return ModelInput(1, (size.frames - 1) // stride + 1, size.height // pixels, size.width // pixels)
 
 
-def denoiser_inputs(denoiser: nn.Module, latents: ModelInput, device: torch.device) -> dict[str, Tensor]:
+def denoiser_inputs(denoiser: nn.Module, latents: ModelInput, device: torch.device) -> dict[str, Any]:
     """Keyword arguments of one pass over one clip without guidance: seeded random values in the denoiser's dtype."""
     dtype: Any = next(denoiser.parameters()).dtype
     generator = torch.Generator().manual_seed(0)
-    values: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for name, shape in family_of(denoiser).example_inputs(denoiser, latents).items():
-        if name == "timestep":
+        if not is_shape(shape):
+            values[name] = shape
+        elif name == "timestep":
             values[name] = torch.full(shape.shape, 500.0, device=device)
-        elif name.endswith("mask"):
+        elif "attention_mask" in name:
             values[name] = torch.ones(shape.shape, dtype=torch.bool, device=device)
         else:
             values[name] = torch.randn(shape.shape, generator=generator).to(device, dtype)
@@ -162,7 +164,7 @@ def decode_flops(model: VideoModel, size: ClipSize) -> int:
 def clip_call(pipeline: DiffusionPipeline, family: str, size: ClipSize, guidance: float | None) -> Callable[[], object]:
     """One whole clip, from a prompt, and a grey image where one is needed, to uint8 pixels in memory."""
     grey = np.full((size.height, size.width, 3), 127, dtype=np.uint8)
-    takes = family_named(family).images(pipeline_denoiser(pipeline))
+    takes = family_named(family).images_for(pipeline)
     prompt = "a red fox runs through fresh snow"
     request = ClipRequest("timed", 0, image=grey if takes == "always" else None, prompt=prompt)
     strongest = 1.0 if guidance is None else guidance

@@ -25,7 +25,7 @@ from vdmini.importance import (
     content_distance,
     motion_distance,
 )
-from vdmini.models.registry import VideoModel, family_named, pipeline_denoiser, replace_denoiser
+from vdmini.models.registry import VideoModel, pipeline_denoiser, replace_denoiser
 from vdmini.prune import apply_plan
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.rules import plan_removing
@@ -38,6 +38,7 @@ from vdmini_bench.metrics.motion_statistics import FEWEST_FRAMES, fields_to_stat
 from vdmini_bench.models.devices import dtype_name
 from vdmini_bench.models.source import source_sha256
 from vdmini_bench.results.stats import RankCorrelation, rank_correlation
+from vdmini_bench.speed.scopes import denoiser_inputs
 from vdmini_bench.studies.clip_pairs import ClipView, pair_values, view_clip
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
@@ -113,7 +114,7 @@ class Study:
             "dtype": dtype_name(self.model.denoiser),
             "requests_sha256": digest.hexdigest(),
             "clips": len(self.requests),
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
             "network": FVD_VERSION,
             "batch_size": self.batch_size,
             "torch": torch.__version__,
@@ -137,7 +138,9 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
     if waiting:
         network = load_i3d().to(next(study.model.denoiser.parameters()).device)
         broken = []
-        seconds = block_seconds(study.model.denoiser, _example_inputs(study.model))
+        denoiser = study.model.denoiser
+        inputs = denoiser_inputs(denoiser, study.model.blocks.input, next(denoiser.parameters()).device)
+        seconds = block_seconds(denoiser, inputs)
         with progress("importance", len(waiting) + 1) as advance:
             clips = sample_study(study, study.model.denoiser)
             whole = Whole(clips, _views(clips), clip_logits(study, clips, network))
@@ -274,18 +277,6 @@ def clip_logits(study: Study, clips: Clips, network: nn.Module) -> Tensor:
     logits = clips_to_features(torch.from_numpy(clips).permute(0, 1, 4, 2, 3).split(4), network)
     check_rows(logits.numpy(), [request.name for request in study.requests], "I3D's logits")
     return logits
-
-
-def _example_inputs(model: VideoModel) -> dict[str, Tensor]:
-    parameter = next(model.denoiser.parameters())
-    inputs = family_named(model.family).example_inputs(model.denoiser, model.blocks.input)
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.rand(value.shape, generator=generator).to(
-            parameter.device, parameter.dtype if value.is_floating_point() else value.dtype
-        )
-        for name, value in inputs.items()
-    }
 
 
 def _row_path(folder: Path, candidate: Candidate) -> Path:

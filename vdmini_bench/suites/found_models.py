@@ -103,7 +103,7 @@ def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings
     if model is None:
         return Pruning.read(plan, spec.channels, with_data=True)
     from vdmini.acceleration import check_measures
-    from vdmini.lora import takes_lora
+    from vdmini.lora import lora_loader
     from vdmini.models.registry import family_named
     from vdmini.sample import read_latents
     from vdmini.vae import prune_decoder
@@ -112,7 +112,7 @@ def _checked(spec: ModelSpec, model: VideoModel | None, settings: SampleSettings
         takes, given = ("an image", "words") if not from_images else ("words", "an image")
         raise SuiteError(f"{model.source} makes clips of {takes}, and this suite gives it {given}: {OTHER_SUITES}")
     try:
-        if spec.lora is not None and not takes_lora(Path(model.source)):
+        if spec.lora is not None and lora_loader(Path(model.source)) is None:
             raise ValueError(f"lora: diffusers merges none into the pipeline of {model.source}: leave it out")
         check_measures(
             model.denoiser, model.vae, spec.acceleration, device_type=process_device().type, settings=settings

@@ -11,9 +11,9 @@ from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import CommonProfile, Profile
 from vdmini_bench.suites.job_graph import JobGraph, Model
 
-# What is said by the digest of what models are asked for.
-OF_CLIPS = {"seed", "latents"}
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
+# Of `sample`, what chooses the noise, which the digest of what is asked for says, and the name of settings all there.
+NO_SETTING = {"seed", "latents", "preset"}
 
 
 @dataclass(frozen=True)
@@ -297,13 +297,13 @@ def _applied(spec: ModelSpec, inputs: RunInputs) -> list[object]:
 
 def _sampler(spec: ModelSpec) -> dict[str, Any]:
     """How a model samples, without the seed: other seeds are timed no differently."""
-    return spec.sample.model_dump(exclude=OF_CLIPS)
+    return spec.sample.model_dump(exclude=NO_SETTING)
 
 
 def _clip(profile: CommonProfile) -> dict[str, Any]:
     return {
         "frames": profile.frames,
         "frames_per_second": profile.frames_per_second,
-        "sample": profile.sample.model_dump(exclude=OF_CLIPS),
+        "sample": profile.sample.model_dump(exclude=NO_SETTING),
         "dtype": profile.dtype,
     }

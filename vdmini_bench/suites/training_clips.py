@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from vdmini.latents import ClipSource, UnreadableClipError
 from vdmini.models.registry import VideoModel
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.config.distillation import ClipSpec, DistillConfig, FolderData, GeneratedData, SamplingSpec
+from vdmini_bench.config.sampling import SamplerSpec, sampled_by
 from vdmini_bench.data.captioned import ClipFormat, read_captioned
 from vdmini_bench.data.preprocessing import resize_clip
 from vdmini_bench.data.requests import choose_settings, image_requests, parse_seeds, prompt_requests
@@ -100,14 +101,8 @@ def sampling_of(
     else:
         assert sampling.images is not None
         requests = image_requests(Path(sampling.images), seeds, skip_unreadable)
-    size = f"{clip.height}x{clip.width}"
-    settings = choose_settings(teacher, sampling.steps, clip.frames, size, sampling.guidance)
-    return requests, replace(
-        settings,
-        frames_per_second=clip.frames_per_second,
-        motion_bucket=clip.motion_bucket,
-        noise_strength=clip.noise_strength,
-    )
+    asked = sampling.model_dump(include={*SamplerSpec.model_fields}, exclude={"preset"}) | clip.model_dump()
+    return requests, choose_settings(teacher, asked, sampled_by(sampling.preset))
 
 
 def preview_of(configuration: DistillConfig) -> Preview | None:
@@ -120,7 +115,7 @@ def preview_of(configuration: DistillConfig) -> Preview | None:
 def _generated(configuration: DistillConfig, data: GeneratedData) -> ConfiguredClips:
     requests, settings = sampling_of(configuration.teacher, configuration.clip, data, data.skip_unreadable)
     drawn_from = [(each.name, each.seed, each.prompt, each.image_sha256) for each in requests]
-    digest = key_of([data.kind, drawn_from, asdict(settings), data.batch_size])
+    digest = key_of([data.kind, drawn_from, settings.to_json(), data.batch_size])
 
     clips = partial(_sampled, requests, settings, data.batch_size)
     return ConfiguredClips(clips, tuple(each.prompt or "" for each in requests), digest)

@@ -13,7 +13,7 @@ from vdmini_bench.distill.trainer import STUDENT, distill_into
 from vdmini_bench.errors import few
 from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
-from vdmini_bench.system.launch import Share, process_device, share_out
+from vdmini_bench.system.launch import Share, share_out
 from vdmini_bench.system.progress import say
 
 CPU = torch.device("cpu")
@@ -27,14 +27,11 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
 def _distill(share: Share, context: RunContext, subject: str, folder: Path) -> None:
     recipe, job = context.recipe(subject), f"distill {subject}".strip()
     latents, pruned = context.input_folder(job, "encode") / LATENTS, context.input_folder(job, "prune") / STUDENT
-    assert recipe.distill is not None
     # Loaded on the CPU, whence only the denoisers go to the device: no memory for text encoders that nobody runs.
-    teacher = recipe.load(recipe.taught_by[0], CPU).denoiser
-    if recipe.distill.mixed_precision == "no":
-        teacher = teacher.float()
+    teacher = recipe.load(recipe.taught_by[0], CPU)
     clips, skipped = LatentCache.open(latents, verify=share.is_main), LatentIndex.read(latents).skipped
     if skipped and share.is_main:
         named = few([f"{name} ({reason})" for name, reason in skipped.items()])
         say(f"warning: {len(skipped)} clips could not be read and are left out of {len(clips) + len(skipped)}: {named}")
     student, plan = recipe.load(str(pruned), CPU), read_plan(pruned)
-    distill_into(folder, recipe, teacher.to(process_device()), student, plan, clips)
+    distill_into(folder, recipe, teacher, student, plan, clips)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from diffusers import DiffusionPipeline
 
 from vdmini import save_student
+from vdmini.checkpoint import PLAN_FILE, read_plan
 from vdmini.distill.task_loss import task_loss
 from vdmini.latents import LatentCache
-from vdmini.lora import merge_lora
+from vdmini.lora import map_lora_file, merge_lora
+from vdmini.models.loading import load_model
 from vdmini.models.registry import replace_denoiser
+from vdmini_bench.distill.recipe import Recipe
 from vdmini_bench.distill.trainer import STUDENT, task_of
 from vdmini_bench.models.source import pipeline_of
 from vdmini_bench.runs.stages.encode import LATENTS
@@ -24,12 +30,25 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     teacher = recipe.load(recipe.taught_by[0])
     pipeline = pipeline_of(teacher)
     if recipe.lora is not None:
-        merge_lora(pipeline, recipe.lora)
+        _merge(recipe, recipe.lora, pipeline)
     plan, loss = recipe.pruning.plan_of(teacher), None
     if recipe.pruning.needs_data:
         latents = context.input_folder(f"prune {subject}".strip(), "encode") / LATENTS
         task = task_of(recipe.distill, teacher.denoiser)
         loss = task_loss(teacher.denoiser, LatentCache.open(latents), task)
-    replace_denoiser(pipeline, recipe.pruning.apply(teacher, plan, loss))
+    for expert in teacher.experts:
+        replace_denoiser(pipeline, recipe.pruning.apply(expert.denoiser, plan, loss), expert.name)
     provenance = {"teacher_sha256": recipe.taught_by[1], "channels": recipe.pruning.channels, "lora": recipe.lora}
     save_student(folder / STUDENT, pipeline, plan, provenance)
+
+
+def _merge(recipe: Recipe, file: str, pipeline: DiffusionPipeline) -> None:
+    """Merge a LoRA of the teacher, renamed where the recipe goes on from a student of it."""
+    if recipe.parent is None or not (Path(recipe.parent[0]) / PLAN_FILE).is_file():
+        merge_lora(pipeline, file)
+        return
+    teacher = load_model(recipe.teacher, device="meta").denoiser
+    with TemporaryDirectory() as folder:
+        mapped = Path(folder) / "mapped.safetensors"
+        map_lora_file(file, type(pipeline), teacher, read_plan(recipe.parent[0]), mapped)
+        merge_lora(pipeline, str(mapped))
