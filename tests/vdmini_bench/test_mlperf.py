@@ -33,11 +33,13 @@ from vdmini_bench.errors import SuiteError  # noqa: E402
 from vdmini_bench.metrics import scene_classifier  # noqa: E402
 from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, TAG2TEXT, WORDS  # noqa: E402
 
+# In mixed precision, of a norm whose weights stay in float32.
+pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
 SUITE = Path(__file__).parents[2] / "suites" / "mlperf_t2v.yaml"
 SIX = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "scene", "appearance_style",
 )  # fmt: skip
-MODELS = ("teacher", "student")
+MODELS = ("teacher", "fewer steps", "pruned", "student")
 # As the official list has MLPerf's three kinds of prompts, with others between them and after.
 OFFICIAL: list[dict[str, Any]] = [
     {"prompt_en": "a cat", "dimension": ["subject_consistency", "dynamic_degree", "motion_smoothness"]},
@@ -56,8 +58,8 @@ OFFICIAL: list[dict[str, Any]] = [
 ]  # fmt: skip
 SMALL = (
     "clip.frames=5", "sample.height=128", "sample.width=128", "sample.steps=3", "dataset.train_clips=1",
-    # A student of both experts that was made before.
-    "models={teacher: {}, student: {source: student}}", "vbench.code=native",
+    "models.fewer steps.sample.steps=2", "distill.steps=1", "distill.batch_size=1", "distill.checkpoint_every=1",
+    "vbench.code=native",
     "timing.runs=3",
 )  # fmt: skip
 
@@ -86,10 +88,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user has: the model, VBench's weights and environment, captioned clips, and MLPerf's two files."""
     root = tmp_path_factory.mktemp("published")
     wan_of_two_experts().to(torch.bfloat16).save_pretrained(root / "wan2.2", max_shard_size="100KB")
-    made = CliRunner().invoke(
-        main, ["prune", str(root / "wan2.2"), "-o", str(root / "student"), "--plan", "every-nth:n=3"]
-    )
-    assert made.exit_code == 0, made.output
     golden = json.loads((TESTS / "golden" / "vbench_native.json").read_text(encoding="utf-8"))
     write_small_cache(root / "vbench", golden["shapes"])
     write_words(root / "vbench" / WORDS, golden["merges"])
@@ -247,7 +245,7 @@ def test_the_suite_runs_on_what_ships(tmp_path: Path, monkeypatch: pytest.Monkey
     code, output, errors = run(tmp_path / "results", *few, "sample.steps=2", "timing=null", profile="smoke")
     assert code == 0, errors
     rows = by_place(output)
-    for model in ("real", "teacher", "fewer steps", "pruned", "student"):
+    for model in ("real", *MODELS):
         flickering = rows[model, "vbench_temporal_flickering"]["value"]
         assert rows[model, "vbench_mean"]["value"] == flickering
         assert rows[model, "vbench_passes"]["value"] == float(flickering >= 0.959)
