@@ -19,6 +19,7 @@ PROTOCOLS = {
     "ucf101": "[presets, splits, metrics, uncertainty](ucf101.md); the rows: [the table](reading-the-table.md).",
     "vbench_t2v": "[prompts, dimensions, stills](vbench.md), [the synthetic data](embedded-teacher.md#text-to-video).",
     "vbench_i2v": "[prompts, images, dimensions](vbench.md).",
+    "mlperf_t2v": "[the task, its files, what a pass means](vbench.md#mlperfs-text-to-video-task).",
     "speed": "[what is timed and how](speed.md).",
     "alternatives": "[the rows and how each is made](suites.md), [what can be on](acceleration.md).",
     "comparison": "[the rows and how each is made](suites.md); what it showed: [the evidence](results/evidence.md).",

@@ -192,10 +192,10 @@ def write_vbench_environment(folder: Path) -> None:
     package = folder / "lib" / "python3.11" / "site-packages" / "vbench"
     package.mkdir(parents=True)
     # As official entries have them, for the dimensions that look for something in particular.
-    asked: dict[str, dict[str, str]] = {
+    asked: dict[str, dict[str, Any]] = {
         "object_class": {"object": "person"}, "multiple_objects": {"object": "person and ball"},
         "human_action": {"action": "walking"}, "color": {"color": "red"},
-        "spatial_relationship": {"spatial_relationship": "left"}, "scene": {"scene": "road"},
+        "spatial_relationship": {"spatial_relationship": "left"}, "scene": {"scene": {"scene": "road"}},
         "appearance_style": {"appearance_style": "oil painting"},
     }  # fmt: skip
     still = {"prompt_en": "a still red ball", "dimension": ["temporal_flickering"]}

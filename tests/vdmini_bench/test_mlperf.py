@@ -18,7 +18,7 @@ from small_videos import fake_environment, write_classifier, write_teacher
 TESTS = Path(__file__).parents[1]
 sys.path += [str(TESTS / "vdmini"), str(TESTS / "vdmini_bench" / "vbench")]
 
-from small_networks import write_small_cache  # noqa: E402
+from small_networks import save_tag2text, write_small_cache  # noqa: E402
 from small_suite import draw_video, write_words  # noqa: E402
 from tiny_transformers import TINY  # noqa: E402
 
@@ -31,13 +31,15 @@ from vdmini_bench.config.vbench import VBenchSuite, load_any_suite  # noqa: E402
 from vdmini_bench.config.vbench_dimensions import T2V  # noqa: E402
 from vdmini_bench.errors import SuiteError  # noqa: E402
 from vdmini_bench.metrics import scene_classifier  # noqa: E402
-from vdmini_bench.vbench.native.catalogue import WORDS  # noqa: E402
+from vdmini_bench.vbench.native.catalogue import NATIVE_VERSION, TAG2TEXT, WORDS  # noqa: E402
 
+# In mixed precision, of a norm whose weights stay in float32.
+pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
 SUITE = Path(__file__).parents[2] / "suites" / "mlperf_t2v.yaml"
 SIX = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "scene", "appearance_style",
 )  # fmt: skip
-MODELS = ("teacher", "student")
+MODELS = ("teacher", "fewer steps", "pruned", "student")
 # As the official list has MLPerf's three kinds of prompts, with others between them and after.
 OFFICIAL: list[dict[str, Any]] = [
     {"prompt_en": "a cat", "dimension": ["subject_consistency", "dynamic_degree", "motion_smoothness"]},
@@ -56,8 +58,8 @@ OFFICIAL: list[dict[str, Any]] = [
 ]  # fmt: skip
 SMALL = (
     "clip.frames=5", "sample.height=128", "sample.width=128", "sample.steps=3", "dataset.train_clips=1",
-    # A student of both experts that was made before.
-    "models={teacher: {}, student: {source: student}}", "vbench.code=native",
+    "models.fewer steps.sample.steps=2", "distill.steps=1", "distill.batch_size=1", "distill.checkpoint_every=1",
+    "vbench.code=native",
     "timing.runs=3",
 )  # fmt: skip
 
@@ -86,16 +88,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user has: the model, VBench's weights and environment, captioned clips, and MLPerf's two files."""
     root = tmp_path_factory.mktemp("published")
     wan_of_two_experts().to(torch.bfloat16).save_pretrained(root / "wan2.2", max_shard_size="100KB")
-    made = CliRunner().invoke(
-        main, ["prune", str(root / "wan2.2"), "-o", str(root / "student"), "--plan", "every-nth:n=3"]
-    )
-    assert made.exit_code == 0, made.output
     golden = json.loads((TESTS / "golden" / "vbench_native.json").read_text(encoding="utf-8"))
     write_small_cache(root / "vbench", golden["shapes"])
     write_words(root / "vbench" / WORDS, golden["merges"])
-    scene = root / "vbench" / "caption_model" / "tag2text_swin_14m.pth"
-    scene.parent.mkdir()
-    torch.save({"weight": torch.ones(1)}, scene)
+    save_tag2text((root / "vbench" / TAG2TEXT).parent, golden["tag2text"])
     package = fake_environment(root / "env").folder / "lib" / "python3.11" / "site-packages" / "vbench"
     package.mkdir(parents=True)
     (package / "VBench_full_info.json").write_text(json.dumps(OFFICIAL), encoding="utf-8")
@@ -134,7 +130,7 @@ def test_the_task_runs_to_a_row_that_says_who_passes(here: Path) -> None:
     rows = by_place(output)
     for model in MODELS:
         measured = {name: rows[model, f"vbench_{name}"] for name in SIX}
-        assert {row["status"] for row in measured.values()} == {"ok"}
+        assert {(row["status"], row["metric_version"]) for row in measured.values()} == {("ok", NATIVE_VERSION)}
         # One clip of each of MLPerf's prompts that has the dimension; the official list has two cats and a dog.
         assert {row["n"] for row in measured.values()} == {1}
         mean = fmean(row["value"] for row in measured.values())
@@ -165,7 +161,7 @@ def test_the_task_runs_to_a_row_that_says_who_passes(here: Path) -> None:
 
 
 def test_the_same_noise_elsewhere_is_the_same_and_other_noise_is_another_protocol(here: Path) -> None:
-    alone = (*ALONE, "vbench.dimensions=[scene]")
+    alone = (*ALONE, "vbench.dimensions=[scene]", "vbench.code=official")
     code, output, errors = run(here, *alone)
     assert code == 0, errors
     before = by_place(output)["teacher", "vbench_scene"]["protocol"]
@@ -249,8 +245,8 @@ def test_the_suite_runs_on_what_ships(tmp_path: Path, monkeypatch: pytest.Monkey
     code, output, errors = run(tmp_path / "results", *few, "sample.steps=2", "timing=null", profile="smoke")
     assert code == 0, errors
     rows = by_place(output)
-    for model in ("real", "teacher", "fewer steps", "pruned", "student"):
+    for model in ("real", *MODELS):
         flickering = rows[model, "vbench_temporal_flickering"]["value"]
         assert rows[model, "vbench_mean"]["value"] == flickering
-        assert rows[model, "vbench_passes"]["value"] == float(flickering >= 0.9)
+        assert rows[model, "vbench_passes"]["value"] == float(flickering >= 0.959)
         assert "says nothing of MLPerf" in rows[model, "vbench_passes"]["note"]

@@ -147,6 +147,15 @@ DREAMSIM_WEIGHTS = tuple(
     )
 )
 
+# The official code has the first in its package, and the other from the hub's cache.
+TAG2TEXT_WORDS = (
+    WeightFile(
+        "caption_model/tag_class.py",
+        "https://raw.githubusercontent.com/Vchitect/VBench/master/vbench/third_party/tag2Text/tag_class.py",
+    ),
+    WeightFile("caption_model/vocab.txt", f"{_HUB}/bert-base-uncased/resolve/main/vocab.txt"),
+)
+
 # RAFT and AMT halve maps of an eighth of the frame three times, then divide by the side less one: on frames that are
 # padded (to multiples of 8 and 16) to less than 128 they fail, or find flows that are not numbers and seem no motion.
 _RAFT_SIDE, _AMT_SIDE = 121, 113

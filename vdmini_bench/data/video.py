@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.filter import Graph
 from numpy.typing import NDArray
 
 from vdmini.files import replacing
@@ -88,6 +89,23 @@ def read_every_frame(path: Path) -> NDArray[np.uint8]:
     if not frames or len({frame.shape for frame in frames}) > 1:
         raise UnreadableVideoError(path, "its frames change size" if frames else "it holds no frame")
     return np.stack(frames)
+
+
+def read_scaled(path: Path, side: int) -> list[NDArray[np.uint8]]:
+    """Read a whole video, which is not trusted, as squares, H W C uint8 RGB, scaled before they become RGB.
+
+    So decord reads where it is given a size, to the last bit. Raises UnreadableVideoError.
+    """
+    frames = []
+    with _untrusted(path) as container:
+        graph = Graph()
+        source, sink = graph.add_buffer(template=_stream(container, path)), graph.add("buffersink")
+        scale, colours = graph.add("scale", f"{side}:{side}:flags=bilinear"), graph.add("format", "rgb24")
+        graph.link_nodes(source, scale, colours, sink).configure()
+        for frame in _decoded(container, path):
+            graph.push(frame)
+            frames.append(_pixels(graph.vpull(), path))
+    return frames
 
 
 def frame_sizes(path: Path) -> Counter[tuple[int, int]]:

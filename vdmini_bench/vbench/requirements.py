@@ -9,15 +9,20 @@ from shlex import quote
 
 from vdmini.models.weights import weights_fault
 from vdmini_bench.assets.cache import asset_path
-from vdmini_bench.config.vbench_dimensions import DIMENSIONS, DREAMSIM_WEIGHTS, FILTER_WEIGHTS, FILTERED, WeightFile
+from vdmini_bench.config.vbench_dimensions import (
+    DIMENSIONS,
+    DREAMSIM_WEIGHTS,
+    FILTER_WEIGHTS,
+    FILTERED,
+    TAG2TEXT_WORDS,
+    WeightFile,
+)
 from vdmini_bench.vbench.environment import COMMAND, Environment, weights_folder
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC, native_dimensions, path_of
 
 ENVIRONMENT = "the vbench environment"
-WEIGHTS = {
-    weight.path: weight
-    for weight in (*DREAMSIM_WEIGHTS, *(weight for dimension in DIMENSIONS.values() for weight in dimension.weights))
-}
+_OF_DIMENSIONS = [weight for dimension in DIMENSIONS.values() for weight in dimension.weights]
+WEIGHTS = {weight.path: weight for weight in (*DREAMSIM_WEIGHTS, *TAG2TEXT_WORDS, *_OF_DIMENSIONS)}
 
 
 MISSING = "is missing"

@@ -17,18 +17,20 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 sys.path.append(str(Path(__file__).parent))
 from official_request import STYLE, official_request, scores_of
 from seeded_weights import shapes_of
-from small_networks import DEPTH, TEXT_WIDTH, WIDTH, write_small_cache
+from small_networks import DEPTH, TEXT_WIDTH, WIDTH, save_tag2text, write_small_cache
 
 DIMENSIONS = (
     "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree",
-    "aesthetic_quality", "imaging_quality", "appearance_style", "temporal_style", "overall_consistency", "i2v_subject",
-    "i2v_background",
+    "aesthetic_quality", "imaging_quality", "scene", "appearance_style", "temporal_style", "overall_consistency",
+    "i2v_subject", "i2v_background",
 )  # fmt: skip
 TEXTS = ("  Hello,   WORLD&amp;co: it's 2023!! ", "a na\u00efve caf\u00e9 in \u6771\u4eac", "they'll've been", "")
 HUBCONF = """
@@ -62,6 +64,7 @@ def main(driver_folder: str, clone: Path, golden: Path, only: list[str]) -> None
         write_small_cache(cache, fixed)
         write_hubconf(cache, clone)
         shrink_viclip()
+        recorded = shrink_tag2text(cache)
         clips = sorted(golden.glob("vbench-*.mp4"))
         image = golden / "vbench-image.png"
         if not only or "i2v_background" in only:
@@ -70,6 +73,8 @@ def main(driver_folder: str, clone: Path, golden: Path, only: list[str]) -> None
         if only:
             found = json.loads((golden / "vbench_native.json").read_text(encoding="utf-8"))
             found["scores"] |= scores
+            if "scene" in only:
+                found["tag2text"] = recorded
             (golden / "vbench_native.json").write_text(json.dumps(found), encoding="utf-8")
             return
         static = driver.find_static({"videos": [str(clip) for clip in clips]}, torch.device("cpu"))["static"]
@@ -77,6 +82,7 @@ def main(driver_folder: str, clone: Path, golden: Path, only: list[str]) -> None
         texts = [*TEXTS, STYLE, *(clip.stem.removeprefix("vbench-") for clip in clips)]
         words = {"tokens": tokens(texts), "merges": merges(texts, cache)}
         found = {"style": STYLE, "scores": scores, "speeds": speeds(clips[0], cache), **words, "shapes": fixed}
+        found["tag2text"] = recorded
     (golden / "vbench_native.json").write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -126,6 +132,53 @@ def shrink_viclip() -> None:
         return viclip_text.CLIP_TEXT(768, 32, 49408, TEXT_WIDTH, TEXT_WIDTH // 64, DEPTH, 0).eval()
 
     viclip.clip_joint_l14, viclip.clip_text_l14 = vision, text
+
+
+def shrink_tag2text(cache: Path) -> dict[str, Any]:
+    """Have the official Tag2Text made of fewer and narrower layers, with its file in the cache and few words.
+
+    What it is asked for is recorded in what is returned: shapes, vocabulary, and tags and sentences as they come.
+    """
+    from vbench.third_party.tag2Text import tag2text
+
+    every = [word for tag in tag2text.tra_array for word in tag.split()]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    first = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "|", "a", "picture", "of", *letters[1:], "'", "-", "."]
+    vocabulary = [*first, *(f"##{letter}" for letter in letters)]
+    vocabulary += sorted({word for word in every[::23] if word not in vocabulary})[:150]
+    file = cache / "caption_model" / "vocab.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(vocabulary), encoding="utf-8")
+    swin = {"image_res": 384, "vision_width": 256, "window_size": 12, "embed_dim": 32, "depths": [2, 2, 2, 2]}
+    tag2text.read_json = lambda path: {**swin, "num_heads": [1, 2, 4, 8]}
+    bert, tokenizer = tag2text.BertConfig.from_json_file, tag2text.BertTokenizer
+
+    def config(path: str) -> Any:
+        found = bert(path)
+        found.num_hidden_layers, found.intermediate_size, found.max_position_embeddings = 2, 96, 64
+        found.vocab_size = len(vocabulary) + 2
+        return found
+
+    tag2text.BertConfig = SimpleNamespace(from_json_file=config)
+    tag2text.BertTokenizer = SimpleNamespace(from_pretrained=lambda name: tokenizer(str(file)))
+    made = classmethod(lambda cls, name, **settings: cls(**settings))
+    tag2text.BertModel.from_pretrained = made
+    tables = ("relative_position_index", "attn_mask", "position_ids")
+    whole = shapes_of(tag2text.tag2text_caption(image_size=384, vit="swin_b").state_dict())
+    shapes = {name: shape for name, shape in whole.items() if not name.endswith(tables)}
+    recorded: dict[str, Any] = {"shapes": shapes, "vocabulary": vocabulary, "tags": {}, "sentences": []}
+    save_tag2text(file.parent, recorded)
+    generate = tag2text.Tag2Text_Caption.generate
+
+    def remember(self: Any, *images: torch.Tensor, **settings: Any) -> Any:
+        sentences, tags = generate(self, *images, **settings)
+        given = {tag for listed in tags for tag in listed.split(" | ")}
+        recorded["tags"] |= {str(place): tag for place, tag in enumerate(tag2text.tra_array.tolist()) if tag in given}
+        recorded["sentences"].append(sentences)
+        return sentences, tags
+
+    tag2text.Tag2Text_Caption.generate = remember
+    return recorded
 
 
 def shrink_dreamsim(cache: Path, models: Path) -> None:

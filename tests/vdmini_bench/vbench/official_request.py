@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 STYLE = "Van Gogh's style, [1890s]"
+# A word of the sentences that Tag2Text in small makes.
+SCENE = "baseball"
 
 
 def official_request(dimension: str, videos: Iterable[tuple[Path, str, Path]], folder: Path) -> dict[str, str]:
@@ -18,7 +20,7 @@ def official_request(dimension: str, videos: Iterable[tuple[Path, str, Path]], f
             "dimension": [dimension],
             "video_list": [str(video)],
             "image_name": str(image),
-            "auxiliary_info": {dimension: {dimension: STYLE}},
+            "auxiliary_info": {dimension: {dimension: {"scene": SCENE} if dimension == "scene" else STYLE}},
         }
         for video, prompt, image in videos
     ]

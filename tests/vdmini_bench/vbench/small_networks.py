@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from seeded_weights import seeded_state, seeded_tensor
@@ -87,6 +88,28 @@ def save_dreamsim(folder: Path, width: int, depth: int, rank: int) -> None:
     save_file(seeded_state(adapter), folder / "ensemble_lora" / "adapter_model.safetensors")
     settings = {"r": rank, "lora_alpha": 0.5, "lora_dropout": 0.3, "bias": "none", "target_modules": ["qkv"]}
     (folder / "ensemble_lora" / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def tag2text_state(shapes: Mapping[str, list[int]], end: int) -> dict[str, torch.Tensor]:
+    """Tag2Text's tensors: some tags are sure, and sentences, whose last token has the number `end`, come to an end."""
+    state = seeded_state(shapes)
+    state["fc.W"], state["fc.b"] = 0.3 * shapes["fc.W"][1] ** 0.5 * state["fc.W"], torch.zeros(shapes["fc.b"])
+    words, head = "text_decoder.bert.embeddings.word_embeddings.weight", "text_decoder.cls.predictions."
+    state[words] = 3 * state[words]
+    state[f"{head}bias"][end] = 4
+    # One tensor under two names, as the official code has them.
+    state[f"{head}decoder.weight"], state[f"{head}decoder.bias"] = state[words], state[f"{head}bias"]
+    tied = {name.replace("vision_multi", "tag_encoder"): value for name, value in state.items() if "vision" in name}
+    return state | {name: value for name, value in tied.items() if name in state}
+
+
+def save_tag2text(folder: Path, recorded: Mapping[str, Any]) -> None:
+    """Tag2Text in small with its words, and the tags that it was seen to give in their places among others."""
+    words = recorded["vocabulary"]
+    save({"model": tag2text_state(recorded["shapes"], words.index("[SEP]"))}, folder / "tag2text_swin_14m.pth")
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tags = [recorded["tags"].get(str(place), "another") for place in range(recorded["shapes"]["fc.b"][1])]
+    (folder / "tag_class.py").write_text(f"import numpy as np\n\ntra_array = {tags!r}\n", encoding="utf-8")
 
 
 def dino_shapes(width: int = WIDTH, depth: int = DEPTH) -> Shapes:

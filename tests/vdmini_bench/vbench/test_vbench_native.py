@@ -19,16 +19,18 @@ import torch
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
+from official_request import SCENE
 from safetensors.torch import load_file
 from seeded_weights import seeded_state
-from small_networks import write_small_cache
+from small_networks import save_tag2text, write_small_cache
 from small_suite import ENTRIES, draw_video, expect, invoke, leave_the_users_folders, write_words
 
 from vdmini_bench.commands import doctor
+from vdmini_bench.data.video import read_scaled
 from vdmini_bench.errors import ExitCode, MissingAssetsError
 from vdmini_bench.vbench.native import catalogue
 from vdmini_bench.vbench.native.catalogue import FILES, STATIC
-from vdmini_bench.vbench.native.frames import Clip, read_clip
+from vdmini_bench.vbench.native.frames import IMAGENET, Clip, normalise, read_clip
 from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import FlowMeter, Raft, is_static, reached
@@ -55,6 +57,7 @@ def cache(golden: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("weights")
     write_small_cache(folder, golden["shapes"])
     write_words(folder / catalogue.WORDS, golden["merges"])
+    save_tag2text((folder / catalogue.TAG2TEXT).parent, golden["tag2text"])
     return folder
 
 
@@ -72,7 +75,8 @@ def test_every_clips_score_is_the_official_one(
     official = golden["scores"][dimension]
     assert len(official) == len(CLIPS) == 2
     for path in CLIPS:
-        text = golden["style"] if dimension == "appearance_style" else path.stem.removeprefix("vbench-")
+        texts = {"appearance_style": golden["style"], "scene": SCENE}
+        text = texts.get(dimension, path.stem.removeprefix("vbench-"))
         image = GOLDEN / "vbench-image.png" if dimension.startswith("i2v") else None
         score = SCORERS[dimension](read_clip(path), Question(dimension, path, "", text, image), networks)
         assert score.value == pytest.approx(official[path.name], abs=TOLERANCES.get(dimension, TOLERANCE))
@@ -86,6 +90,18 @@ def test_flow_is_the_official_networks(
     found = [meter.speed(place, place + 1, 0.05) for place in range(len(golden["speeds"]))]
     assert found == pytest.approx(golden["speeds"], rel=1e-4)
     assert max(found) - min(found) > 0.01
+
+
+def test_sentences_are_the_official_ones(
+    golden: dict[str, Any], cache: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(cache))
+    frames = torch.from_numpy(np.stack(read_scaled(CLIPS[1], 384))).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        sentences = networks.tag2text(normalise(frames[[0, 2]].float(), IMAGENET))
+    # Of frames 0 to 15 the official code has captions of 0, 0, 0, 1, 1, 1, 2, ...
+    assert sentences == [golden["tag2text"]["sentences"][1][place] for place in (0, 6)]
+    assert sentences[0] != sentences[1]
 
 
 def test_texts_have_the_official_tokens(golden: dict[str, Any], cache: Path) -> None:

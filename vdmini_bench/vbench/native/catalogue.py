@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.config.vbench_dimensions import DREAMSIM_WEIGHTS, FILTERED
+from vdmini_bench.config.vbench_dimensions import DREAMSIM_WEIGHTS, FILTERED, TAG2TEXT_WORDS
 from vdmini_bench.vbench.environment import weights_folder
 
 # Raise it when a native score changes: kept ones of older code are then made again.
@@ -19,6 +19,8 @@ RAFT = "raft_model/models/raft-things.pth"
 AMT = "amt_model/amt-s.pth"
 VICLIP = "ViCLIP/ViClip-InternVid-10M-FLT.pth"
 WORDS = "ViCLIP/bpe_simple_vocab_16e6.txt.gz"
+TAG2TEXT = "caption_model/tag2text_swin_14m.pth"
+TAGS, VOCABULARY = (weight.path for weight in TAG2TEXT_WORDS)
 DREAMSIM_CLIP, DREAMSIM_OPEN_CLIP, ADAPTER_SETTINGS, ADAPTER = (weight.path for weight in DREAMSIM_WEIGHTS)
 
 # No dimension, but asked of videos before one: whether the official filter keeps them.
@@ -31,6 +33,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "dynamic_degree": (RAFT,),
     "aesthetic_quality": (CLIP_L, AESTHETIC),
     "imaging_quality": (MUSIQ,),
+    "scene": (TAG2TEXT, TAGS, VOCABULARY),
     "appearance_style": (CLIP_B, WORDS),
     "temporal_style": (VICLIP, WORDS),
     "overall_consistency": (VICLIP, WORDS),

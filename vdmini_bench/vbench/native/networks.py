@@ -14,6 +14,7 @@ from vdmini_bench.vbench.native.clip import ClipTexts, clip_texts, load_clip_ima
 from vdmini_bench.vbench.native.dreamsim import DreamSim, load_dreamsim
 from vdmini_bench.vbench.native.musiq import Musiq, musiq_state
 from vdmini_bench.vbench.native.raft import Raft
+from vdmini_bench.vbench.native.tag2text import Tag2Text, load_tag2text
 from vdmini_bench.vbench.native.tokens import Tokenizer
 from vdmini_bench.vbench.native.transformer import filled, read_checkpoint, rename, require_names
 from vdmini_bench.vbench.native.viclip import ViClip, load_viclip
@@ -95,6 +96,12 @@ class Networks:
     def viclip(self) -> ViClip:
         """ViCLIP of InternVid."""
         return load_viclip(path_of(catalogue.VICLIP)).to(self.device)
+
+    @cached_property
+    def tag2text(self) -> Tag2Text:
+        """Tag2Text of Swin-B."""
+        weights, tags, words = (path_of(name) for name in (catalogue.TAG2TEXT, catalogue.TAGS, catalogue.VOCABULARY))
+        return load_tag2text(weights, tags, words, self.device)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -15,7 +15,7 @@ TEXTS = ("temporal_style", "overall_consistency")
 
 @dataclass(frozen=True)
 class Question:
-    """What a dimension asks about a video: `text` is what it should show or the style, `image` what it came from."""
+    """What a dimension asks about a video: `text` is what it should show, or its style; `image` what it came from."""
 
     dimension: str
     video: Path
@@ -40,9 +40,10 @@ def ask_entries(dimension: str, entries: Sequence[Mapping[str, Any]], contents: 
 
 
 def _text(dimension: str, entry: Mapping[str, Any]) -> str:
-    if dimension != "appearance_style":
+    if dimension not in ("appearance_style", "scene"):
         return str(entry["prompt_en"]) if dimension in TEXTS else ""
     try:
-        return str(entry["auxiliary_info"][dimension][dimension])
+        wanted = entry["auxiliary_info"][dimension][dimension]
+        return str(wanted["scene"] if dimension == "scene" else wanted)
     except (KeyError, TypeError) as error:
-        raise SuiteError(f"{dimension}: no style in auxiliary_info of the prompt {entry['prompt_en']!r}") from error
+        raise SuiteError(f"{dimension}: no {dimension} in auxiliary_info of {entry['prompt_en']!r}") from error

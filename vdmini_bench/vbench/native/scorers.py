@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from vdmini_bench.config.vbench_dimensions import FILTERED
 from vdmini_bench.data.picture import read_picture
+from vdmini_bench.data.video import read_scaled
 from vdmini_bench.vbench.native import frames as at
 from vdmini_bench.vbench.native.amt import smoothness
 from vdmini_bench.vbench.native.catalogue import STATIC
@@ -24,9 +26,11 @@ from vdmini_bench.vbench.native.networks import Networks
 from vdmini_bench.vbench.native.questions import Question
 from vdmini_bench.vbench.native.raft import is_static, moves
 from vdmini_bench.vbench.native.similarity import consistency, faithfulness
+from vdmini_bench.vbench.native.tag2text import BEAMS
 from vdmini_bench.vbench.native.viclip import middle_frames
 
 SIDE = 224
+SCENE_FRAMES, SCENE_SIDE = 16, 384
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,24 @@ def _appearance_style(clip: Clip, question: Question, networks: Networks) -> Vid
     return VideoScore(float(likeness.mean()) * factor / 100, len(clip.frames))
 
 
+def _scene(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    # The official code expects sixteen captions, and repeats frames for its three beams twice: it is given those of the
+    # first six frames, three times each.
+    chosen = middle_frames(len(clip.frames), SCENE_FRAMES)
+    seen = [chosen[place // BEAMS] for place in range(SCENE_FRAMES)]
+    if question.video.suffix == ".gif":
+        images = [Image.fromarray(frame) for frame in clip.frames]
+        frames = [np.asarray(image.resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BILINEAR)) for image in images]
+    else:
+        frames = read_scaled(question.video, SCENE_SIDE)
+    places = [*dict.fromkeys(seen)]
+    pixels = torch.from_numpy(np.stack([frames[place] for place in places])).permute(0, 3, 1, 2)
+    captions = networks.tag2text(at.normalise(pixels.to(networks.device).float(), at.IMAGENET))
+    words = question.text.split(" ")
+    shows = {place: all(word in caption for word in words) for place, caption in zip(places, captions, strict=True)}
+    return VideoScore(sum(shows[place] for place in seen) / SCENE_FRAMES, SCENE_FRAMES)
+
+
 def _video_and_text(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     if "viclip" not in clip.seen:
         chosen = torch.from_numpy(clip.frames[middle_frames(len(clip.frames))]).permute(0, 3, 1, 2)
@@ -122,6 +144,7 @@ SCORERS: dict[str, Callable[[Clip, Question, Networks], VideoScore]] = {
     "dynamic_degree": lambda clip, _, of: VideoScore(float(moves(clip, of.raft, of.device))),
     "aesthetic_quality": _aesthetic_quality,
     "imaging_quality": _imaging_quality,
+    "scene": _scene,
     "appearance_style": _appearance_style,
     "temporal_style": _video_and_text,
     "overall_consistency": _video_and_text,

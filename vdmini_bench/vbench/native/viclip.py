@@ -41,12 +41,12 @@ class ViClip(nn.Module):
         self.vision_encoder, self.text_encoder = videos, texts
 
 
-def middle_frames(count: int) -> list[int]:
+def middle_frames(count: int, wanted: int = FRAMES) -> list[int]:
     """The frames that ViCLIP sees: the middle ones of eight equal parts, the last again where there are fewer."""
-    parts = min(FRAMES, count)
+    parts = min(wanted, count)
     edges = [int(part * (count / parts)) for part in range(parts)] + [count]
     middles = [(start + end - 1) // 2 for start, end in pairwise(edges)]
-    return middles + [middles[-1]] * (FRAMES - parts)
+    return middles + [middles[-1]] * (wanted - parts)
 
 
 def load_viclip(path: Path) -> ViClip:
