@@ -25,7 +25,14 @@ from vdmini.models.registry import EMBEDDED
 from vdmini.rules import plan_removing
 from vdmini.sample import sample_clips
 from vdmini_bench.cli import main
-from vdmini_bench.data.requests import choose_settings, drawn_requests, image_requests, parse_seeds, prompt_requests
+from vdmini_bench.data.requests import (
+    choose_requests,
+    choose_settings,
+    drawn_requests,
+    image_requests,
+    parse_seeds,
+    prompt_requests,
+)
 from vdmini_bench.data.video import read_frames
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.metrics.fvd import FVD_VERSION
@@ -63,7 +70,14 @@ import numpy
 import torch
 from vdmini.models.loading import load_model
 from vdmini.sample import sample_clips
-from vdmini_bench.data.requests import choose_settings, drawn_requests
+from vdmini_bench.data.requests import (
+    choose_requests,
+    choose_settings,
+    drawn_requests,
+    image_requests,
+    parse_seeds,
+    prompt_requests,
+)
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
 pipeline.unet = copy.deepcopy(pipeline.unet)
 settings = choose_settings("embedded/svd", {"steps": 2, "frames": 9})
@@ -101,7 +115,7 @@ def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
         (("inspect", "svd", "--plan", "absent.json"), "absent.json: cannot be read"),
         (("prune", "svd", "-o", "out"), "names a published model, not weights"),
         (("sample", "embedded/svd", "--seeds", "3-1", "-o", "out", "--images", "."), "a range must not run backwards"),
-        (("sample", "embedded/svd", "--prompts", "p", "--images", ".", "-o", "out"), "give one of them"),
+        (("sample", "embedded/svd", "--prompts", "p", "--images", ".", "-o", "out"), "holds no images"),
         (("sample", "elsewhere", "--images", ".", "-o", "out"), "holds no images"),
         (("sample", "embedded/svd", "--size", "32", "-o", "out"), "--size"),
         (("importance", "embedded/svd", "--shard", "5/4", "-o", "out"), "--shard"),
@@ -493,3 +507,19 @@ def test_lora_map_refuses_what_it_cannot_map(wan: tuple[Path, Path, Path], tmp_p
     assert result.exit_code == 2
     assert "fit no layer of this WanTransformer3DModel" in result.output
     assert not (tmp_path / "mapped.safetensors").exists()
+
+
+def test_images_go_with_one_prompt_for_all_or_one_for_each(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n")
+    found = choose_requests("wan", prompts, tmp_path, "0,5", 1)
+    asked = [("a-0", "a cat"), ("a-5", "a cat"), ("b-0", "a dog"), ("b-5", "a dog")]
+    assert [(each.name, each.prompt) for each in found] == asked
+    assert all(each.image is not None for each in found)
+    prompts.write_text("a bird\n")
+    assert {each.prompt for each in choose_requests("wan", prompts, tmp_path, "0", 1)} == {"a bird"}
+    prompts.write_text("one\ntwo\nthree\n")
+    with pytest.raises(SuiteError, match="3 prompts for 2 images: give one for all, or one for each"):
+        choose_requests("wan", prompts, tmp_path, "0", 1)

@@ -125,7 +125,7 @@ def with_conditions(clips: int, fewest: int = 1) -> Decorator:
     return as_one(
         "conditions", Conditions,
         click.option("--prompts", type=PATH, help="A prompt a line (.txt), or a column of a .csv, .jsonl or .parquet."),
-        click.option("--images", type=PATH, help="A folder of images to animate."),
+        click.option("--images", type=PATH, help="A folder of images to animate, with --prompts: one for all or each."),
         click.option(
             "--clips", type=click.IntRange(fewest), default=clips, show_default=True,
             help="Synthetic clips, for embedded models without --prompts or --images.",

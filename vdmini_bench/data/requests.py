@@ -34,13 +34,13 @@ EMBEDDED_SETTINGS = {
 
 
 def choose_requests(model: str, prompts: Path | None, images: Path | None, seeds: str, count: int) -> list[ClipRequest]:
-    """Requests from the prompts or images given; for an embedded model, `count` drawn ones when neither is.
+    """Requests from the prompts, images or both given; for an embedded model, `count` drawn ones when neither is.
 
     Raises:
-        SuiteError: both or none of them are given, or they cannot be read.
+        SuiteError: none of them are given, they cannot be read, or do not go together.
     """
     if prompts is not None and images is not None:
-        raise SuiteError("--prompts and --images: give one of them")
+        return told(image_requests(images, parse_seeds(seeds)), read_prompt_file(prompts), len(parse_seeds(seeds)))
     if prompts is not None:
         return prompt_requests(prompts, parse_seeds(seeds))
     if images is not None:
@@ -48,6 +48,19 @@ def choose_requests(model: str, prompts: Path | None, images: Path | None, seeds
     if model not in EMBEDDED_SETTINGS:
         raise SuiteError(f"{model}: give --prompts FILE or --images DIR")
     return caption_requests(count) if model == "embedded/t2v" else drawn_requests(count)
+
+
+def told(requests: Sequence[ClipRequest], prompts: Sequence[str], seeds: int) -> list[ClipRequest]:
+    """Requests of images, `seeds` of each, with prompts: one for all images, or one for each in the order of names.
+
+    Raises:
+        SuiteError: there are neither so many prompts nor one.
+    """
+    images = len(requests) // seeds
+    if len(prompts) not in (1, images):
+        raise SuiteError(f"{len(prompts)} prompts for {images} images: give one for all, or one for each of them")
+    texts = prompts if len(prompts) == images else [*prompts] * images
+    return [replace(request, prompt=texts[place // seeds]) for place, request in enumerate(requests)]
 
 
 def choose_settings(model: str, asked: Mapping[str, Any], preset: SampleSettings | None = None) -> SampleSettings:
