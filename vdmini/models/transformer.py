@@ -29,9 +29,12 @@ from vdmini.models.family import Family, Images
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
+from vdmini.sample import draw_prompts, pipeline_of_class, require_clip
+from vdmini.tasks.base import Task
+from vdmini.tasks.flow import FlowTask
 
 PAIRS_PER_STACK = 4
+CONVERT = "give its diffusers folder or hub id, or convert the file with diffusers' scripts/convert_*_to_diffusers.py"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class TransformerFamily(Family):
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
     chat: tuple[Mapping[str, Any], ...] = ()
+    task: Task = FlowTask()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
@@ -108,7 +112,13 @@ class TransformerFamily(Family):
         return self._published(name), self.vae_class(**self.vae_configs.get(name, {}))
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
-        return vae.temporal_compression_ratio, vae.spatial_compression_ratio
+        """By whichever name a VAE has them."""
+        names = [(f"scale_factor_{axis}", f"{axis}_compression_ratio") for axis in ("temporal", "spatial")]
+        frames, pixels = (vae.config.get(one) or vae.config.get(other) or getattr(vae, other) for one, other in names)
+        return int(frames), pixels
+
+    def default_task(self, denoiser: nn.Module) -> Task:
+        return self.task
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size."""
@@ -149,6 +159,11 @@ class TransformerFamily(Family):
         run: Any = pipeline
         frames, pixels = self.latent_compression(run.vae)
         return frames * self.latents_at_once, pixels * max(self.patch(run.transformer)[1:])
+
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        """The least numbers of a clip's frames, rows and columns, each with the step to the next, 0 for none."""
+        frames, pixels = self.clip_steps(pipeline)
+        return (1, frames), (pixels, pixels), (pixels, pixels)
 
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
         config: Any = denoiser.config
@@ -259,10 +274,7 @@ class TransformerFamily(Family):
         if 20 * len({*expected} - {*weights}) > len(expected):
             native = SINGLE_FILE_LOADABLE_CLASSES.get(self.denoiser_class.__name__)
             if native is None:
-                raise ModelLoadError(
-                    f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or"
-                    " convert the file with its script of diffusers' repository, scripts/convert_*_to_diffusers.py"
-                )
+                raise ModelLoadError(f"{path}: original checkpoints of {name!r} are not read: {CONVERT}")
             try:
                 left = self.prepare_original(weights)
                 weights = native["checkpoint_mapping_fn"](checkpoint=left, config=self.architecture(denoiser))
@@ -297,26 +309,16 @@ class TransformerFamily(Family):
         Raises ValueError for a size or a number of frames that VAE and patches cannot make, a setting that the pipeline
         does not have, and for an image that is missing or not taken.
         """
-        self.require_clip(pipeline, settings)
+        require_clip(settings, self.clip_grid(pipeline))
         images = self._images(pipeline, requests)
         animates = "image" in inspect.signature(type(pipeline).__call__).parameters
         run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
-        options = {"output_type": "np", **self.pipeline_options(settings)}
+        options: dict[str, Any] = {"output_type": "np", **self.pipeline_options(settings)}
         if self.batches_images if images else self.batches_prompts:
-            return draw_prompts(run, requests, settings, {**({"image": images} if images else {}), **options})
+            return draw_prompts(run, requests, settings, options | ({"image": images} if images else {}))
         alone: list[dict[str, Any]] = [{"image": image} for image in images] or [{}] * len(requests)
-        return np.concatenate([
-            draw_prompts(run, [request], settings, {**image, **options})
-            for request, image in zip(requests, alone, strict=True)
-        ])  # fmt: skip
-
-    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
-        """Raise ValueError, with the nearest that works, for a size or a length that VAE and patches cannot make."""
-        stride, multiple = self.clip_steps(pipeline)
-        require_sides(settings, multiple)
-        if settings.frames % stride != 1 % stride:
-            nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
-            raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
+        drawn = zip(requests, alone, strict=True)
+        return np.concatenate([draw_prompts(run, [request], settings, options | image) for request, image in drawn])
 
     def _images(self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest]) -> list[Image.Image]:
         takes = self.images(pipeline_denoiser(pipeline))
