@@ -35,6 +35,26 @@ def require_sides(settings: SampleSettings, multiple: int) -> None:
         )
 
 
+def require_clip(settings: SampleSettings, grid: Sequence[tuple[int, int]]) -> None:
+    """Raise ValueError, with the nearest that works, unless frames, height and width are each in `grid`.
+
+    That has the least number of each and the step to the next, which is 0 where there is one number only.
+    """
+    wanted = settings.frames, settings.height, settings.width
+    frames, height, width = (
+        first + max(0, round((size - first) / max(step, 1))) * step
+        for size, (first, step) in zip(wanted, grid, strict=True)
+    )
+    length, rows, columns = (f"{first} + {step}k" for first, step in grid)
+    if (height, width) != wanted[1:]:
+        raise ValueError(
+            f"this model makes {rows} rows of {columns} pixels, not {settings.height}x{settings.width} pixels: ask for"
+            f" {height}x{width}"
+        )
+    if frames != settings.frames:
+        raise ValueError(f"this model makes {length} frames, not {settings.frames}: ask for {frames} frames")
+
+
 # What pipelines call the number of frames, the scale of a second guidance, and the rate that a denoiser is told.
 FRAMES = ("num_frames", "video_length", "frames")
 SECOND_GUIDANCE = ("guidance_scale_2", "true_cfg_scale", "audio_guidance_scale")

@@ -15,7 +15,7 @@ from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, vide
 
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import batches, draw_prompts, sample_clips, sample_video
+from vdmini.sample import batches, draw_prompts, require_clip, sample_clips, sample_video
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
@@ -99,7 +99,7 @@ def test_a_size_that_a_transformer_cannot_make_is_refused_with_one_that_it_can(n
             sample_clips(pipeline, tiny.requests[:1], wrong)
         height, width = map(int, str(caught.value).rpartition(" ")[2].split("x"))
         right = dataclasses.replace(settings, height=height, width=width)
-        family_of(pipeline_denoiser(pipeline)).require_clip(pipeline, right)
+        require_clip(right, family_of(pipeline_denoiser(pipeline)).clip_grid(pipeline))
         if (height, width) == (tiny.height, tiny.width):
             assert sample_clips(pipeline, tiny.requests[:1], right).shape == (1, tiny.frames, height, width, 3)
 

@@ -17,7 +17,6 @@ from torch import nn
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
 TEXT_TOKENS = 512
@@ -26,7 +25,7 @@ TEXT_TOKENS = 512
 class Allegro(TransformerFamily):
     """The published model has the defaults of its classes, which count 2.8 billion weights as its card does.
 
-    Clips are made one by one: the VAE's cubes are of one clip.
+    Clips are made one by one: the VAE's cubes are of one clip. Without these tiles it makes nothing.
     """
 
     name = "allegro"
@@ -38,14 +37,13 @@ class Allegro(TransformerFamily):
     published_size = (22, 90, 160)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
     masks = ("encoder_attention_mask",)
+    task = EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
         denoiser, vae = super().build_official(name)
-        _tiled(vae)
+        tiled: Any = vae
+        tiled.enable_tiling()
         return denoiser, vae
-
-    def latent_compression(self, vae: Any) -> tuple[int, int]:
-        return int(vae.config.temporal_compression_ratio), vae.spatial_compression_ratio
 
     def latent_frames(self, denoiser: nn.Module, frames: int, stride: int) -> int:
         if frames % stride:
@@ -55,29 +53,12 @@ class Allegro(TransformerFamily):
     def clip_frames(self, denoiser: nn.Module, latents: int, stride: int) -> int:
         return latents * stride
 
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
-
-    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
-        """Raise ValueError, with the nearest that works, for a clip that the VAE's cubes do not fill to its end."""
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        """Where the VAE's cubes end; what they do not fill would stay empty."""
         run: Any = pipeline
-        _, multiple = self.clip_steps(pipeline)
-        steps = [run.vae.stride[0], *(math.lcm(stride, multiple) for stride in run.vae.stride[1:])]
-        wanted = (settings.frames, settings.height, settings.width)
-        frames, height, width = (
-            cube + max(0, round((size - cube) / step)) * step
-            for cube, step, size in zip(run.vae.kernel, steps, wanted, strict=True)
-        )
-        if (height, width) != wanted[1:]:
-            raise ValueError(
-                f"this model's VAE fills {run.vae.kernel[1]} + {steps[1]}k rows and {run.vae.kernel[2]} + {steps[2]}k"
-                f" columns, not {settings.height}x{settings.width} pixels: ask for {height}x{width}"
-            )
-        if frames != settings.frames:
-            raise ValueError(
-                f"this model's VAE fills {run.vae.kernel[0]} + {steps[0]}k frames, not {settings.frames}: ask for"
-                f" {frames} frames"
-            )
+        _, pixels = self.clip_steps(pipeline)
+        frames, height, width = run.vae.stride
+        return tuple(zip(run.vae.kernel, (frames, math.lcm(height, pixels), math.lcm(width, pixels)), strict=True))
 
     def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
         """Cleaning captions wants packages that not all have, and its pipeline goes on without: clips would differ."""
@@ -87,13 +68,8 @@ class Allegro(TransformerFamily):
         self, pipeline: DiffusionPipeline, requests: Sequence[ClipRequest], settings: SampleSettings
     ) -> NDArray[np.float32]:
         run: Any = pipeline
-        _tiled(run.vae)
+        run.vae.enable_tiling()
         return super().sample(pipeline, requests, settings)
-
-
-def _tiled(vae: Any) -> None:
-    """Without tiles, diffusers' VAE decodes nothing."""
-    vae.enable_tiling()
 
 
 FAMILY = Allegro()

@@ -15,7 +15,6 @@ from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
-from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
@@ -87,17 +86,13 @@ class CogVideoX(TransformerFamily):
         config: Any = denoiser.config
         return "always" if config.in_channels > config.out_channels else "never"
 
-    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
-        """Raise ValueError as for all, and for any size but its own where places are learned."""
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        """Where places are learned, sides are the model's own."""
         run: Any = pipeline
         config, pixels = run.transformer.config, self.latent_compression(run.vae)[1]
-        own = config.sample_height * pixels, config.sample_width * pixels
-        if config.use_learned_positional_embeddings and own != (settings.height, settings.width):
-            raise ValueError(
-                f"this model makes clips of one size, not {settings.height}x{settings.width} pixels: ask for"
-                f" {own[0]}x{own[1]}"
-            )
-        super().require_clip(pipeline, settings)
+        frames, *sides = super().clip_grid(pipeline)
+        learned = [(config.sample_height * pixels, 0), (config.sample_width * pixels, 0)]
+        return frames, *(learned if config.use_learned_positional_embeddings else sides)
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config

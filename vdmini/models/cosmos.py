@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-import torch.nn.functional as functional
 from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers import transformer_cosmos
 from diffusers.models.transformers.transformer_cosmos import CosmosTransformer3DModel
 from diffusers.utils.import_utils import is_torchvision_available
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.functional import interpolate
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
@@ -70,11 +70,6 @@ class Cosmos(TransformerFamily):
     def default_task(self, denoiser: nn.Module) -> Task:
         return EdmTask() if _is_first(denoiser) else FlowTask()
 
-    def latent_compression(self, vae: Any) -> tuple[int, int]:
-        if isinstance(vae, AutoencoderKLWan):
-            return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-        return vae.config.temporal_compression_ratio, vae.config.spatial_compression_ratio
-
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """121 frames of 704x1280 pixels by 1.0's own VAE, 93 by Wan's; an image of 768x1360 where 2 has words alone."""
         if self.images(denoiser) == "never" and not _is_first(denoiser):
@@ -106,14 +101,11 @@ def _is_first(denoiser: nn.Module) -> bool:
     return config.extra_pos_embed_type is not None
 
 
-def _resize(mask: Tensor, size: list[int], interpolation: str) -> Tensor:
-    return functional.interpolate(mask, size, mode=interpolation)
-
-
 if not is_torchvision_available():
     # All that diffusers' class wants of torchvision: a mask of padding resized to the latents by nearest neighbours.
     transformer_cosmos.transforms = SimpleNamespace(
-        functional=SimpleNamespace(resize=_resize), InterpolationMode=SimpleNamespace(NEAREST="nearest")
+        functional=SimpleNamespace(resize=lambda mask, size, interpolation: interpolate(mask, size)),
+        InterpolationMode=SimpleNamespace(NEAREST="nearest"),
     )
 
 

@@ -19,7 +19,6 @@ from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 256
@@ -45,10 +44,8 @@ class EasyAnimate(TransformerFamily):
     # 49 frames of 512x512 pixels, the pipeline's default.
     published_size = (13, 64, 64)
     chat = ({"role": "user", "content": [{"type": "text", "text": "{}"}]},)
+    task = FlowTask(shift=3.0)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask(shift=3.0)
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """What completes videos takes the masked one and its mask beside the latents."""

@@ -16,14 +16,13 @@ from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.transformer import TransformerFamily
 from vdmini.models.unet import STABLE_DIFFUSION_VAE
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
 TEXT_TOKENS = 120
 
 
 class Latte(TransformerFamily):
-    """Its VAE is an image's; a clip has as many frames as places are embedded, or is one image.
+    """Its VAE is an image's; a clip has as many frames as have their places embedded.
 
     Clips are made one by one: of a single prompt its pipeline cuts the padding, which of several it only blanks.
     """
@@ -46,13 +45,11 @@ class Latte(TransformerFamily):
         Stack("Spatial", "transformer_blocks", "num_layers"),
         Stack("Temporal", "temporal_transformer_blocks", "num_layers"),
     )
+    task = EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return 1, 2 ** (len(vae.config.block_out_channels) - 1)
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """The one size that it makes: 16 frames of 512x512 pixels for the published model."""
@@ -63,14 +60,9 @@ class Latte(TransformerFamily):
         """Cleaning captions wants packages that not all have, and its pipeline goes on without: clips would differ."""
         return {"clean_caption": False}
 
-    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
-        super().require_clip(pipeline, settings)
-        config: Any = pipeline_denoiser(pipeline).config
-        if settings.frames not in (1, config.video_length):
-            raise ValueError(
-                f"this model makes 1 or {config.video_length} frames, not {settings.frames}: ask for"
-                f" {config.video_length} frames"
-            )
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        _, *sides = super().clip_grid(pipeline)
+        return (self.default_input(pipeline_denoiser(pipeline)).frames, 0), *sides
 
 
 FAMILY = Latte()

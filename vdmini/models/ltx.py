@@ -12,8 +12,6 @@ from torch import nn
 from vdmini.blocks import ModelInput
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 128
 
@@ -52,9 +50,6 @@ class LtxVideo(TransformerFamily):
     published_size = (21, 16, 22)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
     masks = ("encoder_attention_mask",)
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask()
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """Latents come as tokens, with the place of each in the video."""

@@ -13,8 +13,6 @@ from vdmini.blocks import ModelInput
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 1024
 # The frame rate that its pipeline assumes.
@@ -60,9 +58,6 @@ class Ltx2(TransformerFamily):
     masks = ("encoder_attention_mask",)
     # 121 frames of 512x768 pixels, the pipeline's default.
     published_size = (16, 16, 24)
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask()
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """Both streams come as tokens, the sound's as many as its pipeline gives a clip of this length."""

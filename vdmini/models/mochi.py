@@ -7,12 +7,10 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_mochi import AutoencoderKLMochi
 from diffusers.models.transformers.transformer_mochi import MochiTransformer3DModel
-from torch import nn
 
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 256
@@ -27,11 +25,9 @@ class Mochi(TransformerFamily):
     stacks = (Stack("Block", "transformer_blocks", "num_layers", last="last_block"),)
     # 163 frames of 480x848 pixels.
     published_size = (28, 60, 106)
+    task = FlowTask(inverted=True)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
     masks = ("encoder_attention_mask",)
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask(inverted=True)
 
     def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
         """None; raises ValueError for one step, which its half linear schedule does not divide into."""

@@ -32,16 +32,12 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "wan2.2-i2v-a14b", "wan2.2-ti2v-5b",
     )),
     "cogvideox": (
-        "cogvideox",
-        ("cogvideox-2b", "cogvideox-5b", "cogvideox-5b-i2v", "cogvideox1.5-5b", "cogvideox1.5-5b-i2v"),
+        "cogvideox", ("cogvideox-2b", "cogvideox-5b", "cogvideox-5b-i2v", "cogvideox1.5-5b", "cogvideox1.5-5b-i2v"),
     ),
-    "ltx": (
-        "ltx",
-        (
-            "ltx-video-2b", "ltx-video-2b-0.9.1", "ltx-video-2b-0.9.5", "ltx-video-2b-0.9.6", "ltx-video-2b-0.9.8",
-            "ltx-video-13b-0.9.7", "ltx-video-13b-0.9.8",
-        ),
-    ),
+    "ltx": ("ltx", (
+        "ltx-video-2b", "ltx-video-2b-0.9.1", "ltx-video-2b-0.9.5", "ltx-video-2b-0.9.6", "ltx-video-2b-0.9.8",
+        "ltx-video-13b-0.9.7", "ltx-video-13b-0.9.8",
+    )),
     "mochi": ("mochi", ("mochi-1-preview",)),
     "wan-vace": ("wan_vace", ("wan2.1-vace-1.3b", "wan2.1-vace-14b", "wan2.2-vace-fun-a14b")),
     "wan-animate": ("wan_animate", ("wan2.2-animate-14b",)),
@@ -71,8 +67,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "kandinsky6": ("kandinsky6", ("kandinsky6-pro",)),
     "ltx2": ("ltx2", ("ltx-2", "ltx-2.3", "ltx-2.5")),
     "cosmos": (
-        "cosmos",
-        (
+        "cosmos", (
             "cosmos-1.0-7b-text2world", "cosmos-1.0-7b-video2world", "cosmos-1.0-14b-text2world",
             "cosmos-1.0-14b-video2world", "cosmos-predict2-2b-text2image", "cosmos-predict2-14b-text2image",
             "cosmos-predict2-2b-video2world", "cosmos-predict2-14b-video2world", "cosmos-predict2.5-2b",
@@ -80,9 +75,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "sana-video": ("sana_video", ("sana-video-2b-480p", "sana-video-2b-720p")),
-    "easyanimate": (
-        "easyanimate", ("easyanimate-v5.1-12b", "easyanimate-v5.1-12b-inp", "easyanimate-v5.1-7b-inp"),
-    ),
+    "easyanimate": ("easyanimate", ("easyanimate-v5.1-12b", "easyanimate-v5.1-12b-inp", "easyanimate-v5.1-7b-inp")),
     "allegro": ("allegro", ("allegro",)),
     "latte": ("latte", ("latte-1",)),
     "consisid": ("consisid", ("consisid-preview",)),

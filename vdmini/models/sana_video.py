@@ -17,7 +17,6 @@ from vdmini.models import ltx2
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 # The first token and those that end the text: the instructions between them are read and left out.
@@ -39,6 +38,7 @@ class SanaVideo(TransformerFamily):
     })  # fmt: skip
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
+    task = FlowTask(shift=8.0)
     masks = ("encoder_attention_mask",)
     image_pipeline = "SanaImageToVideoPipeline"
     batches_images = False
@@ -47,18 +47,10 @@ class SanaVideo(TransformerFamily):
         denoiser, vae = super().build_official(name)
         return denoiser, vae if "480p" in name else AutoencoderKLLTX2Video(**ltx2.VAE_CONFIGS["ltx-2"])
 
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask(shift=8.0)
-
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """81 frames of 480x832 pixels, or of 704x1280, by the VAE that the latents are of."""
         config: Any = denoiser.config
         return ModelInput(1, 21, 60, 104) if config.sample_size == 30 else ModelInput(1, 11, 22, 40)
-
-    def latent_compression(self, vae: Any) -> tuple[int, int]:
-        if isinstance(vae, AutoencoderKLWan):
-            return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-        return super().latent_compression(vae)
 
     def clip_steps(self, pipeline: DiffusionPipeline) -> tuple[int, int]:
         """Its pipeline wants sides that divide by 32, whatever its VAE."""

@@ -30,7 +30,9 @@ from vdmini.models.parts import Beside, OwnTensors, Stack, called_parts
 from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
+from vdmini.sample import draw_prompts, pipeline_of_class, require_clip
+from vdmini.tasks.base import Task
+from vdmini.tasks.flow import FlowTask
 
 PAIRS_PER_STACK = 4
 
@@ -66,6 +68,7 @@ class TransformerFamily(Family):
     latents_at_once: int = 1
     chat: tuple[Mapping[str, Any], ...] = ()
     output_parts: tuple[str, ...] = ()
+    task: Task = FlowTask()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
@@ -77,7 +80,13 @@ class TransformerFamily(Family):
         return self._published(name), self.vae_class(**self.vae_configs.get(name, {}))
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
-        return vae.temporal_compression_ratio, vae.spatial_compression_ratio
+        """By whichever name a VAE has them."""
+        names = [(f"scale_factor_{axis}", f"{axis}_compression_ratio") for axis in ("temporal", "spatial")]
+        frames, pixels = (vae.config.get(one) or vae.config.get(other) or getattr(vae, other) for one, other in names)
+        return int(frames), pixels
+
+    def default_task(self, denoiser: nn.Module) -> Task:
+        return self.task
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size."""
@@ -128,6 +137,11 @@ class TransformerFamily(Family):
         run: Any = pipeline
         frames, pixels = self.latent_compression(run.vae)
         return frames * self.latents_at_once, pixels * max(self.patch(run.transformer)[1:])
+
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        """The least numbers of a clip's frames, rows and columns, each with the step to the next, 0 for none."""
+        frames, pixels = self.clip_steps(pipeline)
+        return (1, frames), (pixels, pixels), (pixels, pixels)
 
     def architecture(self, denoiser: nn.Module) -> dict[str, object]:
         config: Any = denoiser.config
@@ -281,27 +295,19 @@ class TransformerFamily(Family):
         Raises ValueError for a size or a number of frames that VAE and patches cannot make, a setting that the pipeline
         does not have, and for an image that is missing or not taken.
         """
-        self.require_clip(pipeline, settings)
+        require_clip(settings, self.clip_grid(pipeline))
         images = self._images(pipeline, requests)
         animates = "image" in inspect.signature(type(pipeline).__call__).parameters
         run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
-        options = {"output_type": "np", **self.pipeline_options(settings)}
+        options: dict[str, Any] = {"output_type": "np", **self.pipeline_options(settings)}
         asked = replace(settings, frames=self.frames_to_ask(run, settings.frames))
         if self.batches_images if images else self.batches_prompts:
-            return draw_prompts(run, requests, asked, {**({"image": images} if images else {}), **options})
+            return draw_prompts(run, requests, asked, options | ({"image": images} if images else {}))
         alone: list[dict[str, Any]] = [{"image": image} for image in images] or [{}] * len(requests)
+        drawn = zip(requests, alone, strict=True)
         return np.concatenate([
-            draw_prompts(run, [request], asked, {**image, **options}, alone=True)
-            for request, image in zip(requests, alone, strict=True)
+            draw_prompts(run, [request], asked, options | image, alone=True) for request, image in drawn
         ])  # fmt: skip
-
-    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
-        """Raise ValueError, with the nearest that works, for a size or a length that VAE and patches cannot make."""
-        stride, multiple = self.clip_steps(pipeline)
-        require_sides(settings, multiple)
-        if settings.frames % stride != 1 % stride:
-            nearest = max(0, round((settings.frames - 1) / stride)) * stride + 1
-            raise ValueError(f"this model makes 1 + {stride}k frames, not {settings.frames}: ask for {nearest} frames")
 
     def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
         """What a pipeline is to be asked for to make so many frames."""
