@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -34,31 +34,42 @@ def cut_prompts(pipeline: DiffusionPipeline, prompts: Iterable[str]) -> list[Cut
 
 def _encoders(pipeline: DiffusionPipeline) -> Iterator[tuple[str, Any, int, str]]:
     """Each text encoder's name, its tokenizer, how many tokens it is given, and the text around a prompt."""
-    options = inspect.signature(type(pipeline).__call__).parameters
-    run: Any = pipeline
+    from vdmini.models.registry import family_of, pipeline_denoiser
+    from vdmini.models.transformer import TransformerFamily
+
+    options, run = inspect.signature(type(pipeline).__call__).parameters, cast(Any, pipeline)
+    family = family_of(pipeline_denoiser(pipeline))
     for suffix in ("", "_2"):
         tokenizer: Any = getattr(pipeline, f"tokenizer{suffix}", None)
         if tokenizer is None:
             continue
         encoder = f"text_encoder{suffix}"
-        if not suffix and "max_sequence_length" in options:
-            limit, template = options["max_sequence_length"].default, "{}"
+        template = "{}"
+        if not suffix and hasattr(pipeline, "system_message"):
+            chat = [{"role": "system", "content": run.system_message}, {"role": "user", "content": "{}"}]
+            template = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            limit = run.tokenizer_max_length + run.prompt_template_encode_start_idx
+        elif not suffix and isinstance(family, TransformerFamily):
+            tokens = next(iter(family.texts.values()))[0]
+            limit = options["max_sequence_length"].default if "max_sequence_length" in options else tokens
             if "prompt_template" in options:
                 # HunyuanVideo's instructions stand before the prompt, and their tokens count besides.
                 around = options["prompt_template"].default
                 limit, template = limit + around["crop_start"], around["template"]
             elif hasattr(pipeline, "prompt_template"):
                 limit, template = limit + run.prompt_template_encode_start_idx, run.prompt_template
-        elif not suffix and hasattr(pipeline, "system_message"):
-            chat = [{"role": "system", "content": run.system_message}, {"role": "user", "content": "{}"}]
-            template = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            limit = run.tokenizer_max_length + run.prompt_template_encode_start_idx
+            elif "complex_human_instruction" in options:
+                # So do SANA-Video's, whose pipeline takes two tokens for their ends.
+                before = "\n".join(options["complex_human_instruction"].default)
+                limit, template = limit + len(tokenizer.encode(before)) - 2, f"{before}{{}}"
+            elif tokenizer.chat_template is not None:
+                template = tokenizer.apply_chat_template([*family.chat], tokenize=False)
         else:
             positions = getattr(getattr(pipeline, encoder).config, "max_position_embeddings", None)
             if positions is None:
                 # HunyuanVideo-1.5's second encoder reads what a prompt has in quotation marks alone.
                 continue
-            limit, template = min(tokenizer.model_max_length, positions), "{}"
+            limit = min(tokenizer.model_max_length, positions)
         yield encoder, tokenizer, limit, template
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vdmini.blocks import Block, BlockGraph
+from vdmini.blocks import BlockGraph
 from vdmini.errors import PlanError, nearest
 from vdmini.plan import PruningPlan, architecture_sha256
 
@@ -113,28 +113,32 @@ def remove_shallowest_first(graph: BlockGraph, options: Options) -> tuple[str, .
 
 
 def remove_every_nth(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """Remove the `n`-th, 2 `n`-th, ... block of each stack of a transformer."""
+    """Remove the `n`-th, 2 `n`-th, ... block of each stack of a transformer, or group that leaves together."""
     _must_be_transformer(graph, "every-nth")
     step = int(options["n"])
     if step < 2:
         raise PlanError(f"rule 'every-nth': n={step} leaves nothing of a stack: choose 2 or more")
-    return tuple(block.name for stage in graph.stages for block in _prunable(graph, stage)[step - 1 :: step])
+    groups = [group for stage in graph.stages for group in _groups(graph, stage)[step - 1 :: step]]
+    return tuple(name for group in groups for name in group)
 
 
 def keep_in_each_stack(graph: BlockGraph, options: Options) -> tuple[str, ...]:
-    """Keep the stated number of blocks in each stack of a transformer, evenly spread, the first and last among them."""
+    """Keep the stated number of blocks in each stack of a transformer, evenly spread, the first and last among them.
+
+    Blocks that can only leave together count as one.
+    """
     _must_be_transformer(graph, "keep")
     removed: list[str] = []
-    stacks = [stage for stage in graph.stages if _prunable(graph, stage)]
+    stacks = [stage for stage in graph.stages if _groups(graph, stage)]
     for stage, wanted in options.items():
-        blocks = _prunable(graph, stage)
+        blocks = _groups(graph, stage)
         if not 1 <= int(wanted) <= len(blocks):
             raise PlanError(
                 f"rule 'keep': {stage}={wanted:g} cannot be kept of {len(blocks)} blocks: the stacks are"
-                f" {', '.join(f'{name} ({len(_prunable(graph, name))})' for name in stacks)}"
+                f" {', '.join(f'{name} ({len(_groups(graph, name))})' for name in stacks)}"
             )
         kept = {int(place) for place in np.linspace(0, len(blocks) - 1, int(wanted)).round()}
-        removed += [block.name for place, block in enumerate(blocks) if place not in kept]
+        removed += [name for place, group in enumerate(blocks) if place not in kept for name in group]
     return tuple(removed)
 
 
@@ -200,8 +204,11 @@ def _share(options: Options) -> float:
     return share
 
 
-def _prunable(graph: BlockGraph, stage: str) -> tuple[Block, ...]:
-    return tuple(block for block in graph.stage(stage) if block.prunable)
+def _groups(graph: BlockGraph, stage: str) -> list[tuple[str, ...]]:
+    """The blocks of a stage that may leave, those together that can only leave together."""
+    names = {block.name for block in graph.stage(stage)}
+    groups = [tuple(name for name in unit.blocks if name in names) for unit in graph.units]
+    return [group for group in groups if group]
 
 
 def _must_be_transformer(graph: BlockGraph, rule: str) -> None:

@@ -70,8 +70,7 @@ def draw(
                 **{_argument(pipeline, FRAMES): settings.frames},
                 **{name: side for name, side in sizes.items() if name in _arguments(pipeline)},
                 num_inference_steps=settings.steps,
-                # Not all take a list of one.
-                generator=generators if len(generators) > 1 else generators[0],
+                generator=generators[0] if alone else generators,
                 **options,
             ).frames
         )

@@ -19,6 +19,7 @@ PUBLISHED_HUNYUAN = {
     "kandinsky5-i2v-lite": ("kandinsky5", "2.008"),
     "kandinsky5-t2v-pro": ("kandinsky5", "19.311"),
     "kandinsky5-i2v-pro": ("kandinsky5", "19.311"),
+    "kandinsky6-pro": ("kandinsky6", "30.136"),
 }
 # diffusers' scripts/convert_hunyuan_video_to_diffusers.py, HYVideo-T/2-I2V-16ch and -33ch, whole.
 HYVIDEO = {
@@ -64,4 +65,10 @@ CONVERTED_HUNYUAN = {
     "kandinsky5-i2v-lite": K5_LITE,
     "kandinsky5-t2v-pro": K5_PRO,
     "kandinsky5-i2v-pro": K5_PRO,
+    # The DIT_CONFIG of a public port of Kandinsky-6.0-Pro, whole.
+    "kandinsky6-pro": {
+        **K5_PRO, "in_audio_dim": 40, "out_audio_dim": 40, "model_dim_a": 2048, "ff_dim_a": 7168, "time_dim_a": 1024,
+        "axes_dims_a": (32, 48, 48), "audio_freqs_scaling": 0.144, "text_token_padding": True, "ca_rope": True,
+        "cross_gates": True, "fix_modulation": True, "visual_token_type_num_embeddings": 2,
+    },
 }  # fmt: skip

@@ -54,12 +54,12 @@ CONVERTED_WAN = {
     "skyreels-v2-df-1.3b-540p": {**SMALL, "inject_sample_info": True},
     "skyreels-v2-df-14b-540p": {**LARGE, "inject_sample_info": False},
     "skyreels-v2-df-14b-720p": {**LARGE, "inject_sample_info": False},
-    # No script: the published config.json.
+    # No script: listings of the published config.json.
     "chronoedit-14b": {**LARGE, **BY_CLIP},
     # The script loads Wan 2.1's own configuration and passes these beside it.
     "anyflow-wan2.1-t2v-1.3b": {**SMALL, "gate_value": 0.25, "deltatime_type": "r"},
     "anyflow-wan2.1-t2v-14b": {**LARGE, "gate_value": 0.25, "deltatime_type": "r"},
-    # No script: the published config.json.
+    # No script: the settings of its repository's training, and listings of the distilled model's config.json.
     "helios-base": {
         **LARGE, "rope_dim": (44, 42, 42), "has_multi_term_memory_patch": True, "history_scale_mode": "per_head",
         "guidance_cross_attn": True, "zero_history_timestep": True, "is_amplify_history": False,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline, LTXConditionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
 from tiny_animated import ANIMATED
 from tiny_transformers import TINY
@@ -91,6 +91,9 @@ CASES |= {
     "ltx-i2v": Case(ANIMATED["ltx-i2v"], 17, 96, 128, {**GUIDED, "frame_rate": 7}),
     "hunyuanvideo-i2v-concat": Case(
         ANIMATED["hunyuanvideo-i2v-concat"], 9, 16, 48, {**TEXT_CALL, "true_cfg_scale": 3.0, "negative_prompt": [""]}
+    ),
+    "hunyuanvideo-skyreels": Case(
+        ANIMATED["hunyuanvideo-skyreels"], 9, 16, 48, {**TEXT_CALL, "guidance_scale": 4.5}, 4.5
     ),
     "hunyuanvideo-i2v-replace": Case(
         ANIMATED["hunyuanvideo-i2v-replace"], 13, 16, 48, {**TEXT_CALL, "guidance_scale": 4.5}, 4.5
@@ -426,6 +429,13 @@ def test_cogvideox_of_version_1_5_is_refused(case: Case, pipeline: DiffusionPipe
     pipeline.transformer.register_to_config(patch_size_t=2)
     with pytest.raises(ModelLoadError, match=r"CogVideoX 1\.5, .*: give CogVideoX 2B or 5B"):
         conditioning_of(pipeline.transformer).encode_clip(pipeline, case.clip(), SETTINGS)
+
+
+@pytest.mark.parametrize("case", [CASES["ltx"]])
+def test_ltx_with_other_places_is_refused(case: Case, pipeline: DiffusionPipeline) -> None:
+    other = LTXConditionPipeline(**pipeline.components)
+    with pytest.raises(ModelLoadError, match=r"LTXConditionPipeline, .*, is not yet distilled: give an LTXPipeline"):
+        conditioning_of(other.transformer).encode_clip(other, case.clip(), SETTINGS)
 
 
 def test_every_family_with_a_module_is_found_and_the_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusers import DiffusionPipeline
-from tiny_transformers import TINY
+from tiny_transformers import TINY, Tiny
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.errors import PlanError
@@ -25,6 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     # Mochi asks for autocast to float32, which CPUs have no use for.
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
+    # Helios' scheduler hands torch's numbers to numpy.
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 
 UNETS = ("svd", "videocrafter2", "animatediff")
@@ -44,6 +46,9 @@ KEPT = {
     "hunyuanvideo-1.5": "keep:Dual=3",
     "motif-video": "keep:Dual=2,Single=3,Decoder=2",
     "kandinsky5": "keep:Visual=3",
+    "wan-animate": "keep:Block=2",
+    "latte": "keep:Spatial=3,Temporal=3",
+    "kandinsky6": "keep:Visual=3",
 }
 NOT_OFFERED = r"rule '{}' removes D\.0\.1\+U\.3\.1.*, which this model does not offer.*use a rule of another kind"
 NOT_A_TRANSFORMER = "rule '{}' is for transformers, this model is a UNet: use 'vdmini' or 'uniform'"
@@ -58,17 +63,20 @@ REFUSED = {
 }
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
+PROMPTS = {"a": (3, "a cat"), "b": (4, "a dog")}
 REQUESTS = [
-    ClipRequest(name, seed, image, prompt)
-    for name, seed, image, prompt in zip("ab", (3, 4), PICTURES, ("a cat", "a dog"), strict=True)
+    ClipRequest(name, seed, picture, prompt)
+    for (name, (seed, prompt)), picture in zip(PROMPTS.items(), PICTURES, strict=True)
 ]
 
 # Weights mapped from a file lie at any address, and the last bit of a matrix product may depend on the address: copies
 # lie where those of a student in memory do.
 READER = """
 import copy, json, sys, traceback
+sys.path.append(sys.argv[2])
 import numpy as np, torch
 import vdmini
+from cosmos_parts import loaded_with
 from diffusers import DiffusionPipeline
 from vdmini.models.registry import family_of, pipeline_denoiser
 from vdmini.sample import ClipRequest, SampleSettings
@@ -80,7 +88,8 @@ for line in sys.stdin:
         if family == "videocrafter2":
             # diffusers looks for a pipeline's class among its own, where naming ours puts it.
             vdmini.VideoCrafterPipeline
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        native = DiffusionPipeline.load_config(folder)["_class_name"]
+        pipeline = DiffusionPipeline.from_pretrained(folder, **loaded_with(native))
         for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
                 setattr(pipeline, name, copy.deepcopy(part))
@@ -102,10 +111,15 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     """Another process, which reloads each folder that it is told and samples the same requests from it."""
     pictures = tmp_path_factory.mktemp("pictures") / "pictures.npy"
     np.save(pictures, PICTURES)
-    command = [sys.executable, "-c", READER, str(pictures)]
+    command = [sys.executable, "-c", READER, str(pictures), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.stdin.close()
+
+
+def tiny_of(family: str) -> Tiny:
+    """The first tiny pipeline of a transformer family."""
+    return next(each for each in TINY.values() if each.family == family)
 
 
 def build_pipeline(family: str, request: pytest.FixtureRequest) -> tuple[DiffusionPipeline, SampleSettings]:
@@ -116,7 +130,7 @@ def build_pipeline(family: str, request: pytest.FixtureRequest) -> tuple[Diffusi
         return animatediff_pipeline(animatediff_unet()), SampleSettings(steps=1, frames=2, height=32, width=32)
     if family == "videocrafter2":
         return videocrafter_pipeline("ddim"), SampleSettings(steps=1, frames=2, height=16, width=16)
-    tiny = next(each for each in TINY.values() if each.family == family)
+    tiny = tiny_of(family)
     return tiny.build_pipeline(tiny.build_denoiser()), tiny.settings
 
 
@@ -143,7 +157,8 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
     # Rules share one count of what the blocks cost.
     model = VideoModel("tiny", family, teacher, vae=None, pipeline=pipeline)
     requests = requests_for(pipeline, settings)
-    whole = family_named(family).sample(pipeline, requests, settings)
+    samples = family in UNETS or tiny_of(family).samples
+    whole = family_named(family).sample(pipeline, requests, settings) if samples else None
     for rule in RULES:
         text = OPTIONS.get(rule, rule)
         if rule == "keep":
@@ -158,6 +173,8 @@ def test_every_rule_that_fits_makes_a_student_that_reloads_and_samples_alike(
         plan = make_plan(model, text)
         assert bool(plan.removed) == (rule != "none"), rule
         replace_denoiser(pipeline, apply_plan(teacher, plan))
+        if whole is None:
+            continue
         clips = family_named(family).sample(pipeline, requests, settings)
         assert np.array_equal(clips, whole) == (rule == "none"), rule
         there = reload_and_sample(reader, family, pipeline, tmp_path / rule, settings)
@@ -170,7 +187,7 @@ def reload_and_sample(
 ) -> np.ndarray:
     """What the other process samples from the pipeline's folder."""
     pipeline.save_pretrained(folder)
-    requests = [(each.name, each.seed, each.prompt) for each in REQUESTS]
+    requests = [(name, seed, prompt) for name, (seed, prompt) in PROMPTS.items()]
     reader.stdin.write(json.dumps([family, str(folder), vars(settings), requests]) + "\n")
     reader.stdin.flush()
     answer = reader.stdout.readline()

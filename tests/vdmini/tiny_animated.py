@@ -9,6 +9,7 @@ import torch
 from diffusers import (
     CogVideoXImageToVideoPipeline,
     DiffusionPipeline,
+    HunyuanSkyreelsImageToVideoPipeline,
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoTransformer3DModel,
     LTXImageToVideoPipeline,
@@ -107,6 +108,12 @@ def hunyuanvideo(kind: str) -> DiffusionPipeline:
     return HunyuanVideoImageToVideoPipeline(**{**parts_of("hunyuanvideo", denoiser), **changed})
 
 
+def skyreels() -> DiffusionPipeline:
+    """HunyuanVideo with the image's latents beside the noise."""
+    denoiser = rebuilt("hunyuanvideo", in_channels=8, out_channels=4)
+    return HunyuanSkyreelsImageToVideoPipeline(**parts_of("hunyuanvideo", denoiser))
+
+
 ANIMATED: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan2.1-i2v": lambda: wan(seen_by_clip=True),
     "wan2.2-i2v": lambda: wan(seen_by_clip=False),
@@ -115,5 +122,6 @@ ANIMATED: dict[str, Callable[[], DiffusionPipeline]] = {
     "cogvideox-i2v": cogvideox,
     "ltx-i2v": ltx,
     "hunyuanvideo-i2v-concat": lambda: hunyuanvideo("latent_concat"),
+    "hunyuanvideo-skyreels": skyreels,
     "hunyuanvideo-i2v-replace": lambda: hunyuanvideo("token_replace"),
 }

@@ -22,6 +22,10 @@ from diffusers import (
     Kandinsky5I2VPipeline,
     Kandinsky5T2VPipeline,
     Kandinsky5Transformer3DModel,
+    Kandinsky6TI2VAPipeline,
+    Kandinsky6Transformer3DModel,
+    MMAudioVAE,
+    MMAudioVocoder,
     MotifVideoImage2VideoPipeline,
     MotifVideoPipeline,
     MotifVideoTransformer3DModel,
@@ -255,6 +259,42 @@ def kandinsky5_image_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
     return Kandinsky5I2VPipeline(transformer=denoiser, **kandinsky5_parts())
 
 
+def kandinsky6() -> nn.Module:
+    return Kandinsky6Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=WIDTH,
+        in_text_dim2=WIDTH,
+        time_dim=16,
+        model_dim=WIDTH,
+        ff_dim=32,
+        num_text_blocks=2,
+        num_visual_blocks=5,
+        axes_dims=(4, 6, 6),
+        in_audio_dim=4,
+        out_audio_dim=4,
+        text_token_padding=True,
+        ca_rope=True,
+        cross_gates=True,
+        fix_modulation=True,
+        visual_token_type_num_embeddings=2,
+    )
+
+
+def kandinsky6_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
+    sound = MMAudioVAE(
+        mel_bins=4, latent_channels=4, hidden_channels=8, channel_multipliers=(1, 1), layers_per_block=1,
+        n_fft=2048, hop_length=512,
+    )  # fmt: skip
+    vocoder = MMAudioVocoder(
+        num_mels=4, upsample_initial_channel=8, upsample_rates=(32, 16), upsample_kernel_sizes=(32, 16),
+        resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1,),),
+    )  # fmt: skip
+    return Kandinsky6TI2VAPipeline(
+        transformer=denoiser, **kandinsky5_parts(), audio_vae=sound.eval(), vocoder=vocoder.eval()
+    )
+
+
 STACKS = ("Dual.1", "Single.0", "Single.3")
 DUAL = ("Dual.1", "Dual.3")
 DECODED = ("Dual.1", "Single.0", "Single.3", "Decoder.1")
@@ -282,7 +322,7 @@ TINY_HUNYUAN = {
         "hunyuanvideo", lambda: hunyuan_from_images(in_channels=8), skyreels_pipeline, STACKS, image=True
     ),
     "framepack": Tiny(
-        "framepack", framepack, framepack_pipeline, STACKS, frames=37, shortest=37, image=True,
+        "framepack", framepack, framepack_pipeline, STACKS, frames=37, image=True,
         arguments={"num_frames": 33},
     ),
     "hunyuanvideo-1.5-t2v": Tiny("hunyuanvideo-1.5", hunyuan15, hunyuan15_pipeline, DUAL),
@@ -293,7 +333,11 @@ TINY_HUNYUAN = {
     "motif-video-t2v": Tiny("motif-video", motif, motif_pipeline, DECODED),
     "motif-video-i2v": Tiny("motif-video", motif, motif_image_pipeline, DECODED, image=True),
     "kandinsky5-t2v": Tiny("kandinsky5", kandinsky5, kandinsky5_pipeline, VISUAL),
+    "kandinsky6-t2v": Tiny("kandinsky6", kandinsky6, kandinsky6_pipeline, VISUAL, arguments={"frame_rate": 7}),
+    "kandinsky6-i2v": Tiny(
+        "kandinsky6", kandinsky6, kandinsky6_pipeline, VISUAL, image=True, arguments={"frame_rate": 7}
+    ),
     "kandinsky5-i2v": Tiny(
-        "kandinsky5", kandinsky5, kandinsky5_image_pipeline, VISUAL, image=True, frames=17, shortest=17
+        "kandinsky5", kandinsky5, kandinsky5_image_pipeline, VISUAL, image=True, frames=17
     ),
 }  # fmt: skip

@@ -155,6 +155,7 @@ def ltx2_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
         decoder_layers_per_block=(1, 1, 1, 1),
         upsample_factor=(1, 1, 1),
         decoder_causal=False,
+        decoder_spatial_padding_mode="zeros",
         spatial_compression_ratio=32,
         temporal_compression_ratio=8,
     )
@@ -199,8 +200,9 @@ def cogvideox_sizes(image: bool) -> dict[str, Any]:
 
 
 def cogvideox_1_5(image: bool) -> nn.Module:
-    more = {"ofs_embed_dim": 8} if image else {}
-    return CogVideoXTransformer3DModel(**cogvideox_sizes(image), **more, patch_size_t=2, patch_bias=False)
+    # Here the sides are the largest that it makes.
+    more = {"sample_height": 8, "sample_width": 8, **({"ofs_embed_dim": 8} if image else {})}
+    return CogVideoXTransformer3DModel(**{**cogvideox_sizes(image), **more}, patch_size_t=2, patch_bias=False)
 
 
 def cogvideox_i2v() -> nn.Module:

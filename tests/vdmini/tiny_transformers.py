@@ -58,7 +58,6 @@ WIDTH = 32
 class Tiny:
     """One family's tiny pipeline: the family's name, what builds it, and a plan's removal to try on it.
 
-    `shortest` is the smallest number of frames that its pipeline makes.
 
     `image` says that clips are made from images; `arguments` are those of its pipeline that `sample` sets besides the
     usual ones, or otherwise, and `frames_argument` is what it calls the number of frames. `guided` are settings that
@@ -72,7 +71,6 @@ class Tiny:
     frames: int = 5
     height: int = 16
     width: int = 32
-    shortest: int = 1
     image: bool = False
     sized: bool = True
     frames_argument: str = "num_frames"

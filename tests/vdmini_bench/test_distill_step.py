@@ -35,4 +35,8 @@ def test_a_random_clip_is_what_the_familys_denoiser_takes(family: str) -> None:
     latents = values.pop("latents")
     found = conditioning_of(denoiser).denoiser_inputs(denoiser, latents, torch.tensor([500]), values)
     for argument, expected in module.example_inputs(denoiser, size).items():
+        if argument == "video_coords":
+            # LTX-Video works its places out from the clip's size, which its pipeline gives.
+            assert found["num_frames"] * found["height"] * found["width"] == expected.shape[2]
+            continue
         assert found[argument].shape == expected.shape, argument

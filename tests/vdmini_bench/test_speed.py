@@ -24,7 +24,7 @@ from vdmini_bench.cli import main
 from vdmini_bench.compare.deltas import compare_result_sets
 from vdmini_bench.compare.result_sets import find_result_set
 from vdmini_bench.config.timing import SpeedRequest
-from vdmini_bench.errors import BenchError
+from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.results.store import Store
 from vdmini_bench.speed.benchmark import SpeedReport, time_models
 from vdmini_bench.speed.blocks import OUTSIDE, BlockTime, block_costs, stage_lines, time_blocks
@@ -238,6 +238,18 @@ COMPRESSION = {
     "cogvideox": (4, 8),
     "ltx": (8, 32),
     "mochi": (6, 8),
+    "ltx2": (8, 32),
+    "cosmos": (8, 8),
+    "sana-video": (4, 8),
+    "easyanimate": (4, 8),
+    "allegro": (4, 8),
+    "latte": (1, 8),
+    "consisid": (4, 8),
+    "hunyuanvideo-1.5": (4, 16),
+    "framepack": (4, 8),
+    "motif-video": (4, 8),
+    "kandinsky5": (4, 8),
+    "kandinsky6": (4, 8),
 }
 
 
@@ -251,6 +263,20 @@ def test_a_published_models_own_clip_gives_its_default_input(family: str) -> Non
     # Without a VAE beside it, a denoiser has that of its family.
     alone = VideoModel("folder", family, denoiser, None, None)
     assert compression(alone) == compression(model) == COMPRESSION[family]
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "latents"), [("cogvideox1.5-5b", 81, 22), ("cogvideox-5b", 49, 13), ("allegro", 88, 22)]
+)
+def test_a_clip_of_the_published_length_is_as_many_latents_as_its_pipeline_makes_of_it(
+    name: str, frames: int, latents: int
+) -> None:
+    model = load_model(name, random_weights=True, device="meta")
+    size = default_size(model, 1)
+    assert size.frames == frames
+    assert latent_size(model, size).frames == latents
+    with pytest.raises(SuiteError, match=f"k frames, not {frames + 1}"):
+        latent_size(model, replace(size, frames=frames + 1))
 
 
 def test_a_model_is_timed_by_what_its_own_vae_says() -> None:

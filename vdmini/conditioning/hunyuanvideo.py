@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vdmini.conditioning import Conditioning
-from vdmini.conditioning.transformer import TransformerConditioning, animates
+from vdmini.conditioning.transformer import TransformerConditioning
 from vdmini.models.hunyuanvideo import FAMILY
 
 # The defaults of its pipelines, from text and from an image.
@@ -34,7 +34,7 @@ class HunyuanVideoConditioning(TransformerConditioning):
     )
 
     def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
-        if not animates(run):
+        if run.transformer.config.image_condition_type is None:
             return {}
         if picture is None:
             # As in the pipeline's own second pass. Whatever the size, Llama sees the same.
@@ -43,9 +43,12 @@ class HunyuanVideoConditioning(TransformerConditioning):
         return {"image": picture, "image_embed_interleave": 4 if replaces else 2}
 
     def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
+        kind = run.transformer.config.image_condition_type
+        if kind is None:  # as SkyReels V1's
+            return super().image_conditions(run, picture, prepared, latents)
         # The image is there for every frame, and the first of them counts.
         image = self.frames_of(prepared[1])
-        if run.transformer.config.image_condition_type == "token_replace":
+        if kind == "token_replace":
             return {"first_frame": image[:1]}
         first = torch.zeros(len(image), 1, 1, 1, device=image.device)
         first[0] = 1

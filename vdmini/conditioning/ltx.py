@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx import LTXPipeline
+from diffusers.pipelines.ltx.pipeline_ltx_image2video import LTXImageToVideoPipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.base import EncodeSettings, TrainingClip
 from vdmini.conditioning.transformer import TransformerConditioning, animates, mean_of_tokens
+from vdmini.errors import ModelLoadError
 from vdmini.models.ltx import FAMILY
 
 
@@ -27,7 +30,12 @@ class LtxConditioning(TransformerConditioning):
     def encode_clip(
         self, pipeline: DiffusionPipeline, clip: TrainingClip, settings: EncodeSettings
     ) -> dict[str, Tensor]:
-        """As all transformers' clips, with "rope_scale"."""
+        """As all transformers' clips, with "rope_scale"; raises ModelLoadError for a pipeline with other places."""
+        if not isinstance(pipeline, LTXPipeline | LTXImageToVideoPipeline):
+            raise ModelLoadError(
+                f"{type(pipeline).__name__}, which counts places in a video otherwise, is not yet distilled: give an"
+                " LTXPipeline or LTXImageToVideoPipeline"
+            )
         frames, pixels = self.family.latent_compression(pipeline.vae)
         scale = torch.tensor([frames / settings.frames_per_second, pixels, pixels], dtype=torch.float32)
         return {**super().encode_clip(pipeline, clip, settings), "rope_scale": scale}

@@ -14,7 +14,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import nn
 
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
@@ -45,6 +46,14 @@ class Allegro(TransformerFamily):
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return int(vae.config.temporal_compression_ratio), vae.spatial_compression_ratio
+
+    def latent_frames(self, denoiser: nn.Module, frames: int, stride: int) -> int:
+        if frames % stride:
+            raise ValueError(f"this model makes {stride}k frames, not {frames}: give such a number")
+        return frames // stride
+
+    def clip_frames(self, denoiser: nn.Module, latents: int, stride: int) -> int:
+        return latents * stride
 
     def default_task(self, denoiser: nn.Module) -> Task:
         return EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)

@@ -6,12 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.transformers.transformer_chronoedit import ChronoEditTransformer3DModel
-from torch import nn
 
 from vdmini.models.wan import FROM_IMAGE_BY_CLIP, Wan
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 
 class ChronoEdit(Wan):
@@ -19,14 +16,12 @@ class ChronoEdit(Wan):
 
     name = "chronoedit"
     denoiser_class = ChronoEditTransformer3DModel
-    # Source: nvidia/ChronoEdit-14B-Diffusers, transformer/config.json.
+    # Source: listings of transformer/config.json of nvidia/ChronoEdit-14B-Diffusers; diffusers has no script.
     configs = MappingProxyType({"chronoedit-14b": FROM_IMAGE_BY_CLIP})
     # 29 frames of 720x1280 pixels, as its authors let it reason.
     published_size = (8, 90, 160)
+    shift = 5.0
     image_pipeline = "ChronoEditPipeline"
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask(shift=5.0)
 
     def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
         """To reason in every step."""

@@ -8,11 +8,14 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
+from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.epsilon import EpsilonTask
 
@@ -56,6 +59,15 @@ class CogVideoX(TransformerFamily):
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         return vae.config.temporal_compression_ratio, 2 ** (len(vae.config.block_out_channels) - 1)
 
+    def latent_frames(self, denoiser: nn.Module, frames: int, stride: int) -> int:
+        """Those of the VAE, and where a patch spans several what fills the last one."""
+        latents, patch = super().latent_frames(denoiser, frames, stride), self.patch(denoiser)[0]
+        return -(-latents // patch) * patch
+
+    def clip_frames(self, denoiser: nn.Module, latents: int, stride: int) -> int:
+        """Of an odd number of latents, as the VAE decodes them: the last of an even one only fills a patch."""
+        return super().clip_frames(denoiser, latents - 1 + latents % 2, stride)
+
     def default_task(self, denoiser: nn.Module) -> Task:
         """The velocity is predicted, down to no signal at all; the 2B model's schedule is shifted."""
         config: Any = denoiser.config
@@ -74,6 +86,18 @@ class CogVideoX(TransformerFamily):
         """What animates images takes their latents beside its own, and makes nothing without them."""
         config: Any = denoiser.config
         return "always" if config.in_channels > config.out_channels else "never"
+
+    def require_clip(self, pipeline: DiffusionPipeline, settings: SampleSettings) -> None:
+        """Raise ValueError as for all, and for any size but its own where places are learned."""
+        run: Any = pipeline
+        config, pixels = run.transformer.config, self.latent_compression(run.vae)[1]
+        own = config.sample_height * pixels, config.sample_width * pixels
+        if config.use_learned_positional_embeddings and own != (settings.height, settings.width):
+            raise ValueError(
+                f"this model makes clips of one size, not {settings.height}x{settings.width} pixels: ask for"
+                f" {own[0]}x{own[1]}"
+            )
+        super().require_clip(pipeline, settings)
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config

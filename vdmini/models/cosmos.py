@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch.nn.functional as functional
@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.edm import EdmTask
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 512
+MESSAGES = (
+    ("system", "You are a helpful assistant who will provide prompts to an image generator."),
+    ("user", "{}"),
+)
 
 # Source: diffusers' scripts/convert_cosmos_to_diffusers.py.
 _14B = {"num_attention_heads": 40, "num_layers": 36}
@@ -54,6 +59,9 @@ class Cosmos(TransformerFamily):
     configs = CONFIGS
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     batches_images = False
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
+    # Version 2.5 reads a chat.
+    chat = tuple({"role": role, "content": [{"type": "text", "text": text}]} for role, text in MESSAGES)
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
         denoiser, vae = super().build_official(name)
@@ -77,11 +85,10 @@ class Cosmos(TransformerFamily):
         """What continues images has a channel for where they are: the first latent of a clip here."""
         config: Any = denoiser.config
         plane = (size.frames, size.height, size.width)
-        width = config.crossattn_proj_in_channels if config.use_crossattn_projection else config.text_embed_dim
-        shapes: dict[str, tuple[int, ...]] = {
-            "hidden_states": (size.batch, config.out_channels, *plane), "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, TEXT_TOKENS, width), "padding_mask": (1, 1, *plane[1:]),
-        }  # fmt: skip
+        shapes = super().input_shapes(denoiser, size)
+        shapes |= {"hidden_states": (size.batch, config.out_channels, *plane), "padding_mask": (1, 1, *plane[1:])}
+        if config.use_crossattn_projection:
+            shapes["encoder_hidden_states"] = (size.batch, TEXT_TOKENS, config.crossattn_proj_in_channels)
         if config.in_channels > config.out_channels:
             shapes["condition_mask"] = (size.batch, config.in_channels - config.out_channels, *plane)
         return shapes

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vdmini.blocks import ModelInput
+from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
@@ -43,6 +44,7 @@ class EasyAnimate(TransformerFamily):
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     # 49 frames of 512x512 pixels, the pipeline's default.
     published_size = (13, 64, 64)
+    chat = ({"role": "user", "content": [{"type": "text", "text": "{}"}]},)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
 
     def default_task(self, denoiser: nn.Module) -> Task:

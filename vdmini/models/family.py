@@ -51,9 +51,8 @@ class Family(Protocol):
 
     def images_for(self, pipeline: DiffusionPipeline) -> Images:
         """The same of a whole pipeline, where its class may decide."""
-        from vdmini.models.registry import pipeline_denoiser
-
-        return self.images(pipeline_denoiser(pipeline))
+        run: Any = pipeline
+        return self.images(getattr(run, "unet", None) or run.transformer)
 
     def default_task(self, denoiser: nn.Module) -> Task:
         """What a denoiser is trained to do."""
@@ -80,6 +79,16 @@ class Family(Protocol):
 
     def latent_compression(self, vae: Any) -> tuple[int, int]:
         """How many frames, and how many pixels along a side, one latent of the VAE stands for."""
+
+    def latent_frames(self, denoiser: nn.Module, frames: int, stride: int) -> int:
+        """How many latents of `stride` frames a denoiser is given of a clip; raises ValueError for another length."""
+        if (frames - 1) % stride:
+            raise ValueError(f"this model makes 1 + {stride}k frames, not {frames}: give such a number")
+        return (frames - 1) // stride + 1
+
+    def clip_frames(self, denoiser: nn.Module, latents: int, stride: int) -> int:
+        """How many frames a clip of so many latents has."""
+        return (latents - 1) * stride + 1
 
     def width(self, denoiser: nn.Module) -> int:
         """The channels of a UNet's first stage, or the hidden size of a transformer."""

@@ -31,8 +31,8 @@ class FramePack(HunyuanVideo):
     cuts_text = False
     denoiser_class = HunyuanVideoFramepackTransformer3DModel
     configs = CONFIGS
-    # Any number of frames of 480x832 pixels.
-    published_size = (SECTION, 60, 104)
+    # 37 frames of 480x832 pixels: a section and the image.
+    published_size = (1 + SECTION, 60, 104)
     texts = MappingProxyType(
         {"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim"), "image_embeds": (IMAGE_TOKENS, "image_proj_dim")}
     )

@@ -17,8 +17,6 @@ from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
 from vdmini.models.wan import Wan
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 # Frames that the pipeline makes at once, and latents of the past by how coarsely they are read.
 CHUNK_FRAMES = 33
@@ -30,18 +28,16 @@ class Helios(Wan):
 
     name = "helios"
     denoiser_class = HeliosTransformer3DModel
-    # Helios-Base has the defaults of its class; so do its repository's training settings.
+    # Helios-Base has the defaults of its class, after its repository's training settings; diffusers has no script.
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     # A chunk of 384x640 pixels, the pipeline's default.
     published_size = (9, 48, 80)
+    # As its pipeline shifts a chunk of that size, of 8,640 tokens.
+    shift = math.exp(1.92)
     image_pipeline = "HeliosPipeline"
 
     def images(self, denoiser: nn.Module) -> Images:
         return "optional"
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its pipeline shifts a chunk of the published size, of 8,640 tokens: by e^1.92."""
-        return FlowTask(shift=math.exp(1.92))
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """With the latents of the past, and the places of all in time."""

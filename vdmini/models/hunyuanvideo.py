@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images, require_multiple
+from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask

@@ -14,7 +14,8 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
@@ -29,28 +30,18 @@ PRO = {
 }  # fmt: skip
 
 
-class Kandinsky5(TransformerFamily):
-    """Text and image to video share their networks; its pipelines differ. The text's blocks count as embeddings.
+class Kandinsky(TransformerFamily):
+    """What Kandinsky 5 and 6 share: the text's blocks count as embeddings."""
 
-    Texts of a batch are padded to the longest, and no mask hides it.
-    """
-
-    name = "kandinsky5"
     guides_apart = True
-    denoiser_class = Kandinsky5Transformer3DModel
     vae_class = AutoencoderKLHunyuanVideo
-    configs = MappingProxyType(
-        {"kandinsky5-t2v-lite": LITE, "kandinsky5-i2v-lite": LITE, "kandinsky5-t2v-pro": PRO, "kandinsky5-i2v-pro": PRO}
-    )
     stacks = (Stack("Visual", "visual_transformer_blocks", "num_visual_blocks"),)
-    # 121 frames of 512x768 pixels, the pipeline's default.
+    # 121 frames of 512x768 pixels, the pipelines' default.
     published_size = (31, 64, 96)
-    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "in_text_dim")})
-    image_pipeline = "Kandinsky5I2VPipeline"
-    batches_images = batches_prompts = False
+    batches_images = False
 
     def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its published scheduler is."""
+        """Rectified flow, shifted as the authors' code does unless told otherwise."""
         return FlowTask(shift=5.0)
 
     def width(self, denoiser: nn.Module) -> int:
@@ -61,6 +52,33 @@ class Kandinsky5(TransformerFamily):
         """A network without channels for a condition makes clips of words alone."""
         config: Any = denoiser.config
         return "optional" if config.visual_cond else "never"
+
+    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
+        config: Any = denoiser.config
+        channels = config.in_visual_dim * (2 if config.visual_cond else 1) + config.visual_cond
+        ((tokens, _),) = self.texts.values()
+        return {
+            "hidden_states": (size.batch, size.frames, size.height, size.width, channels),
+            "timestep": (size.batch,),
+            "encoder_hidden_states": (size.batch, tokens, config.in_text_dim),
+            "pooled_projections": (size.batch, config.in_text_dim2),
+        }
+
+
+class Kandinsky5(Kandinsky):
+    """Text and image to video share their networks; its pipelines differ.
+
+    Texts of a batch are padded to the longest, and no mask hides it.
+    """
+
+    name = "kandinsky5"
+    denoiser_class = Kandinsky5Transformer3DModel
+    configs = MappingProxyType(
+        {"kandinsky5-t2v-lite": LITE, "kandinsky5-i2v-lite": LITE, "kandinsky5-t2v-pro": PRO, "kandinsky5-i2v-pro": PRO}
+    )
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "in_text_dim")})
+    image_pipeline = "Kandinsky5I2VPipeline"
+    batches_prompts = False
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
         """With frequencies that the class keeps as neither a weight nor a buffer."""
@@ -76,16 +94,6 @@ class Kandinsky5(TransformerFamily):
                 f"this model makes {FEWEST_FROM_IMAGE} frames or more of an image, not {frames}: ask for so many"
             )
         return frames
-
-    def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
-        config: Any = denoiser.config
-        channels = config.in_visual_dim * (2 if config.visual_cond else 1) + config.visual_cond
-        return {
-            "hidden_states": (size.batch, size.frames, size.height, size.width, channels),
-            "timestep": (size.batch,),
-            "encoder_hidden_states": (size.batch, TEXT_TOKENS, config.in_text_dim),
-            "pooled_projections": (size.batch, config.in_text_dim2),
-        }
 
     def example_inputs(self, denoiser: nn.Module, size: ModelInput) -> dict[str, Any]:
         """Places are those of a clip's own frames, rows and columns."""

@@ -11,8 +11,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
+from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.transformer import TransformerFamily
 from vdmini.models.unet import STABLE_DIFFUSION_VAE
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task

@@ -10,7 +10,8 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DM
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
@@ -9,7 +10,8 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
@@ -54,6 +56,8 @@ class Ltx2(TransformerFamily):
     stacks = (Stack("Block", "transformer_blocks", "num_layers"),)
     image_pipeline = "LTX2ImageToVideoPipeline"
     batches_images = False
+    texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})
+    masks = ("encoder_attention_mask",)
     # 121 frames of 512x768 pixels, the pipeline's default.
     published_size = (16, 16, 24)
 
@@ -69,15 +73,13 @@ class Ltx2(TransformerFamily):
         widths = config.cross_attention_dim, config.audio_cross_attention_dim
         if config.use_prompt_embeddings:
             widths = config.caption_channels, config.caption_channels
-        return {
+        return super().input_shapes(denoiser, size) | {
             "hidden_states": (size.batch, tokens, config.in_channels),
             "audio_hidden_states": (size.batch, sound, config.audio_in_channels),
             "encoder_hidden_states": (size.batch, TEXT_TOKENS, widths[0]),
             "audio_encoder_hidden_states": (size.batch, TEXT_TOKENS, widths[1]),
-            "timestep": (size.batch,),
-            "sigma": (size.batch,),
-            "encoder_attention_mask": (size.batch, TEXT_TOKENS),
             "audio_encoder_attention_mask": (size.batch, TEXT_TOKENS),
+            "sigma": (size.batch,),
             "video_coords": (size.batch, 3, tokens, 2),
             "audio_coords": (size.batch, 1, sound, 2),
         }

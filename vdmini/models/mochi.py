@@ -9,7 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl_mochi import AutoencoderKLMoch
 from diffusers.models.transformers.transformer_mochi import MochiTransformer3DModel
 from torch import nn
 
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask

@@ -12,7 +12,8 @@ from diffusers.models.transformers.transformer_motif_video import MotifVideoTran
 from torch import nn
 
 from vdmini.models.family import Images
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 

@@ -68,6 +68,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "kandinsky5",
         ("kandinsky5-t2v-lite", "kandinsky5-i2v-lite", "kandinsky5-t2v-pro", "kandinsky5-i2v-pro"),
     ),
+    "kandinsky6": ("kandinsky6", ("kandinsky6-pro",)),
     "ltx2": ("ltx2", ("ltx-2", "ltx-2.3", "ltx-2.5")),
     "cosmos": (
         "cosmos",
@@ -99,7 +100,6 @@ REFUSED = {
     "UNet3DConditionModel": "diffusers has deprecated its pipelines, ModelScope's and Zeroscope's",
     "I2VGenXLUNet": "diffusers has deprecated its pipeline",
     "MiniMaxH3Transformer3DModel": "diffusers has it as modular blocks, with no pipeline to sample, save or load it by",
-    "Kandinsky6Transformer3DModel": "its blocks draw sound with the video, and no suite here hears it",
     "Kandinsky6SRTransformer3DModel": "it enlarges clips that another model has made, from no prompt and no image",
     "AnyFlowFARTransformer3DModel": (
         "it attends by FlexAttention, whose work cannot be counted on the meta device, and which trains compiled alone"

@@ -10,7 +10,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,52 +26,13 @@ from vdmini.blocks import ModelInput, Unit
 from vdmini.errors import PlanError
 from vdmini.models.family import Family, Images
 from vdmini.models.original import fill_from_original
-from vdmini.models.parts import Beside, OwnTensors
+from vdmini.models.parts import Beside, OwnTensors, Stack, called_parts
 from vdmini.models.proof import prove_student
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw_prompts, pipeline_of_class, require_sides
 
 PAIRS_PER_STACK = 4
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Blocks that run one after the other: the stage they form, the attribute that lists them, the option that counts.
-
-    Blocks of stacks with the same option run in turn, and leave together. `first` and `last` name the blocks at its
-    ends where they are built unlike the others: they stay the student's first and last and are in no stage.
-    """
-
-    stage: str
-    attribute: str
-    option: str
-    last: str | None = None
-    first: str | None = None
-
-    @property
-    def start(self) -> int:
-        """The place of the first block that may leave."""
-        return int(self.first is not None)
-
-    @property
-    def fixed(self) -> int:
-        """How many blocks may not leave."""
-        return self.start + (self.last is not None)
-
-    def modules(self, denoiser: Any) -> Sequence[nn.Module]:
-        """The blocks of a denoiser, in the order they run."""
-        return [*getattr(denoiser, self.attribute)]
-
-    def blocks(self, denoiser: nn.Module) -> dict[str, nn.Module]:
-        """The blocks of a denoiser by name, in the order they run."""
-        modules = self.modules(denoiser)
-        names = [f"{self.stage}.{index}" for index in range(len(modules))]
-        if self.first is not None:
-            names[0] = self.first
-        if self.last is not None:
-            names[-1] = self.last
-        return dict(zip(names, modules, strict=True))
 
 
 class TransformerFamily(Family):
@@ -82,10 +43,11 @@ class TransformerFamily(Family):
 
     `published_size` is that of a published clip in latents: frames, height, width. `texts` says which arguments of a
     forward pass are texts: of how many tokens and, by which option of the configuration or a number, how wide; `masks`
-    which are their masks. `beside` are modules tied to places of the first stack, if any. `frames_first` says that
-    latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of diffusers that animates an image
-    with the same networks, where there is one; `batches_images` and `batches_prompts` say whether several clips from
-    images, or from words, are made as each alone.
+    which are their masks; `chat` are the messages around a prompt, "{}", where the tokenizer writes chats. `beside` are
+    modules tied to places of the first stack, if any, and `output_parts` some that come before the stacks and run after
+    them. `frames_first` says that latents are B T C H W, where others are B C T H W. `image_pipeline` is the class of
+    diffusers that animates an image with the same networks, where there is one; `batches_images` and `batches_prompts`
+    say whether several clips from images, or from words, are made as each alone.
     """
 
     denoiser_class: type[Any]
@@ -102,6 +64,8 @@ class TransformerFamily(Family):
     configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     vae_configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     latents_at_once: int = 1
+    chat: tuple[Mapping[str, Any], ...] = ()
+    output_parts: tuple[str, ...] = ()
 
     def matches(self, denoiser: nn.Module) -> bool:
         return isinstance(denoiser, self.denoiser_class)
@@ -178,8 +142,9 @@ class TransformerFamily(Family):
         children = dict(denoiser.named_children())
         first = [*children].index(stacked[0])
         around = {name: module for name, module in children.items() if name not in stacked}
-        before = [part for name, module in around.items() if name in [*children][:first] for part in _called(module)]
-        after = [part for name, module in around.items() if name in [*children][first:] for part in _called(module)]
+        late = {*[*children][first:], *self.output_parts}
+        before = [part for name, module in around.items() if name not in late for part in called_parts(module)]
+        after = [part for name, module in around.items() if name in late for part in called_parts(module)]
         unsaved = [part for each in around.values() for part in each.modules() if part._non_persistent_buffers_set]
         own = [OwnTensors(denoiser, weights=True), *(OwnTensors(part, weights=False) for part in unsaved)]
         beside = self.modules_beside(denoiser)
@@ -370,8 +335,3 @@ class TransformerFamily(Family):
             if not left:
                 raise PlanError(f"the plan removes every block of {stage}: keep at least one")
         return places
-
-
-def _called(module: nn.Module) -> list[nn.Module]:
-    """The modules that a forward pass calls: a list of them is not called itself."""
-    return [*module] if isinstance(module, nn.ModuleList) else [module]

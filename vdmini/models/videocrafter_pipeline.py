@@ -73,7 +73,7 @@ class VideoCrafterPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: Sequence[str],
-        generator: Sequence[torch.Generator],
+        generator: Sequence[torch.Generator] | torch.Generator,
         height: int = 320,
         width: int = 512,
         num_frames: int = 16,
@@ -90,24 +90,25 @@ class VideoCrafterPipeline(DiffusionPipeline):
         embedded in the first `motion_fraction` of the schedule and 0 in the rest (T2V-Turbo-v2); `eta` is DDIM's.
         Returns B T H W C float32 RGB in [0, 1]. Raises ValueError.
         """
+        generators = [generator] if isinstance(generator, torch.Generator) else [*generator]
         reduction = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if len(prompt) != len(generator) or not prompt:
-            raise ValueError(f"{len(prompt)} prompts need as many generators, found {len(generator)}")
+        if len(prompt) != len(generators) or not prompt:
+            raise ValueError(f"{len(prompt)} prompts need as many generators, found {len(generators)}")
         if height % reduction or width % reduction:
             raise ValueError(f"{height}x{width} pixels do not divide by {reduction}, as the VAE needs: choose others")
         consistency = isinstance(self.scheduler, LCMScheduler)
         steps = num_inference_steps or (16 if consistency else 50)
         shape = (len(prompt), self.unet.config.in_channels, num_frames, height // reduction, width // reduction)
         # float32 throughout, whatever the network's own: the noise must not depend on how the network is loaded.
-        latents = randn_tensor(shape, [*generator], self._execution_device, torch.float32)
+        latents = randn_tensor(shape, generators, self._execution_device, torch.float32)
         if consistency:
             guidance = TURBO_GUIDANCE if guidance_scale is None else guidance_scale
             latents = self._sample_consistency(
-                latents, prompt, generator, steps, guidance, fps, motion_guidance, motion_fraction
+                latents, prompt, generators, steps, guidance, fps, motion_guidance, motion_fraction
             )
         else:
             guidance = CLASSIFIER_FREE_GUIDANCE if guidance_scale is None else guidance_scale
-            latents = self._sample_ddim(latents, prompt, generator, steps, guidance, fps, eta)
+            latents = self._sample_ddim(latents, prompt, generators, steps, guidance, fps, eta)
         video = self._decode(latents)
         self.maybe_free_model_hooks()
         return VideoCrafterPipelineOutput(frames=video)

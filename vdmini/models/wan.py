@@ -12,7 +12,8 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images, require_multiple
-from vdmini.models.transformer import Stack, TransformerFamily
+from vdmini.models.parts import Stack
+from vdmini.models.transformer import TransformerFamily
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
@@ -66,6 +67,8 @@ class Wan(TransformerFamily):
     stacks = (Stack("Block", "blocks", "num_layers"),)
     # 81 frames of 480x832 pixels, the pipeline's default.
     published_size = (21, 60, 104)
+    # How far its schedule is shifted towards noise, as its pipeline documents for 480p.
+    shift = 3.0
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_dim")})
     image_pipeline: str | None = "WanImageToVideoPipeline"
     batches_images = False
@@ -81,9 +84,9 @@ class Wan(TransformerFamily):
         return "never" if config.in_channels == config.out_channels else "always"
 
     def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its pipeline documents for 480p; the 5B model's as for 720p."""
+        """Rectified flow; the 5B model's is shifted as for 720p."""
         config: Any = denoiser.config
-        return FlowTask(shift=5.0 if config.in_channels == WAN22_CHANNELS else 3.0)
+        return FlowTask(shift=5.0 if config.in_channels == WAN22_CHANNELS else self.shift)
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size: for the 5B model 121 frames of 704x1280 pixels."""

@@ -17,8 +17,6 @@ from vdmini.models.family import Images
 from vdmini.models.parts import Beside
 from vdmini.models.wan import Wan
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 
 class WanAnimate(Wan):
@@ -31,12 +29,10 @@ class WanAnimate(Wan):
     beside = Beside("face_adapter")
     # The pipeline's default segment, 77 frames of 720x1280 pixels, after the character's image.
     published_size = (21, 90, 160)
+    shift = 5.0
 
     def images(self, denoiser: nn.Module) -> Images:
         return "always"
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        return FlowTask(shift=5.0)
 
     def places_beside(self, denoiser: nn.Module) -> Sequence[int]:
         config: Any = denoiser.config

@@ -10,8 +10,7 @@ from diffusers.models.transformers.transformer_wan_vace import WanVACETransforme
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.models.parts import Beside
-from vdmini.models.transformer import Stack
+from vdmini.models.parts import Beside, Stack
 from vdmini.models.wan import SMALL, Wan
 
 

@@ -171,7 +171,7 @@ def _encoded(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     if teacher.vae is None:
         return Stage(job.name, 0, disk, 0, True, "")
     flops = count_flops(Encoding(teacher.vae), {"pixels": encode_pixels(teacher, size)})
-    peak = _peak(Encoding(teacher.vae), {"pixels": (tuple(encode_pixels(teacher, size).shape), dtype)}, dtype)
+    peak = _peak(Encoding(teacher.vae), {"pixels": encode_pixels(teacher, size)}, dtype)
     peak += _weight_bytes(teacher.denoiser, dtype) + encoders * dtype.itemsize
     fits = peak <= USABLE * card.gib * GIB
     seconds = card.seconds(flops * count, dtype != torch.float32)
@@ -245,11 +245,9 @@ def _decode_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
 
 def _peak(network: nn.Module, inputs: Mapping[str, Any], dtype: torch.dtype) -> int:
     copied: Any = nn.Module.to(copy.deepcopy(network), dtype=dtype)
-    kinds = {name: torch.float32 if name == "timestep" else dtype for name in inputs}
     with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory, AssumedValues(), torch.no_grad():
         values = {
-            name: torch.zeros(value.shape, dtype=kinds[name]) if is_shape(value) else value
-            for name, value in inputs.items()
+            name: torch.zeros(value.shape, dtype=dtype) if is_shape(value) else value for name, value in inputs.items()
         }
         copied.to_empty(device="cpu")(**values)
     return memory.peak

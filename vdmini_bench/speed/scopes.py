@@ -56,9 +56,10 @@ def compression(model: VideoModel) -> tuple[int, int]:
 
 def default_size(model: VideoModel, steps: int) -> ClipSize:
     """The clip of a family's default input, in pixels."""
-    latents = family_of(model.denoiser).default_input(model.denoiser)
+    family = family_of(model.denoiser)
+    latents = family.default_input(model.denoiser)
     stride, pixels = compression(model)
-    frames = latents.frames if stride == 1 else (latents.frames - 1) * stride + 1
+    frames = family.clip_frames(model.denoiser, latents.frames, stride)
     return ClipSize(frames, latents.height * pixels, latents.width * pixels, steps)
 
 
@@ -71,9 +72,11 @@ def latent_size(model: VideoModel, size: ClipSize) -> ModelInput:
     stride, pixels = compression(model)
     if size.height % pixels or size.width % pixels:
         raise SuiteError(f"{size.height}x{size.width} pixels do not divide by {pixels}: give a size that does")
-    if (size.frames - 1) % stride:
-        raise SuiteError(f"this model makes 1 + {stride}k frames, not {size.frames}: give such a number")
-    return ModelInput(1, (size.frames - 1) // stride + 1, size.height // pixels, size.width // pixels)
+    try:
+        frames = family_named(model.family).latent_frames(model.denoiser, size.frames, stride)
+    except ValueError as error:
+        raise SuiteError(str(error)) from error
+    return ModelInput(1, frames, size.height // pixels, size.width // pixels)
 
 
 def denoiser_inputs(denoiser: nn.Module, latents: ModelInput, device: torch.device) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def denoiser_inputs(denoiser: nn.Module, latents: ModelInput, device: torch.devi
         if not is_shape(shape):
             values[name] = shape
         elif name == "timestep":
-            values[name] = torch.full(shape.shape, 500.0, device=device)
+            values[name] = torch.full(shape.shape, 500.0, device=device, dtype=dtype)
         elif "attention_mask" in name:
             values[name] = torch.ones(shape.shape, dtype=torch.bool, device=device)
         else:
