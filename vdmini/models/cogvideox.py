@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -72,6 +73,13 @@ class CogVideoX(TransformerFamily):
         config: Any = denoiser.config
         shift = 1.0 if config.use_rotary_positional_embeddings else 3.0
         return EpsilonTask(prediction="v", zero_terminal_snr=True, snr_shift=shift)
+
+    def smallest_input(self, denoiser: nn.Module) -> ModelInput:
+        """Of the model's own height and width, where it has learned the places in them."""
+        config: Any = denoiser.config
+        own = {"height": config.sample_height, "width": config.sample_width}
+        smallest = super().smallest_input(denoiser)
+        return replace(smallest, **own) if config.use_learned_positional_embeddings else smallest
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the model's own size: 49 frames of 480x720 pixels for the published ones."""

@@ -31,8 +31,8 @@ def fill_from_original(
         loadable = SINGLE_FILE_LOADABLE_CLASSES.get(type(denoiser).__name__)
         if loadable is None:
             raise ModelLoadError(
-                f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or convert"
-                " the file with diffusers' scripts/convert_*_to_diffusers.py"
+                f"{path}: original checkpoints of {name!r} are not read: give its diffusers folder or hub id, or"
+                " convert the file with diffusers' scripts/convert_*_to_diffusers.py"
             )
         try:
             left = prepare(weights)

@@ -227,10 +227,14 @@ class TransformerFamily(Family):
         """What a student's configuration has in place of its teacher's, beside the number of blocks."""
         return {}
 
+    def smallest_input(self, denoiser: nn.Module) -> ModelInput:
+        """A clip of a few tokens, to try a network on."""
+        return ModelInput(1, *(2 * patch for patch in self.patch(denoiser)))
+
     def prove(self, teacher: nn.Module, student: nn.Module, removed: Sequence[str]) -> None:
         """On the smallest clip, with the weights themselves; nothing is proved where there are none."""
         if removed and not next(teacher.parameters()).is_meta:
-            size = ModelInput(1, *(2 * patch for patch in self.patch(teacher)))
+            size = self.smallest_input(teacher)
             gone = {name: block for name, block in self.blocks(teacher).items() if name in removed}
             adding = [module for name in removed for module in self.modules_beside(teacher).get(name, ())]
             hands_on = None if self.beside is None else self.beside.hands_on
