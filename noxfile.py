@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | lint | docs | lowest | newest | fid | official | rehearsal | kills | reruns | gpu`."""
+"""Sessions: `nox -s tests | lint | docs | lowest | newest | loras | fid | official | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *ENGINE_TESTS, env={"PYTHONPATH": engines})
     others = () if session.posargs else (f"--ignore={file}" for file in ENGINE_TESTS)
     session.run("pytest", *WORKERS, *others, *session.posargs)
+
+
+@nox.session
+def loras(session: nox.Session) -> None:
+    """Map ten random LoRAs of every family to students, of which the tests take two."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Alone, since nothing may bring another torch.
+    session.install("-c", CONSTRAINTS, "--no-deps", "peft")
+    session.run("pytest", *WORKERS[:2], "tests/vdmini/test_lora.py", *session.posargs, env={"VDMINI_LORAS": "10"})
 
 
 @nox.session
