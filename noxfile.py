@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | lint | docs | lowest | newest | loras | fid | official | rehearsal | kills | reruns | gpu`."""
+"""`nox -s tests | lint | docs | lowest | newest | loras | fid | official | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
