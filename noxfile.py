@@ -1,4 +1,4 @@
-"""`nox -s tests | lint | docs | lowest | newest | loras | fid | official | rehearsal | kills | reruns | gpu`."""
+"""`nox -s tests | lint | docs | lowest | newest | families | fid | official | rehearsal | kills | reruns | gpu`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-def loras(session: nox.Session) -> None:
-    """Map ten random LoRAs of every family to students, of which the tests take two."""
+def families(session: nox.Session) -> None:
+    """Try every variant of every family, of which the tests take one each, and ten random LoRAs for it."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Alone, since nothing may bring another torch.
     session.install("-c", CONSTRAINTS, "--no-deps", "peft")
-    session.run("pytest", *WORKERS[:2], "tests/vdmini/test_lora.py", *session.posargs, env={"VDMINI_LORAS": "10"})
+    files = (f"tests/vdmini/test_{name}.py" for name in ("transformers", "sample", "prompts", "lora"))
+    session.run("pytest", "-n", "2", *files, *session.posargs, env={"VDMINI_FAMILIES": "full"})
 
 
 @nox.session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -19,7 +18,7 @@ import torch
 from diffusers import WanPipeline
 from safetensors.torch import save_file
 from tiny_clips import same, svd_pipeline, svd_unet, weights
-from tiny_transformers import TINY
+from tiny_transformers import FULL, TINY, TRIED
 from tiny_unets import animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 from torch import Tensor, nn
 
@@ -46,7 +45,7 @@ pytestmark = [
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="pip install peft")
 # Every pipeline of a transformer, and that of a UNet that diffusers has a loader of adapters for.
 MODELS: dict[str, Callable[[], Any]] = {
-    **{name: lambda tiny=tiny: tiny.build_pipeline(tiny.build_denoiser()) for name, tiny in TINY.items()},
+    **{name: lambda tiny=tiny: tiny.build_pipeline(tiny.build_denoiser()) for name, tiny in TRIED.items()},
     "animatediff": lambda: animatediff_pipeline(animatediff_unet()),
 }
 
@@ -139,7 +138,7 @@ def check_mapping(name: str, file: Path, mapped: Path) -> MappedLora:
 
 
 @needs_peft
-@pytest.mark.parametrize("seed", range(int(os.environ.get("VDMINI_LORAS", "2"))))
+@pytest.mark.parametrize("seed", range(10 if FULL else 2))
 @pytest.mark.parametrize("name", MODELS)
 def test_pruning_the_merged_teacher_is_merging_into_the_student(name: str, seed: int, tmp_path: Path) -> None:
     if not hasattr(pipeline_of(name), "load_lora_weights"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline, UniPCMultistepScheduler, WanPipeline
 from numpy.typing import NDArray
-from tiny_transformers import TINY
+from tiny_transformers import TINY, TRIED
 from tiny_unets import ANIMATEDIFF, animatediff_pipeline, animatediff_unet, videocrafter_pipeline
 
 from vdmini.models.registry import family_of, pipeline_denoiser
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
 
-SAMPLED = [name for name, tiny in TINY.items() if tiny.samples]
+SAMPLED = [name for name, tiny in TRIED.items() if tiny.samples]
 SETTINGS = SampleSettings(steps=2, frames=3, height=32, width=64)
 
 

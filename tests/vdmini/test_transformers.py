@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from published_hunyuan import CONVERTED_HUNYUAN, PUBLISHED_HUNYUAN
 from published_others import OTHERS
 from published_wan import CONVERTED_WAN, PUBLISHED_WAN
-from tiny_transformers import TINY, Tiny, real_inputs
+from tiny_transformers import TINY, TRIED, Tiny, real_inputs
 from torch import nn
 
 from vdmini.blocks import ModelInput
@@ -67,8 +67,8 @@ pytestmark = [
     # Helios' scheduler hands torch's numbers to numpy.
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]
-every_tiny = pytest.mark.parametrize("tiny", TINY.values(), ids=[*TINY])
-SAMPLED = {name: tiny for name, tiny in TINY.items() if tiny.samples}
+every_tiny = pytest.mark.parametrize("tiny", TRIED.values(), ids=[*TRIED])
+SAMPLED = {name: tiny for name, tiny in TRIED.items() if tiny.samples}
 every_sampled = pytest.mark.parametrize("tiny", SAMPLED.values(), ids=[*SAMPLED])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -305,3 +306,7 @@ from tiny_others import TINY_OTHERS  # noqa: E402
 from tiny_wan import TINY_WAN  # noqa: E402
 
 TINY |= TINY_WAN | TINY_HUNYUAN | TINY_OTHERS
+# Every variant of a family in `nox -s families`, else the first.
+FULL = os.environ.get("VDMINI_FAMILIES") == "full"
+FIRST = {tiny.family: name for name, tiny in reversed(TINY.items())}
+TRIED = {name: tiny for name, tiny in TINY.items() if FULL or name in FIRST.values()}
