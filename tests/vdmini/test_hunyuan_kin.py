@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdmini.cost import count_flops
-from vdmini.errors import ModelLoadError
 from vdmini.models.loading import load_model
-from vdmini.models.registry import REFUSED, block_graph, family_of
+from vdmini.models.registry import block_graph, family_of
 from vdmini.sample import sample_video
 
 
@@ -140,11 +138,3 @@ def test_a_saved_pipeline_is_loaded_here_and_makes_the_same_clips(name: str, tmp
     assert np.abs(one - other).max() < 1e-4
     weightless = load_model(tmp_path, device="meta")
     assert weightless.blocks.params == loaded.blocks.params
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_class_that_is_refused_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
-    for device in ("cpu", "meta"):
-        with pytest.raises(ModelLoadError, match=f"{name} is not taken here: "):
-            load_model(tmp_path, device=device)

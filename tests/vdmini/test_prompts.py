@@ -14,7 +14,7 @@ from tiny_wan import TINY_WAN
 
 from vdmini.prompts import CutPrompt, cut_prompts
 from vdmini.requests import ClipRequest, SampleSettings
-from vdmini.sample import sample_clips
+from vdmini.sample import sample_video
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning"),
@@ -39,7 +39,7 @@ INSTRUCTIONS = {"hunyuanvideo": 95, "hunyuanvideo-i2v": 103, "kandinsky5-t2v": 1
 def clip(
     pipeline: DiffusionPipeline, prompt: str, settings: SampleSettings, image: NDArray[np.uint8] | None = None
 ) -> bytes:
-    return sample_clips(pipeline, [ClipRequest("a", 0, image, prompt)], settings).tobytes()
+    return sample_video(pipeline, [ClipRequest("a", 0, image, prompt)], settings).tobytes()
 
 
 @pytest.mark.parametrize("name", [name for name in LENGTHS if name in TRIED])

@@ -173,7 +173,6 @@ def test_every_unit_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
     graph = block_graph(teacher)
     assert [name for unit in graph.units for name in unit.blocks] == [*graph.prunable]
     first = graph.units[0].blocks
-    assert len(first) == len({name.rpartition(".")[0] for name in first})
     student = block_graph(apply_plan(teacher, plan_for(teacher, first)))
     left = graph.without(first)
     assert [(block.params, block.flops) for block in student.blocks] == [

@@ -6,6 +6,7 @@ are given. docs/results/speed.md has the ratios that a quieter machine shows.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from typing import Any
@@ -62,6 +63,7 @@ def test_sampling_through_the_harness_costs_at_most_2_percent_of_the_bare_call(m
     inside: list[float] = []
     bare = type(pipeline).__call__
 
+    @functools.wraps(bare)
     def timed(self: Any, *given: Any, **named: Any) -> Any:
         started = time.perf_counter()
         result = bare(self, *given, **named)

@@ -14,6 +14,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput, Unit
 from vdmini.models.cogvideox import CogVideoX
+from vdmini.models.parts import Beside
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.requests import ClipRequest, SampleSettings
 
@@ -30,6 +31,7 @@ class ConsisId(CogVideoX):
     name = "consisid"
     denoiser_class = ConsisIDTransformer3DModel
     image_pipeline = "ConsisIDPipeline"
+    beside = Beside("perceiver_cross_attention")
     # Source: transformer/config.json of BestWishYsh/ConsisID-preview.
     configs = MappingProxyType({
         "consisid-preview": {
@@ -48,13 +50,10 @@ class ConsisId(CogVideoX):
         }
         return shapes | (faces if config.is_train_face else {})
 
-    def block_modules(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
-        """A layer that reads the face counts with the block before it."""
-        modules, config = super().block_modules(denoiser), _config(denoiser)
-        readers = getattr(denoiser, "perceiver_cross_attention", ())
-        read = {f"Block.{place * config.cross_attn_interval}": (reader,) for place, reader in enumerate(readers)}
-        modules["output"] = tuple(module for module in modules["output"] if module is not readers)
-        return {name: (*read.get(name, ()), *parts) for name, parts in modules.items()}
+    def places_beside(self, denoiser: nn.Module) -> Sequence[int]:
+        """The first block of every group, after which a layer reads the face."""
+        config = _config(denoiser)
+        return range(0, config.num_layers, config.cross_attn_interval) if config.is_train_face else ()
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:
         """Every group that reads the face once, or every block where none does."""

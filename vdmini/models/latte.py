@@ -42,8 +42,9 @@ class Latte(TransformerFamily):
     })  # fmt: skip
     vae_configs = MappingProxyType({"latte-1": STABLE_DIFFUSION_VAE})
     stacks = (
-        Stack("Spatial", "transformer_blocks", "num_layers"),
-        Stack("Temporal", "temporal_transformer_blocks", "num_layers"),
+        # Between the first two, places in time are added.
+        Stack("Spatial", "transformer_blocks", "num_layers", first="first_spatial"),
+        Stack("Temporal", "temporal_transformer_blocks", "num_layers", first="first_temporal"),
     )
     task = EpsilonTask(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "caption_channels")})

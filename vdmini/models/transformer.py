@@ -182,7 +182,7 @@ class TransformerFamily(Family):
         if self.beside is None:
             return {}
         names = [*self.stacks[0].blocks(denoiser)]
-        modules = getattr(denoiser, self.beside.attribute)
+        modules = getattr(denoiser, self.beside.attribute, ())
         pairs = zip(self.places_beside(denoiser), modules, strict=True)
         return {names[place]: (module,) for place, module in pairs}
 
