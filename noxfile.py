@@ -31,7 +31,7 @@ def tests(session: nox.Session) -> None:
     needed = nox.project.dependency_groups(PYPROJECT, "engines")
     session.install("-c", CONSTRAINTS, "--no-deps", "--upgrade", "--target", engines, *needed)
     if not session.posargs:
-        session.run("pytest", *ENGINE_TESTS, env={"PYTHONPATH": engines})
+        session.run("pytest", "-n", "2", *ENGINE_TESTS, env={"PYTHONPATH": engines})
     others = () if session.posargs else (f"--ignore={file}" for file in ENGINE_TESTS)
     session.run("pytest", *WORKERS, *others, *session.posargs)
 
