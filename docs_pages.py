@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -58,17 +59,16 @@ def front_page() -> str:
 
 def preset_table() -> str:
     """Every preset of sampling: its settings, but for texts, and where they were read."""
-    from vdmini_bench.config.sampling import sampling_presets
-
+    text = (ROOT / "vdmini_bench" / "config" / "sampling_presets.yaml").read_text(encoding="utf-8")
     lines = ["", "| preset | settings | source | not in these settings |", "|---|---|---|---|"]
-    for name, preset in sampling_presets().items():
-        settings = preset.settings.model_dump(exclude_unset=True)
-        said = {key: "yes" if key == "negative_prompt" and value else value for key, value in settings.items()}
+    for name, preset in yaml.safe_load(text)["presets"].items():
+        said = {key: "yes" if key == "negative_prompt" else value for key, value in preset["settings"].items()}
         cells = ", ".join(f"{key} {value}" for key, value in said.items())
-        source = preset.source
-        at = f"https://github.com/{source.repository}/blob/{source.commit}"
-        files = ", ".join(f"[{file}]({at}/{file})" for file in source.files)
-        lines.append(f"| `{name}`@{preset.version} | {cells} | {source.repository}: {files} | {preset.note} |")
+        source = preset["source"]
+        at = f"https://github.com/{source['repository']}/blob/{source['commit']}"
+        files = ", ".join(f"[{file}]({at}/{file})" for file in source["files"])
+        note = preset.get("note", "")
+        lines.append(f"| `{name}`@{preset['version']} | {cells} | {source['repository']}: {files} | {note} |")
     return "\n".join(lines) + "\n"
 
 
