@@ -10,6 +10,7 @@ from torch import nn
 from vdmini.blocks import ModelInput
 from vdmini.models.wan import SMALL, Wan
 from vdmini.requests import SampleSettings
+from vdmini.tasks.flow import FlowTask
 
 
 class AnyFlow(Wan):
@@ -21,7 +22,7 @@ class AnyFlow(Wan):
     # Source: diffusers' scripts/convert_anyflow_to_diffusers.py.
     configs = MappingProxyType({"anyflow-wan2.1-t2v-1.3b": SMALL})
     frames_first = True
-    shift = 5.0
+    task = FlowTask(shift=5.0)
     image_pipeline = None
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:

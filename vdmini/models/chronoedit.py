@@ -9,6 +9,7 @@ from diffusers.models.transformers.transformer_chronoedit import ChronoEditTrans
 
 from vdmini.models.wan import FROM_IMAGE_BY_CLIP, Wan
 from vdmini.requests import SampleSettings
+from vdmini.tasks.flow import FlowTask
 
 
 class ChronoEdit(Wan):
@@ -20,7 +21,7 @@ class ChronoEdit(Wan):
     configs = MappingProxyType({"chronoedit-14b": FROM_IMAGE_BY_CLIP})
     # 29 frames of 720x1280 pixels, as its authors let it reason.
     published_size = (8, 90, 160)
-    shift = 5.0
+    task = FlowTask(shift=5.0)
     image_pipeline = "ChronoEditPipeline"
 
     def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:

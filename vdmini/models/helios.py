@@ -17,6 +17,7 @@ from vdmini.blocks import ModelInput
 from vdmini.models.family import Images
 from vdmini.models.wan import Wan
 from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.tasks.flow import FlowTask
 
 # Frames that the pipeline makes at once, and latents of the past by how coarsely they are read.
 CHUNK_FRAMES = 33
@@ -33,7 +34,7 @@ class Helios(Wan):
     # A chunk of 384x640 pixels, the pipeline's default.
     published_size = (9, 48, 80)
     # As its pipeline shifts a chunk of that size, of 8,640 tokens.
-    shift = math.exp(1.92)
+    task = FlowTask(shift=math.exp(1.92))
     image_pipeline = "HeliosPipeline"
 
     def images(self, denoiser: nn.Module) -> Images:

@@ -17,8 +17,6 @@ from vdmini.models.parts import Stack
 from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.transformer import TransformerFamily
 from vdmini.requests import SampleSettings
-from vdmini.tasks.base import Task
-from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 256
 # Of the image, and what its prompt's template leaves of the text.
@@ -72,10 +70,6 @@ class HunyuanVideo(TransformerFamily):
             parts = weight.split((width, width, width, len(weight) - 3 * width))
             split |= {f"{block}.{part}.{kind}": piece for part, piece in zip(SINGLE_BLOCK_PARTS, parts, strict=True)}
         return split
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its published scheduler is."""
-        return FlowTask()
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         config: Any = denoiser.config

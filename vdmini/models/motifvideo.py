@@ -14,7 +14,6 @@ from torch import nn
 from vdmini.models.family import Images
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
-from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
 TEXT_TOKENS = 512
@@ -36,6 +35,7 @@ class MotifVideo(TransformerFamily):
     """It makes clips with and without an image; the last single blocks are its decoder."""
 
     name = "motif-video"
+    task = FlowTask(shift=2.5)
     guides_apart = True
     denoiser_class = MotifVideoTransformer3DModel
     vae_class = AutoencoderKLWan
@@ -60,13 +60,6 @@ class MotifVideo(TransformerFamily):
     masks = ("encoder_attention_mask",)
     image_pipeline = "MotifVideoImage2VideoPipeline"
     batches_images = False
-
-    def latent_compression(self, vae: Any) -> tuple[int, int]:
-        return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-
-    def default_task(self, denoiser: nn.Module) -> Task:
-        """Rectified flow, shifted as its published scheduler is."""
-        return FlowTask(shift=2.5)
 
     def images(self, denoiser: nn.Module) -> Images:
         """The channels beside the clip's are zero without one."""

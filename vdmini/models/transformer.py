@@ -190,10 +190,8 @@ class TransformerFamily(Family):
         """The last block of each stage: a list of modules is not called itself, so it has no output to record."""
         stages = {}
         for stack in self.stacks:
-            blocks = stack.blocks(denoiser)
-            stages[stack.stage] = [module for name, module in blocks.items() if name not in (stack.first, stack.last)][
-                -1
-            ]
+            ends = stack.first, stack.last
+            stages[stack.stage] = [block for name, block in stack.blocks(denoiser).items() if name not in ends][-1]
         return stages
 
     def units(self, denoiser: nn.Module) -> tuple[Unit, ...]:

@@ -67,14 +67,11 @@ class Wan(TransformerFamily):
     stacks = (Stack("Block", "blocks", "num_layers"),)
     # 81 frames of 480x832 pixels, the pipeline's default.
     published_size = (21, 60, 104)
-    # How far its schedule is shifted towards noise, as its pipeline documents for 480p.
-    shift = 3.0
+    # Shifted towards noise as its pipeline documents for 480p.
+    task: Task = FlowTask(shift=3.0)
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_dim")})
     image_pipeline: str | None = "WanImageToVideoPipeline"
     batches_images = False
-
-    def latent_compression(self, vae: Any) -> tuple[int, int]:
-        return vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
 
     def images(self, denoiser: nn.Module) -> Images:
         """Optional for the 5B model alone, which takes an image in the place of its first latent."""
@@ -86,7 +83,7 @@ class Wan(TransformerFamily):
     def default_task(self, denoiser: nn.Module) -> Task:
         """Rectified flow; the 5B model's is shifted as for 720p."""
         config: Any = denoiser.config
-        return FlowTask(shift=5.0 if config.in_channels == WAN22_CHANNELS else self.shift)
+        return FlowTask(shift=5.0) if config.in_channels == WAN22_CHANNELS else self.task
 
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size: for the 5B model 121 frames of 704x1280 pixels."""

@@ -17,6 +17,7 @@ from vdmini.models.family import Images
 from vdmini.models.parts import Beside
 from vdmini.models.wan import Wan
 from vdmini.requests import ClipRequest, SampleSettings
+from vdmini.tasks.flow import FlowTask
 
 
 class WanAnimate(Wan):
@@ -29,7 +30,7 @@ class WanAnimate(Wan):
     beside = Beside("face_adapter")
     # The pipeline's default segment, 77 frames of 720x1280 pixels, after the character's image.
     published_size = (21, 90, 160)
-    shift = 5.0
+    task = FlowTask(shift=5.0)
 
     def images(self, denoiser: nn.Module) -> Images:
         return "always"
