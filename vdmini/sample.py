@@ -127,8 +127,9 @@ def read_latents(file: str, denoiser: nn.Module, vae: nn.Module, settings: Sampl
     from vdmini.models.weights import read_content
 
     family = family_of(denoiser)
-    frames, pixels = family.latent_compression(vae)
-    size = ModelInput(1, 1 + (settings.frames - 1) // frames, settings.height // pixels, settings.width // pixels)
+    stride, pixels = family.latent_compression(vae)
+    frames = family.latent_frames(denoiser, settings.frames, stride)
+    size = ModelInput(1, frames, settings.height // pixels, settings.width // pixels)
     shape = next(iter(family.input_shapes(denoiser, size).values()))
     latents = read_content(Path(file))
     found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
@@ -143,8 +144,9 @@ def _arguments(pipeline: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
 
 def _argument(pipeline: DiffusionPipeline, names: Sequence[str]) -> str:
     """The first of these arguments that a pipeline takes."""
+    takes = _arguments(pipeline)
     for name in names:
-        if name in _arguments(pipeline):
+        if name in takes:
             return name
     raise ValueError(f"a {type(pipeline).__name__} takes no {names[0]}: leave it out")
 
@@ -164,13 +166,11 @@ def scheduled(
     native: Any = type(own) if settings.scheduler is None else getattr(diffusers, settings.scheduler, None)
     if not hasattr(native, "set_timesteps"):
         raise ValueError(f"diffusers has no scheduler {settings.scheduler!r}: name one of its classes")
-    changed = _scheduler_changes(own, native, settings.shift)
     if settings.boundary is not None and boundary is None:
         raise ValueError(f"a {type(pipeline).__name__} with one expert has no boundary: leave it out")
     try:
         if (settings.scheduler, settings.shift, settings.sigmas) != (None, None, None):
-            takes = inspect.signature(native).parameters
-            run.scheduler = native(**{key: value for key, value in own.config.items() if key in takes} | changed)
+            run.scheduler = _like(own, native, settings.shift)
             _seed(run.scheduler, generators)
             if settings.sigmas is not None:
                 _set_levels(run.scheduler, settings.sigmas, settings.steps)
@@ -236,23 +236,26 @@ def _set_levels(scheduler: Any, sigmas: Sequence[float], steps: int) -> None:
     scheduler.set_timesteps = MethodType(set_timesteps, scheduler)
 
 
-def _scheduler_changes(own: Any, native: Any, shift: float | None) -> dict[str, Any]:
-    """What a scheduler in the place of a pipeline's own needs beside its settings, to stay on flows and to shift."""
+def _like(own: Any, native: Any, shift: float | None) -> Any:
+    """A scheduler of another class in the place of a pipeline's own, with its settings, on flows where it is on them.
+
+    Raises ValueError for a shift that the class does not have.
+    """
     takes, config = inspect.signature(native).parameters, own.config
     shifts = [name for name in SHIFTS if name in takes]
     if shift is not None and not shifts:
         raise ValueError(f"a {native.__name__} has no shift: leave it out, or name another scheduler")
+    chosen = {key: value for key, value in config.items() if key in takes}
     matches_flows = type(own).__name__.startswith("FlowMatch") or config.get("use_flow_sigmas")
-    changed: dict[str, Any] = {}
     if matches_flows and "use_flow_sigmas" in takes:
-        changed |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    own_shift = next((config[name] for name in SHIFTS if name in config), None)
-    if shifts and (shift if shift is not None else own_shift) is not None:
-        changed[shifts[0]] = shift if shift is not None else own_shift
+        chosen |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    wanted = next((config[name] for name in SHIFTS if name in config), None) if shift is None else shift
+    if shifts and wanted is not None:
+        chosen[shifts[0]] = wanted
     if shift is not None and config.get("use_dynamic_shifting"):
         # Which shifts by the size of the clip instead.
-        changed["use_dynamic_shifting"] = False
-    return changed
+        chosen["use_dynamic_shifting"] = False
+    return native(**chosen)
 
 
 def pipeline_of_class(pipeline: DiffusionPipeline, name: str) -> DiffusionPipeline:
