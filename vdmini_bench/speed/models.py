@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.loading import load_model
-from vdmini.models.registry import VideoModel, replace_denoiser
-from vdmini.prune import SECOND_EXPERT, apply_plan
+from vdmini.models.registry import VideoModel
+from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.vae import prune_decoder
 from vdmini_bench.config.timing import ATTENTION, TEACHER, SpeedRequest
 from vdmini_bench.errors import BenchError, SuiteError
@@ -81,20 +80,14 @@ def student_name(rule_or_file: str) -> str:
 
 def _student(teacher: VideoModel, rule_or_file: str, decoder: Sequence[int] | None) -> VideoModel:
     plan = read_or_make_plan(rule_or_file, teacher)
-    denoiser = apply_plan(teacher.denoiser, plan)
+    # Not a deep copy: all but what is replaced is the teacher's, and in memory once.
+    pipeline: Any = copy.copy(teacher.pipeline)
+    denoiser = apply_plan(teacher.denoiser, plan) if pipeline is None else prune_pipeline(pipeline, plan)
     vae: Any = teacher.vae
     if decoder is not None:
         vae = prune_decoder(vae, widths=decoder)
-    pipeline: Any = None
-    if teacher.pipeline is not None:
-        # Not a deep copy: all but what is replaced is the teacher's, and in memory once.
-        pipeline = copy.copy(teacher.pipeline)
-        replace_denoiser(pipeline, denoiser)
-        if vae is not None:
-            pipeline.vae = vae
-        second: nn.Module | None = getattr(pipeline, SECOND_EXPERT, None)
-        if second is not None:
-            setattr(pipeline, SECOND_EXPERT, apply_plan(second, plan))
+    if pipeline is not None and vae is not None:
+        pipeline.vae = vae
     return VideoModel(rule_or_file, teacher.family, denoiser, vae, pipeline)
 
 
