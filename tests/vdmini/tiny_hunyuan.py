@@ -225,18 +225,16 @@ def motif_image_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
     return MotifVideoImage2VideoPipeline(transformer=denoiser, **motif_parts())
 
 
+# What both have.
+KANDINSKY: dict[str, Any] = {
+    "in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": WIDTH, "in_text_dim2": WIDTH, "time_dim": 16,
+    "model_dim": WIDTH, "ff_dim": 32, "num_text_blocks": 2, "num_visual_blocks": 5, "axes_dims": (4, 6, 6),
+}  # fmt: skip
+
+
 def kandinsky5() -> nn.Module:
     return Kandinsky5Transformer3DModel(
-        in_visual_dim=4,
-        out_visual_dim=4,
-        in_text_dim=WIDTH,
-        in_text_dim2=WIDTH,
-        time_dim=16,
-        model_dim=WIDTH,
-        ff_dim=32,
-        num_text_blocks=2,
-        num_visual_blocks=5,
-        axes_dims=(4, 6, 6),
+        **KANDINSKY,
         visual_cond=True,
     )
 
@@ -261,16 +259,7 @@ def kandinsky5_image_pipeline(denoiser: nn.Module) -> DiffusionPipeline:
 
 def kandinsky6() -> nn.Module:
     return Kandinsky6Transformer3DModel(
-        in_visual_dim=4,
-        out_visual_dim=4,
-        in_text_dim=WIDTH,
-        in_text_dim2=WIDTH,
-        time_dim=16,
-        model_dim=WIDTH,
-        ff_dim=32,
-        num_text_blocks=2,
-        num_visual_blocks=5,
-        axes_dims=(4, 6, 6),
+        **KANDINSKY,
         in_audio_dim=4,
         out_audio_dim=4,
         text_token_padding=True,

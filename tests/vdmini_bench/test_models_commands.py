@@ -70,14 +70,7 @@ import numpy
 import torch
 from vdmini.models.loading import load_model
 from vdmini.sample import sample_clips
-from vdmini_bench.data.requests import (
-    choose_requests,
-    choose_settings,
-    drawn_requests,
-    image_requests,
-    parse_seeds,
-    prompt_requests,
-)
+from vdmini_bench.data.requests import choose_settings, drawn_requests
 pipeline = load_model(sys.argv[1], dtype=torch.float32).pipeline
 pipeline.unet = copy.deepcopy(pipeline.unet)
 settings = choose_settings("embedded/svd", {"steps": 2, "frames": 9})
