@@ -165,6 +165,13 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, overrides:
     assert said in error_of(tmp_path, TEXT, *overrides)
 
 
+def test_a_bare_no_is_a_word(tmp_path: Path) -> None:
+    """YAML reads it as false."""
+    precision = load(tmp_path, TEXT, "distill.mixed_precision=no").distill.mixed_precision
+    written = load(tmp_path, TEXT + "  mixed_precision: no\n").distill.mixed_precision
+    assert (precision, written) == ("no", "no")
+
+
 def test_previews_need_a_section_and_a_rhythm(tmp_path: Path) -> None:
     assert "previews need both" in error_of(tmp_path, TEXT + PREVIEW)
     assert load(tmp_path, TEXT + PREVIEW, "distill.preview_every=2").preview is not None

@@ -82,6 +82,12 @@ class DistillSpec(Specification):
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] | None = None
     seed: int = 0
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, mixed_precision: object) -> object:
+        """YAML reads a bare `no` as false."""
+        return "no" if mixed_precision is False else mixed_precision
+
     @field_validator("report_to")
     @classmethod
     def _trackers_must_be_installed(cls, report_to: list[str] | None) -> list[str] | None:
