@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ class Moments:
     """The sample mean (D, float64) and covariance (D x D, float64) of `count` feature vectors.
 
     `ddof` is what the covariance was divided by, `count - ddof`: 1 in torch-fidelity, pytorch-fid and torchmetrics, 0
-    in StyleGAN-V and cd-fvd.
+    in StyleGAN-V and cd-fvd. `spread` N x D has the covariance as its square, where fewer vectors than dimensions are
+    at hand.
     """
 
     count: int
     mean: FloatArray
     covariance: FloatArray
     ddof: int = 1
+    spread: FloatArray | None = None
 
     def __post_init__(self) -> None:
         dimension = self.mean.size
@@ -51,8 +54,8 @@ class Moments:
         """
         rows = as_rows(features, "features")
         mean = rows.mean(axis=0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred / (len(rows) - ddof), ddof)
+        spread = (rows - mean) / math.sqrt(len(rows) - ddof)
+        return cls(len(rows), mean, spread.T @ spread, ddof, spread if len(rows) < rows.shape[1] else None)
 
     def save(self, path: Path) -> None:
         """Write the moments to `path`, an `.npz` archive without pickles."""
@@ -105,10 +108,13 @@ def frechet_distance_of_moments(a: Moments, b: Moments) -> float:
         raise ValueError(f"features of {a.mean.size} and {b.mean.size} dimensions: use one network for both sets")
     if a.ddof != b.ddof:
         raise ValueError(f"covariances with ddof {a.ddof} and {b.ddof} are not comparable: compute both with one")
-    # S1 S2 and the symmetric S1^(1/2) S2 S1^(1/2) have the same eigenvalues; the second needs no complex square root.
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-    cross = np.linalg.eigvalsh(root @ b.covariance @ root)
+    # S1 S2 and the symmetric R S2 R^T, where S1 = R^T R, have the same eigenvalues but for zeros; the second needs no
+    # complex square root, and where R has few rows it is small.
+    root, other = (b.spread, a) if b.spread is not None else (a.spread, b)
+    if root is None:
+        values, vectors = np.linalg.eigh(a.covariance)
+        root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ other.covariance @ root.T)
     offset = a.mean - b.mean
     distance = offset @ offset + np.trace(a.covariance) + np.trace(b.covariance)
     distance -= 2.0 * np.sqrt(cross.clip(min=0.0)).sum()
