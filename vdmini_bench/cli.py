@@ -22,6 +22,7 @@ from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
 from vdmini_bench.commands.schema import schema
 from vdmini_bench.commands.score import score
+from vdmini_bench.commands.suites import suites
 from vdmini_bench.commands.time import speed, time
 from vdmini_bench.commands.vbench import vbench
 from vdmini_bench.errors import ExitCode
@@ -60,6 +61,7 @@ SECTIONS = {
     "Set up": {
         "doctor": "what works on this machine",
         "assets": "weights and data: list, fetch, import, verify",
+        "suites": "list, copy: those that `run` takes by name",
         "schema": "JSON schemas of the files, for editors",
     },
 }
@@ -83,7 +85,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
-    speed, compare, protocol, gate, report, leaderboard, assets, schema,
+    speed, compare, protocol, gate, report, leaderboard, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)
 

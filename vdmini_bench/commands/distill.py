@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, OVERRIDES, PATH, PROFILE, RESULTS, led
+from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, OVERRIDES, PROFILE, RESULTS, SUITE, led
 from vdmini_bench.system.progress import quiet_libraries
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("file", type=SUITE)
 @PROFILE
 @OVERRIDES
 @click.option("--model", help="The row of a suite to distil; the first one that is distilled when not given.")

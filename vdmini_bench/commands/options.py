@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
+
+
+class SuiteFile(click.ParamType):
+    """A file, or the name of a suite that comes with the package."""
+
+    name = "suite"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from vdmini_bench.config.shipped import find_suite
+
+        return value if isinstance(value, Path) else find_suite(value)
+
+
+SUITE = SuiteFile()
 RESULTS = click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Results folder.")
 WORKERS = click.option(
     "--workers",
