@@ -1,4 +1,4 @@
-"""`nox -s tests | lint | docs | lowest | newest | families | fid | official | rehearsal | wheel | kills | reruns | gpu`."""
+"""`nox -s tests`, `lint`, `docs`, `lowest`, `newest`, `families`, `official`, `rehearsal`, `wheel`, `gpu` and more."""
 
 from __future__ import annotations
 
