@@ -51,7 +51,7 @@ def test_frames_become_features_of_the_imported_weights(network: FidInception) -
     with torch.inference_mode():
         features = network(frames(0, 3))
         (pooled,) = network.network(frames(0, 3) / 255)
-    assert features.shape == (3, network.num_features)
+    assert features.shape == (3, 2048)
     assert torch.equal(features, pooled[:, :, 0, 0])
     assert features.std(dim=0).max() > 0
     assert not network.training

@@ -268,8 +268,6 @@ def test_a_network_that_was_not_imported_is_named_with_its_command(videos: Path,
 class ChannelMeans(nn.Module):
     """Stands for FID's Inception: three numbers a frame."""
 
-    num_features = 3
-
     def forward(self, frames: Tensor) -> Tensor:
         return frames.float().mean(dim=(2, 3))
 

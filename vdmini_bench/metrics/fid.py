@@ -12,16 +12,16 @@ from vdmini.finite import NotFiniteError, is_finite
 from vdmini_bench.assets.cache import asset_path, fetch_asset
 from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.errors import AssetError
+from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 
-# 2: the real side is the reference clips in runs too; 1 had the clips there that gave the first frames.
+# 2: the real side is the reference clips in runs too; 1 had the clips there that gave the first frames. Of the name
+# only the number is left of torchmetrics, whose distance takes half a minute in 2048 dimensions.
 FID_VERSION = "torchmetrics-2"
 WEIGHTS = "pytorch-fid-inception"
 
 
 class FidInception(nn.Module):
-    """pytorch-fid's Inception-v3 as torchmetrics wants it: N 3 H W uint8 RGB to N x 2048 float32."""
-
-    num_features = 2048
+    """pytorch-fid's Inception-v3: N 3 H W uint8 RGB to N x 2048 float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -34,33 +34,25 @@ class FidInception(nn.Module):
 
 
 class FrameFid:
-    """Frechet inception distance of sets of frames from one real set, by torchmetrics (Heusel et al. 2017).
+    """Frechet inception distance of sets of frames from one real set, as torchmetrics' (Heusel et al. 2017).
 
     Real frames go through the network once, whatever the number of sets; the covariance is divided by N - 1.
 
     Args:
         real_frames: batches N 3 H W uint8 RGB.
-        features: N 3 H W uint8 to N x D float, with an integer attribute `num_features` = D; it runs where its
-            parameters are. Distances with unlike networks are not comparable.
+        features: N 3 H W uint8 to N x D float; it runs where its parameters are. Distances with unlike networks are
+            not comparable.
 
     Raises:
-        ValueError: `features` has no `num_features`, a batch has another layout or dtype, or there are under 2 frames.
+        ValueError: a batch has another layout or dtype, or there are under 2 frames.
         NotFiniteError: features of a batch, named by its number from 1, are not finite.
     """
 
     def __init__(self, real_frames: Iterable[Tensor], features: nn.Module) -> None:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-        # Without it torchmetrics would feed a random 299x299 picture, which draws from the caller's random state.
-        if not isinstance(getattr(features, "num_features", None), int):
-            raise ValueError(
-                f"{type(features).__name__} has no integer num_features: set it to the number of its features"
-            )
         parameter = next(features.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
-        metric = FrechetInceptionDistance(feature=features.eval(), normalize=False, reset_real_features=False)
-        self._metric = metric.to(self.device)
-        self._update(real_frames, real=True)
+        self.features = features.eval()
+        self.real = self._moments(real_frames, "real")
 
     def distance(self, generated_frames: Iterable[Tensor]) -> float:
         """How far frames, batches N 3 H W uint8 RGB, are from the real ones.
@@ -69,28 +61,22 @@ class FrameFid:
             ValueError: a batch has another layout or dtype, or there are under 2 frames.
             NotFiniteError: features of a batch, named by its number from 1, are not finite.
         """
-        with torch.inference_mode():
-            # Real frames are kept.
-            self._metric.reset()
-            self._update(generated_frames, real=False)
-            return float(self._metric.compute())
+        return frechet_distance_of_moments(self._moments(generated_frames, "generated"), self.real)
 
-    def _update(self, batches: Iterable[Tensor], *, real: bool) -> None:
-        frames = 0
-        kind = "real" if real else "generated"
+    def _moments(self, batches: Iterable[Tensor], kind: str) -> Moments:
+        rows = []
         with torch.inference_mode():
             for number, batch in enumerate(batches, start=1):
                 if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
                     raise ValueError(
                         f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W"
                     )
-                self._metric.update(batch.to(self.device), real=real)
-                frames += len(batch)
-                total = self._metric.real_features_sum if real else self._metric.fake_features_sum
-                if not is_finite(total):
+                rows.append(self.features(batch.to(self.device)).cpu())
+                if not is_finite(rows[-1]):
                     raise NotFiniteError(f"features by Inception of frames of {kind} clip {number} are not finite")
-        if frames < 2:
-            raise ValueError(f"{frames} {kind} frames: at least 2 are needed")
+        if sum(map(len, rows)) < 2:
+            raise ValueError(f"{sum(map(len, rows))} {kind} frames: at least 2 are needed")
+        return Moments.of(torch.cat(rows))
 
 
 def why_no_inception(cache: Path | None = None) -> str | None:
