@@ -227,7 +227,8 @@ def plugged_families() -> dict[str, Family]:
 
 def family_of(denoiser: nn.Module) -> Family:
     """The family a denoiser belongs to; raises ModelLoadError when no family knows its class."""
-    for family in (*map(family_named, FAMILIES), *plugged_families().values()):
+    # Theirs first: their classes may derive from those of ours.
+    for family in (*plugged_families().values(), *map(family_named, FAMILIES)):
         if family.matches(denoiser):
             return family
     require_not_refused(type(denoiser).__name__)
