@@ -26,7 +26,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 
 
-class SuiteFile(click.ParamType):
+class SuiteFile(click.ParamType[Path]):
     """A file, or the name of a suite that comes with the package."""
 
     name = "suite"
