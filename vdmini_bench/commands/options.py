@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
-
-
-class SuiteFile(click.ParamType[Path]):
-    """A file, or the name of a suite that comes with the package."""
-
-    name = "suite"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from vdmini_bench.config.shipped import find_suite
-
-        return value if isinstance(value, Path) else find_suite(value)
-
-
-SUITE = SuiteFile()
 RESULTS = click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Results folder.")
 WORKERS = click.option(
     "--workers",
@@ -64,6 +50,13 @@ CHANNELS = click.option(
     help="After the blocks, prune channels of an SVD model, e.g. depgraph-l2:ratio=0.2 or magnitude:ratio=0.3,"
     "pair_gates=1; takes minutes at full size.",
 )
+
+
+def shipped_or_own(context: click.Context, parameter: click.Parameter, suite: Path) -> Path:
+    """The callback of an argument that is a suite's file, or the name of one that comes with the package."""
+    from vdmini_bench.config.shipped import find_suite
+
+    return find_suite(str(suite))
 
 
 def as_one(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
