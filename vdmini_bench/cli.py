@@ -9,6 +9,7 @@ from textwrap import fill
 import click
 
 from vdmini_bench.commands.assets import assets
+from vdmini_bench.commands.clean import clean
 from vdmini_bench.commands.clips import sensitivity
 from vdmini_bench.commands.compare import compare
 from vdmini_bench.commands.distill import distill
@@ -57,6 +58,7 @@ SECTIONS = {
         "gate": "exit 1 where a result is worse than a baseline",
         "report": "a run as one HTML file",
         "leaderboard": "show, merge, history",
+        "clean": "free disk space that no run needs",
     },
     "Set up": {
         "doctor": "what works on this machine",
@@ -85,7 +87,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
-    speed, compare, protocol, gate, report, leaderboard, assets, suites, schema,
+    speed, compare, protocol, gate, report, leaderboard, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)
 
