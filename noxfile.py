@@ -1,8 +1,9 @@
-"""`nox -s tests | lint | docs | lowest | newest | families | fid | official | rehearsal | kills | reruns | gpu`."""
+"""`nox -s tests`, `lint`, `docs`, `lowest`, `newest`, `families`, `official`, `rehearsal`, `wheel`, `gpu` and more."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -98,6 +99,24 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into site/; a warning, such as a link that leads nowhere, is a failure."""
     session.install("-c", CONSTRAINTS, *nox.project.dependency_groups(PYPROJECT, "docs"))
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"PYTHONPATH": ".", "NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the package into dist/, check it, and run its suites from an environment that has only the wheel."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    built = [*map(str, Path("dist").iterdir())]
+    session.run("twine", "check", "--strict", *built)
+    home = Path(session.create_tmp()).absolute()
+    session.install("-c", CONSTRAINTS, *(path for path in built if path.endswith(".whl")))
+    session.chdir(home)
+    for suite in ("ucf101", "vbench_t2v", "vbench_i2v"):
+        session.run("vdmini-bench", "run", suite, "--profile", "smoke", env={"OMP_NUM_THREADS": "1"})
+        session.run("vdmini-bench", "report", "latest", "-o", f"{suite}.html")
+    session.run("vdmini-bench", "gate", "latest", "--baseline", "baseline.csv", "--update")
+    session.run("vdmini-bench", "gate", "latest", "--baseline", "baseline.csv")
 
 
 @nox.session

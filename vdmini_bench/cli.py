@@ -9,6 +9,7 @@ from textwrap import fill
 import click
 
 from vdmini_bench.commands.assets import assets
+from vdmini_bench.commands.clean import clean
 from vdmini_bench.commands.clips import sensitivity
 from vdmini_bench.commands.compare import compare
 from vdmini_bench.commands.distill import distill
@@ -22,6 +23,7 @@ from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
 from vdmini_bench.commands.schema import schema
 from vdmini_bench.commands.score import score
+from vdmini_bench.commands.suites import suites
 from vdmini_bench.commands.time import speed, time
 from vdmini_bench.commands.vbench import vbench
 from vdmini_bench.errors import ExitCode
@@ -56,10 +58,12 @@ SECTIONS = {
         "gate": "exit 1 where a result is worse than a baseline",
         "report": "a run as one HTML file",
         "leaderboard": "show, merge, history",
+        "clean": "free disk space that no run needs",
     },
     "Set up": {
         "doctor": "what works on this machine",
         "assets": "weights and data: list, fetch, import, verify",
+        "suites": "list, copy: those that `run` takes by name",
         "schema": "JSON schemas of the files, for editors",
     },
 }
@@ -83,7 +87,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
-    speed, compare, protocol, gate, report, leaderboard, assets, schema,
+    speed, compare, protocol, gate, report, leaderboard, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -20,6 +20,7 @@ from vdmini.models.registry import (
     family_of,
     is_published,
     pipeline_denoiser,
+    plugged_families,
     published_name,
     require_not_refused,
 )
@@ -219,4 +220,5 @@ def _published(name: str) -> str:
 
 
 def _denoiser_classes() -> dict[str, Any]:
-    return dict(each for family in FAMILIES for each in family_named(family).denoiser_classes().items())
+    families = (*map(family_named, FAMILIES), *plugged_families().values())
+    return dict(each for family in families for each in family.denoiser_classes().items())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,8 @@ REFUSED = {
     ),
 }
 OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in names}
+# The group of entry points by which other packages add a `Family` under its name.
+PLUGINS = "vdmini.families"
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
 DENOISERS = ("unet", "transformer", "transformer_2")
 EMBEDDED = {
@@ -199,15 +202,33 @@ def graph_of(model: VideoModel | nn.Module) -> BlockGraph:
 
 def family_named(name: str) -> Family:
     """The family of a name; raises ModelLoadError for a name that is not registered."""
-    if name not in FAMILIES:
-        raise ModelLoadError(f"unknown family {name!r}{nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
-    family: Family = importlib.import_module(f"vdmini.models.{FAMILIES[name][0]}").FAMILY
-    return family
+    if name in FAMILIES:
+        family: Family = importlib.import_module(f"vdmini.models.{FAMILIES[name][0]}").FAMILY
+        return family
+    if name in plugged_families():
+        return plugged_families()[name]
+    raise ModelLoadError(f"unknown family {name!r}{nearest(name, FAMILIES)}: choose one of {', '.join(FAMILIES)}")
+
+
+@cache
+def plugged_families() -> dict[str, Family]:
+    """Families of other packages, by the names of their entry points; raises ModelLoadError for one that is none."""
+    found = {}
+    for point in entry_points(group=PLUGINS):
+        try:
+            family = point.load()
+        except Exception as error:
+            raise ModelLoadError(f"the family {point.name!r} of {point.value} cannot be loaded: {error}") from error
+        if getattr(family, "name", None) != point.name or point.name in FAMILIES:
+            raise ModelLoadError(f"{point.value} is no Family of its own named {point.name!r}: give it that name")
+        found[point.name] = family
+    return found
 
 
 def family_of(denoiser: nn.Module) -> Family:
     """The family a denoiser belongs to; raises ModelLoadError when no family knows its class."""
-    for family in map(family_named, FAMILIES):
+    # Theirs first: their classes may derive from those of ours.
+    for family in (*plugged_families().values(), *map(family_named, FAMILIES)):
         if family.matches(denoiser):
             return family
     require_not_refused(type(denoiser).__name__)

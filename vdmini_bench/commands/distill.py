@@ -7,12 +7,23 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, DOWNLOAD, DTYPE, JSON, OVERRIDES, PATH, PROFILE, RESULTS, led
+from vdmini_bench.commands.options import (
+    DEVICE,
+    DOWNLOAD,
+    DTYPE,
+    JSON,
+    OVERRIDES,
+    PATH,
+    PROFILE,
+    RESULTS,
+    led,
+    shipped_or_own,
+)
 from vdmini_bench.system.progress import quiet_libraries
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("file", type=PATH, callback=shipped_or_own)
 @PROFILE
 @OVERRIDES
 @click.option("--model", help="The row of a suite to distil; the first one that is distilled when not given.")

@@ -52,6 +52,13 @@ CHANNELS = click.option(
 )
 
 
+def shipped_or_own(context: click.Context, parameter: click.Parameter, suite: Path) -> Path:
+    """The callback of an argument that is a suite's file, or the name of one that comes with the package."""
+    from vdmini_bench.config.shipped import find_suite
+
+    return find_suite(str(suite))
+
+
 def as_one(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
     """Options that a command gets as one argument of that name: what `make` makes of their values."""
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DOWNLOAD, JSON, OVERRIDES, PATH, PROFILE, RESULTS, WORKERS, led
+from vdmini_bench.commands.options import (
+    DOWNLOAD,
+    JSON,
+    OVERRIDES,
+    PATH,
+    PROFILE,
+    RESULTS,
+    WORKERS,
+    led,
+    shipped_or_own,
+)
 from vdmini_bench.errors import ExitCode, SuiteError
 from vdmini_bench.system.progress import quiet_libraries, say
 from vdmini_bench.system.tables import print_table
@@ -16,7 +26,7 @@ from vdmini_bench.system.workers import choose_workers
 
 
 @click.command()
-@click.argument("suite", type=PATH)
+@click.argument("suite", type=PATH, callback=shipped_or_own)
 @PROFILE
 @OVERRIDES
 @click.option("--dry-run", is_flag=True, help="Show jobs, cache, time, disk and what is missing; run nothing.")

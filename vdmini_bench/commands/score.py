@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdmini_bench.commands.options import JSON, PATH, PROFILE, RESULTS, WORKERS, led
+from vdmini_bench.commands.options import JSON, PATH, PROFILE, RESULTS, WORKERS, led, shipped_or_own
 from vdmini_bench.system.progress import quiet_libraries
 from vdmini_bench.system.tables import number_cell, print_table
 from vdmini_bench.system.workers import choose_workers
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("videos", metavar="DIR_OF_VIDEOS", type=PATH)
-@click.option("--suite", "suite_file", required=True, type=PATH, help="Whose protocol to use.")
+@click.option("--suite", "suite_file", required=True, type=PATH, callback=shipped_or_own, help="Whose protocol to use.")
 @PROFILE
 @click.option("--against", type=PATH, help="A folder of real videos, not the suite's own.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the profile.")

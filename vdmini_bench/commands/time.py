@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, JSON, PATH, with_download
+from vdmini_bench.commands.options import DEVICE, JSON, PATH, shipped_or_own, with_download
 from vdmini_bench.config.timing import ATTENTION, DTYPES, FEWEST_RUNS, SCOPES, SpeedRequest
 from vdmini_bench.models.devices import choose_device
 from vdmini_bench.system.progress import quiet_libraries
@@ -87,7 +87,7 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
 
 
 @click.command("speed")
-@click.argument("suite", type=PATH)
+@click.argument("suite", type=PATH, callback=shipped_or_own)
 @click.option("--profile", help="A profile of the suite; its default one when not given.")
 @click.option("--entry", "entries", multiple=True, metavar="NAME", help="Only this entry; once for each.")
 @click.option("-o", "--output", type=PATH, default=Path("results/speed"), show_default=True)
