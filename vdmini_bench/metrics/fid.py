@@ -12,7 +12,7 @@ from vdmini.finite import NotFiniteError, is_finite
 from vdmini_bench.assets.cache import asset_path, fetch_asset
 from vdmini_bench.assets.catalogue import ASSETS
 from vdmini_bench.errors import AssetError
-from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
+from vdmini_bench.metrics.frechet import Moments
 
 # 2: the real side is the reference clips in runs too; 1 had the clips there that gave the first frames. Of the name
 # only the number is left of torchmetrics, whose distance takes half a minute in 2048 dimensions.
@@ -33,50 +33,32 @@ class FidInception(nn.Module):
         return pooled.flatten(1)
 
 
-class FrameFid:
-    """Frechet inception distance of sets of frames from one real set, as torchmetrics' (Heusel et al. 2017).
-
-    Real frames go through the network once, whatever the number of sets; the covariance is divided by N - 1.
+def frame_moments(batches: Iterable[Tensor], features: nn.Module, kind: str) -> Moments:
+    """The moments of frames' features, the covariance divided by N - 1, for a Frechet inception distance.
 
     Args:
-        real_frames: batches N 3 H W uint8 RGB.
+        batches: N 3 H W uint8 RGB, one clip each.
         features: N 3 H W uint8 to N x D float; it runs where its parameters are. Distances with unlike networks are
             not comparable.
+        kind: what the frames are, in errors.
 
     Raises:
         ValueError: a batch has another layout or dtype, or there are under 2 frames.
         NotFiniteError: features of a batch, named by its number from 1, are not finite.
     """
-
-    def __init__(self, real_frames: Iterable[Tensor], features: nn.Module) -> None:
-        parameter = next(features.parameters(), None)
-        self.device = torch.device("cpu") if parameter is None else parameter.device
-        self.features = features.eval()
-        self.real = self._moments(real_frames, "real")
-
-    def distance(self, generated_frames: Iterable[Tensor]) -> float:
-        """How far frames, batches N 3 H W uint8 RGB, are from the real ones.
-
-        Raises:
-            ValueError: a batch has another layout or dtype, or there are under 2 frames.
-            NotFiniteError: features of a batch, named by its number from 1, are not finite.
-        """
-        return frechet_distance_of_moments(self._moments(generated_frames, "generated"), self.real)
-
-    def _moments(self, batches: Iterable[Tensor], kind: str) -> Moments:
-        rows = []
-        with torch.inference_mode():
-            for number, batch in enumerate(batches, start=1):
-                if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
-                    raise ValueError(
-                        f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W"
-                    )
-                rows.append(self.features(batch.to(self.device)).cpu())
-                if not is_finite(rows[-1]):
-                    raise NotFiniteError(f"features by Inception of frames of {kind} clip {number} are not finite")
-        if sum(map(len, rows)) < 2:
-            raise ValueError(f"{sum(map(len, rows))} {kind} frames: at least 2 are needed")
-        return Moments.of(torch.cat(rows))
+    parameter = next(features.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    rows = []
+    with torch.inference_mode():
+        for number, batch in enumerate(batches, start=1):
+            if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8:
+                raise ValueError(f"a batch is {batch.dtype} of shape {tuple(batch.shape)}: it must be uint8 N 3 H W")
+            rows.append(features(batch.to(device)).cpu())
+            if not is_finite(rows[-1]):
+                raise NotFiniteError(f"features by Inception of frames of {kind} clip {number} are not finite")
+    if sum(map(len, rows)) < 2:
+        raise ValueError(f"{sum(map(len, rows))} {kind} frames: at least 2 are needed")
+    return Moments.of(torch.cat(rows))
 
 
 def why_no_inception(cache: Path | None = None) -> str | None:

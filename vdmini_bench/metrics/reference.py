@@ -15,7 +15,7 @@ from vdmini_bench.metrics.features import ClipFeatures, Measured, clip_features,
 from vdmini_bench.metrics.frechet import Moments
 from vdmini_bench.system.files import sha256_of
 
-MOMENTS, FLOWS = "moments.npz", "flows.npy"
+MOMENTS, FLOWS, FRAMES = "moments.npz", "flows.npy", "frames.npz"
 SHIPPED = Path(__file__).parents[1] / "embedded" / "reference"
 
 

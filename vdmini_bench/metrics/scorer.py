@@ -18,7 +18,7 @@ from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.metrics.c3d import C3D, FRAMES
 from vdmini_bench.metrics.features import ClipFeatures
-from vdmini_bench.metrics.fid import FID_VERSION, FrameFid, load_inception_features, why_no_inception
+from vdmini_bench.metrics.fid import FID_VERSION, frame_moments, load_inception_features, why_no_inception
 from vdmini_bench.metrics.flow import FLOW_VERSION, flow_distance
 from vdmini_bench.metrics.frechet import Moments, frechet_distance_of_moments
 from vdmini_bench.metrics.fvd import FVD_VERSIONS
@@ -135,26 +135,37 @@ def why_no_fid(protocol: ProtocolSpec) -> str | None:
     return why_no_inception()
 
 
-def score_frames(scorer: Scorer, real: ClipReader, generated: ClipReader) -> Score:
-    """Frame FID of each block of generated clips from all frames of the reference clips, each at a clip's own size.
-
-    The real side is that of FVD, all of it for every block, whoever asks: a run, or `score` with `--against` or not.
+def real_frames(real: ClipReader) -> Moments:
+    """The moments of all frames of the reference clips: the real side of frame FID, as of FVD, whoever asks.
 
     Raises:
         IncompleteError: clips could not be read.
         AssetError: the network is not here, or has changed since it was imported.
     """
     network = load_inception_features().to(process_device())
-    with progress(f"frames of {scorer.model}", len(real) + len(generated)) as advance:
-        real.on_clip = generated.on_clip = advance
-        fid = FrameFid(map(_frames, real), network)
+    with progress("frames of reference clips", len(real)) as advance:
+        real.on_clip = advance
+        moments = frame_moments(map(_frames, real), network, "real")
         real.check()
+    return moments
+
+
+def score_frames(scorer: Scorer, real: Moments, generated: ClipReader) -> Score:
+    """Frame FID of each block of generated clips from the real frames, each at a clip's own size.
+
+    Raises:
+        IncompleteError: clips could not be read.
+        AssetError: the network is not here, or has changed since it was imported.
+    """
+    network = load_inception_features().to(process_device())
+    with progress(f"frames of {scorer.model}", len(generated)) as advance:
+        generated.on_clip = advance
 
         def distance(block: slice) -> float:
             part = replace(generated, paths=generated.paths[block], problems=[])
-            value = fid.distance(map(_frames, part))
+            moments = frame_moments(map(_frames, part), network, "generated")
             part.check()
-            return value
+            return frechet_distance_of_moments(moments, real)
 
         return scorer.blocks("fid", FID_VERSION, "", "lower", distance)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from vdmini_bench.metrics.features import Measured, clip_features
 from vdmini_bench.metrics.fid import FID_VERSION
-from vdmini_bench.metrics.reference import load_reference
-from vdmini_bench.metrics.scorer import INCEPTION_SCORES, Scorer, score_frames, unavailable_metrics
+from vdmini_bench.metrics.frechet import Moments
+from vdmini_bench.metrics.reference import FRAMES, load_reference
+from vdmini_bench.metrics.scorer import INCEPTION_SCORES, Scorer, real_frames, score_frames, unavailable_metrics
 from vdmini_bench.suites.context import write_scores
 from vdmini_bench.suites.distributions import DistributionsContext
 from vdmini_bench.suites.folder import FolderContext
@@ -30,5 +31,8 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
     if "fid" in missing:
         scores.append(scorer.unavailable("fid", FID_VERSION, "lower"))
     elif context.frame_fid:
-        scores.append(score_frames(scorer, context.real_reader(), reader))
+        kept = context.folder("reference") / FRAMES
+        # Not there where the network was imported after the reference was scored.
+        real = Moments.load(kept) if kept.is_file() else real_frames(context.real_reader())
+        scores.append(score_frames(scorer, real, reader))
     write_scores(folder, context, scores, missing)
