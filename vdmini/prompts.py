@@ -50,8 +50,7 @@ def _encoders(pipeline: DiffusionPipeline) -> Iterator[tuple[str, Any, int, str]
             template = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
             limit = run.tokenizer_max_length + run.prompt_template_encode_start_idx
         elif not suffix and isinstance(family, TransformerFamily):
-            tokens = next(iter(family.texts.values()))[0]
-            limit = options["max_sequence_length"].default if "max_sequence_length" in options else tokens
+            limit = family.text_tokens(pipeline)
             if "prompt_template" in options:
                 # HunyuanVideo's instructions stand before the prompt, and their tokens count besides.
                 around = options["prompt_template"].default

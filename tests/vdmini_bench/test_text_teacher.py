@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +22,10 @@ from vdmini.rules import make_plan
 from vdmini.sample import sample_clips
 from vdmini_bench.data.captions import choose_scenes, covered_places, draw_scenes, parse_caption
 from vdmini_bench.data.requests import EMBEDDED_SETTINGS, choose_requests, choose_settings
-from vdmini_bench.embedded import budget, text_training
+from vdmini_bench.embedded import captioned_training, text_training, training_loop
 from vdmini_bench.embedded.__main__ import main
 from vdmini_bench.embedded.assemble import save_text_pipeline
+from vdmini_bench.embedded.captioned_training import CaptionedClips, Recipe
 from vdmini_bench.embedded.text_scores import scoring_scenes
 from vdmini_bench.embedded.text_to_video import (
     TEXT_TOKENS,
@@ -35,7 +35,7 @@ from vdmini_bench.embedded.text_to_video import (
     caption_words,
     write_tokenizer,
 )
-from vdmini_bench.embedded.text_training import CaptionedClips, TextToVideo, train_frame_vae, train_text_denoiser
+from vdmini_bench.embedded.text_training import TextToVideo, train_frame_vae, train_text_denoiser
 from vdmini_bench.models.source import load_for_use
 
 CPU = torch.device("cpu")
@@ -69,15 +69,12 @@ def small_vae() -> AutoencoderKL:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train small networks, by a clock that gains three seconds a step."""
-    ticks = iter(range(10**6))
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: 3.0 * next(ticks)))
-    monkeypatch.setattr(budget, "REPORT_EVERY", 10)
+    """Train small networks."""
+    monkeypatch.setattr(training_loop, "REPORT_EVERY", 10)
     monkeypatch.setattr(text_training, "build_text_denoiser", small_denoiser)
     monkeypatch.setattr(text_training, "build_frame_vae", small_vae)
     monkeypatch.setattr(text_training, "FRAMES_PER_STEP", 4)
-    monkeypatch.setattr(text_training, "CLIPS_PER_STEP", 2)
-    monkeypatch.setattr(text_training, "PICTURES_PER_STEP", 4)
+    monkeypatch.setattr(text_training, "RECIPE", Recipe(clips=2, pictures=4, learning_rate=8e-4))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +114,9 @@ def test_the_vae_starts_from_a_trained_encoder_and_learns(
     encoder = small_vae().encoder
     with torch.no_grad():
         encoder.conv_in.bias.fill_(7.0)
-    vae = train_frame_vae(clips, 0.0, tmp_path / "vae.pt", CPU, encoder)
+    vae = train_frame_vae(clips, 0, tmp_path / "vae.pt", CPU, encoder)
     assert torch.equal(vae.encoder.conv_in.bias, encoder.conv_in.bias)
-    trained = train_frame_vae(clips, 1.5, tmp_path / "vae.pt", CPU)
+    trained = train_frame_vae(clips, 30, tmp_path / "vae.pt", CPU)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     losses = [float(line.split()[-1]) for line in lines]
     assert losses[-1] < losses[0]
@@ -127,7 +124,7 @@ def test_the_vae_starts_from_a_trained_encoder_and_learns(
     assert 0.5 < float(latents.detach().std()) < 2
 
 
-def train_small(folder: Path, clips: Tensor, minutes: float, initial: TextToVideo | None = None) -> TextToVideo:
+def train_small(folder: Path, clips: Tensor, steps: int, initial: TextToVideo | None = None) -> TextToVideo:
     """Train the denoiser on drawn clips, its VAE the same at every call."""
     torch.manual_seed(0)
     vae = small_vae().eval()
@@ -136,15 +133,15 @@ def train_small(folder: Path, clips: Tensor, minutes: float, initial: TextToVide
     places = torch.from_numpy(np.stack([covered_places(scene, place) for place, scene in enumerate(SCENES)]))
     drawn = CaptionedClips(clips, CAPTIONS, places)
     few = CaptionedClips(clips[:4], CAPTIONS[:4], places[:4])
-    return train_text_denoiser(drawn, few, vae, minutes, checkpoint, CPU, initial)
+    return train_text_denoiser(drawn, few, vae, steps, checkpoint, CPU, initial)
 
 
 def test_training_that_was_stopped_goes_on_exactly(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "CHECKPOINT_SECONDS", 5.0)
-    whole = train_small(tmp_path / "whole", clips, 0.25)
-    stop_at, update_average = iter([False] * 3 + [True]), budget.update_average
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 0.0)
+    whole = train_small(tmp_path / "whole", clips, 5)
+    stop_at, update_average = iter([False] * 3 + [True]), training_loop.update_average
 
     def stopping(average: TextToVideo, model: TextToVideo, steps: int) -> None:
         if next(stop_at):
@@ -152,14 +149,14 @@ def test_training_that_was_stopped_goes_on_exactly(
         update_average(average, model, steps)
 
     with monkeypatch.context() as patch:
-        patch.setattr(budget, "update_average", stopping)
+        patch.setattr(training_loop, "update_average", stopping)
         with pytest.raises(KeyboardInterrupt):
-            train_small(tmp_path / "stopped", clips, 0.25)
+            train_small(tmp_path / "stopped", clips, 5)
     assert (tmp_path / "stopped" / "denoiser.pt").is_file()
-    resumed = train_small(tmp_path / "stopped", clips, 0.25)
+    resumed = train_small(tmp_path / "stopped", clips, 5)
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(expected, found)
-    untrained = train_small(tmp_path / "untrained", clips, 0.0)
+    untrained = train_small(tmp_path / "untrained", clips, 0)
     for part in ("denoiser", "text_encoder"):
         before, after = (getattr(networks, part).state_dict() for networks in (untrained, whole))
         assert not all(torch.equal(before[name], after[name]) for name in before), f"{part} is trained"
@@ -168,15 +165,15 @@ def test_training_that_was_stopped_goes_on_exactly(
 def test_going_on_starts_from_the_networks_given(tmp_path: Path, clips: Tensor, small: None) -> None:
     torch.manual_seed(3)
     initial = TextToVideo(small_denoiser(), build_text_encoder())
-    found = train_small(tmp_path, clips, 0.0, initial)
+    found = train_small(tmp_path, clips, 0, initial)
     assert all(torch.equal(a, b) for a, b in zip(initial.parameters(), found.parameters(), strict=True))
 
 
 def test_the_validation_loss_falls_and_captions_matter(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(text_training, "VALIDATE_EVERY", 5)
-    networks = train_small(tmp_path, clips, 0.75)
+    monkeypatch.setattr(captioned_training, "VALIDATE_EVERY", 5)
+    networks = train_small(tmp_path, clips, 15)
     lines = [line for line in capsys.readouterr().out.splitlines() if "validation loss" in line]
     losses = [float(line.split()[-1]) for line in lines]
     assert len(losses) == 3
@@ -242,7 +239,7 @@ def test_scoring_asks_for_one_thing_and_two_in_turn() -> None:
 
 
 def test_one_command_trains_installs_and_scores(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole command on small networks: a fake clock makes its minutes a few steps."""
+    """The whole command on small networks."""
     from vdmini_bench.embedded import text_commands
     from vdmini_bench.metrics import scene_classifier
 
@@ -252,11 +249,12 @@ def test_one_command_trains_installs_and_scores(tmp_path: Path, small: None, mon
     monkeypatch.setattr(text_commands, "CLASSIFIER_TEST_CLIPS", 12)
     monkeypatch.setattr(text_commands, "VALIDATION_CLIPS", 2)
     monkeypatch.setattr(text_training, "build_frame_vae", build_frame_vae)
-    command = ["train-t2v", "--minutes", "0.6", "--clips", "8", "--work", str(tmp_path / "work")]
+    few = ["--steps", "6", "--vae-steps", "3", "--classifier-steps", "2"]
+    command = ["train-t2v", *few, "--clips", "8", "--work", str(tmp_path / "work")]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "t2v" / "training.json").read_text())
-    assert sum(record["minutes"].values()) == pytest.approx(0.6)
+    assert record["steps"] == {"vae": 3, "classifier": 2, "denoiser": 6}
     assert (record["clips"], record["further"]) == (8, False)
     score = ["score-t2v", "--clips", "4", "--steps", "2"]
     scores = json.loads(CliRunner().invoke(main, score, catch_exceptions=False).stdout)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vdmini.blocks import ModelInput
 from vdmini.conditioning import Conditioning
 from vdmini.conditioning.transformer import TransformerConditioning, mean_of_tokens
-from vdmini.models.wan import FAMILY, TEXT_TOKENS
+from vdmini.models.wan import FAMILY
 
 # Of the VAE of Wan 2.2 TI2V-5B, whose pipeline times every token.
 TIMED_CHANNELS = 48
@@ -28,7 +28,7 @@ class WanConditioning(TransformerConditioning):
     texts = ("prompt_embeds",)
 
     def prompt_options(self, run: Any, picture: Image.Image | None) -> Mapping[str, object]:
-        return {**super().prompt_options(run, picture), "max_sequence_length": TEXT_TOKENS}
+        return {**super().prompt_options(run, picture), "max_sequence_length": self.family.text_tokens(run)}
 
     def image_conditions(self, run: Any, picture: Image.Image, prepared: Any, latents: Tensor) -> dict[str, Tensor]:
         if self.times_frames(run):

@@ -60,7 +60,7 @@ class Allegro(TransformerFamily):
         frames, height, width = run.vae.stride
         return tuple(zip(run.vae.kernel, (frames, math.lcm(height, pixels), math.lcm(width, pixels)), strict=True))
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """Cleaning captions wants packages that not all have, and its pipeline goes on without: clips would differ."""
         return {"clean_caption": False}
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from diffusers.models.transformers.transformer_chronoedit import ChronoEditTransformer3DModel
+from torch import nn
 
 from vdmini.models.wan import FROM_IMAGE_BY_CLIP, Wan
 from vdmini.requests import SampleSettings
@@ -24,7 +25,7 @@ class ChronoEdit(Wan):
     task = FlowTask(shift=5.0)
     image_pipeline = "ChronoEditPipeline"
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """To reason in every step."""
         return {"enable_temporal_reasoning": True, "num_temporal_reasoning_steps": settings.steps}
 

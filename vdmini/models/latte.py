@@ -57,7 +57,7 @@ class Latte(TransformerFamily):
         config: Any = denoiser.config
         return ModelInput(1, config.video_length, config.sample_size, config.sample_size)
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """Cleaning captions wants packages that not all have, and its pipeline goes on without: clips would differ."""
         return {"clean_caption": False}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_mochi import AutoencoderKLMochi
 from diffusers.models.transformers.transformer_mochi import MochiTransformer3DModel
+from torch import nn
 
 from vdmini.models.parts import Stack
 from vdmini.models.transformer import TransformerFamily
@@ -29,7 +30,7 @@ class Mochi(TransformerFamily):
     texts = MappingProxyType({"encoder_hidden_states": (TEXT_TOKENS, "text_embed_dim")})
     masks = ("encoder_attention_mask",)
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """None; raises ValueError for one step, which its half linear schedule does not divide into."""
         if settings.steps < 2:
             raise ValueError(f"this model takes 2 steps or more, not {settings.steps}: ask for more")

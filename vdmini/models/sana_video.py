@@ -57,7 +57,7 @@ class SanaVideo(TransformerFamily):
         frames, pixels = super().clip_steps(pipeline)
         return frames, math.lcm(pixels, 32)
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         return {"use_resolution_binning": False}
 
 

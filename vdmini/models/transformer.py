@@ -103,6 +103,11 @@ class TransformerFamily(Family):
         tokens = next(iter(self.texts.values()))[0]
         return shapes | dict.fromkeys(self.masks, (size.batch, tokens))
 
+    def text_tokens(self, pipeline: DiffusionPipeline) -> int:
+        """How many tokens of a prompt a pipeline reads as it samples by default."""
+        asked = inspect.signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+        return next(iter(self.texts.values()))[0] if asked is None else int(asked.default)
+
     def images(self, denoiser: nn.Module) -> Images:
         """Never where no pipeline animates them, and always where latents come beside those of an image."""
         config: Any = denoiser.config
@@ -285,7 +290,7 @@ class TransformerFamily(Family):
         """The weights of an original file, by name, as diffusers' converter can take them."""
         return {**weights}
 
-    def pipeline_options(self, settings: SampleSettings) -> dict[str, Any]:
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """More arguments of this family's pipeline."""
         return {}
 
@@ -301,7 +306,7 @@ class TransformerFamily(Family):
         images = self._images(pipeline, requests)
         animates = "image" in inspect.signature(type(pipeline).__call__).parameters
         run = pipeline_of_class(pipeline, str(self.image_pipeline)) if images and not animates else pipeline
-        options: dict[str, Any] = {"output_type": "np", **self.pipeline_options(settings)}
+        options: dict[str, Any] = {"output_type": "np", **self.pipeline_options(pipeline_denoiser(pipeline), settings)}
         asked = replace(settings, frames=self.frames_to_ask(run, settings.frames))
         if self.batches_images if images else self.batches_prompts:
             return draw_prompts(run, requests, asked, options | ({"image": images} if images else {}))

@@ -8,12 +8,15 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models.family import Images, require_multiple
 from vdmini.models.parts import Stack
+from vdmini.models.registry import pipeline_denoiser
 from vdmini.models.transformer import TransformerFamily
+from vdmini.requests import SampleSettings
 from vdmini.tasks.base import Task
 from vdmini.tasks.flow import FlowTask
 
@@ -22,6 +25,9 @@ TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 # The channels of Wan 2.2's VAE, by which its 5B model is known.
 WAN22_CHANNELS = 48
+# Those of the embedded teacher's VAE, and how many tokens of a text it reads.
+EMBEDDED_CHANNELS = 12
+EMBEDDED_TEXT_TOKENS = 24
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py.
 SMALL = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
@@ -88,12 +94,22 @@ class Wan(TransformerFamily):
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size: for the 5B model 121 frames of 704x1280 pixels."""
         config: Any = denoiser.config
-        return ModelInput(1, 31, 44, 80) if config.in_channels == WAN22_CHANNELS else super().default_input(denoiser)
+        own = {WAN22_CHANNELS: ModelInput(1, 31, 44, 80), EMBEDDED_CHANNELS: ModelInput(1, 5, 8, 8)}
+        return own.get(config.in_channels) or super().default_input(denoiser)
+
+    def text_tokens(self, pipeline: DiffusionPipeline) -> int:
+        return EMBEDDED_TEXT_TOKENS if _is_embedded(pipeline_denoiser(pipeline)) else super().text_tokens(pipeline)
+
+    def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
+        """As few tokens of a text as the embedded teacher was trained with."""
+        return {"max_sequence_length": EMBEDDED_TEXT_TOKENS} if _is_embedded(denoiser) else {}
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """With what CLIP makes of an image, where the denoiser takes that."""
         config: Any = denoiser.config
         shapes = super().input_shapes(denoiser, size)
+        if _is_embedded(denoiser):
+            shapes["encoder_hidden_states"] = (size.batch, EMBEDDED_TEXT_TOKENS, config.text_dim)
         if config.get("image_dim") is not None:
             shapes["encoder_hidden_states_image"] = (size.batch, IMAGE_TOKENS, config.image_dim)
         return shapes
@@ -105,6 +121,11 @@ class Wan(TransformerFamily):
         from_image = {"added_kv_proj_dim": width} if config.get("added_kv_proj_dim") is not None else {}
         ffn_dim = config.ffn_dim * heads // config.num_attention_heads
         return {"num_attention_heads": heads, "ffn_dim": ffn_dim, **from_image}
+
+
+def _is_embedded(denoiser: nn.Module) -> bool:
+    config: Any = denoiser.config
+    return bool(config.in_channels == EMBEDDED_CHANNELS)
 
 
 FAMILY = Wan()

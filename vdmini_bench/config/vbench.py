@@ -14,7 +14,7 @@ from vdmini_bench.config.sampling import with_preset
 from vdmini_bench.config.suite import CommonProfile, CommonSuite, DatasetSpec, LengthSpec, Suite, SuiteFile
 from vdmini_bench.config.vbench_dimensions import FILTERED, I2V, T2V, choose_dimensions
 from vdmini_bench.data.prompts import PROMPT_FILES
-from vdmini_bench.data.synthetic import FRAMES, SIZE
+from vdmini_bench.data.synthetic import FRAMES, LENGTHS, SIZE
 from vdmini_bench.errors import SuiteError
 
 PROTOCOL_VERSION = 1
@@ -178,10 +178,10 @@ class VBenchProfile(CommonProfile):
                 " set mode: t2v and samples_per_prompt: 1"
             )
         size = (clip.frames, sample.height, sample.width)
-        if vbench.prompts == "embedded" and size != (FRAMES, SIZE, SIZE):
+        if vbench.prompts == "embedded" and size not in [(frames, SIZE, SIZE) for frames in LENGTHS]:
             raise ValueError(
-                f"embedded prompts are of the drawn world, whose clips are {FRAMES} frames of {SIZE}x{SIZE}: set"
-                " clip.frames, sample.height and sample.width so"
+                f"embedded prompts are of the drawn world, whose clips are {FRAMES} frames of {SIZE}x{SIZE}, or one"
+                " less: set clip.frames, sample.height and sample.width so"
             )
         return vbench
 

@@ -30,6 +30,7 @@ EMBEDDED_SETTINGS = {
     ),
     # A divisor of the 1000 timesteps: the pipeline and its scheduler then agree on where each step ends.
     "embedded/t2v": SampleSettings(steps=10, frames=10, height=32, width=32, guidance=4.0),
+    "embedded/wan": SampleSettings(steps=12, frames=9, height=32, width=32, guidance=3.0),
 }
 
 
@@ -47,7 +48,7 @@ def choose_requests(model: str, prompts: Path | None, images: Path | None, seeds
         return image_requests(images, parse_seeds(seeds))
     if model not in EMBEDDED_SETTINGS:
         raise SuiteError(f"{model}: give --prompts FILE or --images DIR")
-    return caption_requests(count) if model == "embedded/t2v" else drawn_requests(count)
+    return drawn_requests(count) if model == "embedded/svd" else caption_requests(count)
 
 
 def told(requests: Sequence[ClipRequest], prompts: Sequence[str], seeds: int) -> list[ClipRequest]:

@@ -1,4 +1,4 @@
-"""Train the embedded teachers again: `python -m vdmini_bench.embedded train --minutes 150`, then `... reference`."""
+"""Train the embedded teachers again: `python -m vdmini_bench.embedded train`, then `... reference`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vdmini_bench.data.clip_reader import ClipReader
 from vdmini_bench.data.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
 from vdmini_bench.data.video import read_frames, write_video
 from vdmini_bench.embedded.text_commands import score_t2v, train_t2v
+from vdmini_bench.embedded.wan_commands import train_wan
 from vdmini_bench.system.program import Program
 from vdmini_bench.system.progress import prepare_torch, progress, quiet_libraries
 
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher"), show_default=True)
-VAE_SHARE = 0.4
 # Beyond any index that a run draws, so that the reference shares no clip with the real and condition sets.
 REFERENCE_INDICES = range(101, 131)
 
@@ -30,12 +30,13 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--minutes", type=float, default=150.0, show_default=True, help="Training time; a repeated call resumes.")
+@click.option("--steps", type=int, default=3000, show_default=True, help="Of the denoiser; a repeated call resumes.")
+@click.option("--vae-steps", type=int, default=12000, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and train its denoiser further.")
 @WORK
-def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: Path) -> None:
+def train(steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: bool, work: Path) -> None:
     """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
     import torch
 
@@ -53,12 +54,13 @@ def train(minutes: float, device: str, clips_per_group: int, go_on: bool, work: 
     if go_on:
         pipeline: Any = load_model("embedded/svd", device=chosen).pipeline
         vae, initial = pipeline.vae, ImageToVideo(pipeline.unet, pipeline.image_encoder)
-        networks = train_denoiser(clips, vae, minutes, work / "denoiser.pt", chosen, initial)
+        vae_steps = 0
     else:
-        vae = train_vae(clips, minutes * VAE_SHARE, work / "vae.pt", chosen)
-        networks = train_denoiser(clips, vae, minutes * (1 - VAE_SHARE), work / "denoiser.pt", chosen)
+        vae, initial = train_vae(clips, vae_steps, work / "vae.pt", chosen), None
+    networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, initial)
     save_pipeline(folder, vae, networks)
-    record = {"minutes": minutes, "device": device, "clips": len(clips), "torch": torch.__version__}
+    trained = {"vae": vae_steps, "denoiser": steps}
+    record = {"steps": trained, "device": device, "clips": len(clips), "torch": torch.__version__, "further": go_on}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"wrote {folder}")
 
@@ -110,6 +112,7 @@ def _training_clips(work: Path, clips_per_group: int) -> np.ndarray[tuple[int, .
 
 main.add_command(train_t2v)
 main.add_command(score_t2v)
+main.add_command(train_wan)
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    AutoencoderKLWan,
+    StableVideoDiffusionPipeline,
+    WanPipeline,
+)
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline
@@ -16,6 +22,8 @@ from vdmini_bench.embedded.architecture import build_feature_extractor, build_sc
 from vdmini_bench.embedded.denoiser import ImageToVideo
 from vdmini_bench.embedded.text_to_video import build_text_scheduler, write_tokenizer
 from vdmini_bench.embedded.text_training import TextToVideo
+from vdmini_bench.embedded.wan import build_flow_scheduler, build_tokenizer
+from vdmini_bench.embedded.wan_training import FlowTextToVideo
 
 
 def save_pipeline(folder: Path, vae: AutoencoderKLTemporalDecoder, networks: ImageToVideo) -> None:
@@ -43,6 +51,18 @@ def save_text_pipeline(folder: Path, vae: AutoencoderKL, networks: TextToVideo) 
         _install(pipeline, folder)
     # The plain files that every release of the tokenizer's class reads.
     write_tokenizer(folder / "tokenizer")
+
+
+def save_wan_pipeline(folder: Path, vae: AutoencoderKLWan, networks: FlowTextToVideo) -> None:
+    """Write the transformer's pipeline as float16 safetensors, in place of what is there."""
+    pipeline = WanPipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=networks.text_encoder,
+        vae=vae,
+        scheduler=build_flow_scheduler(),
+        transformer=networks.denoiser,
+    )
+    _install(pipeline, folder)
 
 
 def _install(pipeline: DiffusionPipeline, folder: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from vdmini_bench.data.captions import Scene, choose_scenes, draw_scenes
-from vdmini_bench.embedded.budget import train_for_minutes
+from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 from vdmini_bench.metrics.scene_classifier import (
     RECORD,
     WEIGHTS,
@@ -32,9 +32,9 @@ TEST_SEED = 2_000_000
 
 
 def train_classifier(
-    clips: NDArray[np.uint8], scenes: list[Scene], minutes: float, checkpoint: Path, device: torch.device
+    clips: NDArray[np.uint8], scenes: list[Scene], steps: int, checkpoint: Path, device: torch.device
 ) -> SceneClassifier:
-    """Train for `minutes` on clips N T H W C uint8 of the scenes; returns it in eval mode.
+    """Train for `steps` on clips N T H W C uint8 of the scenes; returns it in eval mode.
 
     A judge must know every combination: give scenes of the split "any".
     """
@@ -45,12 +45,12 @@ def train_classifier(
     def loss_of_step(step: int) -> Tensor:
         chosen = torch.randint(0, len(scenes), (CLIPS_PER_STEP,))
         pixels = to_network(clips[chosen.numpy()]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with half_where_fast(device):
             logits = network(_worn(pixels))
         losses = [cross_entropy(logits[name].float(), labels[name][chosen].to(device)) for name in logits]
         return torch.stack(losses).sum()
 
-    train_for_minutes(network, loss_of_step, minutes=minutes, learning_rate=LEARNING_RATE, checkpoint=checkpoint)
+    train_steps(network, loss_of_step, steps=steps, learning_rate=LEARNING_RATE, checkpoint=checkpoint)
     return network.eval()
 
 

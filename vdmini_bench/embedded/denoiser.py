@@ -17,7 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from vdmini.tasks.edm import EdmTask, edm_loss
 from vdmini_bench.data.synthetic import FRAMES_PER_SECOND
 from vdmini_bench.embedded.architecture import build_denoiser, build_image_encoder
-from vdmini_bench.embedded.budget import train_for_minutes
+from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 
 CLIPS_PER_STEP = 8
 LEARNING_RATE = 8e-4
@@ -39,12 +39,12 @@ class ImageToVideo(nn.Module):
 def train_denoiser(
     clips: Tensor,
     vae: AutoencoderKLTemporalDecoder,
-    minutes: float,
+    steps: int,
     checkpoint: Path,
     device: torch.device,
     initial: ImageToVideo | None = None,
 ) -> ImageToVideo:
-    """Train for `minutes` on `clips` N T C H W uint8; returns the exponential moving average of the networks.
+    """Train for `steps` on `clips` N T C H W uint8; returns the exponential moving average of the networks.
 
     Starts from `initial` where given; a checkpoint goes before it.
     """
@@ -62,7 +62,7 @@ def train_denoiser(
         scaled, timesteps = TASK.network_input(TASK.noisy(clean, noise, sigmas), sigmas)
         condition = unscaled[:, :1].expand(-1, clean.shape[1], -1, -1, -1)
         time_ids = torch.tensor([[FRAMES_PER_SECOND - 1, MOTION_BUCKET, 0.0]], device=device).expand(len(clean), -1)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with half_where_fast(device):
             pixels = clip_pixels(clips[chosen, 0].to(device).float() / 127.5 - 1)
             embeddings = model.image_encoder(pixels).image_embeds[:, None]
             prediction = model.denoiser(
@@ -70,9 +70,7 @@ def train_denoiser(
             ).sample
         return edm_loss(prediction, clean, noise, sigmas)
 
-    train_for_minutes(
-        model, loss_of_step, minutes=minutes, learning_rate=LEARNING_RATE, checkpoint=checkpoint, average=average
-    )
+    train_steps(model, loss_of_step, steps=steps, learning_rate=LEARNING_RATE, checkpoint=checkpoint, average=average)
     return average.eval()
 
 

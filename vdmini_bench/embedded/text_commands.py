@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from vdmini_bench.data.captions import Scene, choose_scenes, covered_places, draw_scene
-from vdmini_bench.system.progress import progress, quiet_libraries
+from vdmini_bench.data.captions import choose_scenes
+from vdmini_bench.system.progress import quiet_libraries
 
-if TYPE_CHECKING:
-    from vdmini_bench.embedded.text_training import CaptionedClips
-
-VAE_SHARE, CLASSIFIER_SHARE = 0.24, 0.21
 VALIDATION_CLIPS = 32
 CLASSIFIER_TEST_CLIPS = 1000
 # Clips for validation are drawn with seeds of their own.
@@ -26,18 +19,23 @@ VALIDATION_SEED = 1_000_000
 
 
 @click.command("train-t2v")
-@click.option("--minutes", type=float, default=130.0, show_default=True, help="Training time; a repeated call resumes.")
+@click.option("--steps", type=int, default=6000, show_default=True, help="Of the denoiser; a repeated call resumes.")
+@click.option("--vae-steps", type=int, default=6000, show_default=True)
+@click.option("--classifier-steps", type=int, default=4000, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips", type=int, default=8000, show_default=True, help="Training clips.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and classifier and train its denoiser further.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher/t2v"), show_default=True)
-def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) -> None:
+def train_t2v(
+    steps: int, vae_steps: int, classifier_steps: int, device: str, clips: int, go_on: bool, work: Path
+) -> None:
     """Train VAE, classifier, text encoder and denoiser, and install the pipeline as `embedded/t2v`."""
     import torch
 
     from vdmini.models.loading import load_model
     from vdmini.models.registry import EMBEDDED
     from vdmini_bench.embedded.assemble import save_text_pipeline
+    from vdmini_bench.embedded.captioned_data import captioned_clips, drawn_once
     from vdmini_bench.embedded.classifier import save_classifier, train_classifier
     from vdmini_bench.embedded.text_training import TextToVideo, train_frame_vae, train_text_denoiser
     from vdmini_bench.metrics.scene_classifier import SHIPPED
@@ -46,27 +44,26 @@ def train_t2v(minutes: float, device: str, clips: int, go_on: bool, work: Path) 
     work.mkdir(parents=True, exist_ok=True)
     chosen, folder = torch.device(device), EMBEDDED["embedded/t2v"]
     scenes = choose_scenes(clips, "train")
-    drawn = _captioned(work / f"train-{clips}.npy", scenes, 0)
+    drawn = captioned_clips(work / f"train-{clips}.npy", scenes, 0)
     unseen = [*choose_scenes(VALIDATION_CLIPS, "train", skip=clips), *choose_scenes(VALIDATION_CLIPS, "held-out")]
-    validation = _captioned(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED)
+    validation = captioned_clips(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED)
     initial = None
     if go_on:
         pipeline: Any = load_model("embedded/t2v", device=chosen).pipeline
         vae, initial = pipeline.vae, TextToVideo(pipeline.unet, pipeline.text_encoder)
-        spent = {"vae": 0.0, "classifier": 0.0}
+        vae_steps = classifier_steps = 0
     else:
         frames_vae: Any = load_model("embedded/svd").vae
-        spent = {"vae": minutes * VAE_SHARE, "classifier": minutes * CLASSIFIER_SHARE}
-        vae = train_frame_vae(drawn.clips, spent["vae"], work / "vae.pt", chosen, frames_vae.encoder)
+        vae = train_frame_vae(drawn.clips, vae_steps, work / "vae.pt", chosen, frames_vae.encoder)
         every = choose_scenes(clips, "any")
-        pictures = _drawn_once(work / f"any-{clips}.npy", every, 0)
-        classifier = train_classifier(pictures, every, spent["classifier"], work / "classifier.pt", chosen)
+        pictures = drawn_once(work / f"any-{clips}.npy", every, 0)
+        classifier = train_classifier(pictures, every, classifier_steps, work / "classifier.pt", chosen)
         click.echo(json.dumps(save_classifier(SHIPPED, classifier, vae, CLASSIFIER_TEST_CLIPS), indent=1))
-    spent["denoiser"] = minutes - sum(spent.values())
     checkpoint = work / "denoiser.pt"
-    networks = train_text_denoiser(drawn, validation, vae, spent["denoiser"], checkpoint, chosen, initial)
+    networks = train_text_denoiser(drawn, validation, vae, steps, checkpoint, chosen, initial)
     save_text_pipeline(folder, vae, networks)
-    record = {"minutes": spent, "device": device, "clips": clips, "torch": torch.__version__, "further": go_on}
+    trained = {"vae": vae_steps, "classifier": classifier_steps, "denoiser": steps}
+    record = {"steps": trained, "device": device, "clips": clips, "torch": torch.__version__, "further": go_on}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"wrote {folder}")
 
@@ -93,27 +90,3 @@ def score_t2v(model: str, clips: int, held_out: bool, steps: int | None, guidanc
         raise click.UsageError(f"{model} holds no pipeline: give the folder that one was saved to")
     scores = score_captions(pipeline, load_classifier(), scoring_scenes(clips, held_out=held_out), settings)
     click.echo(json.dumps([asdict(score) for score in scores], indent=1))
-
-
-def _captioned(stored: Path, scenes: Sequence[Scene], first_seed: int) -> CaptionedClips:
-    """The scenes' clips, kept in a file, their captions and where they show things."""
-    import torch
-
-    from vdmini_bench.embedded.text_training import CaptionedClips
-
-    # N T H W C to N T C H W.
-    clips = torch.from_numpy(_drawn_once(stored, scenes, first_seed)).permute(0, 1, 4, 2, 3).contiguous()
-    places = np.stack([covered_places(scene, first_seed + place) for place, scene in enumerate(scenes)])
-    return CaptionedClips(clips, [scene.caption for scene in scenes], torch.from_numpy(places))
-
-
-def _drawn_once(stored: Path, scenes: Sequence[Scene], first_seed: int) -> NDArray[np.uint8]:
-    """The scenes' clips N T H W C uint8, kept in a file."""
-    if not stored.exists():
-        clips = []
-        with progress(f"draw {stored.stem}", len(scenes)) as advance:
-            for place, scene in enumerate(scenes):
-                clips.append(draw_scene(scene, first_seed + place).frames)
-                advance()
-        np.save(stored, np.stack(clips))
-    return np.asarray(np.load(stored, allow_pickle=False))

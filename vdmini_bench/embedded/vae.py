@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vdmini_bench.embedded.architecture import build_vae
-from vdmini_bench.embedded.budget import train_for_minutes
+from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 
 FRAMES_PER_STEP = 10
 CLIP_LENGTHS = (5, 10)
 KL_WEIGHT = 1e-4
 
 
-def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.device) -> AutoencoderKLTemporalDecoder:
-    """Train the VAE for `minutes` on `clips` N T C H W uint8; returns it in eval mode with its scaling factor set."""
+def train_vae(clips: Tensor, steps: int, checkpoint: Path, device: torch.device) -> AutoencoderKLTemporalDecoder:
+    """Train the VAE for `steps` on `clips` N T C H W uint8; returns it in eval mode with its scaling factor set."""
     torch.manual_seed(0)
     vae = build_vae().to(device)
 
@@ -29,14 +29,14 @@ def train_vae(clips: Tensor, minutes: float, checkpoint: Path, device: torch.dev
         frames = clips[chosen, start : start + length].flatten(0, 1).to(device).float() / 127.5 - 1
         if step % 2:
             frames = frames.flip(-1)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with half_where_fast(device):
             posterior = vae.encode(frames).latent_dist
             decoded = vae.decode(posterior.sample(), num_frames=length).sample.float()
         # The decoder learns to copy colours from the frame before; the first frame has none and must count by itself.
         loss = reconstruction_loss(decoded, frames) + reconstruction_loss(decoded[::length], frames[::length])
         return loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
-    train_for_minutes(vae, loss_of_step, minutes=minutes, learning_rate=1e-3, checkpoint=checkpoint)
+    train_steps(vae, loss_of_step, steps=steps, learning_rate=1e-3, checkpoint=checkpoint)
     set_scale(vae, clips)
     return vae
 

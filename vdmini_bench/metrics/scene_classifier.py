@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vdmini.finite import NotFiniteError, check_weights
 from vdmini_bench.data.captions import MOTIONS
-from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, FRAMES, SHAPES, SIZE
+from vdmini_bench.data.synthetic import BACKGROUNDS, COLOURS, FRAMES, LENGTHS, SHAPES, SIZE
 from vdmini_bench.metrics.semantic import Reading
 
 SHIPPED = Path(__file__).parents[1] / "embedded" / "scene_classifier"
@@ -102,10 +102,10 @@ def to_network(clips: NDArray[np.uint8] | Tensor) -> Tensor:
         ValueError: another size, layout or dtype than the drawn world's.
     """
     tensor = torch.as_tensor(clips)
-    if tensor.dtype != torch.uint8 or tuple(tensor.shape[1:]) != (FRAMES, SIZE, SIZE, 3):
+    if tensor.dtype != torch.uint8 or tuple(tensor.shape[1:]) not in [(frames, SIZE, SIZE, 3) for frames in LENGTHS]:
         raise ValueError(
             f"clips are {tensor.dtype} of shape {tuple(tensor.shape)}: the classifier reads uint8 B {FRAMES} {SIZE}"
-            f" {SIZE} 3"
+            f" {SIZE} 3, or one frame less"
         )
     return tensor.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 

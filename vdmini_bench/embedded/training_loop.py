@@ -1,10 +1,11 @@
-"""A training loop that runs for a number of minutes, checkpoints as it goes and continues where it stopped."""
+"""A training loop of a number of steps that checkpoints as it goes and continues exactly where it stopped."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -15,42 +16,38 @@ from vdmini.files import replacing
 CHECKPOINT_SECONDS = 120.0
 REPORT_EVERY = 50
 EMA_DECAY = 0.998
+WARM_UP = 0.01
 
 
-def train_for_minutes(
+def train_steps(
     module: nn.Module,
     loss_of_step: Callable[[int], Tensor],
     *,
-    minutes: float,
+    steps: int,
     learning_rate: float,
     checkpoint: Path,
     average: nn.Module | None = None,
     after_step: Callable[[int], None] = lambda step: None,
-) -> int:
-    """Minimise `loss_of_step(step)` over `module` until `minutes` are spent, resumed ones included; returns the steps.
+) -> None:
+    """Minimise `loss_of_step(step)` over `module` for `steps`, those before the checkpoint included.
 
-    The learning rate warms up over 1 % of the budget and falls as a cosine of the time spent: any budget ends at zero.
-    `average` becomes the exponential moving average of the module and is saved and restored with it, before each
-    `after_step(steps_done)`.
+    The learning rate warms up over 1 % of the steps and falls as a cosine to zero. `average` becomes the exponential
+    moving average of the module and is saved and restored with it, before each `after_step(steps_done)`.
     """
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    step, spent = 0, 0.0
+    done = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=next(module.parameters()).device)
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
         if average is not None:
             average.load_state_dict(saved["extra"])
-        step, spent = saved["step"], saved["spent"]
-    budget = minutes * 60
-    last_save = spent
+        done = saved["step"]
+    last_save = time.monotonic()
     running: float | None = None
-    while spent < budget:
-        started = time.monotonic()
-        progress = spent / budget
-        rate = learning_rate * min(1.0, 0.02 + progress / 0.01) * 0.5 * (1 + math.cos(math.pi * progress))
+    for step in range(done, steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate * rate_at(step / steps)
         # A seed per step: a resumed run draws what the unbroken one would have drawn.
         torch.manual_seed(step)
         loss = loss_of_step(step)
@@ -58,23 +55,31 @@ def train_for_minutes(
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
-        step += 1
+        done = step + 1
         if average is not None:
-            update_average(average, module, step)
-        after_step(step)
-        # A stopped or suspended process must not lose its budget to one long step.
-        spent += min(time.monotonic() - started, 30.0)
+            update_average(average, module, done)
+        after_step(done)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if step % REPORT_EVERY == 0:
-            print(f"step {step}  {spent / 60:.1f} of {minutes:g} min  loss {running:.5f}", flush=True)
-        if spent - last_save > CHECKPOINT_SECONDS or spent >= budget:
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        if done % REPORT_EVERY == 0:
+            print(f"step {done} of {steps}  loss {running:.5f}", flush=True)
+        if time.monotonic() - last_save > CHECKPOINT_SECONDS or done == steps:
+            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
             if average is not None:
                 state["extra"] = average.state_dict()
             with replacing(checkpoint) as partial:
                 torch.save(state, partial)
-            last_save = spent
-    return step
+            last_save = time.monotonic()
+
+
+def half_where_fast(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where the processor computes with it; others only imitate it."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def rate_at(progress: float) -> float:
+    """The share of the learning rate at a share of the steps: up, then down as a cosine."""
+    return min(1.0, 0.02 + progress / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @torch.no_grad()

@@ -1,0 +1,177 @@
+"""The embedded transformer teacher: what it is built of, how it is trained, saved and asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from vdmini import load_model
+from vdmini.conditioning.wan import CONDITIONING
+from vdmini.models.registry import EMBEDDED, family_of
+from vdmini.prompts import cut_prompts
+from vdmini.sample import sample_clips
+from vdmini_bench.data.captions import choose_scenes, draw_scenes
+from vdmini_bench.data.requests import choose_requests, choose_settings
+from vdmini_bench.embedded import training_loop, wan_commands, wan_training
+from vdmini_bench.embedded.__main__ import main
+from vdmini_bench.embedded.assemble import save_wan_pipeline
+from vdmini_bench.embedded.captioned_training import CaptionedClips, Recipe
+from vdmini_bench.embedded.text_to_video import caption_words
+from vdmini_bench.embedded.wan import build_text_encoder, build_tokenizer, build_transformer, build_video_vae
+from vdmini_bench.embedded.wan_commands import mixed_scenes
+from vdmini_bench.embedded.wan_training import FlowTextToVideo, encode_videos, train_video_vae
+
+CPU = torch.device("cpu")
+
+
+def small_transformer() -> WanTransformer3DModel:
+    """The teacher's class at its smallest."""
+    return WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=12, out_channels=12, text_dim=64, freq_dim=16,
+        ffn_dim=32, num_layers=4, rope_max_seq_len=64,
+    )  # fmt: skip
+
+
+def small_vae() -> AutoencoderKLWan:
+    """A VAE that compresses as the teacher's does."""
+    config = {**build_video_vae().config, "base_dim": 4}
+    return AutoencoderKLWan(**{name: value for name, value in config.items() if not name.startswith("_")})
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wan_training, "build_transformer", small_transformer)
+    monkeypatch.setattr(wan_training, "build_video_vae", small_vae)
+    monkeypatch.setattr(wan_training, "CLIPS_PER_VAE_STEP", 2)
+    monkeypatch.setattr(wan_training, "RECIPE", Recipe(clips=4, pictures=6, learning_rate=1e-3))
+    monkeypatch.setattr(wan_commands, "VALIDATION_CLIPS", 2)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved pipeline of small networks with seeded weights."""
+    folder = tmp_path_factory.mktemp("teacher") / "wan"
+    torch.manual_seed(0)
+    save_wan_pipeline(folder, small_vae().eval(), FlowTextToVideo(small_transformer(), build_text_encoder()).eval())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips() -> Tensor:
+    """Drawn clips N T C H W uint8."""
+    return torch.from_numpy(draw_scenes(choose_scenes(4, "train"), 0)).permute(0, 1, 4, 2, 3)
+
+
+def test_every_word_of_a_caption_is_one_token_also_after_saving(installed: Path) -> None:
+    saved = AutoTokenizer.from_pretrained(installed / "tokenizer")
+    for found in (build_tokenizer(), saved):
+        assert len({found.encode(word)[0] for word in caption_words()}) == len(caption_words())
+        for scene in choose_scenes(50, "any"):
+            tokens = found(scene.caption).input_ids
+            assert len(tokens) == len(scene.caption.split()) + 1 <= found.model_max_length
+            assert found.decode(tokens, skip_special_tokens=True) == scene.caption
+        assert found("an unknown zebra").input_ids.count(found.unk_token_id) == 2
+
+
+def test_the_teacher_has_equal_blocks_and_fits_in_30_megabytes() -> None:
+    with torch.device("meta"):
+        transformer = build_transformer()
+        parts = (transformer, build_video_vae(), build_text_encoder())
+    sizes = {sum(map(torch.numel, block.parameters())) for block in transformer.blocks}
+    assert (len(transformer.blocks), len(sizes)) == (12, 1)
+    assert sum(parameter.numel() for part in parts for parameter in part.parameters()) * 2 < 29e6
+    size = family_of(transformer).default_input(transformer)
+    assert family_of(transformer).input_shapes(transformer, size)["encoder_hidden_states"] == (1, 24, 64)
+    assert (size.frames, size.height, size.width) == (5, 8, 8)
+
+
+def test_what_it_is_trained_on_is_what_its_pipeline_gives_the_network(installed: Path) -> None:
+    pipeline: Any = load_model(str(installed)).pipeline
+    networks = FlowTextToVideo(pipeline.transformer, pipeline.text_encoder)
+    caption = choose_scenes(1, "train")[0].caption
+    seen: list[dict[str, Tensor]] = []
+    hook = pipeline.transformer.register_forward_pre_hook(
+        lambda module, inputs, named: seen.append(named), with_kwargs=True
+    )
+    with torch.inference_mode():
+        noisy, level = torch.randn(1, 5, 12, 8, 8), torch.tensor([0.7])
+        networks(noisy, 1000 * level, wan_training._tokens([caption]))
+        pipeline(caption, height=32, width=32, num_frames=9, num_inference_steps=1, max_sequence_length=24)
+    hook.remove()
+    mine, theirs = (each["encoder_hidden_states"] for each in seen[:2])
+    assert torch.equal(mine, theirs)
+    assert mine.shape == (1, 24, 64)
+    assert seen[0].keys() <= seen[1].keys()
+
+
+def test_latents_are_normalised_as_the_conditioning_of_wan_does(tmp_path: Path, clips: Tensor, small: None) -> None:
+    torch.manual_seed(0)
+    places = torch.ones(len(clips), 32, 32, dtype=torch.bool)
+    vae = train_video_vae(CaptionedClips(clips, [], places), 2, tmp_path / "vae.pt", CPU)
+    latents = encode_videos(vae, clips)
+    assert latents.shape == (4, 5, 12, 8, 8)
+    assert torch.allclose(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(12), atol=1e-3)
+    assert torch.allclose(latents.std(dim=(0, 1, 3, 4)), torch.ones(12), atol=1e-3)
+
+
+def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EMBEDDED, "embedded/wan", installed)
+    model = load_model("embedded/wan")
+    assert (model.family, model.blocks.input.frames) == ("wan", 5)
+    requests, settings = choose_requests("embedded/wan", None, None, "0", 2), choose_settings("embedded/wan", {})
+    assert model.pipeline is not None
+    assert cut_prompts(model.pipeline, [request.text() for request in requests]) == []
+    tokens: list[int] = []
+    hook = model.denoiser.register_forward_pre_hook(
+        lambda module, inputs, named: tokens.append(named["encoder_hidden_states"].shape[1]), with_kwargs=True
+    )
+    clips = sample_clips(model.pipeline, requests, settings)
+    hook.remove()
+    assert clips.shape == (2, 9, 32, 32, 3)
+    assert {*tokens} == {24}
+    assert not np.array_equal(clips[0], clips[1])
+    assert CONDITIONING.encode_prompt(model.pipeline, "a red disc")["prompt_embeds"].shape == (24, 64)
+
+
+def test_one_command_trains_installs_and_goes_on(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EMBEDDED, "embedded/wan", tmp_path / "wan")
+    monkeypatch.setattr(training_loop, "REPORT_EVERY", 2)
+    work, folder = ["--clips", "8", "--work", str(tmp_path / "work")], ["--to", str(tmp_path / "wan")]
+
+    def train(*options: str) -> Any:
+        result = CliRunner().invoke(main, ["train-wan", *options], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        pipeline: Any = load_model(options[options.index("--to") + 1]).pipeline
+        return pipeline
+
+    first = train("--steps", "4", "--vae-steps", "3", *work, *folder)
+    record = json.loads((tmp_path / "wan" / "training.json").read_text())
+    assert record["steps"] == {"vae": 3, "transformer": 4}
+    same = train("--steps", "4", "--vae-steps", "3", *work, "--to", str(tmp_path / "again"))
+    assert torch.equal(first.transformer.proj_out.weight, same.transformer.proj_out.weight)
+    other = train("--steps", "2", "--installed-vae", "--seed", "1", *work, "--to", str(tmp_path / "other"))
+    assert torch.equal(first.vae.encoder.conv_in.weight, other.vae.encoder.conv_in.weight)
+    assert not torch.equal(first.transformer.proj_out.weight, other.transformer.proj_out.weight)
+    assert (first.vae.config.latents_mean, other.vae.config.latents_mean) == (first.vae.config.latents_mean,) * 2
+    further = [*work[:-1], str(tmp_path / "further")]
+    after = train("--steps", "2", "--installed-vae", "--go-on", *further, "--to", str(tmp_path / "other"))
+    assert not torch.equal(other.transformer.proj_out.weight, after.transformer.proj_out.weight)
+    assert (other.transformer.proj_out.weight - after.transformer.proj_out.weight).abs().max() < 0.02
+
+
+def test_scenes_to_train_on_are_mostly_of_one_thing() -> None:
+    scenes = mixed_scenes(40)
+    assert [len(scene.things) for scene in scenes] == [1] * 30 + [2] * 10
+    assert not any(scene.held_out for scene in scenes)
+    assert not {scene.caption for scene in mixed_scenes(8, skip=40)} <= {scene.caption for scene in scenes}

@@ -1,0 +1,160 @@
+"""Train the embedded transformer teacher: its VAE of clips, then its transformer with its text encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import UMT5EncoderModel
+
+from vdmini.conditioning.pixels import channel_values
+from vdmini.models.wan import FAMILY
+from vdmini.tasks.flow import FlowTask
+from vdmini_bench.embedded.captioned_training import (
+    CaptionedClips,
+    CaptionedDenoiser,
+    CaptionedLatents,
+    Recipe,
+    thing_importance,
+    train_captioned,
+)
+from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
+from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss
+from vdmini_bench.embedded.wan import (
+    PADDING,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+    build_video_vae,
+    vocabulary,
+)
+
+FRAMES = 9
+CLIPS_PER_VAE_STEP = 4
+VAE_LEARNING_RATE = 1e-3
+SQUARE_WEIGHT = 4.0
+RECIPE = Recipe(clips=32, pictures=96, learning_rate=1e-3)
+CLIPS_TO_NORMALISE = 256
+ENCODED_AT_ONCE = 16
+
+
+class FlowTextToVideo(CaptionedDenoiser):
+    """Wan's transformer and UMT5, which predict the velocity."""
+
+    def __init__(self, denoiser: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.text_encoder = text_encoder
+        task = FAMILY.default_task(denoiser)
+        assert isinstance(task, FlowTask)
+        self.task = task
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """The velocity B T C H W in latents at timesteps B, given tokens B L: as the pipeline, zeros after a text."""
+        mask = tokens.ne(vocabulary()[PADDING]).long()
+        texts = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
+        inputs = {"hidden_states": noisy.transpose(1, 2), "timestep": timesteps, "encoder_hidden_states": texts}
+        predicted: Tensor = self.denoiser(**inputs).sample
+        return predicted.transpose(1, 2)
+
+    def pictures(self, clean: Tensor) -> Tensor:
+        """The first latents: these alone are of one frame."""
+        return clean[:, :1]
+
+    def draw_levels(self, count: int, pictures: bool) -> Tensor:
+        return self.task.draw_levels(count, torch.default_generator)
+
+    def spread_levels(self, count: int) -> Tensor:
+        return (torch.arange(count) + 0.5) / count
+
+    def errors(self, clean: Tensor, noise: Tensor, levels: Tensor, tokens: Tensor) -> Tensor:
+        scaled, timesteps = self.task.network_input(self.task.noisy(clean, noise, levels), levels)
+        return (self(scaled, timesteps, tokens).float() - (noise - clean)).square()
+
+
+def train_video_vae(drawn: CaptionedClips, steps: int, checkpoint: Path, device: torch.device) -> AutoencoderKLWan:
+    """Train the VAE for `steps` on drawn clips; in eval mode, with the means and deviations of its latents set.
+
+    Errors count more where clips show their things, and by their squares too: of absolute errors alone it first learns
+    to leave small things out.
+    """
+    importance = thing_importance(drawn.places, 1)
+    torch.manual_seed(0)
+    vae = build_video_vae().to(device)
+
+    def loss_of_step(step: int) -> Tensor:
+        chosen = torch.randint(0, len(drawn.clips), (CLIPS_PER_VAE_STEP,))
+        pixels, weights = _pixels(drawn.clips[chosen], device), importance[chosen].to(device)
+        if step % 2:
+            pixels, weights = pixels.flip(-1), weights.flip(-1)
+        with half_where_fast(device):
+            posterior = vae.encode(pixels).latent_dist
+            decoded = vae.decode(posterior.sample()).sample.float()
+        error = reconstruction_loss(*(each.transpose(1, 2).flatten(0, 1) for each in (decoded, pixels)))
+        missed = decoded - pixels
+        error = error + (weights * (missed.abs() + SQUARE_WEIGHT * missed.square())).mean()
+        return error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+
+    train_steps(vae, loss_of_step, steps=steps, learning_rate=VAE_LEARNING_RATE, checkpoint=checkpoint)
+    latents = encode_videos(vae.eval(), drawn.clips[:CLIPS_TO_NORMALISE])
+    deviations, means = torch.std_mean(latents, dim=(0, 1, 3, 4))
+    vae.register_to_config(latents_mean=means.tolist(), latents_std=deviations.tolist())
+    return vae
+
+
+def train_transformer(
+    drawn: CaptionedClips,
+    validation: CaptionedClips,
+    vae: AutoencoderKLWan,
+    steps: int,
+    checkpoint: Path,
+    device: torch.device,
+    seed: int = 0,
+    initial: FlowTextToVideo | None = None,
+) -> FlowTextToVideo:
+    """Train for `steps` on captioned clips; returns the exponential moving average of the networks.
+
+    `seed` chooses the weights that training starts from, where no `initial` ones are given; a checkpoint goes before.
+    """
+    torch.manual_seed(seed)
+    model = initial or FlowTextToVideo(build_transformer(), build_text_encoder())
+    clips, unseen = (_encoded(each, vae, checkpoint.parent) for each in (drawn, validation))
+    return train_captioned(model, clips, unseen, _tokens([""]), RECIPE, steps, checkpoint, device)
+
+
+@torch.inference_mode()
+def encode_videos(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
+    """Encode N T C H W uint8 clips to latents N T C H W float32 as the pipeline scales them."""
+    encoded = torch.cat(
+        [vae.encode(_pixels(part, vae.device)).latent_dist.mean for part in clips.split(ENCODED_AT_ONCE)]
+    )
+    means, deviations = (channel_values(vae.config[name]) for name in ("latents_mean", "latents_std"))
+    return ((encoded.transpose(1, 2).cpu() - means) / deviations).contiguous()
+
+
+def _pixels(clips: Tensor, device: torch.device) -> Tensor:
+    """Clips B T C H W uint8 as the VAE reads them: B C T H W float32 in [-1, 1], so many frames as it can."""
+    return clips[:, :FRAMES].transpose(1, 2).to(device).float() / 127.5 - 1
+
+
+def _encoded(drawn: CaptionedClips, vae: AutoencoderKLWan, folder: Path) -> CaptionedLatents:
+    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in vae.encoder.parameters())
+    stored = folder / f"latents-{len(drawn.clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
+    if not stored.exists():
+        save_file({"latents": encode_videos(vae, drawn.clips)}, stored)
+    importance = thing_importance(drawn.places, vae.config.scale_factor_spatial)
+    return CaptionedLatents(load_file(stored)["latents"], _tokens(drawn.captions), importance)
+
+
+def _tokens(captions: Sequence[str]) -> Tensor:
+    """Tokens N L int64 as the pipeline pads them."""
+    tokenizer = build_tokenizer()
+    found: Tensor = tokenizer(
+        [*captions], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return found
