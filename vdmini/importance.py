@@ -53,8 +53,8 @@ def candidates(graph: BlockGraph) -> list[Candidate]:
 
 
 @contextmanager
-def bypassed(denoiser: nn.Module, block: str) -> Iterator[None]:
-    """Let a block hand on its input for as long as the context lasts.
+def bypassed(denoiser: nn.Module, block: str, active: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Let a block hand on its input for as long as the context lasts, in the passes that are `active`.
 
     Where a block reads a skip connection beside its input, the skip is dropped. Raises ValueError for an unknown block,
     and CannotBypassError in the forward pass when the block's output has another shape than its input.
@@ -66,7 +66,7 @@ def bypassed(denoiser: nn.Module, block: str) -> Iterator[None]:
         raise ValueError(f"the denoiser has no block {block!r}: it has {', '.join(modules)}")
     names = [*modules]
     before = modules[names[names.index(block) - 1]][-1]
-    stand_in = _StandIn()
+    stand_in = _StandIn(active)
     with ExitStack() as stack:
         stack.callback(before.register_forward_hook(stand_in.note_width).remove)
         for module in modules[block]:
@@ -79,11 +79,16 @@ class _StandIn:
 
     width = 0
 
+    def __init__(self, active: Callable[[], bool]) -> None:
+        self.active = active
+
     def note_width(self, module: nn.Module, inputs: object, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         self.width = hidden.shape[1] if isinstance(hidden, Tensor) and hidden.dim() > 1 else 0
 
     def hand_on(self, module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], output: object) -> object:
+        if not self.active():
+            return output
         given = [*inputs, *(named[name] for name in ("hidden_states", "encoder_hidden_states") if name in named)]
         if isinstance(output, Tensor):
             return self._in_shape_of(output, given[0])

@@ -12,6 +12,7 @@ from vdmini_bench.commands.assets import assets
 from vdmini_bench.commands.clean import clean
 from vdmini_bench.commands.clips import sensitivity
 from vdmini_bench.commands.compare import compare
+from vdmini_bench.commands.depth import depth
 from vdmini_bench.commands.distill import distill
 from vdmini_bench.commands.gate import gate
 from vdmini_bench.commands.leaderboard import leaderboard
@@ -39,6 +40,7 @@ SECTIONS = {
     "Prune and distil": {
         "inspect": "a model's blocks and costs, and what a plan removes",
         "importance": "what is lost without each block",
+        "depth": "what each block carries: content, motion",
         "plan": "the plan that costs least for a target",
         "prune": "a student that inherits the teacher's weights",
         "distill": "train the student from its teacher",
@@ -86,7 +88,7 @@ def main() -> None:
 
 
 for command in (
-    run, inspect, importance, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
+    run, inspect, importance, depth, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
     speed, compare, protocol, gate, report, leaderboard, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)

@@ -13,7 +13,8 @@ from vdmini_bench.config.vbench import load_any_suite
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.results.records import Record
 
-SUITES = sorted(path for path in (Path(__file__).parents[2] / "suites").glob("*.yaml") if path.name != "speed.yaml")
+OTHERS = ("speed", "depth")
+SUITES = sorted(path for path in (Path(__file__).parents[2] / "suites").glob("*.yaml") if path.stem not in OTHERS)
 PROFILES = [(path, name) for path in SUITES for name in yaml.safe_load(path.read_text(encoding="utf-8"))["profiles"]]
 
 

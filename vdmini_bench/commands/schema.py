@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vdmini_bench.config.json_schema import Kind
 
 
-KINDS = ("suite", "thresholds", "distillation", "speed")
+KINDS = ("suite", "thresholds", "distillation", "speed", "depth")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vdmini_bench.config.depth import DepthProfile
 from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.speed import SpeedProfile
 from vdmini_bench.config.suite import Profile
@@ -15,7 +16,7 @@ from vdmini_bench.config.thresholds import ThresholdsFile
 from vdmini_bench.config.vbench import VBenchProfile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Kind = Literal["suite", "thresholds", "distillation", "speed"]
+Kind = Literal["suite", "thresholds", "distillation", "speed", "depth"]
 # The kinds of suites, the one that a suite is when it does not say first.
 PROFILES: dict[str, type[BaseModel]] = {"distributions": Profile, "vbench": VBenchProfile}
 # A section that takes values from elsewhere need not be complete: a profile that extends another, a preset's protocol.
@@ -33,6 +34,8 @@ def schema_of(kind: Kind) -> dict[str, Any]:
             return {"$schema": DIALECT, **DistillConfig.model_json_schema(), "title": "VDMini distillation"}
         case "speed":
             return {**suite_schema({"speed": SpeedProfile}), "title": "VDMini speed"}
+        case "depth":
+            return {**suite_schema({"depth": DepthProfile}), "title": "VDMini depth"}
 
 
 def suite_schema(kinds: Mapping[str, type[BaseModel]] = PROFILES) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def measure_importance(study: Study, folder: Path, shard: tuple[int, int] = (1, 
         NotFiniteError: clips of the whole model, or their features, are not finite; nothing was measured.
         BenchError: the same of clips without some candidates, which are named; all others are measured.
     """
-    _open_folder(folder, study)
+    open_folder(folder, study.identity())
     chosen = candidates(study.model.blocks)
     number, of = shard
     waiting = [each for each in chosen[number - 1 :: of] if not _row_path(folder, each).exists()]
@@ -283,12 +283,13 @@ def _row_path(folder: Path, candidate: Candidate) -> Path:
     return folder / "rows" / f"{candidate.kind}-{candidate.name}.json"
 
 
-def _open_folder(folder: Path, study: Study) -> None:
+def open_folder(folder: Path, identity: dict[str, object]) -> None:
+    """Make a folder for the rows of one identity; raises SuiteError where it holds those of another."""
     (folder / "rows").mkdir(parents=True, exist_ok=True)
-    identity = json.dumps(study.identity(), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(identity, indent=1, sort_keys=True) + "\n"
     record = folder / RECORD
-    if record.exists() and record.read_text() != identity:
+    if record.exists() and record.read_text() != text:
         raise SuiteError(
             f"{folder} holds the importance of another model, of other clips or settings: give another folder with -o"
         )
-    write_atomically(record, identity)
+    write_atomically(record, text)

@@ -1,0 +1,40 @@
+"""The command that measures what each block of a transformer carries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from vdmini_bench.commands.options import DEVICE, JSON, PATH, with_download
+from vdmini_bench.system.files import check_can_write
+from vdmini_bench.system.tables import print_table
+
+
+@click.command()
+@click.argument("study", type=PATH)
+@click.option("--profile", help="The study's default one when not given.")
+@click.option("-o", "--output", type=PATH, required=True, help="Where rows, verdicts and the picture go.")
+@DEVICE
+@JSON
+@with_download()
+def depth(study: Path, profile: str | None, output: Path, device: str | None, as_json: bool) -> None:
+    """Remove and patch each block of the teachers in STUDY, a .yaml file: do deep ones carry motion?"""
+    from vdmini_bench.config.depth import load_depth_study
+    from vdmini_bench.studies.depth import measure_teachers
+    from vdmini_bench.studies.depth_results import plot_depth, verdict_lines, write_depth
+    from vdmini_bench.studies.depth_verdicts import contrasts
+
+    check_can_write(output)
+    asked = load_depth_study(study, profile)
+    effects = measure_teachers(asked, output, device)
+    found = contrasts(effects)
+    write_depth(output, asked, effects, found)
+    plot_depth(effects, output / "depth.png")
+    if as_json:
+        click.echo(json.dumps({"contrasts": [asdict(each) for each in found], "output": str(output)}))
+        return
+    print_table(f"{asked.name}, {len(effects)} teachers: {asked.stand_in}", *verdict_lines(found))
+    click.echo(f"rows, verdicts and picture: {output}")

@@ -1,0 +1,110 @@
+"""A study of depth on disk and in a picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vdmini.plan import PruningPlan
+from vdmini.rules import plan_removing
+from vdmini_bench.config.depth import DepthStudy
+from vdmini_bench.models.inspect import inspect_model
+from vdmini_bench.studies.depth import FACTORS, PHASES, Effect, Factor
+from vdmini_bench.studies.depth_verdicts import Contrast
+from vdmini_bench.studies.plots import CONTENT, MOTION
+from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.tables import csv_lines
+
+TABLE, VERDICTS = "depth.csv", "verdicts.json"
+# The claims, each with the contrast that decides it and the sign it expects.
+CLAIMS = {
+    "shallow blocks carry content, deep ones motion": ("motion less content, by depth", True),
+    "shallow blocks carry motion, deep ones content": ("motion less content, by depth", False),
+    "the first and the last blocks carry most": ("first and last, less the middle", True),
+}
+
+
+def write_depth(
+    folder: Path, study: DepthStudy, teachers: Mapping[str, Sequence[Effect]], found: Sequence[Contrast]
+) -> None:
+    """Write `depth.csv`, a line an effect, `verdicts.json`, and each teacher's plans that protect either factor."""
+    lines = [{"teacher": teacher, **asdict(effect)} for teacher, effects in teachers.items() for effect in effects]
+    write_atomically(folder / TABLE, csv_lines([[*lines[0]], *(line.values() for line in lines)]))
+    verdicts = {
+        claim: {
+            f"{each.experiment}, {each.phase}": asdict(each) | {"verdict": each.answer(positive)}
+            for each in found
+            if each.name == contrast
+        }
+        for claim, (contrast, positive) in CLAIMS.items()
+    }
+    record = {"study": study.model_dump(), "verdicts": verdicts}
+    write_atomically(folder / VERDICTS, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    (folder / "plans").mkdir(exist_ok=True)
+    for number, (teacher, effects) in enumerate(teachers.items()):
+        for factor in FACTORS:
+            plan = protecting_plan(teacher, effects, factor, study.removed)
+            write_atomically(folder / "plans" / f"{number}-{factor}.json", plan.to_json())
+
+
+def protecting_plan(teacher: str, effects: Sequence[Effect], factor: Factor, count: int) -> PruningPlan:
+    """The plan without the `count` blocks whose removal alone costs least of a factor; raises PlanError."""
+    cost = {
+        each.block: each.value
+        for each in effects
+        if (each.experiment, each.phase, each.factor) == ("removal", "all", factor)
+    }
+    leaving = sorted(cost, key=lambda block: cost[block])[:count]
+    return plan_removing(inspect_model(teacher, None).model, leaving, f"protect:{factor}")
+
+
+def verdict_lines(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
+    """A header and a line for each claim, experiment and phase."""
+    lines = [
+        [
+            claim, each.experiment, each.phase, each.answer(positive),
+            f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f})", f"{each.least:.2f}",
+        ]
+        for claim, (contrast, positive) in CLAIMS.items()
+        for each in found
+        if each.name == contrast
+    ]  # fmt: skip
+    return ["claim", "experiment", "steps", "verdict", "contrast", "would have been seen"], lines
+
+
+def plot_depth(teachers: Mapping[str, Sequence[Effect]], path: Path) -> None:
+    """Draw, for each experiment and phase, content's and motion's effect by depth: the mean over teachers, and each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.0, 6.0), layout="constrained")
+    every = {experiment for effects in teachers.values() for experiment in (each.experiment for each in effects)}
+    experiments = [name for name in ("removal", "patching") if name in every]
+    grid = figure.subplots(len(experiments), len(PHASES), sharex=True, sharey="row", squeeze=False)
+    for row, experiment in zip(grid, experiments, strict=True):
+        for axes, phase in zip(row, PHASES, strict=True):
+            for factor, colour in zip(FACTORS, (CONTENT, MOTION), strict=True):
+                curves = [
+                    {
+                        each.depth: each.value
+                        for each in effects
+                        if (each.experiment, each.phase, each.factor) == (experiment, phase, factor)
+                    }
+                    for effects in teachers.values()
+                ]
+                depths = sorted(curves[0])
+                for curve in curves:
+                    axes.plot(depths, [curve[depth] for depth in depths], color=colour, alpha=0.25, linewidth=1)
+                means = [statistics.fmean(curve[depth] for curve in curves) for depth in depths]
+                axes.plot(depths, means, color=colour, marker="o", label=factor)
+            axes.axhline(0, color="#999999", linewidth=0.8)
+            axes.set_title(f"{experiment}, {phase}" + (" steps" if phase == "all" else " of the steps"), fontsize=9)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel("lost" if experiment == "removal" else "carried over")
+    for axes in grid[-1]:
+        axes.set_xlabel("depth of the block")
+    grid[0][0].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
