@@ -140,7 +140,8 @@ def test_a_patch_carries_the_first_clips_update_to_the_second(study: Study) -> N
     assert all(torch.allclose(first, second, atol=1e-5) for first, second in updates)
     with patched(denoiser, "Block.2", lambda: True):
         same = sampled(study, captions[:1] * 2, [0, 0])
-    assert np.array_equal(same[0], same[1])
+    # A clip's place in a batch changes its rounding.
+    assert np.abs(same[0].astype(int) - same[1]).max() <= 1
 
 
 def test_effects_are_shares_of_the_margin_over_chance(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,6 @@ DENOISERS = ("unet", "transformer", "transformer_2")
 EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
     "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
-    "embedded/wan": Path(__file__).parents[1] / "weights" / "wan",
 }
 
 

@@ -15,6 +15,7 @@ from vdmini_bench.system.progress import quiet_libraries
 
 # Of one thing: of two, which captions of one do not prepare for, the others.
 SINGLES = 0.75
+WEIGHTS = EMBEDDED["embedded/t2v"].parent
 
 
 @click.command("train-wan")
