@@ -27,9 +27,7 @@ WEIGHTS = EMBEDDED["embedded/t2v"].parent
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips", type=int, default=16000, show_default=True, help="Training clips.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher/wan"), show_default=True)
-@click.option(
-    "--to", "folder", type=click.Path(path_type=Path), default=EMBEDDED["embedded/wan"], help="Where to save."
-)
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=WEIGHTS / "wan", help="Where to save.")
 def train_wan(
     steps: int, vae_steps: int, installed_vae: bool, go_on: bool, seed: int, device: str, clips: int,
     work: Path, folder: Path,
