@@ -40,6 +40,14 @@ def test_equals_torchmetrics_distance() -> None:
     found = frechet_distance_of_moments(*both)
     assert found == pytest.approx(float(theirs.compute()), rel=1e-4)
     assert found == pytest.approx(frechet_distance(ChannelMeans()(real), ChannelMeans()(generated)), rel=1e-12)
+    same = frame_moments([real], ChannelMeans(), "real")
+    assert frechet_distance_of_moments(same, same) == pytest.approx(0, abs=1e-3)
+
+
+def test_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    frame_moments([frames(0, 4)], ChannelMeans(), "real")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_refuses_bad_input() -> None:
