@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from vdmini.requests import SampleSettings
-from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.fields import Positive, ProfilesHeader, Specification
 from vdmini_bench.config.sampling import SamplerSpec, sample_settings
 from vdmini_bench.config.yaml_file import Document
 
@@ -55,13 +55,6 @@ class DepthStudy(DepthProfile):
         return sample_settings(self.sample.model_dump())
 
 
-class _Header(Specification):
-    name: str
-    version: Positive
-    default_profile: str
-    profiles: dict[str, dict[str, Any]]
-
-
 def load_depth_study(path: Path, profile: str | None = None) -> DepthStudy:
     """Read a study and choose its profile, the default one when None.
 
@@ -69,7 +62,7 @@ def load_depth_study(path: Path, profile: str | None = None) -> DepthStudy:
         SuiteError: with file:line:column, what is wrong and the nearest valid key.
     """
     document = Document.read(path, "a study of depth, a mapping with name, version, default_profile and profiles,")
-    header = document.validate(_Header, document.data, ())
+    header = document.validate(ProfilesHeader, document.data, ())
     name = profile or header.default_profile
     chosen = document.validate(DepthProfile, document.resolve_profile(name), ("profiles", name))
     return DepthStudy(name=header.name, profile=name, **dict(chosen))

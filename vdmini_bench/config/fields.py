@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
@@ -49,3 +49,12 @@ class Specification(BaseModel):
     """A section of a file: every key is known, every value of exactly its type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ProfilesHeader(Specification):
+    """What stands at the top of a file of profiles, which are not checked yet."""
+
+    name: str
+    version: Positive
+    default_profile: str
+    profiles: dict[str, dict[str, Any]]

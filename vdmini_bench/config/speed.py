@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vdmini_bench.config.fields import Positive, Specification
+from vdmini_bench.config.fields import Positive, ProfilesHeader, Specification
 from vdmini_bench.config.timing import FEWEST_RUNS, SCOPES, Attention, Dtype, Scope, SpeedRequest
 from vdmini_bench.config.yaml_file import Document, nearest_key
 from vdmini_bench.errors import SuiteError
@@ -86,13 +86,6 @@ class SpeedSuite(SpeedProfile):
         return self.entries[name]
 
 
-class _Header(Specification):
-    name: str
-    version: Positive
-    default_profile: str
-    profiles: dict[str, dict[str, Any]]
-
-
 def load_speed_suite(path: Path, profile: str | None = None) -> SpeedSuite:
     """Read a speed suite and choose its profile, the default one when None.
 
@@ -100,7 +93,7 @@ def load_speed_suite(path: Path, profile: str | None = None) -> SpeedSuite:
         SuiteError: with file:line:column, what is wrong and the nearest valid key.
     """
     document = Document.read(path, "a speed suite, a mapping with name, version, default_profile and profiles,")
-    header = document.validate(_Header, document.data, ())
+    header = document.validate(ProfilesHeader, document.data, ())
     name = profile or header.default_profile
     data = document.resolve_profile(name)
     entries = data.get("entries")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from vdmini.requests import WRITTEN_WHERE_SET, SampleSettings
-from vdmini_bench.config.fields import Positive, Rate, Specification
+from vdmini_bench.config.fields import Positive, ProfilesHeader, Rate, Specification
 from vdmini_bench.config.models import (
     DistillSpecOfSuite,
     ModelSpec,
@@ -206,12 +206,8 @@ class Suite(CommonSuite):
     profile: Profile
 
 
-class _Header(Specification):
-    name: str
-    version: Positive
+class _Header(ProfilesHeader):
     kind: Literal["distributions", "vbench"] = "distributions"
-    default_profile: str
-    profiles: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
