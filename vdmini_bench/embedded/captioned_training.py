@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedTokenizerBase
 
 from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 
@@ -134,6 +135,14 @@ def thing_importance(places: Tensor, scale: int) -> Tensor:
     """How much errors count at each place of a latent frame, 1 on average: N H W bool pixels to N 1 1 H/s W/s."""
     weights = 1 + (THING_WEIGHT - 1) * F.max_pool2d(places.float()[:, None], scale)
     return (weights / weights.mean())[:, :, None]
+
+
+def padded_tokens(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> Tensor:
+    """Tokens N L int64 as a pipeline pads them."""
+    found: Tensor = tokenizer(
+        [*captions], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return found
 
 
 def _validation(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -74,15 +76,6 @@ def train_denoiser(
     return average.eval()
 
 
-def encoded_once(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor, folder: Path) -> Tensor:
-    """`encode_clips`, kept in `folder` under a name that changes with the VAE and the number of clips."""
-    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in vae.encoder.parameters())
-    stored = folder / f"latents-{len(clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    if not stored.exists():
-        save_file({"latents": encode_clips(vae, clips).contiguous()}, stored)
-    return load_file(stored)["latents"]
-
-
 def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor) -> Tensor:
     """Encode N T C H W uint8 clips to unscaled latents N T 4 H/8 W/8 float32, a few clips at a time."""
     with torch.inference_mode():
@@ -93,6 +86,18 @@ def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tenso
             for part in clips.split(8)
         ]
     return torch.cat(encoded).clone()
+
+
+def encoded_once(
+    vae: nn.Module, clips: Tensor, folder: Path, encode: Callable[[Any, Tensor], Tensor] = encode_clips
+) -> Tensor:
+    """What `encode` makes of clips, kept in `folder` under a name that changes with the VAE and the number of clips."""
+    encoder = vae.get_submodule("encoder")
+    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in encoder.parameters())
+    stored = folder / f"latents-{len(clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
+    if not stored.exists():
+        save_file({"latents": encode(vae, clips).contiguous()}, stored)
+    return load_file(stored)["latents"]
 
 
 def clip_pixels(images: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from vdmini_bench.embedded.captioned_training import (
     CaptionedDenoiser,
     CaptionedLatents,
     Recipe,
+    padded_tokens,
     thing_importance,
     train_captioned,
 )
@@ -133,9 +134,4 @@ def _encoded(drawn: CaptionedClips, vae: AutoencoderKL, folder: Path) -> Caption
 
 
 def _tokens(captions: Sequence[str], folder: Path) -> Tensor:
-    """Tokens N x N_max int64 as the pipeline pads them."""
-    tokenizer = write_tokenizer(folder / "tokenizer")
-    found: Tensor = tokenizer(
-        [*captions], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return found
+    return padded_tokens(write_tokenizer(folder / "tokenizer"), captions)

@@ -55,16 +55,17 @@ def build_transformer() -> WanTransformer3DModel:
 
 def build_text_encoder() -> UMT5EncoderModel:
     """A two-layer UMT5 encoder of the drawn world's words, trained together with the transformer."""
+    words = vocabulary()
     config = UMT5Config(
-        vocab_size=len(vocabulary()),
+        vocab_size=len(words),
         d_model=TEXT_WIDTH,
         d_kv=16,
         d_ff=128,
         num_layers=2,
         num_heads=4,
         dropout_rate=0.0,
-        pad_token_id=0,
-        eos_token_id=1,
+        pad_token_id=words[PADDING],
+        eos_token_id=words[END],
     )
     return UMT5EncoderModel(config)
 
@@ -76,9 +77,10 @@ def vocabulary() -> dict[str, int]:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A token a word, and one at the end, as UMT5's."""
-    tokenizer: Any = Tokenizer(WordLevel(vocabulary(), unk_token=UNKNOWN))
+    words = vocabulary()
+    tokenizer: Any = Tokenizer(WordLevel(words, unk_token=UNKNOWN))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, vocabulary()[END])])
+    tokenizer.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, words[END])])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PADDING,

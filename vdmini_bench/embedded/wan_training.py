@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from vdmini.conditioning.pixels import channel_values
 from vdmini.models.wan import FAMILY
 from vdmini.tasks.flow import FlowTask
+from vdmini_bench.data.synthetic import LENGTHS
 from vdmini_bench.embedded.captioned_training import (
     CaptionedClips,
     CaptionedDenoiser,
     CaptionedLatents,
     Recipe,
+    padded_tokens,
     thing_importance,
     train_captioned,
 )
+from vdmini_bench.embedded.denoiser import encoded_once
 from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 from vdmini_bench.embedded.vae import KL_WEIGHT, reconstruction_loss
-from vdmini_bench.embedded.wan import (
-    PADDING,
-    build_text_encoder,
-    build_tokenizer,
-    build_transformer,
-    build_video_vae,
-    vocabulary,
-)
+from vdmini_bench.embedded.wan import build_text_encoder, build_tokenizer, build_transformer, build_video_vae
 
-FRAMES = 9
 CLIPS_PER_VAE_STEP = 4
 VAE_LEARNING_RATE = 1e-3
 SQUARE_WEIGHT = 4.0
@@ -56,7 +49,7 @@ class FlowTextToVideo(CaptionedDenoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """The velocity B T C H W in latents at timesteps B, given tokens B L: as the pipeline, zeros after a text."""
-        mask = tokens.ne(vocabulary()[PADDING]).long()
+        mask = tokens.ne(self.text_encoder.config.pad_token_id).long()
         texts = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
         inputs = {"hidden_states": noisy.transpose(1, 2), "timestep": timesteps, "encoder_hidden_states": texts}
         predicted: Tensor = self.denoiser(**inputs).sample
@@ -139,22 +132,14 @@ def encode_videos(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
 
 def _pixels(clips: Tensor, device: torch.device) -> Tensor:
     """Clips B T C H W uint8 as the VAE reads them: B C T H W float32 in [-1, 1], so many frames as it can."""
-    return clips[:, :FRAMES].transpose(1, 2).to(device).float() / 127.5 - 1
+    return clips[:, : LENGTHS[0]].transpose(1, 2).to(device).float() / 127.5 - 1
 
 
 def _encoded(drawn: CaptionedClips, vae: AutoencoderKLWan, folder: Path) -> CaptionedLatents:
-    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in vae.encoder.parameters())
-    stored = folder / f"latents-{len(drawn.clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    if not stored.exists():
-        save_file({"latents": encode_videos(vae, drawn.clips)}, stored)
+    latents = encoded_once(vae, drawn.clips, folder, encode_videos)
     importance = thing_importance(drawn.places, vae.config.scale_factor_spatial)
-    return CaptionedLatents(load_file(stored)["latents"], _tokens(drawn.captions), importance)
+    return CaptionedLatents(latents, _tokens(drawn.captions), importance)
 
 
 def _tokens(captions: Sequence[str]) -> Tensor:
-    """Tokens N L int64 as the pipeline pads them."""
-    tokenizer = build_tokenizer()
-    found: Tensor = tokenizer(
-        [*captions], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return found
+    return padded_tokens(build_tokenizer(), captions)
