@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdmini.files import short_name
 from vdmini.locks import file_lock
 from vdmini_bench.system.files import sha256_of, write_atomically
 from vdmini_bench.system.progress import say
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 DONE = "done.json"
 
@@ -64,7 +67,7 @@ class Store:
         """
         from filelock import Timeout
 
-        lock = file_lock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
+        lock = self._lock(stage, key)
         waited = False
         try:
             lock.acquire(timeout=0)
@@ -76,6 +79,21 @@ class Store:
             yield waited
         finally:
             lock.release()
+
+    def is_worked_on(self, stage: str, key: str) -> bool:
+        """Whether a process works on a job now."""
+        from filelock import Timeout
+
+        lock = self._lock(stage, key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def _lock(self, stage: str, key: str) -> BaseFileLock:
+        return file_lock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")
 
     def start(self, stage: str, key: str) -> Path:
         """The job's folder, ready to work in; what an interrupted attempt left there is kept to continue from."""

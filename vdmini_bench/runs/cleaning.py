@@ -7,9 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
-from vdmini.locks import file_lock
 from vdmini_bench.results.records import read_run
 from vdmini_bench.results.store import DONE, Store
 
@@ -40,7 +37,7 @@ def freeable(store: Store, runs: Sequence[Path], *, unlisted: bool) -> list[Free
     for folder in sorted((store.root / "work").glob("*-*")):
         stage, _, key = folder.name.rpartition("-")
         listed = any(key in keys for keys in needed.values())
-        if (key in going or (unlisted and not listed)) and not _worked_on(store, folder.name):
+        if (key in going or (unlisted and not listed)) and not store.is_worked_on(stage, key):
             state = "" if (folder / DONE).is_file() else ", interrupted"
             found.append(Freeable(folder, f"{stage}{state}{'' if listed else ', in no run'}", _bytes(folder)))
     return found
@@ -49,7 +46,8 @@ def freeable(store: Store, runs: Sequence[Path], *, unlisted: bool) -> list[Free
 def free(store: Store, freed: Collection[Freeable]) -> None:
     """Remove folders; the leaderboard's rows stay."""
     for each in freed:
-        if not _worked_on(store, each.folder.name):
+        stage, _, key = each.folder.name.rpartition("-")
+        if not store.is_worked_on(stage, key):
             # The marker first: what is left of a killed removal is not taken for finished work.
             (each.folder / DONE).unlink(missing_ok=True)
             shutil.rmtree(each.folder)
@@ -61,13 +59,3 @@ def _keys(run: Path) -> set[str]:
 
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _worked_on(store: Store, name: str) -> bool:
-    lock = file_lock(store.root / "work" / ".locks" / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from vdmini.models.registry import VideoModel
 from vdmini.plan import PruningPlan
 from vdmini.rules import plan_removing
 from vdmini_bench.config.depth import DepthStudy
@@ -45,12 +46,13 @@ def write_depth(
     write_atomically(folder / VERDICTS, json.dumps(record, indent=1, allow_nan=False) + "\n")
     (folder / "plans").mkdir(exist_ok=True)
     for number, (teacher, effects) in enumerate(teachers.items()):
+        model = inspect_model(teacher, None).model
         for factor in FACTORS:
-            plan = protecting_plan(teacher, effects, factor, study.removed)
+            plan = protecting_plan(model, effects, factor, study.removed)
             write_atomically(folder / "plans" / f"{number}-{factor}.json", plan.to_json())
 
 
-def protecting_plan(teacher: str, effects: Sequence[Effect], factor: Factor, count: int) -> PruningPlan:
+def protecting_plan(model: VideoModel, effects: Sequence[Effect], factor: Factor, count: int) -> PruningPlan:
     """The plan without the `count` blocks whose removal alone costs least of a factor; raises PlanError."""
     cost = {
         each.block: each.value
@@ -58,7 +60,7 @@ def protecting_plan(teacher: str, effects: Sequence[Effect], factor: Factor, cou
         if (each.experiment, each.phase, each.factor) == ("removal", "all", factor)
     }
     leaving = sorted(cost, key=lambda block: cost[block])[:count]
-    return plan_removing(inspect_model(teacher, None).model, leaving, f"protect:{factor}")
+    return plan_removing(model, leaving, f"protect:{factor}")
 
 
 def verdict_lines(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
