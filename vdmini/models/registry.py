@@ -112,6 +112,9 @@ EMBEDDED = {
     "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
     "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
 }
+# Not shipped yet: there once it was trained in a checkout.
+if (_trained := Path(__file__).parents[1] / "weights" / "wan").is_dir():
+    EMBEDDED["embedded/wan"] = _trained
 
 
 @dataclass(frozen=True)
