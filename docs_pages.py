@@ -26,6 +26,8 @@ PROTOCOLS = {
     "comparison": "[the rows and how each is made](suites.md); what it showed: [the evidence](results/evidence.md).",
     "ablation": "[rows, seeds, pairs](distillation.md#ablation); what it showed: [the evidence](results/evidence.md).",
     "plans": "[plans before any training](pruning.md#compare-plans-before-training).",
+    "depth": "[hypotheses, measures, tests](results/depth.md).",
+    "depth_plans": "[the students' test](results/depth.md).",
 }
 HARNESS = (
     "config.suite", "config.protocol", "config.thresholds", "results.score", "results.records", "results.leaderboard",
@@ -97,8 +99,8 @@ def suite_page(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     purpose = text.partition("\n")[0].removeprefix("# ")
     name = path.stem
-    command = "speed" if name == "speed" else "run"
-    profiles = re.findall(r"^  (\w+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
+    command = name if name in ("speed", "depth") else "run"
+    profiles = re.findall(r"^  ([\w-]+):$", text.partition("\nprofiles:\n")[2], re.MULTILINE)
     usage = "\n".join(f"vdmini-bench {command} suites/{path.name} --profile {profile}" for profile in profiles)
     parts = [f"# Suite {name}", purpose, f"```sh\n{usage}\n```", f"Protocol: {PROTOCOLS[name]}"]
     if command == "run":

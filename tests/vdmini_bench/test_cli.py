@@ -49,7 +49,7 @@ from vdmini_bench.cli import main
 
 result = CliRunner().invoke(main, sys.argv[1:])
 print(result.output)
-heavy = {"torch", "diffusers", "transformers", "scipy", "cv2", "numpy", "av", "pandas"} & set(sys.modules)
+heavy = {"torch", "diffusers", "transformers", "scipy", "cv2", "numpy", "av", "pandas", "pydantic"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else result.exit_code)
 """
 

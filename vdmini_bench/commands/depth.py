@@ -8,20 +8,23 @@ from pathlib import Path
 
 import click
 
-from vdmini_bench.commands.options import DEVICE, JSON, PATH, with_download
+from vdmini_bench.commands.options import DEVICE, JSON, PATH, shipped_or_own, with_download
 from vdmini_bench.system.files import check_can_write
 from vdmini_bench.system.tables import print_table
 
 
 @click.command()
-@click.argument("study", type=PATH)
+@click.argument("study", type=PATH, callback=shipped_or_own)
 @click.option("--profile", help="The study's default one when not given.")
-@click.option("-o", "--output", type=PATH, required=True, help="Where rows, verdicts and the picture go.")
+@click.option(
+    "-o", "--output", type=PATH, default=Path("results/depth"), show_default=True,
+    help="Where rows, verdicts and the picture go.",
+)  # fmt: skip
 @DEVICE
 @JSON
 @with_download()
 def depth(study: Path, profile: str | None, output: Path, device: str | None, as_json: bool) -> None:
-    """Remove and patch each block of the teachers in STUDY, a .yaml file: do deep ones carry motion?"""
+    """Remove and patch each block of the teachers in STUDY, a file or `depth`: do deep ones carry motion?"""
     from vdmini_bench.config.depth import load_depth_study
     from vdmini_bench.studies.depth import measure_teachers
     from vdmini_bench.studies.depth_results import plot_depth, verdict_lines, write_depth

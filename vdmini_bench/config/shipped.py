@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdmini_bench.config.yaml_file import nearest_key
 from vdmini_bench.errors import SuiteError
 
 # In a wheel beside the code, in a checkout at its root.
@@ -27,5 +26,7 @@ def find_suite(text: str) -> Path:
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     if text not in shipped_suites():
+        from vdmini_bench.config.yaml_file import nearest_key
+
         raise SuiteError(f"no suite {text!r}; {nearest_key(text, shipped_suites())}")
     return shipped_suites()[text]
