@@ -47,15 +47,15 @@ SETTINGS = SampleSettings(steps=3, frames=9, height=32, width=32, guidance=3.0)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Wan pipeline with seeded weights."""
     torch.manual_seed(0)
-    config: dict[str, Any] = {**build_video_vae().config, "base_dim": 4}
-    vae = type(build_video_vae())(**{name: value for name, value in config.items() if not name.startswith("_")})
     transformer = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, in_channels=12, out_channels=12, text_dim=64, freq_dim=16,
-        ffn_dim=32, num_layers=4, rope_max_seq_len=64,
+        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=24, out_channels=24,
+        text_dim=64, freq_dim=16, ffn_dim=32, num_layers=4, rope_max_seq_len=64,
     )  # fmt: skip
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     path = tmp_path_factory.mktemp("depth") / "wan"
-    WanPipeline(build_tokenizer(), build_text_encoder(), vae, scheduler, transformer).save_pretrained(path)
+    WanPipeline(build_tokenizer(), build_text_encoder(), build_video_vae(), scheduler, transformer).save_pretrained(
+        path
+    )
     return path
 
 

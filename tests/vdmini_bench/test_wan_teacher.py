@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -25,6 +26,7 @@ from vdmini_bench.embedded import training_loop, wan_commands, wan_training
 from vdmini_bench.embedded.__main__ import main
 from vdmini_bench.embedded.assemble import save_wan_pipeline
 from vdmini_bench.embedded.captioned_training import CaptionedClips, Recipe
+from vdmini_bench.embedded.linear_vae import start_linear
 from vdmini_bench.embedded.text_to_video import caption_words
 from vdmini_bench.embedded.wan import build_text_encoder, build_tokenizer, build_transformer, build_video_vae
 from vdmini_bench.embedded.wan_commands import mixed_scenes
@@ -36,21 +38,14 @@ CPU = torch.device("cpu")
 def small_transformer() -> WanTransformer3DModel:
     """The teacher's class at its smallest."""
     return WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, in_channels=12, out_channels=12, text_dim=64, freq_dim=16,
-        ffn_dim=32, num_layers=4, rope_max_seq_len=64,
+        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=24, out_channels=24,
+        text_dim=64, freq_dim=16, ffn_dim=32, num_layers=4, rope_max_seq_len=64,
     )  # fmt: skip
-
-
-def small_vae() -> AutoencoderKLWan:
-    """A VAE that compresses as the teacher's does."""
-    config = {**build_video_vae().config, "base_dim": 4}
-    return AutoencoderKLWan(**{name: value for name, value in config.items() if not name.startswith("_")})
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wan_training, "build_transformer", small_transformer)
-    monkeypatch.setattr(wan_training, "build_video_vae", small_vae)
     monkeypatch.setattr(wan_training, "CLIPS_PER_VAE_STEP", 2)
     monkeypatch.setattr(wan_training, "RECIPE", Recipe(clips=4, pictures=6, learning_rate=1e-3))
     monkeypatch.setattr(wan_commands, "VALIDATION_CLIPS", 2)
@@ -61,7 +56,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline of small networks with seeded weights."""
     folder = tmp_path_factory.mktemp("teacher") / "wan"
     torch.manual_seed(0)
-    save_wan_pipeline(folder, small_vae().eval(), FlowTextToVideo(small_transformer(), build_text_encoder()).eval())
+    save_wan_pipeline(
+        folder, build_video_vae().eval(), FlowTextToVideo(small_transformer(), build_text_encoder()).eval()
+    )
     return folder
 
 
@@ -91,7 +88,7 @@ def test_the_teacher_has_equal_blocks_and_fits_in_30_megabytes() -> None:
     assert sum(parameter.numel() for part in parts for parameter in part.parameters()) * 2 < 29e6
     size = family_of(transformer).default_input(transformer)
     assert family_of(transformer).input_shapes(transformer, size)["encoder_hidden_states"] == (1, 24, 64)
-    assert (size.frames, size.height, size.width) == (5, 8, 8)
+    assert (size.frames, size.height, size.width) == (9, 4, 4)
 
 
 def test_what_it_is_trained_on_is_what_its_pipeline_gives_the_network(installed: Path) -> None:
@@ -103,9 +100,9 @@ def test_what_it_is_trained_on_is_what_its_pipeline_gives_the_network(installed:
         lambda module, inputs, named: seen.append(named), with_kwargs=True
     )
     with torch.inference_mode():
-        noisy, level = torch.randn(1, 5, 12, 8, 8), torch.tensor([0.7])
+        noisy, level = torch.randn(1, 9, 24, 4, 4), torch.tensor([0.7])
         networks(noisy, 1000 * level, wan_training._tokens([caption]))
-        pipeline(caption, height=32, width=32, num_frames=9, num_inference_steps=1, max_sequence_length=24)
+        pipeline(caption, height=32, width=32, num_frames=8, num_inference_steps=1, max_sequence_length=24)
     hook.remove()
     mine, theirs = (each["encoder_hidden_states"] for each in seen[:2])
     assert torch.equal(mine, theirs)
@@ -113,20 +110,37 @@ def test_what_it_is_trained_on_is_what_its_pipeline_gives_the_network(installed:
     assert seen[0].keys() <= seen[1].keys()
 
 
+def test_training_of_the_vae_starts_from_the_principal_components_of_patches(clips: Tensor) -> None:
+    pixels = wan_training._pixels(clips, CPU)
+    vae = build_video_vae().eval()
+    start_linear(vae, pixels)
+    with torch.inference_mode():
+        posterior = vae.encode(pixels).latent_dist
+        found = vae.decode(posterior.mean).sample
+    patches = pixels.unfold(3, 8, 8).unfold(4, 8, 8).permute(0, 2, 3, 4, 1, 5, 6).flatten(0, 3).flatten(1).double()
+    centred = patches - patches.mean(0)
+    _, _, rows = torch.linalg.svd(centred, full_matrices=False)
+    best = (centred @ rows[:24].T @ rows[:24] + patches.mean(0)).reshape(4, 9, 4, 4, 3, 8, 8)
+    expected = best.permute(0, 4, 1, 2, 5, 3, 6).reshape(pixels.shape).clamp(-1, 1).float()
+    assert (found - expected).abs().mean() < 0.003
+    assert (found - expected).square().mean() < 0.02 * (pixels - expected).square().mean()
+    assert torch.allclose(posterior.mean.std(dim=(0, 2, 3, 4)), torch.ones(24), atol=0.05)
+
+
 def test_latents_are_normalised_as_the_conditioning_of_wan_does(tmp_path: Path, clips: Tensor, small: None) -> None:
     torch.manual_seed(0)
     places = torch.ones(len(clips), 32, 32, dtype=torch.bool)
     vae = train_video_vae(CaptionedClips(clips, [], places), 2, tmp_path / "vae.pt", CPU)
     latents = encode_videos(vae, clips)
-    assert latents.shape == (4, 5, 12, 8, 8)
-    assert torch.allclose(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(12), atol=1e-3)
-    assert torch.allclose(latents.std(dim=(0, 1, 3, 4)), torch.ones(12), atol=1e-3)
+    assert latents.shape == (4, 9, 24, 4, 4)
+    assert torch.allclose(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(24), atol=1e-3)
+    assert torch.allclose(latents.std(dim=(0, 1, 3, 4)), torch.ones(24), atol=1e-3)
 
 
 def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EMBEDDED, "embedded/wan", installed)
     model = load_model("embedded/wan")
-    assert (model.family, model.blocks.input.frames) == ("wan", 5)
+    assert (model.family, model.blocks.input.frames) == ("wan", 9)
     requests, settings = choose_requests("embedded/wan", None, None, "0", 2), choose_settings("embedded/wan", {})
     assert model.pipeline is not None
     assert cut_prompts(model.pipeline, [request.text() for request in requests]) == []
@@ -139,6 +153,8 @@ def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monke
     assert clips.shape == (2, 9, 32, 32, 3)
     assert {*tokens} == {24}
     assert not np.array_equal(clips[0], clips[1])
+    with pytest.raises(ValueError, match="not 10: ask for 9 frames"):
+        sample_clips(model.pipeline, requests, replace(settings, frames=10))
     assert CONDITIONING.encode_prompt(model.pipeline, "a red disc")["prompt_embeds"].shape == (24, 64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -26,7 +26,7 @@ IMAGE_TOKENS = 257
 # The channels of Wan 2.2's VAE, by which its 5B model is known.
 WAN22_CHANNELS = 48
 # Those of the embedded teacher's VAE, and how many tokens of a text it reads.
-EMBEDDED_CHANNELS = 12
+EMBEDDED_CHANNELS = 24
 EMBEDDED_TEXT_TOKENS = 24
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py.
@@ -94,7 +94,7 @@ class Wan(TransformerFamily):
     def default_input(self, denoiser: nn.Module) -> ModelInput:
         """One clip of the published size: for the 5B model 121 frames of 704x1280 pixels."""
         config: Any = denoiser.config
-        own = {WAN22_CHANNELS: ModelInput(1, 31, 44, 80), EMBEDDED_CHANNELS: ModelInput(1, 5, 8, 8)}
+        own = {WAN22_CHANNELS: ModelInput(1, 31, 44, 80), EMBEDDED_CHANNELS: ModelInput(1, 9, 4, 4)}
         return own.get(config.in_channels) or super().default_input(denoiser)
 
     def text_tokens(self, pipeline: DiffusionPipeline) -> int:
@@ -103,6 +103,17 @@ class Wan(TransformerFamily):
     def pipeline_options(self, denoiser: nn.Module, settings: SampleSettings) -> dict[str, Any]:
         """As few tokens of a text as the embedded teacher was trained with."""
         return {"max_sequence_length": EMBEDDED_TEXT_TOKENS} if _is_embedded(denoiser) else {}
+
+    def clip_grid(self, pipeline: DiffusionPipeline) -> tuple[tuple[int, int], ...]:
+        """As many latents of a clip as tokens take at once; of the embedded teacher three, of published ones one."""
+        (_, frames), *sides = super().clip_grid(pipeline)
+        at_once, _, _ = self.patch(pipeline_denoiser(pipeline))
+        return (frames * (at_once - 1) + 1, frames * at_once), *sides
+
+    def frames_to_ask(self, pipeline: DiffusionPipeline, frames: int) -> int:
+        """Of a VAE that keeps every frame, as the embedded teacher's, the pipeline makes one more than asked for."""
+        compression, _ = self.latent_compression(cast("Any", pipeline).vae)
+        return frames - (compression == 1)
 
     def input_shapes(self, denoiser: nn.Module, size: ModelInput) -> dict[str, tuple[int, ...]]:
         """With what CLIP makes of an image, where the denoiser takes that."""

@@ -16,31 +16,37 @@ from vdmini.models.wan import EMBEDDED_CHANNELS, EMBEDDED_TEXT_TOKENS
 from vdmini_bench.embedded.text_to_video import caption_words
 
 BLOCKS = 12
+# The pixels on a side of what the VAE makes one latent of.
+PATCH = 8
 TEXT_WIDTH = 64
 PADDING, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 def build_video_vae() -> AutoencoderKLWan:
-    """A causal video VAE that works on 2x2 pixels as Wan 2.2's: B 3 9 32 32 in [-1, 1] to B 12 5 8 8 latents."""
+    """A causal video VAE on patches of 8x8 pixels, as Wan 2.2's of 2x2: B 3 9 32 32 in [-1, 1] to B 24 9 4 4."""
     return AutoencoderKLWan(
-        base_dim=40,
+        base_dim=64,
         z_dim=EMBEDDED_CHANNELS,
-        dim_mult=[1, 2],
+        dim_mult=[1],
         num_res_blocks=1,
-        temperal_downsample=[True],
-        in_channels=12,
-        out_channels=12,
-        patch_size=2,
-        scale_factor_temporal=2,
-        scale_factor_spatial=4,
+        temperal_downsample=[],
+        in_channels=3 * PATCH**2,
+        out_channels=3 * PATCH**2,
+        patch_size=PATCH,
+        scale_factor_temporal=1,
+        scale_factor_spatial=PATCH,
         latents_mean=[0.0] * EMBEDDED_CHANNELS,
         latents_std=[1.0] * EMBEDDED_CHANNELS,
     )
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """Twelve equal blocks over 80 tokens: B 12 5 8 8 noisy latents in, their velocity out."""
+    """Twelve equal blocks over 48 tokens: B 24 9 4 4 noisy latents in, their velocity out.
+
+    A token is 3 frames of a place: about what Wan's VAE makes one latent of.
+    """
     return WanTransformer3DModel(
+        patch_size=(3, 1, 1),
         num_attention_heads=4,
         attention_head_dim=32,
         in_channels=EMBEDDED_CHANNELS,
