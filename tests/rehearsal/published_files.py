@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNetSpatioTemporalConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -32,7 +33,7 @@ from vdmini.models.videocrafter_pipeline import VideoCrafterPipeline, consistenc
 from vdmini_bench.assets.catalogue import ASSETS  # noqa: E402
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS, I2V, T2V  # noqa: E402
 from vdmini_bench.data.video import write_video  # noqa: E402
-from vdmini_bench.models.random_models import build_random  # noqa: E402
+from vdmini_bench.models.random_models import build_random, materialise  # noqa: E402
 from vdmini_bench.vbench.driver import repair_torchvision  # noqa: E402
 from vdmini_bench.vbench.native.catalogue import WORDS  # noqa: E402
 
@@ -115,9 +116,16 @@ def _hub_folder(hub: Path, name: str) -> Path:
 
 
 def write_svd(hub: Path) -> None:
-    """SVD's topology at a fifth of its width, as the hub has it: half precision by variant, in shards."""
-    model = build_random("svd", device=torch.device("cpu"), dtype=torch.float16, width=64)
+    """SVD's topology at a tenth of its width, as the hub has it: half precision by variant, in shards."""
+    cpu = torch.device("cpu")
+    model = build_random("svd", device=cpu, dtype=torch.float16, width=64)
+    config: Any = {name: value for name, value in model.denoiser.config.items() if not name.startswith("_")}
+    # Heads of half their width too: no whole one is narrower.
+    narrow = config | {"block_out_channels": [each // 2 for each in config["block_out_channels"]]}
+    with torch.device("meta"):
+        denoiser = UNetSpatioTemporalConditionModel.from_config(narrow)
     assert model.pipeline is not None
+    model.pipeline.register_modules(unet=materialise(denoiser, device=cpu, dtype=torch.float16, seed=0))
     folder = _hub_folder(hub, SVD)
     model.pipeline.save_pretrained(folder, variant="fp16", max_shard_size="20MB")
 
