@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from number_formats import NUMBERS
 
 # Every profile, class and kill; else a part in minutes.
 FULL = os.environ.get("VDMINI_REHEARSAL") == "full"
@@ -30,8 +30,6 @@ STACKED = (
     *SMALL_DECODER, *(setting.replace("student, small", "small") for setting in SMALL_DECODER),
     "models.channels.channels=depgraph-l2:ratio=0.3,tolerance=0.3",
 )  # fmt: skip
-# Without instructions for bfloat16 a processor imitates it, a hundred times as slowly as it computes in float32.
-NUMBERS = () if torch.cpu._is_avx512_bf16_supported() else ("dtype=float32", "distill.mixed_precision=no")
 UNETS = (*TRAINING, *NARROW, *SMALL_DECODER)
 # Rows have steps of their own.
 FEWER, SVD = "models.fewer steps.sample.steps=1", "models.SVD, 25 steps.sample.steps=2"

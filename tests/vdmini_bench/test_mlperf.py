@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import UniPCMultistepScheduler, WanPipeline
+from number_formats import NUMBERS
 from small_videos import fake_environment, write_classifier, write_teacher
 
 TESTS = Path(__file__).parents[1]
@@ -60,10 +61,8 @@ SMALL = (
     "clip.frames=5", "sample.height=128", "sample.width=128", "sample.steps=3", "dataset.train_clips=1",
     "models.fewer steps.sample.steps=2", "distill.steps=1", "distill.batch_size=1", "distill.checkpoint_every=1",
     "vbench.code=native",
-    "timing.runs=3",
+    "timing.runs=3", *NUMBERS,
 )  # fmt: skip
-
-
 ALONE = ("models={teacher: {}}", "timing=null")
 
 
