@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Wan pipeline with seeded weights."""
     torch.manual_seed(0)
     transformer = WanTransformer3DModel(
-        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=24, out_channels=24,
+        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=32, out_channels=32,
         text_dim=64, freq_dim=16, ffn_dim=32, num_layers=4, rope_max_seq_len=64,
     )  # fmt: skip
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)

@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 def small_transformer() -> WanTransformer3DModel:
     """The teacher's class at its smallest."""
     return WanTransformer3DModel(
-        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=24, out_channels=24,
+        patch_size=(3, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=32, out_channels=32,
         text_dim=64, freq_dim=16, ffn_dim=32, num_layers=4, rope_max_seq_len=64,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_what_it_is_trained_on_is_what_its_pipeline_gives_the_network(installed:
         lambda module, inputs, named: seen.append(named), with_kwargs=True
     )
     with torch.inference_mode():
-        noisy, level = torch.randn(1, 9, 24, 4, 4), torch.tensor([0.7])
+        noisy, level = torch.randn(1, 9, 32, 4, 4), torch.tensor([0.7])
         networks(noisy, 1000 * level, wan_training._tokens([caption]))
         pipeline(caption, height=32, width=32, num_frames=8, num_inference_steps=1, max_sequence_length=24)
     hook.remove()
@@ -120,11 +120,11 @@ def test_training_of_the_vae_starts_from_the_principal_components_of_patches(cli
     patches = pixels.unfold(3, 8, 8).unfold(4, 8, 8).permute(0, 2, 3, 4, 1, 5, 6).flatten(0, 3).flatten(1).double()
     centred = patches - patches.mean(0)
     _, _, rows = torch.linalg.svd(centred, full_matrices=False)
-    best = (centred @ rows[:24].T @ rows[:24] + patches.mean(0)).reshape(4, 9, 4, 4, 3, 8, 8)
+    best = (centred @ rows[:32].T @ rows[:32] + patches.mean(0)).reshape(4, 9, 4, 4, 3, 8, 8)
     expected = best.permute(0, 4, 1, 2, 5, 3, 6).reshape(pixels.shape).clamp(-1, 1).float()
     assert (found - expected).abs().mean() < 0.003
     assert (found - expected).square().mean() < 0.02 * (pixels - expected).square().mean()
-    assert torch.allclose(posterior.mean.std(dim=(0, 2, 3, 4)), torch.ones(24), atol=0.05)
+    assert torch.allclose(posterior.mean.std(dim=(0, 2, 3, 4)), torch.ones(32), atol=0.05)
 
 
 def test_latents_are_normalised_as_the_conditioning_of_wan_does(tmp_path: Path, clips: Tensor, small: None) -> None:
@@ -132,9 +132,9 @@ def test_latents_are_normalised_as_the_conditioning_of_wan_does(tmp_path: Path, 
     places = torch.ones(len(clips), 32, 32, dtype=torch.bool)
     vae = train_video_vae(CaptionedClips(clips, [], places), 2, tmp_path / "vae.pt", CPU)
     latents = encode_videos(vae, clips)
-    assert latents.shape == (4, 9, 24, 4, 4)
-    assert torch.allclose(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(24), atol=1e-3)
-    assert torch.allclose(latents.std(dim=(0, 1, 3, 4)), torch.ones(24), atol=1e-3)
+    assert latents.shape == (4, 9, 32, 4, 4)
+    assert torch.allclose(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(32), atol=1e-3)
+    assert torch.allclose(latents.std(dim=(0, 1, 3, 4)), torch.ones(32), atol=1e-3)
 
 
 def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

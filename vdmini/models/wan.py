@@ -26,7 +26,7 @@ IMAGE_TOKENS = 257
 # The channels of Wan 2.2's VAE, by which its 5B model is known.
 WAN22_CHANNELS = 48
 # Those of the embedded teacher's VAE, and how many tokens of a text it reads.
-EMBEDDED_CHANNELS = 24
+EMBEDDED_CHANNELS = 32
 EMBEDDED_TEXT_TOKENS = 24
 
 # Source: diffusers' scripts/convert_wan_to_diffusers.py.

@@ -23,9 +23,9 @@ PADDING, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 def build_video_vae() -> AutoencoderKLWan:
-    """A causal video VAE on patches of 8x8 pixels, as Wan 2.2's of 2x2: B 3 9 32 32 in [-1, 1] to B 24 9 4 4."""
+    """A causal video VAE on patches of 8x8 pixels, as Wan 2.2's of 2x2: B 3 9 32 32 in [-1, 1] to B 32 9 4 4."""
     return AutoencoderKLWan(
-        base_dim=64,
+        base_dim=80,
         z_dim=EMBEDDED_CHANNELS,
         dim_mult=[1],
         num_res_blocks=1,
@@ -41,7 +41,7 @@ def build_video_vae() -> AutoencoderKLWan:
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """Twelve equal blocks over 48 tokens: B 24 9 4 4 noisy latents in, their velocity out.
+    """Twelve equal blocks over 48 tokens: B 32 9 4 4 noisy latents in, their velocity out.
 
     A token is 3 frames of a place: about what Wan's VAE makes one latent of.
     """
