@@ -39,11 +39,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def families(session: nox.Session) -> None:
-    """Try every variant of every family, of which the tests take one each, and ten random LoRAs for it."""
+    """Try every variant of every family, of which the tests take one each, ten random LoRAs for it, and every rule."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Alone, since nothing may bring another torch.
     session.install("-c", CONSTRAINTS, "--no-deps", "peft")
-    files = (f"tests/vdmini/test_{name}.py" for name in ("transformers", "sample", "prompts", "lora"))
+    files = (f"tests/vdmini/test_{name}.py" for name in ("transformers", "sample", "prompts", "lora", "every_rule"))
     session.run("pytest", "-n", "2", *files, *session.posargs, env={"VDMINI_FAMILIES": "full"})
 
 

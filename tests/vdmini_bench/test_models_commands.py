@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from diffusers import UNetSpatioTemporalConditionModel, WanTransformer3DModel
+from number_formats import FAST_BFLOAT16
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -160,7 +161,8 @@ def test_prune_then_sample_and_sample_again(tmp_path: Path) -> None:
     assert {name: (clips / name).stat().st_mtime_ns for name in files} != before, (
         "the batch with the gap is whole again"
     )
-    for change, name in ((("--guidance", "2"), "settings"), (("--dtype", "bfloat16"), "dtype")):
+    changes = [(("--guidance", "2"), "settings"), (("--dtype", "bfloat16"), "dtype")]
+    for change, name in changes if FAST_BFLOAT16 else changes[:1]:
         other = invoke(*sampling[:-1], clips, *change)
         assert other.exit_code == 0
         assert f"holds clips of another {name}" in other.output

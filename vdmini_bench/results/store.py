@@ -80,17 +80,21 @@ class Store:
         finally:
             lock.release()
 
-    def is_worked_on(self, stage: str, key: str) -> bool:
-        """Whether a process works on a job now."""
+    @contextmanager
+    def if_idle(self, stage: str, key: str) -> Iterator[bool]:
+        """Keep others from working on a job; the value is False where a process works on it now."""
         from filelock import Timeout
 
         lock = self._lock(stage, key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return True
-        lock.release()
-        return False
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _lock(self, stage: str, key: str) -> BaseFileLock:
         return file_lock(self.root / "work" / ".locks" / f"{stage}-{key}.lock")

@@ -37,9 +37,12 @@ def freeable(store: Store, runs: Sequence[Path], *, unlisted: bool) -> list[Free
     for folder in sorted((store.root / "work").glob("*-*")):
         stage, _, key = folder.name.rpartition("-")
         listed = any(key in keys for keys in needed.values())
-        if (key in going or (unlisted and not listed)) and not store.is_worked_on(stage, key):
-            state = "" if (folder / DONE).is_file() else ", interrupted"
-            found.append(Freeable(folder, f"{stage}{state}{'' if listed else ', in no run'}", _bytes(folder)))
+        if key not in going and (listed or not unlisted):
+            continue
+        with store.if_idle(stage, key) as idle:
+            if idle:
+                state = "" if (folder / DONE).is_file() else ", interrupted"
+                found.append(Freeable(folder, f"{stage}{state}{'' if listed else ', in no run'}", _bytes(folder)))
     return found
 
 
@@ -47,10 +50,11 @@ def free(store: Store, freed: Collection[Freeable]) -> None:
     """Remove folders; the leaderboard's rows stay."""
     for each in freed:
         stage, _, key = each.folder.name.rpartition("-")
-        if not store.is_worked_on(stage, key):
-            # The marker first: what is left of a killed removal is not taken for finished work.
-            (each.folder / DONE).unlink(missing_ok=True)
-            shutil.rmtree(each.folder)
+        with store.if_idle(stage, key) as idle:
+            if idle:
+                # The marker first: what is left of a killed removal is not taken for finished work.
+                (each.folder / DONE).unlink(missing_ok=True)
+                shutil.rmtree(each.folder)
 
 
 def _keys(run: Path) -> set[str]:
