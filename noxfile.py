@@ -43,7 +43,8 @@ def families(session: nox.Session) -> None:
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Alone, since nothing may bring another torch.
     session.install("-c", CONSTRAINTS, "--no-deps", "peft")
-    files = (f"tests/vdmini/test_{name}.py" for name in ("transformers", "sample", "prompts", "lora", "every_rule"))
+    names = ("transformers", "sample", "prompts", "lora", "every_rule", "distill_families")
+    files = (f"tests/vdmini/test_{name}.py" for name in names)
     session.run("pytest", "-n", "2", *files, *session.posargs, env={"VDMINI_FAMILIES": "full"})
 
 
