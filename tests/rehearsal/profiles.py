@@ -23,7 +23,7 @@ DISTRIBUTIONS = (
 JUDGED = ("sample.height=128", "sample.width=128", "clip.frames=5", "vbench.static_filter=false")
 DECODER = "models.student, small decoder.decoder"
 # The published number of weights and the published ratio are those of the published widths.
-SMALL_DECODER = (f"{DECODER}.parameters=1899787", f"{DECODER}.finetune.steps=2", f"{DECODER}.finetune.frames=2")
+SMALL_DECODER = (f"{DECODER}.parameters=543115", f"{DECODER}.finetune.steps=2", f"{DECODER}.finetune.frames=2")
 RULES = {"DepGraph L2": "depgraph-l2", "DepGraph Taylor": "depgraph-taylor", "magnitude": "magnitude"}
 NARROW = tuple(f"models.{row}.channels={rule}:ratio=0.3,tolerance=0.3" for row, rule in RULES.items())
 STACKED = (

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -119,15 +118,17 @@ def write_svd(hub: Path) -> None:
     """SVD's topology at a tenth of its width, as the hub has it: half precision by variant, in shards."""
     cpu = torch.device("cpu")
     model = build_random("svd", device=cpu, dtype=torch.float16, width=64)
-    config: Any = {name: value for name, value in model.denoiser.config.items() if not name.startswith("_")}
+    pipeline = model.pipeline
+    assert pipeline is not None
     # Heads of half their width too: no whole one is narrower.
-    narrow = config | {"block_out_channels": [each // 2 for each in config["block_out_channels"]]}
-    with torch.device("meta"):
-        denoiser = UNetSpatioTemporalConditionModel.from_config(narrow)
-    assert model.pipeline is not None
-    model.pipeline.register_modules(unet=materialise(denoiser, device=cpu, dtype=torch.float16, seed=0))
+    for name, part in (("unet", model.denoiser), ("vae", model.vae)):
+        config: Any = {key: value for key, value in part.config.items() if not key.startswith("_")}
+        widths = [max(32, 32 * round(each / 64)) for each in config["block_out_channels"]]
+        with torch.device("meta"):
+            narrow = type(part).from_config(config | {"block_out_channels": widths})
+        pipeline.register_modules(**{name: materialise(narrow, device=cpu, dtype=torch.float16, seed=0)})
     folder = _hub_folder(hub, SVD)
-    model.pipeline.save_pretrained(folder, variant="fp16", max_shard_size="20MB")
+    pipeline.save_pretrained(folder, variant="fp16", max_shard_size="20MB")
 
 
 def write_hunyuanvideo(hub: Path) -> None:

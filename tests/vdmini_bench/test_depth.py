@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,10 @@ from vdmini_bench.cli import main
 from vdmini_bench.config.depth import load_depth_study
 from vdmini_bench.embedded.wan import build_text_encoder, build_tokenizer, build_video_vae
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.metrics.semantic import Reading
-from vdmini_bench.studies.depth import (
-    FACTORS,
-    PHASES,
-    Effect,
-    Patching,
-    Removal,
-    during,
-    patched,
-    scenes_to_patch,
-    scenes_to_remove_from,
-    shows,
-)
+from vdmini_bench.studies.depth import PHASES, Effect, Patching, Removal, during, patched
 from vdmini_bench.studies.depth_verdicts import contrasts, ends_excess, least_shown, motion_slope
 from vdmini_bench.studies.importance import Study, sample_study
+from vdmini_bench.studies.worlds import DrawnWorld
 
 SETTINGS = SampleSettings(steps=3, frames=9, height=32, width=32, guidance=3.0)
 
@@ -62,30 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(folder: Path) -> Study:
     return Study(load_model(str(folder)), (), SETTINGS, 4)
-
-
-def test_scenes_to_patch_differ_in_one_factor_alone() -> None:
-    for factor in FACTORS:
-        for first, second in scenes_to_patch(40, factor):
-            (one,), (other,) = first.things, second.things
-            assert first.background == second.background
-            assert one.size == other.size
-            assert (first.motion == second.motion) == (factor == "content")
-            assert (one.shape == other.shape, one.colour == other.colour) == ((factor == "motion"),) * 2
-            assert not first.held_out
-            assert not second.held_out
-    assert scenes_to_patch(5, "motion") == scenes_to_patch(5, "motion")
-    removed = {scene.caption for scene in scenes_to_remove_from(40)}
-    assert len(removed) > 30
-
-
-def test_a_clip_shows_content_where_shape_and_colour_are_right() -> None:
-    scenes = scenes_to_remove_from(3)
-    right = [Reading.of(scene) for scene in scenes]
-    colours = (None, *right[1].colours[1:])
-    seen = [right[0], replace(right[1], colours=colours), replace(right[2], motion="")]
-    assert shows("content", scenes, seen).tolist() == [True, False, True]
-    assert shows("motion", scenes, seen).tolist() == [True, True, False]
 
 
 def sampled(study: Study, captions: list[str], seeds: list[int]) -> np.ndarray[Any, Any]:
@@ -144,20 +110,23 @@ def test_a_patch_carries_the_first_clips_update_to_the_second(study: Study) -> N
     assert np.abs(same[0].astype(int) - same[1]).max() <= 1
 
 
-def test_effects_are_shares_of_the_margin_over_chance(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([0.9, 0.8, 0.5, 0.8])
+class Told(DrawnWorld):
+    """Shows what it is told."""
 
-    def right(factor: str, scenes: list[object], seen: list[object]) -> np.ndarray[Any, Any]:
-        return np.full(len(scenes), next(answers))
+    def __init__(self, *answers: float | list[int]) -> None:
+        self.answers = iter(answers)
 
-    monkeypatch.setattr("vdmini_bench.studies.depth.shows", right)
-    content, motion = Removal(study, 2).effects("Block.3", "all")
+    def shows(self, factor: object, scenes: Sequence[object], clips: object) -> np.ndarray[Any, Any]:
+        return np.broadcast_to(np.asarray(next(self.answers)), len(scenes))
+
+
+def test_effects_are_shares_of_the_margin_over_chance(study: Study) -> None:
+    content, motion = Removal(study, Told(0.9, 0.8, 0.5, 0.8), 2).effects("Block.3", "all")
     assert content.value == pytest.approx((0.9 - 0.5) / (0.9 - 1 / 24))
     assert (motion.value, content.depth, content.clips) == (0.0, 1.0, 2)
     # Of each factor: unpatched, then patched, of the first clips and of the second.
-    shown = iter([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
-    monkeypatch.setattr("vdmini_bench.studies.depth.shows", lambda factor, scenes, seen: np.array(next(shown)))
-    content, motion = Patching(study, 2).effects("Block.0", "all")
+    shown = Told([1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0])
+    content, motion = Patching(study, shown, 2).effects("Block.0", "all")
     assert (content.value, motion.value) == (0.5, 0.0)
 
 
@@ -218,7 +187,7 @@ def test_one_command_measures_all_and_goes_on(tmp_path: Path, folder: Path, monk
     assert untrained.exit_code == 4
     assert "train it further" in untrained.output
     monkeypatch.setattr(
-        "vdmini_bench.studies.depth.shows", lambda factor, scenes, seen: np.arange(len(seen)) < len(seen) / 2
+        DrawnWorld, "shows", lambda world, factor, scenes, clips: np.arange(len(scenes)) < len(scenes) / 2
     )
     result = CliRunner().invoke(main, ["depth", str(asked), "-o", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -242,12 +211,46 @@ def test_one_command_measures_all_and_goes_on(tmp_path: Path, folder: Path, monk
     assert (refused.exit_code, "give another folder" in refused.output) == (2, True)
 
 
+def test_sets_of_clips_take_the_place_of_teachers(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, out = write_study(tmp_path / "study.yaml", [folder], parts=2), tmp_path / "out"
+    previewed = CliRunner().invoke(main, ["depth", str(asked), "--dry-run", "--json"])
+    assert previewed.exit_code == 0, previewed.output
+    (printed,) = json.loads(previewed.stdout)
+    # Two sets of two clips and of two pairs for each factor, once whole and for each of four blocks in four phases.
+    assert (printed["blocks"], printed["clips"]) == ("4", str(2 * (2 + 2 * 2 * 2) * (1 + 4 * 4)))
+    for phase in ("first third", "second third"):
+        monkeypatch.delitem(PHASES, phase)
+    seen: list[tuple[str, ...]] = []
+
+    def shows(world: object, factor: str, scenes: Sequence[Any], clips: object) -> np.ndarray[Any, Any]:
+        seen.append(tuple(scene.caption for scene in scenes))
+        return np.arange(len(scenes)) < len(scenes) / 2
+
+    monkeypatch.setattr(DrawnWorld, "shows", shows)
+    result = CliRunner().invoke(main, ["depth", str(asked), "-o", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    verdicts = json.loads((out / "verdicts.json").read_text())["verdicts"]
+    assert {len(each["values"]) for claim in verdicts.values() for each in claim.values()} == {2}
+    assert len([*(out / "plans").iterdir()]) == 2
+    # Two sets, each of its own clips to remove from and of its own pairs, which are of the same scenes in both factors.
+    assert len({*seen}) == 2 * 2
+
+
+def test_names_make_captions_together_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"study.yaml:1:\d+.*give both"):
+        load_depth_study(write_study(tmp_path / "study.yaml", [tmp_path], parts=2, things=["a dog", "a cat"]))
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_study_of_one_teacher_is_refused_with_its_line(tmp_path: Path, count: int) -> None:
-    with pytest.raises(SuiteError, match=r"study.yaml:1:\d+.*teachers"):
+    with pytest.raises(SuiteError, match=r"study.yaml:1:\d+.*(teachers|parts)"):
         load_depth_study(write_study(tmp_path / "study.yaml", [tmp_path] * count))
 
 
 def test_the_shipped_study_is_as_it_was_written_down() -> None:
     study = load_depth_study(Path(__file__).parents[2] / "suites" / "depth.yaml")
     assert (len(study.teachers), study.clips, study.pairs, study.settings.steps) == (3, 192, 96, 12)
+    published = load_depth_study(Path(__file__).parents[2] / "suites" / "depth.yaml", "wan")
+    assert (len(published.teachers), published.parts) == (1, 3)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vdmini.requests import SampleSettings
 from vdmini_bench.config.fields import Positive, ProfilesHeader, Specification
@@ -25,11 +25,16 @@ class DepthSample(SamplerSpec):
 class DepthProfile(Specification):
     """Teachers that differ in their training seed alone, and how many clips and pairs of clips are read of each.
 
-    `removed` is how many blocks leave by the plans that protect what was measured.
+    A published model has one seed: `parts` are then as many sets of clips, in the place of teachers. `things` and
+    `actions` make captions of a model that knows more than the drawn world, such as "a dog" and "is running". `removed`
+    is how many blocks leave by the plans that protect what was measured.
     """
 
-    stand_in: str
-    teachers: Annotated[list[str], Field(min_length=2)]
+    stand_in: str | None = None
+    teachers: Annotated[list[str], Field(min_length=1)]
+    parts: Positive = 1
+    things: Annotated[list[str], Field(min_length=2)] | None = None
+    actions: Annotated[list[str], Field(min_length=2)] | None = None
     clips: Positive
     pairs: Positive
     removed: Positive
@@ -42,12 +47,24 @@ class DepthProfile(Specification):
             raise ValueError("one of them is there twice: an interval over teachers needs several")
         return teachers
 
+    @model_validator(mode="after")
+    def _must_be_whole(self) -> Self:
+        if len(self.teachers) * self.parts < 2:
+            raise ValueError("one teacher and one part: an interval needs several, such as parts: 3")
+        if (self.things is None) != (self.actions is None):
+            raise ValueError("things and actions make captions together: give both, or neither for the drawn world's")
+        return self
+
 
 class DepthStudy(DepthProfile):
     """A study with one profile chosen."""
 
     name: str
     profile: str
+
+    def named_world(self) -> dict[str, object]:
+        """What a folder of results has to have in common beside the drawn world's numbers."""
+        return {"things": self.things, "actions": self.actions, "parts": self.parts} if self.things else {}
 
     @property
     def settings(self) -> SampleSettings:

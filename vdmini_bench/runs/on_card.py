@@ -78,6 +78,7 @@ CONFIGURATIONS = {
     "stabilityai/stable-video-diffusion-img2vid-xt": "svd-xt",
     "models/t2v-turbo-v2": "t2v-turbo-v2",
     "hunyuanvideo-community/HunyuanVideo": "hunyuanvideo",
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan2.1-t2v-1.3b",
 }
 
 
@@ -112,7 +113,7 @@ def stages_on(suite: Suite | VBenchSuite, store: Store, name: str) -> list[Stage
 
 
 def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
-    profile, sized, encoders = context.suite.profile, cache(_without_weights), cache(_encoder_weights)
+    profile, sized, encoders = context.suite.profile, cache(sized_model), cache(_encoder_weights)
     # Rows of equal sizes take the same.
     known: dict[str, Stage] = {}
     for job in (each for each in context.jobs.values() if each.stage in ("encode", "distill", "sample")):
@@ -134,7 +135,7 @@ def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:
         yield stage if spec.channels is None or stage.fits else replace(stage, fits=True, advice=BEFORE_CHANNELS)
 
 
-def _without_weights(source: str, folder: str) -> VideoModel:
+def sized_model(source: str, folder: str) -> VideoModel:
     """A model by its sizes: from its files where they are here, else as it was published."""
     if folder:
         return load_model(folder, device="meta")
@@ -213,7 +214,7 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     family = family_named(whole.family)
     settings = context.sample_settings(model.row)
     passes, together = family.passes_per_step(denoiser, settings), family.passes_at_once(denoiser, settings)
-    flops = size.steps * passes * _pass_flops(whole, size)
+    flops = size.steps * passes * pass_flops(whole, size)
     flops += decode_flops(whole, size) if whole.vae is not None else 0
     drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=together), dtype)
     decoding = _decode_bytes(whole, size, dtype)
@@ -225,7 +226,8 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     return Stage(job.name, peak, disk, seconds, fits, "" if fits else way)
 
 
-def _pass_flops(model: VideoModel, size: ClipSize) -> int:
+def pass_flops(model: VideoModel, size: ClipSize) -> int:
+    """The FLOPs of one pass of a model's denoiser over one clip."""
     family = family_named(model.family)
     return count_flops(model.denoiser, family.example_inputs(model.denoiser, latent_size(model, size)))
 

@@ -134,7 +134,7 @@ class Encoding(nn.Module):
 def encode_pixels(model: VideoModel, size: ClipSize) -> Tensor:
     """A clip as the VAE encodes it, on the meta device."""
     frames, height, width = size.frames, size.height, size.width
-    shape = (frames, 3, height, width) if compression(model)[0] == 1 else (1, 3, frames, height, width)
+    shape = (frames, 3, height, width) if _takes_frames(model.vae) else (1, 3, frames, height, width)
     return torch.empty(shape, device="meta")
 
 
@@ -143,9 +143,14 @@ def decode_latents(model: VideoModel, size: ClipSize) -> Tensor:
     latents = latent_size(model, size)
     config: Any = model.vae.config if model.vae is not None else None
     channels = config.get("latent_channels") or config.get("z_dim")
-    if compression(model)[0] == 1:
+    if _takes_frames(model.vae):
         return torch.empty(latents.frames, channels, latents.height, latents.width, device="meta")
     return torch.empty(1, channels, latents.frames, latents.height, latents.width, device="meta")
+
+
+def _takes_frames(vae: Any) -> bool:
+    """Whether a VAE's batch is one of frames; one of clips may keep every frame too."""
+    return isinstance(getattr(vae.encoder, "conv_in", None), nn.Conv2d)
 
 
 def decode_call(model: VideoModel, size: ClipSize, device: torch.device) -> Callable[[], object]:

@@ -13,9 +13,10 @@ from vdmini.plan import PruningPlan
 from vdmini.rules import plan_removing
 from vdmini_bench.config.depth import DepthStudy
 from vdmini_bench.models.inspect import inspect_model
-from vdmini_bench.studies.depth import FACTORS, PHASES, Effect, Factor
+from vdmini_bench.studies.depth import PHASES, Effect
 from vdmini_bench.studies.depth_verdicts import Contrast
 from vdmini_bench.studies.plots import CONTENT, MOTION
+from vdmini_bench.studies.worlds import FACTORS, Factor
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.tables import csv_lines
 
@@ -31,7 +32,10 @@ CLAIMS = {
 def write_depth(
     folder: Path, study: DepthStudy, teachers: Mapping[str, Sequence[Effect]], found: Sequence[Contrast]
 ) -> None:
-    """Write `depth.csv`, a line an effect, `verdicts.json`, and each teacher's plans that protect either factor."""
+    """Write `depth.csv`, a line an effect, `verdicts.json`, and each teacher's plans that protect either factor.
+
+    `teachers` has the effects by teacher, or, where a study has parts, by teacher and part, one after the other.
+    """
     lines = [{"teacher": teacher, **asdict(effect)} for teacher, effects in teachers.items() for effect in effects]
     write_atomically(folder / TABLE, csv_lines([[*lines[0]], *(line.values() for line in lines)]))
     verdicts = {
@@ -45,20 +49,21 @@ def write_depth(
     record = {"study": study.model_dump(), "verdicts": verdicts}
     write_atomically(folder / VERDICTS, json.dumps(record, indent=1, allow_nan=False) + "\n")
     (folder / "plans").mkdir(exist_ok=True)
-    for number, (teacher, effects) in enumerate(teachers.items()):
-        model = inspect_model(teacher, None).model
+    parts = [*teachers.values()]
+    for number, teacher in enumerate(study.teachers):
+        own = parts[number * study.parts : (number + 1) * study.parts]
+        effects, model = [effect for part in own for effect in part], inspect_model(teacher, None).model
         for factor in FACTORS:
             plan = protecting_plan(model, effects, factor, study.removed)
             write_atomically(folder / "plans" / f"{number}-{factor}.json", plan.to_json())
 
 
 def protecting_plan(model: VideoModel, effects: Sequence[Effect], factor: Factor, count: int) -> PruningPlan:
-    """The plan without the `count` blocks whose removal alone costs least of a factor; raises PlanError."""
-    cost = {
-        each.block: each.value
-        for each in effects
-        if (each.experiment, each.phase, each.factor) == ("removal", "all", factor)
-    }
+    """The plan without the `count` blocks whose removal alone costs least of a factor, all in all; raises PlanError."""
+    cost: dict[str, float] = {}
+    for each in effects:
+        if (each.experiment, each.phase, each.factor) == ("removal", "all", factor):
+            cost[each.block] = cost.get(each.block, 0.0) + each.value
     leaving = sorted(cost, key=lambda block: cost[block])[:count]
     return plan_removing(model, leaving, f"protect:{factor}")
 

@@ -48,7 +48,7 @@ def _subject_consistency(clip: Clip, question: Question, networks: Networks) -> 
 
 
 def _background_consistency(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    features = embed_frames(clip, networks.device, _for_clip, networks.clip_b)
+    features = embed_frames(clip, networks.device, for_clip, networks.clip_b)
     return VideoScore(consistency(features), len(clip.frames) - 1)
 
 
@@ -66,7 +66,7 @@ def _i2v_background(clip: Clip, question: Question, networks: Networks) -> Video
 
 
 def _aesthetic_quality(clip: Clip, question: Question, networks: Networks) -> VideoScore:
-    features = embed_frames(clip, networks.device, _for_clip, networks.clip_l)
+    features = embed_frames(clip, networks.device, for_clip, networks.clip_l)
     return VideoScore(float(networks.aesthetic(F.normalize(features, dim=-1)).double().mean()) / 10)
 
 
@@ -77,7 +77,7 @@ def _imaging_quality(clip: Clip, question: Question, networks: Networks) -> Vide
 
 def _appearance_style(clip: Clip, question: Question, networks: Networks) -> VideoScore:
     texts, factor = networks.clip_b_texts
-    wanted = _read(question.text, texts, networks, cut=False).cpu()
+    wanted = read_text(question.text, texts, networks, cut=False).cpu()
     # Pictures, not tensors, in the official code: resized by Pillow.
     pixels = torch.cat([at.resize_image(Image.fromarray(frame), SIDE, SIDE).byte() for frame in clip.frames])
     resized = Clip(pixels.permute(0, 2, 3, 1).numpy(), clip.frames_per_second)
@@ -105,17 +105,23 @@ def _scene(clip: Clip, question: Question, networks: Networks) -> VideoScore:
 
 
 def _video_and_text(clip: Clip, question: Question, networks: Networks) -> VideoScore:
+    wanted = read_text(question.text, networks.viclip.text_encoder, networks, cut=True)
+    return VideoScore(float(F.cosine_similarity(see_video(clip, networks), wanted)))
+
+
+def see_video(clip: Clip, networks: Networks) -> Tensor:
+    """What ViCLIP makes of a clip: 1 x D, not normalised; kept with the clip."""
     if "viclip" not in clip.seen:
         chosen = torch.from_numpy(clip.frames[middle_frames(len(clip.frames))]).permute(0, 3, 1, 2)
         resized = at.resize_shorter(chosen.to(networks.device).float(), SIDE, "bicubic", smooth=False)
         # These frames are whole numbers to the official code, and stay so.
         pixels = at.normalise(at.crop_centre(resized.clamp(0, 255).round(), SIDE), at.CLIP)
         clip.seen["viclip"] = networks.viclip.vision_encoder(pixels[None])
-    wanted = _read(question.text, networks.viclip.text_encoder, networks, cut=True)
-    return VideoScore(float(F.cosine_similarity(clip.seen["viclip"], wanted)))
+    return clip.seen["viclip"]
 
 
-def _read(text: str, texts: ClipTexts, networks: Networks, *, cut: bool) -> Tensor:
+def read_text(text: str, texts: ClipTexts, networks: Networks, *, cut: bool) -> Tensor:
+    """What CLIP or ViCLIP makes of a text: 1 x D, not normalised; too long a one is an error unless it may be `cut`."""
     return texts(networks.tokenizer.numbers(text, texts.length, cut=cut).to(networks.device))
 
 
@@ -132,7 +138,8 @@ def _for_dino_cropped(pixels: Tensor) -> Tensor:
     return at.normalise(at.crop_centre(at.resize_shorter(pixels, 256, "bicubic", smooth=True), SIDE), at.IMAGENET)
 
 
-def _for_clip(pixels: Tensor) -> Tensor:
+def for_clip(pixels: Tensor) -> Tensor:
+    """Frames N 3 H W of 0 to 255 as CLIP takes them: N 3 224 224, normalised."""
     return at.normalise(at.crop_centre(at.resize_shorter(pixels, SIDE, "bicubic", smooth=False), SIDE), at.CLIP)
 
 

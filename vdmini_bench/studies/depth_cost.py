@@ -1,0 +1,37 @@
+"""What a study of depth would take, by sizes alone."""
+
+from __future__ import annotations
+
+from vdmini.models.registry import family_named
+from vdmini_bench.config.depth import DepthStudy
+from vdmini_bench.errors import SuiteError
+from vdmini_bench.models.source import found_teacher
+from vdmini_bench.runs.on_card import CARDS, pass_flops, sized_model
+from vdmini_bench.speed.scopes import ClipSize, decode_flops
+from vdmini_bench.studies.depth import PHASES
+from vdmini_bench.studies.worlds import FACTORS
+
+
+def cost_lines(asked: DepthStudy, card: str) -> tuple[list[str], list[list[str]]]:
+    """A header and a line for each teacher: blocks, clips, FLOPs, and predicted hours on a card; no weights are read.
+
+    Raises:
+        SuiteError: no card has that name, or a teacher's sizes are not known here.
+        ModelLoadError: a folder cannot be read.
+    """
+    if card not in CARDS:
+        raise SuiteError(f"--card {card}: choose one of {', '.join(CARDS)}")
+    settings, lines = asked.settings, []
+    size = ClipSize(settings.frames, settings.height, settings.width, settings.steps)
+    # Of each pair two clips.
+    clips = asked.parts * (asked.clips + len(FACTORS) * asked.pairs * 2)
+    for teacher in asked.teachers:
+        model = sized_model(teacher, found_teacher(teacher)[0])
+        passes = settings.steps * family_named(model.family).passes_per_step(model.denoiser, settings)
+        drawn = passes * pass_flops(model, size) + (decode_flops(model, size) if model.vae is not None else 0)
+        blocks = len(model.blocks.prunable)
+        # Once whole, and once for each block and phase.
+        total = clips * (1 + blocks * len(PHASES))
+        hours = CARDS[card].seconds(total * drawn, half=True) / 3600
+        lines.append([teacher, str(blocks), f"{total:,}", f"{total * drawn / 1e15:,.0f}", f"{hours:,.1f}"])
+    return ["teacher", "blocks", "clips", "PFLOP", f"hours on {card}, predicted"], lines
