@@ -34,7 +34,7 @@ def tests(session: nox.Session) -> None:
     if not session.posargs:
         session.run("pytest", "-n", "2", *ENGINE_TESTS, env={"PYTHONPATH": engines})
     others = () if session.posargs else (f"--ignore={file}" for file in ENGINE_TESTS)
-    session.run("pytest", *WORKERS, *others, *session.posargs)
+    session.run("pytest", *WORKERS, "--durations=20", *others, *session.posargs)
 
 
 @nox.session

@@ -159,6 +159,12 @@ def test_an_installed_teacher_samples_by_its_own_settings(installed: Path, monke
     assert CONDITIONING.encode_prompt(model.pipeline, "a red disc")["prompt_embeds"].shape == (24, 64)
 
 
+def test_its_clips_are_scored_by_its_own_settings(installed: Path) -> None:
+    result = CliRunner().invoke(main, ["score-t2v", str(installed), "--clips", "2", "--steps", "1"])
+    assert result.exit_code == 0, result.output
+    assert {score["dimension"] for score in json.loads(result.stdout)} > {"embedded-color"}
+
+
 def test_one_command_trains_installs_and_goes_on(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,10 +82,11 @@ def score_t2v(model: str, clips: int, held_out: bool, steps: int | None, guidanc
     from vdmini_bench.models.source import load_for_use
 
     quiet_libraries()
-    settings = EMBEDDED_SETTINGS["embedded/t2v"]
+    loaded = load_for_use(model)
+    settings = EMBEDDED_SETTINGS["embedded/wan" if loaded.family == "wan" else "embedded/t2v"]
     settings = replace(settings, steps=steps or settings.steps)
     settings = settings if guidance is None else replace(settings, guidance=guidance)
-    pipeline = load_for_use(model).pipeline
+    pipeline = loaded.pipeline
     if pipeline is None:
         raise click.UsageError(f"{model} holds no pipeline: give the folder that one was saved to")
     scores = score_captions(pipeline, load_classifier(), scoring_scenes(clips, held_out=held_out), settings)
