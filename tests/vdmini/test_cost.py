@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +86,50 @@ def test_flops_outside_all_blocks_are_an_error() -> None:
     module = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
     with pytest.raises(ValueError, match="belong to no block"):
         flops_by_block(module, {"input": torch.empty(7, 3)}, lambda whole: {"first": [next(whole.children())]})
+
+
+class _Block(nn.Module):
+    """Attends in windows, whose size is a setting, and says that it ran."""
+
+    ran: ClassVar[list[int]] = []
+
+    def __init__(self, width: int, window: int) -> None:
+        super().__init__()
+        self.linear, self.window = nn.Linear(width, width), window
+
+    def forward(self, tokens: torch.Tensor, **options: object) -> dict[str, torch.Tensor]:
+        self.ran.append(self.window)
+        windows = self.linear(tokens).unflatten(-2, (-1, self.window))
+        return {"tokens": _Attention()(windows).flatten(-3, -2)}
+
+
+class _Chain(nn.Module):
+    def __init__(self, blocks: list[_Block], options: object = None) -> None:
+        super().__init__()
+        self.blocks, self.options = nn.ModuleList(blocks), options
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        for place, block in enumerate(self.blocks):
+            # The last is given half of the tokens.
+            tokens = block(tokens[:, : 16 if place == len(self.blocks) - 1 else 32], options=self.options)["tokens"]
+        return tokens
+
+
+def _by_place(chain: _Chain) -> dict[str, int]:
+    _Block.ran.clear()
+    named = {"tokens": torch.empty(2, 32, 8)}
+    return flops_by_block(chain, named, lambda whole: {str(place): [each] for place, each in enumerate(whole.blocks)})
+
+
+def test_of_blocks_that_are_alike_one_runs_and_all_count() -> None:
+    chain = _Chain([_Block(8, 4), _Block(8, 4), _Block(8, 8), _Block(8, 4), _Block(8, 4)])
+    found = _by_place(chain)
+    # Another window, or fewer tokens, is another block.
+    assert _Block.ran == [4, 8, 4]
+    linear = 2 * 2 * 32 * 8 * 8
+    narrow, wide = (linear + 2 * 2 * 2 * (32 // window) * window * window * 8 for window in (4, 8))
+    assert found == {"0": narrow, "1": narrow, "2": wide, "3": narrow, "4": narrow // 2}
+    assert sum(found.values()) == count_flops(chain, {"tokens": torch.empty(2, 32, 8)})
+    # What a block is given and nobody can compare may decide what it does: each runs.
+    _by_place(_Chain([_Block(8, 4), _Block(8, 4)], options=object()))
+    assert _Block.ran == [4, 4]

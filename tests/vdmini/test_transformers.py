@@ -22,7 +22,7 @@ from tiny_transformers import TINY, TRIED, Tiny, real_inputs
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.cost import count_parameters
+from vdmini.cost import count_flops, count_parameters
 from vdmini.errors import PlanError
 from vdmini.features import FeatureTap, feature_pairs
 from vdmini.models import registry
@@ -179,6 +179,14 @@ def test_every_unit_can_leave_alone_and_takes_its_own_cost(tiny: Tiny) -> None:
         (block.params, block.flops) for block in left.blocks
     ]
     assert len(student.stages) == len(graph.stages)
+
+
+@every_tiny
+def test_blocks_that_are_alike_count_as_if_each_had_run(tiny: Tiny) -> None:
+    teacher = tiny.build_denoiser()
+    family = family_of(tiny)
+    inputs = family.example_inputs(teacher, family.default_input(teacher))
+    assert sum(block.flops for block in block_graph(teacher).blocks) == count_flops(teacher, inputs)
 
 
 @every_tiny

@@ -22,7 +22,7 @@ class Traffic(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.elements = 0
+        self.total = 0
         self.paused = False
 
     def __torch_dispatch__(
@@ -36,7 +36,7 @@ class Traffic(TorchDispatchMode):
 
     def add(self, tensors: object) -> None:
         """Count the elements of all tensors in a nest of containers."""
-        self.elements += sum(leaf.numel() for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor))
+        self.total += sum(leaf.numel() for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor))
 
 
 class _FusedAttention(TorchFunctionMode):
@@ -73,7 +73,7 @@ def elements_by_block(
     """
     traffic = Traffic()
     modes = _FusedAttention(traffic), traffic
-    return count_by_block(module, inputs, block_modules, lambda: traffic.elements, *modes)
+    return count_by_block(module, inputs, block_modules, traffic, *modes)
 
 
 def _is_free(func: Any) -> bool:
