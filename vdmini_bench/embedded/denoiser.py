@@ -91,10 +91,12 @@ def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tenso
 def encoded_once(
     vae: nn.Module, clips: Tensor, folder: Path, encode: Callable[[Any, Tensor], Tensor] = encode_clips
 ) -> Tensor:
-    """What `encode` makes of clips, kept in `folder` under a name that changes with the VAE and the number of clips."""
+    """What `encode` makes of clips, kept in `folder` by encoder, scaling and number of clips."""
     encoder = vae.get_submodule("encoder")
-    weights = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in encoder.parameters())
-    stored = folder / f"latents-{len(clips)}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
+    digest = hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in encoder.parameters()))
+    config: Any = vae.config
+    digest.update(repr([config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")]).encode())
+    stored = folder / f"latents-{len(clips)}-{digest.hexdigest()[:12]}.safetensors"
     if not stored.exists():
         save_file({"latents": encode(vae, clips).contiguous()}, stored)
     return load_file(stored)["latents"]

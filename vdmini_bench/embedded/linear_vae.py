@@ -15,11 +15,12 @@ LOG_VARIANCE = -6.0
 
 
 @torch.no_grad()
-def start_linear(vae: AutoencoderKLWan, pixels: Tensor) -> None:
+def start_linear(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
     """Let a VAE without resampling project frames' patches on their principal components, as many as it has latents.
 
     `pixels` B C T H W in [-1, 1] are what the components are of; latents have unit variance over them. Residual blocks
-    begin as the identity, and other channels as they were drawn.
+    begin as the identity, and other channels as they were drawn. Returns the deviation of each component: how much of
+    a frame its latent is.
     """
     patches = patchify(pixels, vae.config.patch_size).movedim(1, -1).flatten(0, -2)
     mean, latents = patches.mean(0), vae.config.z_dim
@@ -45,6 +46,7 @@ def start_linear(vae: AutoencoderKLWan, pixels: Tensor) -> None:
     for convolution in (vae.quant_conv, vae.post_quant_conv):
         size = convolution.out_channels
         _set_linear(convolution, torch.eye(size), torch.zeros(size))
+    return scale
 
 
 def _twice(signals: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ VAE_LEARNING_RATE = 3e-4
 SQUARE_WEIGHT = 4.0
 RECIPE = Recipe(clips=32, pictures=96, learning_rate=1e-3)
 CLIPS_TO_NORMALISE = 512
+# Of 0 all latents are of one size, of 1 as large as their part of a frame.
+SPECTRUM = 0.5
 ENCODED_AT_ONCE = 16
 
 
@@ -72,7 +74,7 @@ class FlowTextToVideo(CaptionedDenoiser):
 
 
 def train_video_vae(drawn: CaptionedClips, steps: int, checkpoint: Path, device: torch.device) -> AutoencoderKLWan:
-    """Train the VAE for `steps` on drawn clips; in eval mode, with the means and deviations of its latents set.
+    """Train the VAE for `steps` on drawn clips; in eval mode, with its latents' means and sizes set, these 1 in all.
 
     It starts as the best linear one. Errors count more where clips show their things, and by their squares too: of
     absolute errors alone it first learns to leave small things out.
@@ -80,7 +82,7 @@ def train_video_vae(drawn: CaptionedClips, steps: int, checkpoint: Path, device:
     importance = thing_importance(drawn.places, 1)
     torch.manual_seed(0)
     vae = build_video_vae()
-    start_linear(vae, _pixels(drawn.clips[:CLIPS_TO_NORMALISE], torch.device("cpu")))
+    scale = start_linear(vae, _pixels(drawn.clips[:CLIPS_TO_NORMALISE], torch.device("cpu")))
     vae = vae.to(device)
 
     def loss_of_step(step: int) -> Tensor:
@@ -99,7 +101,10 @@ def train_video_vae(drawn: CaptionedClips, steps: int, checkpoint: Path, device:
     train_steps(vae, loss_of_step, steps=steps, learning_rate=VAE_LEARNING_RATE, checkpoint=checkpoint)
     latents = encode_videos(vae.eval(), drawn.clips[:CLIPS_TO_NORMALISE])
     deviations, means = torch.std_mean(latents, dim=(0, 1, 3, 4))
-    vae.register_to_config(latents_mean=means.tolist(), latents_std=deviations.tolist())
+    # The less of a frame a latent is, the smaller it stays: what things there are is then learnt before their edges.
+    shares = (scale / scale.square().mean().sqrt()) ** SPECTRUM
+    shares = shares / shares.square().mean().sqrt()
+    vae.register_to_config(latents_mean=means.tolist(), latents_std=(deviations / shares).tolist())
     return vae
 
 
