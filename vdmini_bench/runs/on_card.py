@@ -26,6 +26,7 @@ from vdmini.models.folders import files_dtype, weights_files
 from vdmini.models.loading import load_model
 from vdmini.models.registry import DENOISERS, OFFICIAL, VideoModel, family_named
 from vdmini.prune import apply_plan
+from vdmini.requests import SampleSettings
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.estimate import USABLE, estimate_memory
@@ -213,9 +214,7 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     whole = replace(teacher, denoiser=denoiser)
     family = family_named(whole.family)
     settings = context.sample_settings(model.row)
-    passes, together = family.passes_per_step(denoiser, settings), family.passes_at_once(denoiser, settings)
-    flops = size.steps * passes * pass_flops(whole, size)
-    flops += decode_flops(whole, size) if whole.vae is not None else 0
+    together, flops = family.passes_at_once(denoiser, settings), clip_flops(whole, size, settings)
     drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=together), dtype)
     decoding = _decode_bytes(whole, size, dtype)
     peak = max(drawing, decoding) + encoders * dtype.itemsize
@@ -226,10 +225,12 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     return Stage(job.name, peak, disk, seconds, fits, "" if fits else way)
 
 
-def pass_flops(model: VideoModel, size: ClipSize) -> int:
-    """The FLOPs of one pass of a model's denoiser over one clip."""
+def clip_flops(model: VideoModel, size: ClipSize, settings: SampleSettings) -> int:
+    """The FLOPs of sampling one clip: every pass of the denoiser, and the decoding where there is a VAE."""
     family = family_named(model.family)
-    return count_flops(model.denoiser, family.example_inputs(model.denoiser, latent_size(model, size)))
+    one_pass = count_flops(model.denoiser, family.example_inputs(model.denoiser, latent_size(model, size)))
+    passes = size.steps * family.passes_per_step(model.denoiser, settings)
+    return passes * one_pass + (decode_flops(model, size) if model.vae is not None else 0)
 
 
 def _pass_bytes(model: VideoModel, latents: ModelInput, dtype: torch.dtype) -> int:

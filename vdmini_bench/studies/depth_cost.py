@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from vdmini.models.registry import family_named
 from vdmini_bench.config.depth import DepthStudy
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.source import found_teacher
-from vdmini_bench.runs.on_card import CARDS, pass_flops, sized_model
-from vdmini_bench.speed.scopes import ClipSize, decode_flops
+from vdmini_bench.runs.on_card import CARDS, clip_flops, sized_model
+from vdmini_bench.speed.scopes import ClipSize
 from vdmini_bench.studies.depth import PHASES
 from vdmini_bench.studies.worlds import FACTORS
 
@@ -27,8 +26,7 @@ def cost_lines(asked: DepthStudy, card: str) -> tuple[list[str], list[list[str]]
     clips = asked.parts * (asked.clips + len(FACTORS) * asked.pairs * 2)
     for teacher in asked.teachers:
         model = sized_model(teacher, found_teacher(teacher)[0])
-        passes = settings.steps * family_named(model.family).passes_per_step(model.denoiser, settings)
-        drawn = passes * pass_flops(model, size) + (decode_flops(model, size) if model.vae is not None else 0)
+        drawn = clip_flops(model, size, settings)
         blocks = len(model.blocks.prunable)
         # Once whole, and once for each block and phase.
         total = clips * (1 + blocks * len(PHASES))

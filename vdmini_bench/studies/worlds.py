@@ -63,7 +63,7 @@ class World(ABC, Generic[A]):
 
     def pairs(self, count: int, factor: Factor, skip: int = 0) -> list[tuple[A, A]]:
         """Pairs of scenes that differ in one factor alone."""
-        random = seeded_by(f"depth/{factor}/{skip}" if skip else f"depth/{factor}")
+        random = seeded_by(f"depth/{factor}/{skip}")
         return [(first, self.changed(first, factor, random)) for first in self.scenes(count, skip)]
 
 
@@ -144,20 +144,20 @@ class NamedWorld(World[Named]):
 
     @torch.inference_mode()
     def shows(self, factor: Factor, scenes: Sequence[Named], clips: Clips) -> NDArray[np.bool_]:
-        names, read = (self.actions, self._action) if factor == "motion" else (self.things, self._thing)
-        wanted = [names.index(each.action if factor == "motion" else each.thing) for each in scenes]
-        found = [read(Clip(np.asarray(frames), 1.0)) for frames in clips]
-        return np.array(found) == np.array(wanted)
+        pairs = zip(scenes, (Clip(np.asarray(frames), 1.0) for frames in clips), strict=True)
+        if factor == "motion":
+            return np.array([asked.action == self._action(clip) for asked, clip in pairs])
+        return np.array([asked.thing == self._thing(clip) for asked, clip in pairs])
 
-    def _thing(self, clip: Clip) -> int:
+    def _thing(self, clip: Clip) -> str:
         seen = F.normalize(embed_frames(clip, self.networks.device, for_clip, self.networks.clip_b), dim=-1)
-        return int((seen @ self._thing_texts.T).mean(0).argmax())
+        return self.things[int((seen @ self._thing_texts.T).mean(0).argmax())]
 
-    def _action(self, clip: Clip) -> int:
+    def _action(self, clip: Clip) -> str:
         seen = F.normalize(see_video(clip, self.networks), dim=-1).cpu()
         # Of whatever thing: what is shown may have changed with the action.
         likeness = (seen @ self._action_texts.T).reshape(len(self.things), len(self.actions))
-        return int(likeness.max(0).values.argmax())
+        return self.actions[int(likeness.max(0).values.argmax())]
 
     @cached_property
     def _thing_texts(self) -> Tensor:
