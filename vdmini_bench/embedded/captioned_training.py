@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase
 
+from vdmini.optimization import compile_denoiser
 from vdmini_bench.embedded.training_loop import half_where_fast, train_steps
 
 # One step of these is on single frames of as many clips as half its time pays for: five times the captions teach what
@@ -59,6 +60,8 @@ class Recipe:
 class CaptionedDenoiser(nn.Module, ABC):
     """The two networks trained together: the denoiser and the text encoder it attends to."""
 
+    denoiser: Any
+
     @abstractmethod
     def pictures(self, clean: Tensor) -> Tensor:
         """Latents of single frames B 1 C H W out of those of clips B T C H W."""
@@ -88,15 +91,18 @@ def train_captioned(
     steps: int,
     checkpoint: Path,
     device: torch.device,
+    compiled: bool = False,
 ) -> Denoiser:
     """Train for `steps` on captioned clips; returns the exponential moving average of the networks.
 
     `empty` 1 L are the tokens of no caption. Prints the average's loss on the validation clips as it goes. A checkpoint
-    goes before the model's own weights.
+    goes before the model's own weights. With `compiled`, torch compiles the denoiser's blocks: it needs a C++ compiler.
     """
     # In eval mode from the start: networks this small have nothing to spare for dropout.
     model = model.to(device).eval()
     average = copy.deepcopy(model).requires_grad_(False)
+    if compiled:
+        compile_denoiser(model.denoiser)
     validate = _validation(average, validation, recipe.clips, device)
 
     def loss_of_step(step: int) -> Tensor:

@@ -34,7 +34,9 @@ def train_steps(
     The learning rate warms up over 1 % of the steps and falls as a cosine to zero. `average` becomes the exponential
     moving average of the module and is saved and restored with it, before each `after_step(steps_done)`.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
+    )
     done = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=next(module.parameters()).device)

@@ -25,12 +25,13 @@ WEIGHTS = EMBEDDED["embedded/t2v"].parent
 @click.option("--go-on", is_flag=True, help="Train the networks in the folder further.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights that training starts from.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the transformer's blocks: needs a C++ compiler.")
 @click.option("--clips", type=int, default=16000, show_default=True, help="Training clips.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher/wan"), show_default=True)
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=WEIGHTS / "wan", help="Where to save.")
 def train_wan(
-    steps: int, vae_steps: int, installed_vae: bool, go_on: bool, seed: int, device: str, clips: int,
-    work: Path, folder: Path,
+    steps: int, vae_steps: int, installed_vae: bool, go_on: bool, seed: int, device: str, compiled: bool,
+    clips: int, work: Path, folder: Path,
 ) -> None:  # fmt: skip
     """Train VAE, text encoder and transformer, and save the pipeline, as `embedded/wan` if nothing else is asked."""
     import torch
@@ -56,7 +57,7 @@ def train_wan(
         pipeline: Any = load_model(str(folder), device=chosen).pipeline
         initial = FlowTextToVideo(pipeline.transformer, pipeline.text_encoder)
     checkpoint = work / f"transformer-{seed}.pt"
-    networks = train_transformer(drawn, validation, vae, steps, checkpoint, chosen, seed, initial)
+    networks = train_transformer(drawn, validation, vae, steps, checkpoint, chosen, seed, initial, compiled)
     save_wan_pipeline(folder, vae, networks)
     record = {
         "steps": {"vae": 0 if installed_vae else vae_steps, "transformer": steps}, "seed": seed,

@@ -117,6 +117,7 @@ def train_transformer(
     device: torch.device,
     seed: int = 0,
     initial: FlowTextToVideo | None = None,
+    compiled: bool = False,
 ) -> FlowTextToVideo:
     """Train for `steps` on captioned clips; returns the exponential moving average of the networks.
 
@@ -125,7 +126,7 @@ def train_transformer(
     torch.manual_seed(seed)
     model = initial or FlowTextToVideo(build_transformer(), build_text_encoder())
     clips, unseen = (_encoded(each, vae, checkpoint.parent) for each in (drawn, validation))
-    return train_captioned(model, clips, unseen, _tokens([""]), RECIPE, steps, checkpoint, device)
+    return train_captioned(model, clips, unseen, _tokens([""]), RECIPE, steps, checkpoint, device, compiled)
 
 
 @torch.inference_mode()
