@@ -18,7 +18,8 @@ from small_suite import write_words
 
 from vdmini_bench.data.captions import draw_scenes
 from vdmini_bench.errors import MissingAssetsError
-from vdmini_bench.studies.worlds import FACTORS, DrawnWorld, Named, NamedWorld
+from vdmini_bench.studies.named_world import Named, NamedWorld
+from vdmini_bench.studies.worlds import FACTORS, DrawnWorld
 from vdmini_bench.vbench.native.catalogue import WORDS
 from vdmini_bench.vbench.native.frames import Clip, embed_frames
 from vdmini_bench.vbench.native.scorers import for_clip, read_text, see_video

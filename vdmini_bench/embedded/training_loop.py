@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -73,10 +74,14 @@ def train_steps(
             last_save = time.monotonic()
 
 
-def half_where_fast(device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def half_where_fast(device: torch.device) -> Iterator[None]:
     """Autocast to bfloat16 where the processor computes with it; others only imitate it."""
     fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast), warnings.catch_warnings():
+        # Autocast leaves the weights of this normalisation in float32.
+        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+        yield
 
 
 def rate_at(progress: float) -> float:

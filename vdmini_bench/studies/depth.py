@@ -29,7 +29,7 @@ from vdmini_bench.config.depth import DepthStudy
 from vdmini_bench.errors import BenchError
 from vdmini_bench.models.source import load_for_use
 from vdmini_bench.studies.importance import Study, open_folder, sample_study
-from vdmini_bench.studies.worlds import FACTORS, Asked, DrawnWorld, Factor, NamedWorld, World
+from vdmini_bench.studies.worlds import FACTORS, Asked, DrawnWorld, Factor, World
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
 
@@ -77,6 +77,9 @@ def measure_teachers(asked: DepthStudy, folder: Path, device: str | None) -> dic
         open_folder(place, identity | asked.named_world())
         world: World[Any] = DrawnWorld()
         if asked.things and asked.actions:
+            # It brings VBench's networks.
+            from vdmini_bench.studies.named_world import NamedWorld
+
             world = NamedWorld(asked.things, asked.actions, study.pipeline.device)
         for part in range(asked.parts):
             name, where = (teacher, place) if asked.parts == 1 else (f"{teacher}, part {part}", place / str(part))

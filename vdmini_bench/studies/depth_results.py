@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vdmini.rules import plan_removing
 from vdmini_bench.config.depth import DepthStudy
 from vdmini_bench.models.inspect import inspect_model
 from vdmini_bench.studies.depth import PHASES, Effect
-from vdmini_bench.studies.depth_verdicts import Contrast
+from vdmini_bench.studies.depth_verdicts import Answer, Contrast
 from vdmini_bench.studies.plots import CONTENT, MOTION
 from vdmini_bench.studies.worlds import FACTORS, Factor
 from vdmini_bench.system.files import write_atomically
@@ -38,14 +38,9 @@ def write_depth(
     """
     lines = [{"teacher": teacher, **asdict(effect)} for teacher, effects in teachers.items() for effect in effects]
     write_atomically(folder / TABLE, csv_lines([[*lines[0]], *(line.values() for line in lines)]))
-    verdicts = {
-        claim: {
-            f"{each.experiment}, {each.phase}": asdict(each) | {"verdict": each.answer(positive)}
-            for each in found
-            if each.name == contrast
-        }
-        for claim, (contrast, positive) in CLAIMS.items()
-    }
+    verdicts: dict[str, dict[str, object]] = {}
+    for claim, each, answer in answers(found):
+        verdicts.setdefault(claim, {})[f"{each.experiment}, {each.phase}"] = asdict(each) | {"verdict": answer}
     record = {"study": study.model_dump(), "verdicts": verdicts}
     write_atomically(folder / VERDICTS, json.dumps(record, indent=1, allow_nan=False) + "\n")
     (folder / "plans").mkdir(exist_ok=True)
@@ -68,16 +63,20 @@ def protecting_plan(model: VideoModel, effects: Sequence[Effect], factor: Factor
     return plan_removing(model, leaving, f"protect:{factor}")
 
 
+def answers(found: Sequence[Contrast]) -> Iterator[tuple[str, Contrast, Answer]]:
+    """Each claim with each contrast that speaks of it and what that says."""
+    for claim, (contrast, positive) in CLAIMS.items():
+        yield from ((claim, each, each.answer(positive)) for each in found if each.name == contrast)
+
+
 def verdict_lines(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
     """A header and a line for each claim, experiment and phase."""
     lines = [
         [
-            claim, each.experiment, each.phase, each.answer(positive),
+            claim, each.experiment, each.phase, answer,
             f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f})", f"{each.least:.2f}",
         ]
-        for claim, (contrast, positive) in CLAIMS.items()
-        for each in found
-        if each.name == contrast
+        for claim, each, answer in answers(found)
     ]  # fmt: skip
     return ["claim", "experiment", "steps", "verdict", "contrast", "would have been seen"], lines
 
