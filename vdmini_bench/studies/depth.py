@@ -93,7 +93,7 @@ def measure_depth(study: Study, measured: tuple[Removal, Patching], folder: Path
     blocks, experiments = study.model.blocks.prunable, list[Removal | Patching](measured)
     found: list[Effect] = []
     with progress("depth", len(blocks) * len(PHASES) * len(measured)) as advance:
-        for experiment, block, phase in product(experiments, blocks, PHASES):
+        for phase, experiment, block in product(PHASES, experiments, blocks):
             path = folder / "rows" / f"{experiment.name}-{block}-{phase.replace(' ', '-')}.json"
             if not path.exists():
                 rows = [asdict(effect) for effect in experiment.effects(block, phase)]
