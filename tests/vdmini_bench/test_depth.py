@@ -181,14 +181,19 @@ def test_one_command_measures_all_and_goes_on(tmp_path: Path, folder: Path, monk
     copy = shutil.copytree(folder, tmp_path / "copy")
     asked = write_study(tmp_path / "study.yaml", [folder, copy])
     out = tmp_path / "out"
-    for phase in ("first third", "second third"):
-        monkeypatch.delitem(PHASES, phase)
+    monkeypatch.delitem(PHASES, "first third")
+    monkeypatch.delitem(PHASES, "second third")
     untrained = CliRunner().invoke(main, ["depth", str(asked), "-o", str(out)])
     assert untrained.exit_code == 4
     assert "train it further" in untrained.output
     monkeypatch.setattr(
         DrawnWorld, "shows", lambda world, factor, scenes, clips: np.arange(len(scenes)) < len(scenes) / 2
     )
+    decided = write_study(tmp_path / "decided.yaml", [folder, copy], deciding_only=True)
+    first = CliRunner().invoke(main, ["depth", str(decided), "-o", str(out)], catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    # Teachers, factors and blocks, and the line of names.
+    assert len((out / "depth.csv").read_text().splitlines()) == 2 * 2 * 4 + 1
     result = CliRunner().invoke(main, ["depth", str(asked), "-o", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "nothing" in result.output

@@ -27,7 +27,8 @@ class DepthProfile(Specification):
 
     A published model has one seed: `parts` are then as many sets of clips, in the place of teachers. `things` and
     `actions` make captions of a model that knows more than the drawn world, such as "a dog" and "is running". `removed`
-    is how many blocks leave by the plans that protect what was measured.
+    is how many blocks leave by the plans that protect what was measured. With `deciding_only` nothing but the test that
+    decides the claims is made, removal in all steps; the same study without it goes on from there.
     """
 
     stand_in: str | None = None
@@ -38,6 +39,7 @@ class DepthProfile(Specification):
     clips: Positive
     pairs: Positive
     removed: Positive
+    deciding_only: bool = False
     sample: DepthSample
 
     @field_validator("teachers")

@@ -34,6 +34,7 @@ from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
 
 Experiment = Literal["removal", "patching"]
+EXPERIMENTS: tuple[Experiment, Experiment] = ("removal", "patching")
 # The steps in which a block is removed or patched, as a range of the share of steps done.
 PHASES = {"all": (0.0, 1.0), "first third": (0.0, 1 / 3), "second third": (1 / 3, 2 / 3), "last third": (2 / 3, 1.0)}
 VERSION = 1
@@ -84,19 +85,28 @@ def measure_teachers(asked: DepthStudy, folder: Path, device: str | None) -> dic
         for part in range(asked.parts):
             name, where = (teacher, place) if asked.parts == 1 else (f"{teacher}, part {part}", place / str(part))
             measured = (Removal(study, world, asked.clips, part), Patching(study, world, asked.pairs, part))
-            found[name] = measure_depth(study, measured, where)
+            found[name] = measure_depth(study, measured, trials(asked), where)
     return found
 
 
-def measure_depth(study: Study, measured: tuple[Removal, Patching], folder: Path) -> list[Effect]:
+def trials(asked: DepthStudy) -> list[tuple[Experiment, str]]:
+    """The experiments and phases that a study makes of each block, the one that decides first."""
+    every: list[tuple[Experiment, str]] = [(name, phase) for phase in PHASES for name in EXPERIMENTS]
+    return every[:1] if asked.deciding_only else every
+
+
+def measure_depth(
+    study: Study, measured: tuple[Removal, Patching], made: Sequence[tuple[Experiment, str]], folder: Path
+) -> list[Effect]:
     """The effects of every block of a study's model, by experiment; raises BenchError where it cannot sample."""
-    blocks, experiments = study.model.blocks.prunable, list[Removal | Patching](measured)
+    blocks = study.model.blocks.prunable
+    experiments: dict[Experiment, Removal | Patching] = dict(zip(EXPERIMENTS, measured, strict=True))
     found: list[Effect] = []
-    with progress("depth", len(blocks) * len(PHASES) * len(measured)) as advance:
-        for phase, experiment, block in product(PHASES, experiments, blocks):
-            path = folder / "rows" / f"{experiment.name}-{block}-{phase.replace(' ', '-')}.json"
+    with progress("depth", len(blocks) * len(made)) as advance:
+        for (name, phase), block in product(made, blocks):
+            path = folder / "rows" / f"{name}-{block}-{phase.replace(' ', '-')}.json"
             if not path.exists():
-                rows = [asdict(effect) for effect in experiment.effects(block, phase)]
+                rows = [asdict(effect) for effect in experiments[name].effects(block, phase)]
                 write_atomically(path, json.dumps(rows, allow_nan=False) + "\n")
             found += [Effect(**row) for row in json.loads(path.read_text())]
             advance()

@@ -7,7 +7,7 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.source import found_teacher
 from vdmini_bench.runs.on_card import CARDS, clip_flops, sized_model
 from vdmini_bench.speed.scopes import ClipSize
-from vdmini_bench.studies.depth import PHASES
+from vdmini_bench.studies.depth import Experiment, trials
 from vdmini_bench.studies.worlds import FACTORS
 
 
@@ -23,13 +23,14 @@ def cost_lines(asked: DepthStudy, card: str) -> tuple[list[str], list[list[str]]
     settings, lines = asked.settings, []
     size = ClipSize(settings.frames, settings.height, settings.width, settings.steps)
     # Of each pair two clips.
-    clips = asked.parts * (asked.clips + len(FACTORS) * asked.pairs * 2)
+    clips: dict[Experiment, int] = {"removal": asked.clips, "patching": len(FACTORS) * asked.pairs * 2}
+    experiments = [name for name, _ in trials(asked)]
     for teacher in asked.teachers:
         model = sized_model(teacher, found_teacher(teacher)[0])
         drawn = clip_flops(model, size, settings)
         blocks = len(model.blocks.prunable)
         # Once whole, and once for each block and phase.
-        total = clips * (1 + blocks * len(PHASES))
+        total = asked.parts * sum(clips[name] * (1 + blocks * experiments.count(name)) for name in {*experiments})
         hours = CARDS[card].seconds(total * drawn, half=True) / 3600
         lines.append([teacher, str(blocks), f"{total:,}", f"{total * drawn / 1e15:,.0f}", f"{hours:,.1f}"])
     return ["teacher", "blocks", "clips", "PFLOP", f"hours on {card}, predicted"], lines

@@ -13,7 +13,7 @@ from vdmini.plan import PruningPlan
 from vdmini.rules import plan_removing
 from vdmini_bench.config.depth import DepthStudy
 from vdmini_bench.models.inspect import inspect_model
-from vdmini_bench.studies.depth import PHASES, Effect
+from vdmini_bench.studies.depth import EXPERIMENTS, PHASES, Effect
 from vdmini_bench.studies.depth_verdicts import Answer, Contrast
 from vdmini_bench.studies.plots import CONTENT, MOTION
 from vdmini_bench.studies.worlds import FACTORS, Factor
@@ -85,12 +85,13 @@ def plot_depth(teachers: Mapping[str, Sequence[Effect]], path: Path) -> None:
     """Draw, for each experiment and phase, content's and motion's effect by depth: the mean over teachers, and each."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13.0, 6.0), layout="constrained")
-    every = {experiment for effects in teachers.values() for experiment in (each.experiment for each in effects)}
-    experiments = [name for name in ("removal", "patching") if name in every]
-    grid = figure.subplots(len(experiments), len(PHASES), sharex=True, sharey="row", squeeze=False)
+    every = {(each.experiment, each.phase) for effects in teachers.values() for each in effects}
+    experiments = [name for name in EXPERIMENTS if any(name == made for made, _ in every)]
+    phases = [name for name in PHASES if any(name == phase for _, phase in every)]
+    figure = Figure(figsize=(1.0 + 3.0 * max(2, len(phases)), 3.0 * len(experiments)), layout="constrained")
+    grid = figure.subplots(len(experiments), len(phases), sharex=True, sharey="row", squeeze=False)
     for row, experiment in zip(grid, experiments, strict=True):
-        for axes, phase in zip(row, PHASES, strict=True):
+        for axes, phase in zip(row, phases, strict=True):
             for factor, colour in zip(FACTORS, (CONTENT, MOTION), strict=True):
                 curves = [
                     {
