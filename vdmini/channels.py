@@ -23,6 +23,7 @@ from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError, nearest
 from vdmini.models.family import Family
 from vdmini.models.registry import FAMILIES, family_named, family_of
+from vdmini.models.transformer import TransformerFamily
 
 IMPORTANCES = ("depgraph-l2", "depgraph-taylor", "magnitude")
 # Heads and normalisation groups lose whole channels each, so the share that goes is near the one asked for, not equal.
@@ -30,6 +31,12 @@ TOLERANCE = 0.02
 # Torch-Pruning walks the graph of a four-stage UNet with skip connections deeper than its own and Python's limits.
 WALK_LIMIT = 1_000_000
 PYTHON_LIMIT = 20_000
+
+# What its graph of HunyuanVideo, Wan, CogVideoX, LTX-Video and Mochi gets wrong, in 1.6.1.
+TRANSFORMERS = (
+    ", a transformer, whose channels Torch-Pruning loses where modulation splits them, positions rotate them or texts"
+    " join videos"
+)
 
 
 class RatioError(RuntimeError):
@@ -144,9 +151,10 @@ def channel_class(family: Family) -> type[nn.Module]:
     """The class of a family's students that lost channels; raises TypeError where channel pruning does not know it."""
     if family.channel_class is None:
         known = [repr(name) for name in FAMILIES if family_named(name).channel_class]
+        why = TRANSFORMERS if isinstance(family, TransformerFamily) else ""
         raise TypeError(
-            f"channel pruning knows families {' and '.join(known)}, this model is of family {family.name!r}: prune its"
-            " blocks alone, without channels"
+            f"channel pruning knows families {' and '.join(known)}, this model is of family {family.name!r}{why}: prune"
+            " its blocks alone, without channels"
         )
     return family.channel_class
 
