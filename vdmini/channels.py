@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
-from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError, nearest
-from vdmini.models.svd import FAMILY
-from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
-from vdmini.models.svd_unet import MID_BLOCK_TYPE
+from vdmini.models.family import Family
+from vdmini.models.registry import FAMILIES, family_named, family_of
+from vdmini.models.transformer import TransformerFamily
 
 IMPORTANCES = ("depgraph-l2", "depgraph-taylor", "magnitude")
 # Heads and normalisation groups lose whole channels each, so the share that goes is near the one asked for, not equal.
@@ -32,6 +31,12 @@ TOLERANCE = 0.02
 # Torch-Pruning walks the graph of a four-stage UNet with skip connections deeper than its own and Python's limits.
 WALK_LIMIT = 1_000_000
 PYTHON_LIMIT = 20_000
+
+# What its graph of HunyuanVideo, Wan, CogVideoX, LTX-Video and Mochi gets wrong, in 1.6.1.
+TRANSFORMERS = (
+    ", a transformer, whose channels Torch-Pruning loses where modulation splits them, positions rotate them or texts"
+    " join videos"
+)
 
 
 class RatioError(RuntimeError):
@@ -92,8 +97,8 @@ def prune_channels(
     loss: Callable[[nn.Module], Tensor] | None = None,
     pair_gates: bool = False,
     tolerance: float = TOLERANCE,
-) -> VDMiniChannelPrunedUNetSpatioTemporal:
-    """A copy of SVD's UNet, or of a block-pruned student, without the least important `ratio` of the channels.
+) -> nn.Module:
+    """A copy of SVD's or VideoCrafter2's UNet, whole or block-pruned, without the least important `ratio` of channels.
 
     `importance` ranks the channels of each group of layers that must be pruned together: "depgraph-l2" by the L2 norm
     of all their weights, "depgraph-taylor" by the first-order change of `loss(denoiser)`, a scalar that is computed
@@ -104,12 +109,13 @@ def prune_channels(
     runs, a very small one by default. On the meta device, where no weight has a value, the last channels go: sizes are
     those of a real run with `pair_gates`, and near them without.
 
-    The result saves and reloads like any diffusers model. Raises TypeError for another network, ValueError for unusable
-    arguments, RatioError when the share of channels removed is not within `tolerance` of `ratio`, and ImportError
-    without Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov et al., CVPR 2019; Li et al., ICLR 2017.
+    The result saves and reloads like any diffusers model. Raises TypeError for another family's network, ModelLoadError
+    for one of none, ValueError for unusable arguments, RatioError when the share of channels removed is not within
+    `tolerance` of `ratio`, and ImportError without Torch-Pruning. Source: DepGraph (Fang et al., CVPR 2023); Molchanov
+    et al., CVPR 2019; Li et al., ICLR 2017.
     """
-    if not isinstance(denoiser, UNetSpatioTemporalConditionModel):
-        raise TypeError(f"channel pruning knows UNetSpatioTemporalConditionModel, not {type(denoiser).__name__}")
+    family = family_of(denoiser)
+    native = channel_class(family)
     if importance not in IMPORTANCES:
         raise ValueError(f"unknown importance {importance!r}: choose one of {', '.join(IMPORTANCES)}")
     if not 0.0 < ratio < 1.0:
@@ -124,27 +130,41 @@ def prune_channels(
     on_meta = next(denoiser.parameters()).device.type == "meta"
     score = _score_nothing if on_meta else _score(importance)
     network: Any = copy.deepcopy(denoiser).requires_grad_(True)
+    fixed = {layer for name in family.fixed_layers if (layer := getattr(network, name, None))}
     network.disable_gradient_checkpointing()
     with torch.enable_grad():
         if loss is not None and not on_meta:
             _differentiate(network, loss)
-        _prune(network, example_inputs or _small_inputs(denoiser), score, ratio, pair_gates)
-    achieved = 1 - _channels(network) / _channels(denoiser)
+        before = _channels(network, fixed)
+        _prune(network, example_inputs or _small_inputs(family, denoiser), score, ratio, pair_gates, fixed)
+    achieved = 1 - _channels(network, fixed) / before
     if abs(achieved - ratio) > tolerance:
         raise RatioError(
             f"asked to remove {ratio:.3f} of the channels, {achieved:.3f} could go: a normalisation group or a head"
             " too small for that ratio stays whole, so choose a ratio that takes a whole number of channels of each, or"
             " a wider tolerance"
         )
-    return _native(denoiser, network).train(denoiser.training)
+    return _native(native, denoiser, network).train(denoiser.training)
 
 
-def _small_inputs(denoiser: nn.Module) -> dict[str, Tensor]:
+def channel_class(family: Family) -> type[nn.Module]:
+    """The class of a family's students that lost channels; raises TypeError where channel pruning does not know it."""
+    if family.channel_class is None:
+        known = [repr(name) for name in FAMILIES if family_named(name).channel_class]
+        why = TRANSFORMERS if isinstance(family, TransformerFamily) else ""
+        raise TypeError(
+            f"channel pruning knows families {' and '.join(known)}, this model is of family {family.name!r}{why}: prune"
+            " its blocks alone, without channels"
+        )
+    return family.channel_class
+
+
+def _small_inputs(family: Family, denoiser: nn.Module) -> dict[str, Tensor]:
     """Zeros for one clip of two frames, two latents a side at the lowest resolution."""
     network: Any = denoiser
     side = 2 ** len(network.down_blocks)
     weight = next(denoiser.parameters())
-    shapes = FAMILY.example_inputs(denoiser, ModelInput(batch=1, frames=2, height=side, width=side))
+    shapes = family.example_inputs(denoiser, ModelInput(batch=1, frames=2, height=side, width=side))
     return {name: torch.zeros_like(shape, dtype=weight.dtype, device=weight.device) for name, shape in shapes.items()}
 
 
@@ -188,8 +208,9 @@ def _prune(
     score: Callable[[Any], Tensor | None],
     ratio: float,
     pair_gates: bool,
+    fixed: set[nn.Module],
 ) -> None:
-    """Remove channels in place."""
+    """Remove channels in place, but none that the `fixed` layers write."""
     torch_pruning = _torch_pruning()
     heads = {
         projection: attention.heads
@@ -206,7 +227,7 @@ def _prune(
             dict(example_inputs),
             importance=score,
             pruning_ratio=ratio,
-            ignored_layers=[network.conv_out],
+            ignored_layers=[*fixed],
             num_heads=heads,
             # Its defaults are dictionaries that all pruners of a process would share.
             in_channel_groups={},
@@ -234,14 +255,14 @@ def _gated_projections(network: nn.Module) -> list[nn.Linear]:
     return [module.proj for module in network.modules() if isinstance(module, GEGLU)]
 
 
-def _channels(network: nn.Module) -> int:
-    """Number of channels that layers write, those of the output and of gated feed-forwards left out."""
-    left_out = {network.conv_out, *_gated_projections(network)}
+def _channels(network: nn.Module, fixed: set[nn.Module]) -> int:
+    """Number of channels that layers write, those of `fixed` ones and of gated feed-forwards left out."""
+    left_out = {*fixed, *_gated_projections(network)}
     layers = (each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Conv3d | nn.Linear))
     return sum(layer.weight.shape[0] for layer in layers if layer not in left_out)
 
 
-def _native(denoiser: nn.Module, network: nn.Module) -> VDMiniChannelPrunedUNetSpatioTemporal:
+def _native(native: type[nn.Module], denoiser: nn.Module, network: nn.Module) -> nn.Module:
     """The pruned weights in the class whose configuration tells their shapes."""
     before = denoiser.state_dict()
     weights = network.state_dict()
@@ -254,8 +275,8 @@ def _native(denoiser: nn.Module, network: nn.Module) -> VDMiniChannelPrunedUNetS
     config = {name: value for name, value in settings.items() if not name.startswith("_")}
     # Of a network that was narrowed before, layers that stay as they are keep the widths they have.
     layer_channels = (config.get("layer_channels") or {}) | layer_channels
-    config = {"mid_block_type": MID_BLOCK_TYPE} | config | {"layer_channels": layer_channels}
+    config |= {"layer_channels": layer_channels}
     with torch.device("meta"):
-        student = VDMiniChannelPrunedUNetSpatioTemporal(**config)
+        student = native(**config)
     student.load_state_dict(weights, assign=True)
     return student

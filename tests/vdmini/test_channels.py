@@ -13,12 +13,14 @@ import forked
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from tiny_transformers import mochi
+from tiny_unets import animatediff_unet
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.channels import RatioError, prune_channels
 from vdmini.cost import count_flops, count_parameters
-from vdmini.errors import PlanError
+from vdmini.errors import ModelLoadError, PlanError
 from vdmini.models.loading import load_model
 from vdmini.models.registry import block_graph
 from vdmini.models.svd import FAMILY, SVD_UNET_CONFIG
@@ -387,8 +389,12 @@ def test_arguments_that_do_not_fit_are_refused(
     for arguments, message in refused:
         with pytest.raises(ValueError, match=message):
             prune_channels(small, inputs, **arguments)
-    with pytest.raises(TypeError, match="not Sequential"):
+    with pytest.raises(ModelLoadError, match="no family knows Sequential"):
         prune_channels(nn.Sequential(small), inputs)
+    with pytest.raises(TypeError, match="of family 'animatediff': prune its blocks alone, without channels"):
+        prune_channels(animatediff_unet(), inputs)
+    with pytest.raises(TypeError, match="of family 'mochi', a transformer, whose channels Torch-Pruning loses"):
+        prune_channels(mochi(), inputs)
     for channels, message in (
         ({"conv_nowhere": [1, 1]}, "names 'conv_nowhere'"),
         ({"conv_in": [65, 8]}, r"conv_in has \[64, 8\] channels, which \[65, 8\]"),

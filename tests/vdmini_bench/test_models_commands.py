@@ -205,6 +205,19 @@ def test_channels_go_after_blocks_and_the_student_samples_in_another_process(tmp
     assert read_frames(clips / "a-0.mp4", 9).shape == (9, 32, 32, 3)
 
 
+def test_the_text_teacher_loses_channels_too_and_samples(tmp_path: Path) -> None:
+    folder, rule = tmp_path / "student", "depgraph-l2:ratio=0.3,tolerance=0.1"
+    result = invoke("prune", "embedded/t2v", "--channels", rule, "-o", folder)
+    assert result.exit_code == 0, result.output
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red square moves right\n")
+    options = ("--steps", "2", "--frames", "3", "--size", "32x32", "--dtype", "float32", "-o", tmp_path / "clips")
+    result = invoke("sample", folder, "--prompts", prompts, *options)
+    assert result.exit_code == 0, result.output
+    (clip,) = (tmp_path / "clips").glob("*.mp4")
+    assert read_frames(clip, 3).shape == (3, 32, 32, 3)
+
+
 def test_channels_alone_are_inspected_without_weights_and_pruned(tmp_path: Path) -> None:
     """Without weights the last channels go: as many of each layer as with them, where gates go with their values."""
     teacher, student = tmp_path / "teacher", tmp_path / "student"

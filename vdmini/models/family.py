@@ -26,12 +26,16 @@ class Family(Protocol):
 
     `convolves_frames` says that two-dimensional convolutions do most of the work; `cuts_text` that `optimize` may leave
     out the padding of its texts; `guides_apart` that the second pass of guidance runs after the first, not beside it.
+    `channel_class` is the class of its students that lost channels, which has a setting `layer_channels`, or None where
+    channel pruning does not know the family; `fixed_layers` are those that keep every channel they write.
     """
 
     name: str
     convolves_frames: bool = False
     cuts_text: bool = False
     guides_apart: bool = False
+    channel_class: type[nn.Module] | None = None
+    fixed_layers: tuple[str, ...] = ("conv_out",)
 
     def matches(self, denoiser: nn.Module) -> bool:
         """Whether a denoiser belongs to this family, as teacher or as student."""

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vdmini.blocks import ModelInput
-from vdmini.errors import PlanError
 from vdmini.models.family import Images
+from vdmini.models.narrow import channel_setting, require_all_channels
 from vdmini.models.svd_channels import VDMiniChannelPrunedUNetSpatioTemporal
 from vdmini.models.svd_checkpoint import load_unet
-from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal, layer_channels
+from vdmini.models.svd_unet import MID_BLOCK_TYPE, NoMidBlock, VDMiniUNetSpatioTemporal
 from vdmini.models.unet import UNetFamily, settings_of, student_layout
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini.sample import draw, require_sides
@@ -43,6 +43,7 @@ class StableVideoDiffusion(UNetFamily):
     name = "svd"
     classes = (UNetSpatioTemporalConditionModel, VDMiniUNetSpatioTemporal, VDMiniChannelPrunedUNetSpatioTemporal)
     pair_parts = ("resnets", "attentions")
+    channel_class = VDMiniChannelPrunedUNetSpatioTemporal
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
         unet = UNetSpatioTemporalConditionModel(**_official_config(name))
@@ -88,8 +89,7 @@ class StableVideoDiffusion(UNetFamily):
         config: Any = denoiser.config
         names = [name for name in inspect.signature(VDMiniUNetSpatioTemporal).parameters if name not in decides_nothing]
         decided: dict[str, object] = {name: config.get(name, MID_BLOCK_TYPE) for name in names}
-        # Left out where every layer has its usual width: such a network is the same whichever class it has.
-        return decided | ({"layer_channels": layer_channels(denoiser)} if layer_channels(denoiser) else {})
+        return decided | channel_setting(denoiser)
 
     def entry(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         net: Any = denoiser
@@ -100,20 +100,11 @@ class StableVideoDiffusion(UNetFamily):
         return {name: modules for name, modules in blocks.items() if not isinstance(modules[0], NoMidBlock)}
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
-        """Raises PlanError when the kept blocks cannot be wired, and when blocks are to go after channels.
-
-        The blocks that would become neighbours do not agree on which channels are left.
-        """
-        config = _student_config(teacher, kept, removed)
-        widths = layer_channels(teacher)
-        if widths and removed:
-            raise PlanError(
-                f"the teacher's channels were pruned, so that {removed[0]} cannot go any more: prune blocks first, then"
-                " channels, starting from the teacher that has all of both"
-            )
-        if widths:
-            return VDMiniChannelPrunedUNetSpatioTemporal(**config, layer_channels=widths)
-        return VDMiniUNetSpatioTemporal(**config)
+        """Raises PlanError when the kept blocks cannot be wired, and when blocks are to go after channels."""
+        require_all_channels(teacher, removed)
+        config, widths = _student_config(teacher, kept, removed), channel_setting(teacher)
+        native = VDMiniChannelPrunedUNetSpatioTemporal if widths else VDMiniUNetSpatioTemporal
+        return native(**config, **widths)
 
     def passes_per_step(self, denoiser: nn.Module, settings: SampleSettings) -> int:
         return 2 if settings.max_guidance > 1 else 1

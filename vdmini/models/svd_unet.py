@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
@@ -61,9 +59,3 @@ class VDMiniUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
         super().__init__(**settings_of(UNetSpatioTemporalConditionModel, self.config))
         if mid_block_type is None:
             self.mid_block = NoMidBlock()
-
-
-def layer_channels(denoiser: nn.Module) -> dict[str, list[int]]:
-    """The widths that a channel-pruned denoiser's layers have of their own; nothing for any other."""
-    config: Any = denoiser.config
-    return dict(config.get("layer_channels") or {})

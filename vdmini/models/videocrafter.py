@@ -14,6 +14,7 @@ from torch import nn
 
 from vdmini.blocks import ModelInput
 from vdmini.models import videocrafter_keys
+from vdmini.models.narrow import channel_setting, require_all_channels
 from vdmini.models.unet import STABLE_DIFFUSION_VAE, UNetFamily, settings_of, student_layout
 from vdmini.models.videocrafter_unet import MID_BLOCK_TYPE, PAIR_PARTS, load_original, original_layout, pairs_of_stages
 from vdmini.models.videocrafter_unet import VideoCrafterUNet as VideoCrafterUNet
@@ -27,8 +28,8 @@ from vdmini.tasks.epsilon import EpsilonTask
 TURBO_CONFIG: dict[str, Any] = {"time_cond_dim": 256, "motion_cond_dim": 256}
 
 TEXT_TOKENS = 77
-# The settings that decide no weight.
-UNDECIDED = ("sample_size", "num_frames", "original_blocks")
+# The settings that decide no weight, and the one that does so in channel-pruned students alone.
+UNDECIDED = ("sample_size", "num_frames", "original_blocks", "layer_channels")
 
 
 class VideoCrafter(UNetFamily):
@@ -37,6 +38,9 @@ class VideoCrafter(UNetFamily):
     name = "videocrafter2"
     classes = (VideoCrafterUNet,)
     pair_parts = PAIR_PARTS
+    channel_class = VideoCrafterUNet
+    # What the guidance projections write is added to sinusoids, which have one width.
+    fixed_layers = ("conv_out", "time_cond_proj", "motion_cond_proj", "combine_proj")
 
     def build_official(self, name: str) -> tuple[nn.Module, nn.Module]:
         config = TURBO_CONFIG if name == "t2v-turbo-v2" else {}
@@ -75,7 +79,7 @@ class VideoCrafter(UNetFamily):
         config: Any = denoiser.config
         # One number for all stages and a list of the same numbers are the same architecture.
         settings = settings_of(VideoCrafterUNet, config) | {"layers_per_block": pairs_of_stages(denoiser)}
-        return {name: value for name, value in settings.items() if name not in UNDECIDED}
+        return {name: value for name, value in settings.items() if name not in UNDECIDED} | channel_setting(denoiser)
 
     def entry(self, denoiser: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         net: Any = denoiser
@@ -86,6 +90,8 @@ class VideoCrafter(UNetFamily):
         }
 
     def build_student(self, teacher: nn.Module, kept: Sequence[str], removed: Sequence[str]) -> nn.Module:
+        """Raises PlanError when the kept blocks cannot be wired, and when blocks are to go after channels."""
+        require_all_channels(teacher, removed)
         return VideoCrafterUNet(**_student_config(teacher, kept, removed))
 
     def sample(

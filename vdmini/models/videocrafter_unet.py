@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vdmini.errors import ModelLoadError
 from vdmini.models import videocrafter_keys
+from vdmini.models.narrow import channel_setting, narrow_layers
 from vdmini.models.weights import names_that_do_not_fit, read_weights
 
 MID_BLOCK_TYPE = "UNetMidBlock3DCrossAttn"
@@ -27,7 +28,8 @@ class VideoCrafterUNet(UNet3DConditionModel):
     `layers_per_block` counts the pairs of each down stage; the up stage of the same resolution has one more.
     `mid_block_type` is None or "UNetMidBlock3DCrossAttn". `time_cond_dim` and `motion_cond_dim` are the widths of the
     guidance embeddings, None without. `original_blocks` holds the numbers that the blocks of a pruned network have in
-    the original's `input_blocks` and `output_blocks`, None where they are numbered through.
+    the original's `input_blocks` and `output_blocks`, None where they are numbered through. `layer_channels`, which
+    channel-pruned networks have, is that of `narrow_layers`.
     """
 
     # diffusers writes this name into model_index.json and asks the module of this name for the class when loading.
@@ -52,6 +54,7 @@ class VideoCrafterUNet(UNet3DConditionModel):
         motion_cond_dim: int | None = None,
         mid_block_type: str | None = MID_BLOCK_TYPE,
         original_blocks: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+        layer_channels: dict[str, list[int]] | None = None,
     ) -> None:
         if mid_block_type not in (None, MID_BLOCK_TYPE):
             raise ValueError(f"unknown mid_block_type {mid_block_type!r}: use None or {MID_BLOCK_TYPE!r}")
@@ -91,6 +94,7 @@ class VideoCrafterUNet(UNet3DConditionModel):
         if motion_cond_dim is not None:
             self.motion_cond_proj = nn.Linear(motion_cond_dim, width, bias=False)
             self.combine_proj = nn.Linear(2 * width, width, bias=False)
+        narrow_layers(self, layer_channels)
         self.gradient_checkpointing = False
 
     @classmethod
@@ -122,7 +126,12 @@ class VideoCrafterUNet(UNet3DConditionModel):
         return network
 
     def to_original(self) -> dict[str, Tensor]:
-        """The weights under the original's names and in its shapes, sharing memory with this network."""
+        """The weights under the original's names and in its shapes, sharing memory with this network.
+
+        Raises ValueError for a channel-pruned network, whose shapes the original's code cannot build.
+        """
+        if channel_setting(self):
+            raise ValueError("the original's code knows no layers of their own widths: prune blocks alone")
         names = {ours: theirs for theirs, ours in videocrafter_keys.module_names(original_layout(self)).items()}
         weights = {videocrafter_keys.renamed(key, names): tensor for key, tensor in self.state_dict().items()}
         for key in videocrafter_keys.POINTWISE_CONVOLUTIONS:

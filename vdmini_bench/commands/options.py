@@ -47,8 +47,8 @@ DOWNLOAD = click.option(
 CHANNELS = click.option(
     "--channels",
     metavar="RULE",
-    help="After the blocks, prune channels of an SVD model, e.g. depgraph-l2:ratio=0.2 or magnitude:ratio=0.3,"
-    "pair_gates=1; takes minutes at full size.",
+    help="After the blocks, prune channels of a UNet of SVD's or VideoCrafter2's class, e.g. depgraph-l2:ratio=0.2 or"
+    " magnitude:ratio=0.3,pair_gates=1; takes minutes at full size.",
 )
 
 

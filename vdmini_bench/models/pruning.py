@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vdmini.channels import ChannelRule, RatioError, parse_channel_rule, prune_channels
+from vdmini.channels import ChannelRule, RatioError, channel_class, parse_channel_rule, prune_channels
 from vdmini.checkpoint import save_student
 from vdmini.errors import PlanError
-from vdmini.models.registry import VideoModel, replace_denoiser
+from vdmini.models.registry import VideoModel, family_named, replace_denoiser
 from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, prune_pipeline
 from vdmini.rules import make_plan, parse_rule
@@ -79,17 +79,16 @@ def read_channel_rule(text: str, family: str, with_data: bool = False) -> Channe
     """The channel rule that a text names, for a model of a family; `with_data` where a loss on clips can be had.
 
     Raises:
-        SuiteError: the rule is unknown or needs data, the family is another than SVD's, or Torch-Pruning is missing.
+        SuiteError: the rule is unknown or needs data, the family's channels cannot go, or Torch-Pruning is missing.
     """
     try:
         rule = parse_channel_rule(text)
     except PlanError as error:
         raise SuiteError(f"channels: {error}") from error
-    if family != "svd":
-        raise SuiteError(
-            f"channels: {text}: channel pruning knows family 'svd', this model is of family {family!r}: prune its"
-            " blocks alone, without channels"
-        )
+    try:
+        channel_class(family_named(family))
+    except TypeError as error:
+        raise SuiteError(f"channels: {text}: {error}") from error
     if rule.importance == "depgraph-taylor" and not with_data:
         raise SuiteError(
             f"channels: {text}: 'depgraph-taylor' ranks channels by a loss on data, which cannot be given here: name"
