@@ -59,8 +59,8 @@ def score(
     print_table(request.model, ["metric", "value", "±", "clips", "status"], lines)
     click.echo(f"protocol {found.scores[0].protocol}")
     for row in found.rows:
-        if row.status == "unavailable":
-            click.echo(f"{row.metric} is unavailable: {row.note}")
+        if row.status != "ok" and row.note:
+            click.echo(f"{row.metric} {'failed' if row.status == 'failed' else 'is unavailable'}: {row.note}")
     if suite.profile.stand_in:
         click.echo(suite.profile.stand_in)
     click.echo(f"{'scored before' if found.cached else 'scored now'}; records: {found.folder}")

@@ -17,7 +17,7 @@ from vdmini_bench.compare.pareto import (
 )
 from vdmini_bench.compare.result_sets import ResultSet
 from vdmini_bench.results.records import Record
-from vdmini_bench.results.table import TITLES
+from vdmini_bench.results.table import TITLES, titles_of_packages
 
 # How a measure of the denoiser goes on where it was trained; see `config.models.ModelSpec.measures`.
 DISTILLED = ", distilled"
@@ -31,7 +31,8 @@ def against_lines(
     Metrics are those of the wide table that say how good a model is, else the main one of VBench's.
     """
     main, measured = main_quality(records), {metric for _, metric in measured_scores(records)}
-    shown = [name for name in TITLES if name in measured and not name.startswith(NO_QUALITIES)] or [main or ""]
+    titles = TITLES | titles_of_packages(record.score for record in records)
+    shown = [name for name in titles if name in measured and not name.startswith(NO_QUALITIES)] or [main or ""]
     whole, lines = ResultSet("", "", tuple(each for each in records if each.score.metric in shown)), []
     for model in models:
         if model == baseline or not {baseline, model} <= {*whole.models}:
@@ -40,8 +41,8 @@ def against_lines(
         lines.append(
             [model, *(_cell(deltas.get(metric)) for metric in shown), deltas[main].verdict if main in deltas else "-"]
         )
-    title, found = TITLES.get(main or "", main or "quality"), recovered(records, models)
-    header = [f"against {baseline}", *(TITLES.get(metric, metric) for metric in shown), f"in {title}"]
+    title, found = titles.get(main or "", main or "quality"), recovered(records, models)
+    header = [f"against {baseline}", *(titles.get(metric, metric) for metric in shown), f"in {title}"]
     if found:
         header.append(f"loss in {title} recovered")
         lines = [[*line, f"{found[line[0]]:.0%}" if line[0] in found else "-"] for line in lines]

@@ -98,13 +98,18 @@ class Scorer:
         """The score of a metric that cannot be had here."""
         return Score.unavailable(self.model, metric, version, self.identity, better, self.protocol.clips)
 
+    def failed(self, metric: str, version: str, unit: str, better: Better) -> Score:
+        """The score of a metric that gave no number."""
+        n = self.protocol.clips
+        return Score(self.model, metric, version, self.identity, None, unit, better, None, 0, n, "failed")
+
     def blocks(self, metric: str, version: str, unit: str, better: Better, of_block: Callable[[slice], float]) -> Score:
         """The mean of a metric over blocks of equal size, with its standard error where there are several."""
         size, count, n = self.protocol.clips_per_block, self.protocol.blocks, self.protocol.clips
         values = tuple(of_block(slice(start * size, (start + 1) * size)) for start in range(count))
         if not all(map(math.isfinite, values)):
             # As StyleGAN-V's score where a probability is 0.
-            return Score(self.model, metric, version, self.identity, None, unit, better, None, 0, n, "failed")
+            return self.failed(metric, version, unit, better)
         error = statistics.stdev(values) / math.sqrt(count) if count > 1 else None
         mean = statistics.fmean(values)
         return Score(self.model, metric, version, self.identity, mean, unit, better, error, n, n, "ok", values)

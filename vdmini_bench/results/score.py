@@ -19,6 +19,9 @@ RESULTS_FILE = "results.jsonl"
 # In the folder of a job: its scores, with when and on what they were measured.
 SCORES = "scores.json"
 
+# Between the name of the package that brought a metric and its version there; versions of ours have none.
+OF_PACKAGE = ":"
+
 Status = Literal["ok", "incomplete", "failed", "unavailable"]
 Better = Literal["lower", "higher", "neither"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from vdmini_bench.results.score import NO_MODELS, Row
+from vdmini_bench.results.score import NO_MODELS, OF_PACKAGE, Row, Score
 
 TITLES = {
     "params_m": "params (M)",
@@ -68,13 +68,20 @@ def dimension_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def model_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The header and one line a model; a metric of which no model has a row has no column."""
     by_name, params = _by_name(rows), _params(rows)
-    metrics = [metric for metric in TITLES if metric != "params_m" and any(row.metric == metric for row in rows)]
+    titles = TITLES | titles_of_packages(rows)
+    metrics = [metric for metric in titles if metric != "params_m" and any(row.metric == metric for row in rows)]
     lines = []
     for model in in_order(row.model for row in rows):
         cells = [_cell(by_name.get((model, metric)), _short) for metric in metrics]
         lacking = sorted({row.status for row in rows if row.model == model} - {"ok"})
         lines.append([model, params.get(model, "-"), *cells, ", ".join(lacking) or "ok"])
-    return ["model", TITLES["params_m"], *(TITLES[metric] for metric in metrics), "status"], lines
+    return ["model", TITLES["params_m"], *(titles[metric] for metric in metrics), "status"], lines
+
+
+def titles_of_packages(rows: Iterable[Row | Score]) -> dict[str, str]:
+    """The titles of metrics that other packages have brought, as they come."""
+    theirs = {row.metric: row.unit for row in rows if OF_PACKAGE in row.metric_version}
+    return {metric: f"{metric} ({unit})" if unit else metric for metric, unit in theirs.items()}
 
 
 def _by_name(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:

@@ -9,6 +9,7 @@ from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.models import WITHOUT_EFFECT, DistillSpec, ModelSpec
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import CommonProfile, Profile
+from vdmini_bench.metrics.plugged import plugged_versions
 from vdmini_bench.suites.job_graph import JobGraph, Model
 
 ENCODED_WITH = {"height", "width", "motion_bucket", "noise_strength"}
@@ -133,9 +134,14 @@ def plan_scoring(
     """
     graph = JobGraph(versions)
     needs = (add_reference(graph, protocol, reference, networks),)
-    settings = {"clips": clips, "protocol": protocol.model_dump(), "i3d": networks}
-    graph.add("measure", subject, needs, protocol.clips * 0.4, **settings)
+    graph.add("measure", subject, needs, protocol.clips * 0.4, clips=clips, **_scored(protocol, networks))
     return graph
+
+
+def _scored(protocol: ProtocolSpec, networks: str) -> dict[str, Any]:
+    """What decides a row's scores beside its clips; metrics of other packages where there are any."""
+    plugged = plugged_versions()
+    return {"protocol": protocol.model_dump(), "i3d": networks, **({"plugged": plugged} if plugged else {})}
 
 
 def add_reference(graph: JobGraph, protocol: ProtocolSpec, clips: str, networks: str) -> str:
@@ -147,13 +153,13 @@ def add_reference(graph: JobGraph, protocol: ProtocolSpec, clips: str, networks:
 def plan_jobs(profile: Profile, inputs: Inputs, teacher: str) -> JobGraph:
     """All jobs of a profile that is scored on distributions, in an order in which each comes after what it needs."""
     graph = plan_training(profile, inputs, teacher)
-    protocol, count = profile.protocol.model_dump(), profile.protocol.clips
+    count = profile.protocol.clips
     reference = add_reference(graph, profile.protocol, inputs.reference, inputs.i3d)
     # The rate at which first frames are taken of the files.
     asked = {"conditions": inputs.condition_clips, "seed": profile.sample.seed, "rate": profile.rate, "count": count}
     asked["condition"] = profile.protocol.condition
     add_samples(graph, profile, inputs, count, asked)
-    scored = {"protocol": protocol, "i3d": inputs.i3d}
+    scored = _scored(profile.protocol, inputs.i3d)
     for row, clips in {"real": inputs.real_clips, "static": inputs.condition_clips}.items():
         frozen = row == "static"
         graph.note(row, graph.add("measure", row, (reference,), count * 0.2, clips=clips, frozen=frozen, **scored))

@@ -1,4 +1,4 @@
-"""Score one row of the table against the reference: FVD, KVD, Inception Score, motion, frame FID."""
+"""Score one row of the table against the reference, by our metrics and those of other packages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from vdmini_bench.metrics.features import Measured, clip_features
 from vdmini_bench.metrics.fid import FID_VERSION
 from vdmini_bench.metrics.frechet import Moments
+from vdmini_bench.metrics.plugged import Block, plugged_scores
 from vdmini_bench.metrics.reference import FRAMES, load_reference
 from vdmini_bench.metrics.scorer import INCEPTION_SCORES, Scorer, real_frames, score_frames, unavailable_metrics
 from vdmini_bench.suites.context import write_scores
@@ -35,4 +36,6 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
         # Not there where the network was imported after the reference was scored.
         real = Moments.load(kept) if kept.is_file() else real_frames(context.real_reader())
         scores.append(score_frames(scorer, real, reader))
-    write_scores(folder, context, scores, missing)
+    real_clips = context.real_reader() if protocol.reference == "computed" else None
+    theirs, problems = plugged_scores(scorer, Block(features, reference, reader, real_clips))
+    write_scores(folder, context, [*scores, *theirs], missing | problems)
