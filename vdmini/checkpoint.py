@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "pruning_plan.json"
 PROVENANCE_FILE = "provenance.json"
+CARD_FILE = "README.md"
 
 
 def save_student(
     folder: str | Path, model: DiffusionPipeline | ModelMixin, plan: PruningPlan, provenance: Mapping[str, object]
 ) -> Path:
-    """Save a student's pipeline, or its denoiser alone, where `load_model` and diffusers read it from.
+    """Save a student's pipeline, or its denoiser alone, where `load_model` and diffusers read it from, with its card.
 
     Returns the folder, which appears whole or not at all. Raises FileExistsError when it exists, TypeError or
     ValueError when the provenance is no JSON object, NotFiniteError when a weight is not finite.
     """
     from vdmini.finite import check_weights
+    from vdmini.model_card import model_card
 
     folder = Path(folder)
     if folder.exists():
@@ -43,6 +45,7 @@ def save_student(
         model.save_pretrained(partial, safe_serialization=True)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8", newline="\n")
         (partial / PROVENANCE_FILE).write_text(provenance_json, encoding="utf-8", newline="\n")
+        (partial / CARD_FILE).write_text(model_card(model, plan, provenance), encoding="utf-8", newline="\n")
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

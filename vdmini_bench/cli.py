@@ -20,6 +20,7 @@ from vdmini_bench.commands.lora import lora
 from vdmini_bench.commands.models import importance, inspect, plan, prune, sample
 from vdmini_bench.commands.options import JSON
 from vdmini_bench.commands.protocol import protocol
+from vdmini_bench.commands.push import push
 from vdmini_bench.commands.report import report
 from vdmini_bench.commands.run import run
 from vdmini_bench.commands.schema import schema
@@ -60,6 +61,7 @@ SECTIONS = {
         "gate": "exit 1 where a result is worse than a baseline",
         "report": "a run as one HTML file",
         "leaderboard": "show, merge, history",
+        "push": "a student with its card to the Hugging Face hub",
         "clean": "free disk space that no run needs",
     },
     "Set up": {
@@ -89,7 +91,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, depth, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
-    speed, compare, protocol, gate, report, leaderboard, clean, assets, suites, schema,
+    speed, compare, protocol, gate, report, leaderboard, push, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     FAILED = 4
     NOT_COMPARABLE = 5
     NO_DEVICE = 6
+    NO_HUB = 7
     INTERRUPTED = 130
 
 
@@ -62,6 +63,12 @@ class NoDeviceError(BenchError):
     """What was asked for needs a GPU, and there is none."""
 
     exit_code = ExitCode.NO_DEVICE
+
+
+class HubError(BenchError):
+    """The hub cannot be reached, or refused what was asked of it."""
+
+    exit_code = ExitCode.NO_HUB
 
 
 def few(names: Sequence[str]) -> str:

@@ -245,7 +245,10 @@ def test_the_prune_stage_narrows_what_the_plan_leaves(tmp_path: Path) -> None:
     assert count_parameters(student) < 0.35 * blocks_alone.params
     provenance = json.loads((tmp_path / "pruned" / STUDENT / "provenance.json").read_text())
     rule = "depgraph-l2:ratio=0.5,pair_gates=1"
-    assert provenance == {"teacher_sha256": "digest", "channels": rule, "lora": None}
+    whole = load_model(teacher, device="meta").blocks.params
+    origin = {"teacher": suite.profile.teacher, "teacher_sha256": "digest", "teacher_parameters": whole}
+    assert provenance == {**origin, "channels": rule, "lora": None}
+    assert "**A stand-in**" in (tmp_path / "pruned" / STUDENT / "README.md").read_text()
 
 
 def test_a_missing_key_is_named_where_it_belongs(tmp_path: Path) -> None:

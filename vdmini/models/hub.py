@@ -30,7 +30,7 @@ def source_folder(source: str | Path, *, download: bool = False, weights: bool =
             f"{name!r} is not part of this installation ({folder} is missing): install a build that has it"
         )
     # Any other name is a path of this machine.
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) or name.startswith("."):
+    if not is_hub_id(name):
         raise ModelLoadError(
             f"{name!r} is no folder that exists, and no hub id, OWNER/NAME: check the path; embedded models are"
             f" {', '.join(EMBEDDED)}"
@@ -49,6 +49,20 @@ def source_folder(source: str | Path, *, download: bool = False, weights: bool =
         f"{name!r} is neither a folder nor in the local hub cache, and nothing is fetched unasked: add --download to"
         " the command (in Python download=True), or check the path"
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be a model's on the hub: of the form OWNER/NAME, and neither embedded nor a folder here."""
+    formed = re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) and not name.startswith(".")
+    return bool(formed) and name not in EMBEDDED and not Path(name).is_dir()
+
+
+def source_name(source: str | Path) -> str:
+    """What others call a source: the embedded name or the hub id whose folder it is, else as it is."""
+    folder = Path(source)
+    embedded = (name for name, place in EMBEDDED.items() if place == folder)
+    cached = (part[8:].replace("--", "/") for part in folder.parts if part.startswith("models--"))
+    return next(embedded, None) or next(cached, str(source))
 
 
 def _fetch(name: str, weights: bool) -> Path:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdmini.model_card import markdown_text
 from vdmini_bench.commands.options import PATH, RESULTS, with_format
 from vdmini_bench.compare.baseline import read_baseline, update_baseline
 from vdmini_bench.errors import ExitCode, NothingMeasuredError
 from vdmini_bench.results.runs import whole_run
 from vdmini_bench.results.store import Store
-from vdmini_bench.system.tables import Format, markdown_text, number_cell, show_table
+from vdmini_bench.system.tables import Format, number_cell, show_table
 
 if TYPE_CHECKING:
     from vdmini_bench.compare.gate import Verdict

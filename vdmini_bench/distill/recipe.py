@@ -10,11 +10,12 @@ import torch
 
 from vdmini.conditioning.base import EncodeSettings
 from vdmini.latents import ClipSource
+from vdmini.models.hub import source_name
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
 from vdmini.requests import ClipRequest, SampleSettings
 from vdmini_bench.config.models import DistillSpec
-from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.models.pruning import Pruning, denoiser_parameters
 from vdmini_bench.system.launch import process_device
 
 
@@ -61,6 +62,16 @@ class Recipe:
     def taught_by(self) -> tuple[str, str]:
         """The folder of the denoiser that is pruned and learned from, and the identity of its weights."""
         return self.parent or (self.teacher, self.teacher_sha256)
+
+    def origin(self, teacher: VideoModel) -> dict[str, object]:
+        """Where a student of that loaded teacher comes from, as its provenance tells."""
+        return {
+            "teacher": source_name(self.teacher),
+            "teacher_sha256": self.taught_by[1],
+            "teacher_parameters": denoiser_parameters(teacher),
+            "channels": None if self.pruning is None else self.pruning.channels,
+            "lora": self.lora,
+        }
 
     def load(self, source: str, device: torch.device | None = None) -> VideoModel:
         """Load the teacher or its student in the recipe's number format, on the process's device when None."""

@@ -134,19 +134,13 @@ def distill_into(
     if state.is_main_process:
         write_losses(folder, history)
         write_atomically(folder / SUMMARY, json.dumps(summary.to_json(), indent=1) + "\n")
-        _save(folder, recipe, student if whole is None else whole, plan, len(clips))
+        provenance = {**recipe.origin(teacher), "distill": specification.model_dump(), "clips": len(clips)}
+        shutil.rmtree(folder / STUDENT, ignore_errors=True)
+        save_student(folder / STUDENT, student if whole is None else whole, plan, provenance)
         for checkpoint in checkpoints:
             checkpoint.unlink(missing_ok=True)
     state.wait_for_everyone()
     return summary
-
-
-def _save(folder: Path, recipe: Recipe, student: Any, plan: PruningPlan, clips: int) -> None:
-    """Write the student's folder anew: a network, or the pipeline around it."""
-    assert recipe.distill is not None
-    shutil.rmtree(folder / STUDENT, ignore_errors=True)
-    provenance = {"teacher_sha256": recipe.taught_by[1], "distill": recipe.distill.model_dump(), "clips": clips}
-    save_student(folder / STUDENT, student, plan, provenance)
 
 
 def _show(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vdmini.channels import ChannelRule, RatioError, channel_class, parse_channel_rule, prune_channels
 from vdmini.checkpoint import save_student
+from vdmini.cost import count_parameters
 from vdmini.errors import PlanError
 from vdmini.models.registry import VideoModel, family_named, replace_denoiser
 from vdmini.plan import PruningPlan
@@ -75,6 +76,11 @@ class Pruning:
         return prune_denoiser(denoiser, plan, rule, loss)
 
 
+def denoiser_parameters(model: VideoModel) -> int:
+    """The weights of a model's denoisers, of both where it has two."""
+    return sum(count_parameters(expert.denoiser) for expert in model.experts)
+
+
 def read_channel_rule(text: str, family: str, with_data: bool = False) -> ChannelRule:
     """The channel rule that a text names, for a model of a family; `with_data` where a loss on clips can be had.
 
@@ -127,6 +133,7 @@ def prune_into(model: VideoModel, plan: PruningPlan, folder: Path, channels: Cha
     provenance = {
         "teacher": model.source,
         "teacher_sha256": source_sha256(model.source),
+        "teacher_parameters": denoiser_parameters(model),
         "channels": None if channels is None else str(channels),
         "versions": package_versions(),
     }

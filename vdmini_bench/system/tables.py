@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from vdmini.model_card import markdown_text
 from vdmini_bench.system.progress import readable
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str
     rule = ["---", *("---:" for _ in header[1:])]
     first, *others = (list(map(markdown_text, cells)) for cells in (header, *lines))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (first, rule, *others))
-
-
-def markdown_text(text: str) -> str:
-    """A text that markdown shows as it is, on one line."""
-    text = " ".join(text.split())
-    for special in ("\\", "|", "`", "*", "[", "]", "@"):
-        # A backslash does not keep GitHub from notifying the person that @name means.
-        text = text.replace(special, f"\\{special}" if special != "@" else "@\u200b")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def show_table(

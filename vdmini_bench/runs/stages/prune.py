@@ -31,15 +31,14 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
     pipeline = pipeline_of(teacher)
     if recipe.lora is not None:
         _merge(recipe, recipe.lora, pipeline)
-    plan, loss = recipe.pruning.plan_of(teacher), None
+    plan, loss, origin = recipe.pruning.plan_of(teacher), None, recipe.origin(teacher)
     if recipe.pruning.needs_data:
         latents = context.input_folder(f"prune {subject}".strip(), "encode") / LATENTS
         task = task_of(recipe.distill, teacher.denoiser)
         loss = task_loss(teacher.denoiser, LatentCache.open(latents), task)
     for expert in teacher.experts:
         replace_denoiser(pipeline, recipe.pruning.apply(expert.denoiser, plan, loss), expert.name)
-    provenance = {"teacher_sha256": recipe.taught_by[1], "channels": recipe.pruning.channels, "lora": recipe.lora}
-    save_student(folder / STUDENT, pipeline, plan, provenance)
+    save_student(folder / STUDENT, pipeline, plan, origin)
 
 
 def _merge(recipe: Recipe, file: str, pipeline: DiffusionPipeline) -> None:
