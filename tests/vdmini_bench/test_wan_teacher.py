@@ -19,9 +19,10 @@ from vdmini import load_model
 from vdmini.conditioning.wan import CONDITIONING
 from vdmini.models.registry import EMBEDDED, family_of
 from vdmini.prompts import cut_prompts
+from vdmini.requests import ClipRequest
 from vdmini.sample import sample_clips
 from vdmini_bench.data.captions import choose_scenes, draw_scenes
-from vdmini_bench.data.requests import choose_requests, choose_settings
+from vdmini_bench.data.requests import EMBEDDED_SETTINGS, choose_requests, choose_settings
 from vdmini_bench.embedded import training_loop, wan_commands, wan_training
 from vdmini_bench.embedded.__main__ import main
 from vdmini_bench.embedded.assemble import save_wan_pipeline
@@ -31,8 +32,11 @@ from vdmini_bench.embedded.text_to_video import caption_words
 from vdmini_bench.embedded.wan import build_text_encoder, build_tokenizer, build_transformer, build_video_vae
 from vdmini_bench.embedded.wan_commands import mixed_scenes
 from vdmini_bench.embedded.wan_training import FlowTextToVideo, encode_videos, train_video_vae
+from vdmini_bench.metrics.scene_classifier import load_classifier, read_clips
+from vdmini_bench.metrics.semantic import Reading
 
 CPU = torch.device("cpu")
+NAMES = ("shapes", "colours", "motion", "background")
 
 
 def small_transformer() -> WanTransformer3DModel:
@@ -167,6 +171,25 @@ def test_its_clips_are_scored_by_its_own_settings(installed: Path) -> None:
     result = CliRunner().invoke(main, ["score-t2v", str(installed), "--clips", "2", "--steps", "1"])
     assert result.exit_code == 0, result.output
     assert {score["dimension"] for score in json.loads(result.stdout)} > {"embedded-color"}
+
+
+def test_the_shipped_teacher_shows_what_captions_say() -> None:
+    """Of 240 captions it had 94 % of the actions and every background, and 59 % of the shapes."""
+    pipeline: Any = load_model("embedded/wan").pipeline
+    scenes = choose_scenes(16, "train", things=1, skip=4_000_000)
+    requests = [ClipRequest(str(seed), seed, prompt=scene.caption) for seed, scene in enumerate(scenes)]
+    clips = sample_clips(pipeline, requests, EMBEDDED_SETTINGS["embedded/wan"])
+    seen = read_clips(load_classifier().network, clips)
+    asked = [Reading.of(scene) for scene in scenes]
+    right = {
+        name: sum(getattr(a, name) == getattr(b, name) for a, b in zip(asked, seen, strict=True)) for name in NAMES
+    }
+    assert right["background"] == 16
+    assert right["colours"] >= 14
+    assert right["motion"] >= 13
+    assert right["shapes"] >= 5
+    files = [*EMBEDDED["embedded/wan"].rglob("*")]
+    assert sum(file.stat().st_size for file in files) <= 30e6
 
 
 def test_one_command_trains_installs_and_goes_on(

@@ -108,13 +108,7 @@ OFFICIAL = {name: family for family, (_, names) in FAMILIES.items() for name in 
 PLUGINS = "vdmini.families"
 # What pipelines call their denoisers; the last is of the later steps, where a pipeline has one for these.
 DENOISERS = ("unet", "transformer", "transformer_2")
-EMBEDDED = {
-    "embedded/svd": Path(__file__).parents[1] / "weights" / "svd",
-    "embedded/t2v": Path(__file__).parents[1] / "weights" / "t2v",
-}
-# Not shipped yet: there once it was trained in a checkout.
-if (_trained := Path(__file__).parents[1] / "weights" / "wan").is_dir():
-    EMBEDDED["embedded/wan"] = _trained
+EMBEDDED = {f"embedded/{name}": Path(__file__).parents[1] / "weights" / name for name in ("svd", "t2v", "wan")}
 
 
 @dataclass(frozen=True)

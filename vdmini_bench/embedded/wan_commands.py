@@ -19,8 +19,10 @@ WEIGHTS = EMBEDDED["embedded/t2v"].parent
 
 
 @click.command("train-wan")
-@click.option("--steps", type=int, default=6000, show_default=True, help="Of the transformer; a repeated call resumes.")
-@click.option("--vae-steps", type=int, default=3000, show_default=True)
+@click.option(
+    "--steps", type=int, default=10000, show_default=True, help="Of the transformer; a repeated call resumes."
+)
+@click.option("--vae-steps", type=int, default=500, show_default=True)
 @click.option("--installed-vae", is_flag=True, help="Take the installed VAE instead.")
 @click.option("--go-on", is_flag=True, help="Train the networks in the folder further.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights that training starts from.")
