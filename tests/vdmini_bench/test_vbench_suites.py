@@ -27,9 +27,11 @@ from vdmini_bench.vbench.native import catalogue
 
 SUITES = Path(__file__).parents[2] / "suites"
 T2V_SUITE, I2V_SUITE = SUITES / "vbench_t2v.yaml", SUITES / "vbench_i2v.yaml"
-PLANS = {"teacher": "none", "fewer steps": "none"} | dict.fromkeys(
-    ("pruned", "student", "ICD alone", "MCA alone", "DepGraph L2", "DepGraph Taylor", "magnitude"), "vdmini"
-)
+STUDENTS = (
+    "pruned", "student", "ICD alone", "MCA alone", "DepGraph L2", "DepGraph Taylor", "magnitude",
+    "student, small decoder",
+)  # fmt: skip
+PLANS = {"teacher": "none", "fewer steps": "none"} | dict.fromkeys(STUDENTS, "vdmini")
 INPUTS = PromptedInputs(
     "t", PLANS, {}, "train", {"torch": "2.8"}, "m", asked="asked", judges={"a": "1", "b": "1"}, reasons={"c": "why"}
 )
