@@ -1,4 +1,4 @@
-"""`nox -s tests`, `lint`, `docs`, `lowest`, `newest`, `families`, `official`, `rehearsal`, `wheel`, `gpu` and more."""
+"""`nox -s tests`, `lint`, `docs`, `lowest`, `families`, `rehearsal`, `wheel`, `fake_cuda`, `gpu` and more."""
 
 from __future__ import annotations
 
@@ -147,6 +147,17 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def fake_cuda(session: nox.Session) -> None:
+    """Run what tests/fake_cuda holds with torch's CUDA build and no card, which other sessions skip: 5.5 GB."""
+    # The CUDA build of the newest torch tried.
+    session.install("torch==2.14.1")
+    session.install("torch==2.14.1", "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # That torch has other warnings than those that the other tests are silent about.
+    settings = {"OMP_NUM_THREADS": "1"}
+    session.run("pytest", "-n", "2", "-W", "default", "tests/fake_cuda", *session.posargs, env=settings)
 
 
 @nox.session
