@@ -96,7 +96,10 @@ class IncompleteError(BenchError):
         listing = "\n".join(f"  {problem}" for problem in problems)
         where = f"{job}: " if job else ""
         super().__init__(f"{where}{len(problems)} unreadable clips; replace them and run again:\n{listing}")
-        self.problems = problems
+        self.problems, self.job = problems, job
+
+    def __reduce__(self) -> tuple[type[IncompleteError], tuple[Sequence[UnreadableVideoError], str]]:
+        return IncompleteError, (self.problems, self.job)
 
 
 class UnreadableVideoError(Exception):

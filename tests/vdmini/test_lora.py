@@ -31,8 +31,8 @@ from vdmini.plan import PruningPlan
 from vdmini.prune import apply_plan, names_in_student, prune_pipeline
 from vdmini.rules import make_plan, plan_removing
 from vdmini_bench.distill.recipe import Recipe
-from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.models.pruning import Pruning
+from vdmini_bench.results.store import STUDENT
 from vdmini_bench.runs.stages import prune
 
 LAYERS = ("blocks.0.attn1.to_q", "blocks.3.ffn.net.2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,35 @@ def test_a_damaged_result_is_made_again_and_nothing_else(unbroken: tuple[Path, d
     assert again["jobs"]["ran"] == 1
     assert again["rows"] == first["rows"]
     assert moments.read_bytes() == whole
+
+
+def test_tasks_make_what_one_process_makes_where_one_is_killed(
+    unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    results = shutil.copytree(unbroken[0], tmp_path / "results")
+    for folder in results.glob("work/*-*"):
+        if folder.name.startswith(("measure", "count")):
+            shutil.rmtree(folder)
+    tasks = ("--executor", "local", "--slots", "2")
+    process = subprocess.Popen(
+        command(results, "--json", *tasks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (children := [*_children(process.pid)]):
+        time.sleep(0.05)
+    os.kill(children[0], signal.SIGKILL)
+    printed, said = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    assert said.count("left no result; it is begun again") == 1
+    assert quality(json.loads(printed)["rows"]) == quality(unbroken[1]["rows"])
+
+
+def _children(parent: int) -> Iterator[int]:
+    """The tasks that a process started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            found = int(stat.read_text().rpartition(")")[2].split()[1])
+            if found == parent and b"submitit" in (stat.parent / "cmdline").read_bytes():
+                yield int(stat.parent.name)
 
 
 def test_interrupted_and_killed_again_and_again_ends_with_the_same_numbers(

@@ -14,10 +14,10 @@ from vdmini.cost import count_parameters
 from vdmini.models.loading import load_model
 from vdmini.rules import make_plan
 from vdmini_bench.config.suite import load_suite
-from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.pruning import Pruning
 from vdmini_bench.models.source import model_folder
+from vdmini_bench.results.store import STUDENT
 from vdmini_bench.runs.stages.prune import run_stage
 from vdmini_bench.suites.clip_selection import ChosenClips
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +25,9 @@ from vdmini_bench.system.progress import quiet_libraries, say
 from vdmini_bench.system.tables import print_table
 from vdmini_bench.system.workers import choose_workers
 
+if TYPE_CHECKING:
+    from vdmini_bench.runs.tasks import Executor, Place
+
 
 @click.command()
 @click.argument("suite", type=PATH, callback=shipped_or_own)
@@ -34,13 +38,26 @@ from vdmini_bench.system.workers import choose_workers
     "--card", help="With --dry-run: memory and predicted time on a card such as h100-80gb; exit 2 where it cannot fit."
 )
 @WORKERS
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "slurm"]),
+    help="Run each job as a task by submitit, on this machine or on a Slurm cluster that this is the front of.",
+)
+@click.option("--slots", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once, with --executor.")
+@click.option(
+    "--executor-set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What submitit asks of the cluster, e.g. slurm_partition=gpu, gpus_per_node=1.",
+)
 @RESULTS
 @DOWNLOAD
 @JSON
 @led
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, card: str | None, workers: int | None,
-    results: Path, download: bool, as_json: bool,
+    executor: Executor | None, slots: int, settings: tuple[str, ...], results: Path, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
     from vdmini_bench.config.vbench import load_any_suite
@@ -65,7 +82,8 @@ def run(
         raise SuiteError("--card is for a dry run: add --dry-run")
     from vdmini_bench.runs.run import BY_VALUES, run_suite
 
-    result = run_suite(chosen, results, choose_workers(workers))
+    place = None if executor is None else place_of(executor, slots, settings)
+    result = run_suite(chosen, results, choose_workers(workers), place)
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
@@ -81,3 +99,19 @@ def run(
     for problem in result.problems:
         click.echo(problem, err=True)
     sys.exit(result.exit_code)
+
+
+def place_of(executor: Executor, slots: int, settings: tuple[str, ...]) -> Place:
+    """Where tasks run; raises SuiteError without submitit, under a launcher, or for no `KEY=VALUE`."""
+    try:
+        from vdmini_bench.runs.tasks import Place
+    except ImportError as error:
+        raise SuiteError("--executor needs submitit: pip install 'vdmini[executor]'") from error
+    from vdmini_bench.system.launch import process_count
+
+    if process_count() > 1:
+        raise SuiteError("--executor starts processes of its own: run it without a launcher")
+    pairs = [setting.partition("=") for setting in settings]
+    if wrong := next((name for name, equals, _ in pairs if not equals), None):
+        raise SuiteError(f"--executor-set {wrong}: give KEY=VALUE, such as slurm_partition=gpu")
+    return Place(executor, slots, {name: value for name, _, value in pairs})

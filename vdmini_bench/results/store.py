@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 DONE = "done.json"
+# Where a job that makes a model leaves it, in its folder.
+STUDENT = "student"
 
 
 def _facts(path: Path) -> dict[str, int | str]:

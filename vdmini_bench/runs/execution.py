@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +20,17 @@ LOG = "log.txt"
 class FailedJobError(BenchError):
     """A job that failed; rows say why, the message also where the traceback is."""
 
-    def __init__(self, job: Job, error: Exception, log: Path) -> None:
-        super().__init__(f"{job.name} failed: {type(error).__name__}: {error} (traceback in {log})")
-        self.job, self.error = job, error
+    def __init__(self, job: Job, reason: str, log: Path) -> None:
+        super().__init__(f"{job.name} failed: {reason} (traceback in {log})")
+        self.job, self.reason, self.log = job, reason, log
+
+    def __reduce__(self) -> tuple[type[FailedJobError], tuple[Job, str, Path]]:
+        return FailedJobError, (self.job, self.reason, self.log)
 
     @property
     def note(self) -> str:
         """The job and its error's first line."""
-        return f"{self.job.name} failed: {type(self.error).__name__}: {self.error}".partition("\n")[0]
+        return f"{self.job.name} failed: {self.reason}".partition("\n")[0]
 
 
 class SkippedError(BenchError):
@@ -59,9 +62,8 @@ def execute(context: RunContext, jobs: Iterable[Job], log: Path | None = None) -
     """
     problems: dict[str, BenchError] = {}
     for job in jobs:
-        blocked = next((need for need in job.needs if need in problems), None)
-        if blocked is not None:
-            problems[job.name] = SkippedError(f"{job.name}: not run, since it needs {blocked!r}", problems[blocked])
+        if (blocked := skipped(job, problems)) is not None:
+            problems[job.name] = blocked
         elif context.is_done(job.name):
             yield Executed(job, cached=True)
             continue
@@ -71,6 +73,14 @@ def execute(context: RunContext, jobs: Iterable[Job], log: Path | None = None) -
             except BenchError as problem:
                 problems[job.name] = problem
         yield Executed(job, problem=problems.get(job.name))
+
+
+def skipped(job: Job, problems: Mapping[str, BenchError]) -> SkippedError | None:
+    """Why a job is not run, where one that it needs is among those with problems."""
+    blocked = next((need for need in job.needs if need in problems), None)
+    if blocked is None:
+        return None
+    return SkippedError(f"{job.name}: not run, since it needs {blocked!r}", problems[blocked])
 
 
 def execute_needed(context: RunContext, names: Collection[str]) -> list[Executed]:
@@ -112,7 +122,7 @@ def _work(context: RunContext, job: Job, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{job.name}\n{traceback.format_exc()}\n")
-        raise FailedJobError(job, error, log) from error
+        raise FailedJobError(job, f"{type(error).__name__}: {error}", log) from error
     seconds = time.monotonic() - started
     store.finish(job.stage, job.key, seconds)
     say(f"{job.name}: {seconds:.1f} s")

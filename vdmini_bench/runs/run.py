@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vdmini_bench.compare.against import against_lines, remarks
 from vdmini_bench.compare.multiplied import multiplied_lines
@@ -23,13 +25,16 @@ from vdmini_bench.results.store import Store
 from vdmini_bench.results.table import wide_table
 from vdmini_bench.results.versions import STAGE_VERSIONS
 from vdmini_bench.runs.examples import example_clips, keep_examples
-from vdmini_bench.runs.execution import LOG, SkippedError, execute
+from vdmini_bench.runs.execution import LOG, Executed, SkippedError, execute
 from vdmini_bench.runs.rows import Publisher
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.kind import prepare_suite
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import say
 from vdmini_bench.system.tables import markdown_table
+
+if TYPE_CHECKING:
+    from vdmini_bench.runs.tasks import Place
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard.csv"
@@ -76,14 +81,15 @@ class RunResult:
         return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
 
 
-def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> RunResult:
+def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1, place: Place | None = None) -> RunResult:
     """Run all jobs of a suite that are not done yet; a failed job stops only what needs it.
 
-    `workers` processes decode; no result depends on how many.
+    `workers` processes decode; no result depends on how many. Jobs run here one after the other, or as tasks in a
+    `place`.
     """
     started = time.monotonic()
     store, kind = Store(results), prepare_suite(suite, results)
-    opened = kind.open(store)
+    opened = kind.open(store, machine=place.machine if place else "")
     assert isinstance(opened, SuiteContext)
     run_id = store.open_run(suite.name, suite.sha).name
     context = replace(opened, workers=workers, run_id=run_id)
@@ -94,7 +100,7 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     problems: list[BenchError] = []
     rows: list[Row] = []
     cached, publisher = 0, Publisher(context, run_dir)
-    for each in execute(context, context.jobs.values(), run_dir / LOG):
+    for each in _executed(context, run_dir / LOG, place):
         problems += [] if each.problem is None else [each.problem]
         cached += each.cached
         rows += publisher.publish(each.job, each.problem)
@@ -109,6 +115,14 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1) -> Ru
     add_rows(results / LEADERBOARD, rows)
     _write_views(context, run_dir, result, complete=not problems)
     return result
+
+
+def _executed(context: SuiteContext, log: Path, place: Place | None) -> Iterator[Executed]:
+    if place is None:
+        return execute(context, context.jobs.values(), log)
+    from vdmini_bench.runs.tasks import execute_in_tasks
+
+    return execute_in_tasks(context, context.jobs.values(), log, place)
 
 
 def _views(

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vdmini_bench.config.suite import CommonSuite
-from vdmini_bench.distill.trainer import STUDENT
 from vdmini_bench.results.score import SCORES, Score, record_of
-from vdmini_bench.results.store import Store
+from vdmini_bench.results.store import STUDENT, Store
 from vdmini_bench.suites.job_graph import Job, JobGraph
 from vdmini_bench.suites.jobs import TrainingInputs, baseline_of
 from vdmini_bench.system.files import write_atomically

@@ -42,7 +42,9 @@ class Distillation:
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Do nothing."""
 
-    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> DistillationContext:
+    def open(
+        self, store: Store, *, measured: bool = True, remember: bool = True, machine: str = ""
+    ) -> DistillationContext:
         """Find the teacher and the clips, and digest them.
 
         Raises:

@@ -64,7 +64,9 @@ class Distributions:
             fetch_asset(self.suite.profile.protocol.network)
         draw_dataset(self.suite.profile.dataset, store)
 
-    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> DistributionsContext:
+    def open(
+        self, store: Store, *, measured: bool = True, remember: bool = True, machine: str = ""
+    ) -> DistributionsContext:
         """Choose the clips and digest everything that decides a number."""
         profile, fingerprint = self.suite.profile, take_fingerprint()
         protocol, root = profile.protocol, dataset_root(profile.dataset, store)
@@ -89,7 +91,7 @@ class Distributions:
             computed = protocol.reference == "computed"
             inputs = Inputs(
                 **vars(inputs),
-                machine_id=fingerprint.machine_id,
+                machine_id=machine or fingerprint.machine_id,
                 condition_clips=digest("condition", clips.condition),
                 real_clips=digest("real", clips.real),
                 reference=digest("reference", clips.reference) if computed else shipped_digest(),

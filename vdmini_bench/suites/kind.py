@@ -30,10 +30,11 @@ class SuiteKind(Protocol):
     def prepare(self, store: Store, *, measured: bool = True) -> None:
         """Fetch and draw what is first; nothing is missing. Raises BenchError."""
 
-    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> RunContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True, machine: str = "") -> RunContext:
         """The surroundings and the jobs; what is not there yet has no digest, so that jobs that read it are not done.
 
-        Without `remember` nothing is written, the hashes of files neither.
+        Without `remember` nothing is written, the hashes of files neither. `machine` names where models are timed, this
+        one where it is empty.
         """
 
 

@@ -100,7 +100,7 @@ class VBench:
         if measured and self.suite.profile.vbench.prompts == "embedded":
             write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
 
-    def open(self, store: Store, *, measured: bool = True, remember: bool = True) -> VBenchContext:
+    def open(self, store: Store, *, measured: bool = True, remember: bool = True, machine: str = "") -> VBenchContext:
         """Choose the videos and what scores them, and digest everything."""
         profile, fingerprint = self.suite.profile, take_fingerprint()
         missing = self.missing(measured=measured)
@@ -122,7 +122,7 @@ class VBench:
             perceptual=found.perceptual,
             train_clips=data.digest,
             versions=deciding_versions(fingerprint.versions),
-            machine_id=fingerprint.machine_id,
+            machine_id=machine or fingerprint.machine_id,
             asked=asked_digest(clips.videos, profile.sample.latents),
             judges={name: judge.digest for name, judge in clips.judges.items()},
             reasons=clips.reasons,

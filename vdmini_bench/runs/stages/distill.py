@@ -9,8 +9,9 @@ import torch
 from vdmini.checkpoint import read_plan
 from vdmini.latent_index import LatentIndex
 from vdmini.latents import LatentCache
-from vdmini_bench.distill.trainer import STUDENT, distill_into
+from vdmini_bench.distill.trainer import distill_into
 from vdmini_bench.errors import few
+from vdmini_bench.results.store import STUDENT
 from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.system.launch import Share, share_out

@@ -16,8 +16,9 @@ from vdmini.lora import map_lora_file, merge_lora
 from vdmini.models.loading import load_model
 from vdmini.models.registry import replace_denoiser
 from vdmini_bench.distill.recipe import Recipe
-from vdmini_bench.distill.trainer import STUDENT, task_of
+from vdmini_bench.distill.trainer import task_of
 from vdmini_bench.models.source import pipeline_of
+from vdmini_bench.results.store import STUDENT
 from vdmini_bench.runs.stages.encode import LATENTS
 from vdmini_bench.suites.context import RunContext
 
