@@ -318,10 +318,13 @@ def test_a_missing_attention_kernel_is_said_plainly() -> None:
 
 def test_the_command_prints_one_json_object_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
     small = ("--resolution", "32x32", "--frames", 2, "--scope", "denoiser", "--device", "cpu", "--no-blocks")
-    found = json.loads(invoke("time", "embedded/svd", *small, "--json", "-o", tmp_path / "out").stdout)
+    traced = ("--trace", tmp_path / "traces")
+    found = json.loads(invoke("time", "embedded/svd", *small, *traced, "--json", "-o", tmp_path / "out").stdout)
     assert [(row["model"], row["scope"]) for row in found["rows"]] == [("teacher", "denoiser")]
     assert found["rows"][0]["speedup"] is None
     assert len(found["rows"][0]["samples_ms"]) == 10
+    events = json.loads((tmp_path / "traces" / "teacher-denoiser.json").read_text())["traceEvents"]
+    assert any(event["name"] == "aten::scaled_dot_product_attention" for event in events)
     for arguments, said in (
         (("embedded/svd", "--resolution", "32"), "576x1024"),
         (("embedded/svd", "--runs", "3"), "--runs"),

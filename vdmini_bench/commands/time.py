@@ -52,11 +52,14 @@ def _widths(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--channels", type=click.IntRange(1), help="With --random-weights, a narrower model of that topology.")
 @click.option("--project-steps", "projected_steps", type=click.IntRange(1), help="Multiply one pass by so many steps.")
 @click.option("--blocks/--no-blocks", "attributed", default=True, show_default=True, help="Time each block too.")
+@click.option("--trace", type=PATH, help="Leave a Chrome trace of one call each, not timed, in this folder.")
 @DEVICE
 @click.option("-o", "--output", type=PATH, help="Also leave records and pictures in this folder.")
 @JSON
 @with_download()
-def time(output: Path | None, device: str | None, dtype: str | None, as_json: bool, **asked: Any) -> None:
+def time(
+    output: Path | None, device: str | None, dtype: str | None, trace: Path | None, as_json: bool, **asked: Any
+) -> None:
     """Time MODEL and a student for each plan in interleaved repetitions: a pass, the VAE decode, a clip, its phases."""
     from vdmini_bench.speed.benchmark import time_models
     from vdmini_bench.speed.blocks import stage_lines
@@ -66,7 +69,7 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
     if dtype is None:
         dtype = "bfloat16" if chosen.type == "cuda" else "float32"
     asked["scopes"] = asked["scopes"] or SCOPES
-    report = time_models(SpeedRequest(**asked, dtype=dtype), chosen)  # type: ignore[arg-type]
+    report = time_models(SpeedRequest(**asked, dtype=dtype), chosen, trace=trace)  # type: ignore[arg-type]
     if output is not None:
         report.write(output)
     if as_json:
@@ -84,6 +87,8 @@ def time(output: Path | None, device: str | None, dtype: str | None, as_json: bo
         click.echo(note)
     if output is not None:
         click.echo(f"records and pictures: {output}")
+    if trace is not None:
+        click.echo(f"traces, for chrome://tracing or ui.perfetto.dev: {trace}")
 
 
 @click.command("speed")

@@ -32,6 +32,7 @@ from vdmini_bench.speed.scopes import (
     latent_size,
 )
 from vdmini_bench.speed.timing import Timing, device_name, time_interleaved
+from vdmini_bench.speed.trace import write_traces
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.system.progress import Advance, progress
@@ -113,11 +114,13 @@ def time_models(
     device: torch.device,
     keep: Callable[[Sequence[SpeedRow]], None] = lambda rows: None,
     models: Mapping[str, TimedModel] | None = None,
+    trace: Path | None = None,
 ) -> SpeedReport:
     """Time the teacher and its students in interleaved repetitions, one scope after the other.
 
     `keep` is given all rows so far after each scope, since a later one may fail or be stopped. `models` are those that
-    the request names where they are loaded already, what all are compared with first.
+    the request names where they are loaded already, what all are compared with first. `trace` is a folder for a trace
+    of each model in each scope.
 
     Raises:
         SuiteError: what is asked for does not fit the model.
@@ -158,7 +161,7 @@ def time_models(
             blocks = time_blocks(calls, costs, runs=max(3, request.runs // 2), warmup=1, device=device)
         with progress("time", total) as advance:
             for scope in scopes:
-                rows += _time_scope(scope, request, models, size, flops, device, sensor, advance)
+                rows += _time_scope(scope, request, models, size, flops, device, sensor, advance, trace)
                 keep(rows)
     after = measure_roofline(device, dtype)
     notes += _remarks(rows, roofline, after, device)
@@ -200,6 +203,7 @@ def _possible(request: SpeedRequest, teacher: VideoModel, notes: list[str]) -> l
 def _time_scope(
     scope: Scope, request: SpeedRequest, models: Mapping[str, TimedModel], size: ClipSize,
     flops: dict[tuple[str, str], int], device: torch.device, sensor: GpuSensor | None, advance: Advance,
+    trace: Path | None,
 ) -> list[SpeedRow]:  # fmt: skip
     watch = SensorWatch(sensor)
     # Of a model whose passes vary, one says nothing.
@@ -214,6 +218,8 @@ def _time_scope(
         if counted and isinstance(call, TimedClip) and not models[name].passes_vary:
             flops[name, "steps"] = flops[name, "denoiser"] * call.passes
             flops[name, scope] = flops[name, "steps"] + flops[name, "vae_decode"]
+    if trace is not None:
+        write_traces(calls, scope, trace, device)
     rows = make_rows([*timings, *_phases(calls, request.runs)], flops, watch)
     if scope == "denoiser" and request.projected_steps:
         rows += projected(rows, request.projected_steps)
