@@ -89,6 +89,9 @@ def test_paths_are_the_configurations_own(tmp_path: Path) -> None:
     shards = load(tmp_path, TEXT.replace(FOLDER, "  kind: webdataset\n  shards: a-{000..012}.tar\n")).data
     assert isinstance(shards, WebDatasetData)
     assert shards.shards == str(tmp_path / "a-{000..012}.tar")
+    elsewhere = load(tmp_path, TEXT.replace(FOLDER, "  kind: webdataset\n  shards: s3://b/a-{0..1}.tar\n")).data
+    assert isinstance(elsewhere, WebDatasetData)
+    assert elsewhere.shards == "s3://b/a-{0..1}.tar"
     drawn = load(tmp_path, TEXT.replace(FOLDER, GENERATED)).data
     assert isinstance(drawn, GeneratedData)
     assert (drawn.prompts, drawn.images) == (str(tmp_path / "prompts.txt"), None)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import av
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -256,3 +257,22 @@ def test_unreadable_videos_are_named(tmp_path: Path, encoded: dict[str, bytes]) 
     path.unlink()
     with pytest.raises(UnreadableClipError, match="No such file"):
         clips.clip(3)
+
+
+def test_shards_of_another_place_are_copied_once(
+    encoded: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VDMINI_CACHE", str(tmp_path / "cache"))
+    place = fsspec.filesystem("memory")
+    for number in range(2):
+        members = {f"{number}.mp4": encoded["mp4"], f"{number}.txt": f"clip {number}".encode()}
+        place.pipe_file(f"/bucket/train-{number}.tar", pack(tmp_path / f"{number}.tar", members).read_bytes())
+    for pattern in ("memory://bucket/train-*.tar", "memory://bucket/train-{0..1}.tar"):
+        found = read_webdataset(pattern, FORMAT)
+        assert [video.caption for video in found.videos] == ["clip 0", "clip 1"]
+        assert found.names == ["train-0.tar/0", "train-1.tar/1"]
+        assert found.clip(1).frames.shape == (10, 32, 32, 3)
+    assert capsys.readouterr().err.count("fetch memory://") == 2
+    assert "memory://bucket/val-0.tar: cannot be read" in refusal("memory://bucket/val-0.tar")
+    assert "memory://bucket/val-*.tar: cannot be read" in refusal("memory://bucket/val-*.tar")
+    assert "nowhere" in refusal("nowhere://bucket/train-0.tar")

@@ -13,6 +13,7 @@ from vdmini_bench.config.sampling import SamplerSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite, load_any_suite
 from vdmini_bench.config.yaml_file import Document
+from vdmini_bench.data.remote_files import is_remote
 from vdmini_bench.errors import SuiteError
 
 SHAPE = "a suite or a distillation's configuration, which is a mapping,"
@@ -40,7 +41,7 @@ class FolderData(Specification):
 
 
 class WebDatasetData(Specification):
-    """Tar shards: a path, a glob or a range such as `train-{000000..000012}.tar`."""
+    """Tar shards: a path, a glob or a range such as `train-{000000..000012}.tar`, here or at `s3://` and the like."""
 
     kind: Literal["webdataset"]
     shards: str
@@ -161,7 +162,8 @@ def _resolved(configuration: DistillConfig, folder: Path) -> DistillConfig:
 def _with_paths(section: Specification, folder: Path) -> Specification:
     values = section.model_dump()
     names = [name for name in ("path", "captions", "shards", "prompts", "images") if values.get(name) is not None]
-    return section.model_copy(update={name: str(folder / values[name]) for name in names})
+    here = [name for name in names if not is_remote(values[name])]
+    return section.model_copy(update={name: str(folder / values[name]) for name in here})
 
 
 def _exists(path: Path) -> bool:

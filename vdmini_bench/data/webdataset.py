@@ -12,6 +12,7 @@ from glob import has_magic
 from pathlib import Path
 
 from vdmini_bench.data.captioned import CaptionedVideo, CaptionedVideos, ClipFormat, Member, leave_out
+from vdmini_bench.data.remote_files import fetched, is_remote
 from vdmini_bench.errors import SuiteError, UnreadableVideoError
 from vdmini_bench.system.text_files import decode_text
 
@@ -23,6 +24,8 @@ MOST_TEXT_BYTES = 1 << 20
 
 def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = False) -> CaptionedVideos:
     """The samples of the shards that a path, a glob or a range such as `train-{000000..000012}.tar` names, in order.
+
+    An address such as `s3://bucket/train-*.tar` names shards elsewhere, which are copied first.
 
     A sample is the members of a shard that share a name up to its first dot: one video (.mp4, .avi, .mkv, .webm) with
     a caption, the .txt or else `caption` in the .json. A clip is named by its shard, relative to the folder that all
@@ -52,7 +55,11 @@ def read_webdataset(pattern: str, format: ClipFormat, skip_unreadable: bool = Fa
 
 def _shards(pattern: str) -> list[Path]:
     shards = []
-    for expanded in map(Path, _expand(pattern)):
+    for text in _expand(pattern):
+        if is_remote(text):
+            shards += fetched(text)
+            continue
+        expanded = Path(text)
         found = [expanded]
         # A range says what must be there, a glob what may be.
         if has_magic(str(expanded)) and not expanded.is_file():
