@@ -12,13 +12,14 @@ import torch
 from tiny_clips import svd_unet
 from tiny_transformers import TINY, mochi
 from torch import Tensor, nn
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdmini.cost import on_meta
 from vdmini.distill import DistillSettings
 from vdmini.distill.batch import draw_share
-from vdmini.distill.estimate import Estimate, estimate_step
+from vdmini.distill.estimate import Estimate, PeakMemory, estimate_step
 from vdmini.distill.processes import Processes
 from vdmini.distill.training import Training
 from vdmini.models.registry import family_of
@@ -197,3 +198,26 @@ def test_an_estimate_is_of_a_processes_share(case: Case) -> None:
     assert shared.held_bytes - halved.held_bytes == pytest.approx(2 * weights, rel=0.05)
     with pytest.raises(ValueError, match="4 does not divide by 3 processes"):
         case.estimate(settings, processes=3)
+
+
+@pytest.mark.parametrize("name", [*MODELS])
+def test_torchs_own_tracker_finds_the_same_peak(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, clips = MODELS[name]
+    teacher = on_meta(build())
+    tracker = MemTracker()
+    # What it would say of each module; its hooks cannot be set on weights that have no gradient.
+    for hook in ("_pre_fw_hook", "_post_fw_hook", "_pre_bw_hook", "_post_bw_hook"):
+        monkeypatch.setattr(tracker, hook, lambda *_: None)
+    monkeypatch.setattr(
+        PeakMemory, "__enter__", lambda self: tracker.__enter__() and super(PeakMemory, self).__enter__()
+    )
+
+    def leave(self: PeakMemory, *error: Any) -> None:
+        super(PeakMemory, self).__exit__(*error)
+        tracker.__exit__(*error)
+
+    monkeypatch.setattr(PeakMemory, "__exit__", leave)
+    plan = make_plan(teacher, "uniform:flops=0.6" if name in ("svd", "t2v-turbo-v2") else "every-nth:n=2")
+    found = estimate_step(teacher, plan, clips.shapes, family_of(teacher).default_task(teacher), SETTINGS)
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    assert found.peak_bytes == pytest.approx(peak, rel=0.01)
