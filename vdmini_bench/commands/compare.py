@@ -44,12 +44,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --clips, what sees content: inception takes the imported weights of FID, none needs no weights.",
 )
+@click.option(
+    "--sequential",
+    is_flag=True,
+    help="After how many samples it was decided whether B is no worse than A by --margin, where samples pair.",
+)
+@click.option(
+    "--margin", type=click.FloatRange(min=0, min_open=True), help="With --sequential: how much worse is fine."
+)
 @WORKERS
 @RESULTS
 @with_format
 def compare(
     a: str, b: str, suite: str | None, run_name: str | None, allow_unlike: bool, pair: bool, frame_network: str,
-    workers: int | None, results: Path, form: Format,
+    sequential: bool, margin: float | None, workers: int | None, results: Path, form: Format,
 ) -> None:  # fmt: skip
     """Compare A and B metric by metric, each difference with its 95 % interval and a verdict.
 
@@ -73,6 +81,11 @@ def compare(
         clips.show_comparison((a, b), folders, frame_network, workers, form)
         return
     first, second = (find_result_set(each, store, run, name) for each in (a, b))
+    if sequential:
+        if margin is None:
+            raise click.UsageError("--sequential needs --margin: how much worse B may be, in the metric's own units")
+        _show_decisions(first, second, margin, form)
+        return
     deltas = compare_result_sets(first, second, allow_unlike)
     notes = notable_differences(first, second)
     if form == "json":
@@ -82,6 +95,19 @@ def compare(
     if form == "table":
         for note in notes:
             click.echo(f"note: {note}")
+
+
+def _show_decisions(a: ResultSet, b: ResultSet, margin: float, form: Format) -> None:
+    from vdmini_bench.compare.until_decided import decide_result_sets
+
+    decided = decide_result_sets(a, b, margin)
+    records = [each.to_json() for each in decided]
+    if form == "json":
+        click.echo(json.dumps({"a": a.name, "b": b.name, "margin": margin, "rows": records}))
+        return
+    title = f"{b.name} against {a.name}, no worse by {margin:g} at most: each said wrongly once in 20 at most"
+    header = ["model", "metric", "difference of all", "verdict", "decided after", "share"]
+    show_table(form, title, header, [each.cells() for each in decided], records)
 
 
 def _suite_name(suite: str | None) -> str | None:

@@ -83,6 +83,11 @@ def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) 
             and `allow_unlike`, which compares such metrics all the same and marks them, is not given.
         NothingMeasuredError: the two share no model or no metric.
     """
+    return [_compare(left, right, allow_unlike) for left, right in paired_records(a, b)]
+
+
+def paired_records(a: ResultSet, b: ResultSet) -> list[tuple[Record, Record]]:
+    """The records of every metric that both have; raises NothingMeasuredError as `compare_result_sets` does."""
     if a.whole and b.whole:
         models = [model for model in a.models if model in b.models]
         if not models:
@@ -90,10 +95,10 @@ def compare_result_sets(a: ResultSet, b: ResultSet, allow_unlike: bool = False) 
         pairs = [(a.of(model), b.of(model)) for model in models]
     else:
         pairs = [(a.of(b.models[0]) if a.whole else a, b.of(a.models[0]) if b.whole else b)]
-    deltas = [delta for first, second in pairs for delta in _compare_models(first, second, allow_unlike)]
-    if not deltas:
+    found = [records for first, second in pairs for records in _same_metrics(first, second)]
+    if not found:
         raise NothingMeasuredError(f"{a.name} and {b.name} share no metric")
-    return deltas
+    return found
 
 
 def notable_differences(a: ResultSet, b: ResultSet) -> list[str]:
@@ -106,7 +111,7 @@ def notable_differences(a: ResultSet, b: ResultSet) -> list[str]:
     return told
 
 
-def _compare_models(a: ResultSet, b: ResultSet, allow_unlike: bool) -> Iterator[Delta]:
+def _same_metrics(a: ResultSet, b: ResultSet) -> Iterator[tuple[Record, Record]]:
     first = {record.score.metric: record for record in a.records}
     second = {record.score.metric: record for record in b.records}
     for metric, left in first.items():
@@ -114,23 +119,30 @@ def _compare_models(a: ResultSet, b: ResultSet, allow_unlike: bool) -> Iterator[
         # What neither side could measure says nothing about either.
         if right is None or left.score.status == right.score.status == "unavailable":
             continue
-        yield _compare(left, right, allow_unlike)
+        yield left, right
 
 
 def _compare(a: Record, b: Record, allow_unlike: bool) -> Delta:
+    left, right = a.score, b.score
+    reasons = check_alike(a, b, allow_unlike)
+    found = partial(Delta, right.model, left.metric, left.protocol, left.value, right.value, unlike=tuple(reasons))
+    if left.value is None or right.value is None:
+        return found(interval=None, ratio_interval=None, basis="none", verdict="not compared")
+    basis = basis_of(a, b)
+    interval, ratio_interval = _intervals(left, right, basis)
+    verdict = _verdict(left, right, interval)
+    return found(interval=interval, ratio_interval=ratio_interval, basis=basis, verdict=verdict)
+
+
+def check_alike(a: Record, b: Record, allow_unlike: bool = False) -> list[str]:
+    """How two records differ that should not; raises NotComparableError where that is anything and not allowed."""
     left, right = a.score, b.score
     missing = left.value is None or right.value is None
     reasons = [f"{left.model} is {left.status}, {right.model} is {right.status}"] if missing else _unlike(a, b)
     if reasons and not allow_unlike:
         advice = "mend and run again" if missing else "--allow-unlike compares anyway"
         raise NotComparableError(f"{left.metric}: {'; '.join(reasons)}; {advice}")
-    found = partial(Delta, right.model, left.metric, left.protocol, left.value, right.value, unlike=tuple(reasons))
-    if left.value is None or right.value is None:
-        return found(interval=None, ratio_interval=None, basis="none", verdict="not compared")
-    basis = _basis(a, b)
-    interval, ratio_interval = _intervals(left, right, basis)
-    verdict = _verdict(left, right, interval)
-    return found(interval=interval, ratio_interval=ratio_interval, basis=basis, verdict=verdict)
+    return reasons
 
 
 def _unlike(a: Record, b: Record) -> list[str]:
@@ -142,7 +154,7 @@ def _unlike(a: Record, b: Record) -> list[str]:
     return unlike
 
 
-def _basis(a: Record, b: Record) -> Basis:
+def basis_of(a: Record, b: Record) -> Basis:
     """What an interval can be computed from: samples that pair before those that do not, those before errors."""
     one, other = a.score, b.score
     # The blocks of one training are of clips, those of several are of trainings: the two are never mixed.
