@@ -200,7 +200,7 @@ def test_an_estimate_is_of_a_processes_share(case: Case) -> None:
         case.estimate(settings, processes=3)
 
 
-@pytest.mark.parametrize("name", [*MODELS])
+@pytest.mark.parametrize("name", ["svd", "hunyuanvideo"])
 def test_torchs_own_tracker_finds_the_same_peak(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     build, clips = MODELS[name]
     teacher = on_meta(build())
@@ -217,7 +217,7 @@ def test_torchs_own_tracker_finds_the_same_peak(name: str, monkeypatch: pytest.M
         tracker.__exit__(*error)
 
     monkeypatch.setattr(PeakMemory, "__exit__", leave)
-    plan = make_plan(teacher, "uniform:flops=0.6" if name in ("svd", "t2v-turbo-v2") else "every-nth:n=2")
+    plan = make_plan(teacher, "uniform:flops=0.6" if name == "svd" else "every-nth:n=2")
     found = estimate_step(teacher, plan, clips.shapes, family_of(teacher).default_task(teacher), SETTINGS)
     peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     assert found.peak_bytes == pytest.approx(peak, rel=0.01)

@@ -92,6 +92,18 @@ def test_inspect_json_has_the_published_sizes() -> None:
     assert sum(block["flops"] for block in found["blocks"] if block["kept"]) == found["student"]["flops"]
 
 
+def test_inspect_predicts_a_pass_on_a_card_and_says_that_it_is_a_prediction() -> None:
+    arguments = ("inspect", "embedded/wan", "--plan", "every-nth:n=3", "--card", "a100-80gb")
+    found = json.loads(invoke(*arguments, "--json").stdout)
+    blocks = [block for block in found["blocks"] if block["stage"] not in ("embeddings", "output")]
+    # All blocks are alike, so a third of them less is what the plan saves but for what stands around them.
+    assert len(blocks) == 12
+    assert 1.3 < found["predicted"]["speedup"] < 1.5
+    assert found["predicted"]["teacher_ms"] > 1000 * found["teacher"]["flops"] / 312e12
+    assert "by its data sheet, not measured" in invoke(*arguments).stdout
+    assert "choose one of h200" in invoke("inspect", "svd", "--card", "tpu").output
+
+
 def test_inspect_draws_a_picture_of_an_embedded_model(tmp_path: Path) -> None:
     result = invoke("inspect", "embedded/svd", "--plan", "bk-small", "--picture", tmp_path / "blocks.png")
     assert result.exit_code == 0, result.output

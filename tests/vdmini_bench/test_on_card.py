@@ -25,8 +25,9 @@ from vdmini_bench.distill import estimate
 from vdmini_bench.distill.trainer import settings_of, task_of
 from vdmini_bench.models.inspect import inspect_model
 from vdmini_bench.results.store import Store
-from vdmini_bench.runs import on_card
-from vdmini_bench.runs.on_card import Card, stages_on
+from vdmini_bench.runs.on_card import stages_on
+from vdmini_bench.speed import cards
+from vdmini_bench.speed.cards import Card
 from vdmini_bench.speed.scopes import ClipSize, Decoding, decode_flops, decode_latents, latent_size
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
@@ -71,7 +72,7 @@ def test_what_does_not_fit_is_refused_with_the_setting_that_makes_it(
         return Estimate(1, 2**30 * (settings.micro_batch_size or settings.batch_size), 10**12)
 
     monkeypatch.setattr(estimate, "estimate_step", step)
-    monkeypatch.setitem(on_card.CARDS, "small", Card(2, 100, 50))
+    monkeypatch.setitem(cards.CARDS, "small", Card(2, 100, 50, 1))
     rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
     options = ("--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
     done = dry_run(tmp_path, *options, "--json")
@@ -149,13 +150,13 @@ def test_the_worst_moment_of_a_published_teacher_is_what_the_tracker_of_torch_co
 
 def test_what_no_setting_makes_fit_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "estimate_step", lambda *_, **__: Estimate(7 * 2**30, 8 * 2**30, 10**12))
-    monkeypatch.setitem(on_card.CARDS, "small", Card(3, 100, 50))
+    monkeypatch.setitem(cards.CARDS, "small", Card(3, 100, 50, 1))
     rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
     done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows, "--json")
     (training,) = [stage for stage in json.loads(done.stdout)["on_card"] if not stage["fits"]]
     # 7 GiB in shards beside 1 GiB of a clip's own, in 90 % of 3 GiB: five, and a batch of four divides by none of it.
     assert training["advice"].startswith("fewer frames")
-    monkeypatch.setitem(on_card.CARDS, "small", Card(4, 100, 50))
+    monkeypatch.setitem(cards.CARDS, "small", Card(4, 100, 50, 1))
     done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
     assert done.exit_code == 2
     assert "--num_processes 4" in "".join(done.stdout.split("\n"))

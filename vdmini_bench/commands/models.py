@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,15 +24,21 @@ from vdmini_bench.models.devices import dtype_name
 from vdmini_bench.system.files import check_can_write
 from vdmini_bench.system.tables import print_table
 
+if TYPE_CHECKING:
+    from vdmini_bench.models.inspect import Inspection
+
 
 @click.command()
 @click.argument("model")
 @click.option("--plan", "rule_or_file", metavar="RULE_OR_FILE", help="Show what a rule or a plan file removes.")
 @CHANNELS
 @click.option("--picture", type=PATH, help="Also draw the blocks into this PNG or SVG.")
+@click.option("--card", help="Also predict a pass in bfloat16 on a card such as h100-80gb, and the plan's speed-up.")
 @JSON
 @with_download(weights=False)
-def inspect(model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, as_json: bool) -> None:
+def inspect(
+    model: str, rule_or_file: str | None, channels: str | None, picture: Path | None, card: str | None, as_json: bool
+) -> None:
     """Show the blocks of MODEL (a published or embedded name, a folder, a hub id) and their costs; reads no weights."""
     from vdmini_bench.models.inspect import block_lines, inspect_model
 
@@ -40,13 +47,42 @@ def inspect(model: str, rule_or_file: str | None, channels: str | None, picture:
         from vdmini_bench.models.plots import plot_blocks
 
         plot_blocks(inspection, picture)
+    predicted = {} if card is None else _predicted(inspection, card)
     if as_json:
-        click.echo(json.dumps(inspection.to_json()))
+        click.echo(json.dumps(inspection.to_json() | ({"predicted": predicted} if predicted else {})))
         return
     title = f"{model}, family {inspection.teacher.family}, at {inspection.teacher.input}"
     title += "" if rule_or_file is None else f", plan {rule_or_file}"
     title += "" if inspection.channels is None else f", channels {inspection.channels}"
     print_table(title, *block_lines(inspection))
+    if predicted:
+        told = f"a pass takes {predicted['teacher_ms']:.3g} ms at best"
+        told += f", speed-up x{predicted['speedup']:.2f}" if "speedup" in predicted else ""
+        click.echo(f"predicted on {card} by its data sheet, not measured: {told}")
+
+
+def _predicted(inspection: Inspection, card: str) -> dict[str, float]:
+    """Milliseconds of a pass by the card's roofline, and the plan's speed-up; raises SuiteError for channels."""
+    import torch
+
+    from vdmini_bench.errors import SuiteError
+    from vdmini_bench.speed.blocks import block_costs
+    from vdmini_bench.speed.cards import card_named, roofline_seconds
+
+    chosen = card_named(card)
+    if inspection.narrowed is not None:
+        raise SuiteError("--card predicts plans of whole blocks: leave --channels out")
+    denoiser = inspection.model.denoiser.to(torch.bfloat16)
+    costs, peaks = (
+        block_costs(denoiser, inspection.teacher.input),
+        (chosen.half_teraflops * 1e12, chosen.terabytes_per_second * 1e12),
+    )
+    whole = roofline_seconds(costs, *peaks)
+    found = {"teacher_ms": 1000 * whole}
+    if inspection.plan is None:
+        return found
+    left = roofline_seconds(costs, *peaks, without=inspection.plan.removed)
+    return found | {"student_ms": 1000 * left, "speedup": whole / left}
 
 
 @click.command()

@@ -11,7 +11,8 @@ import click
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.results.store import Store
-from vdmini_bench.runs.on_card import BYTES_PER_PIXEL, GIB, UTILISATION, Stage, stage_lines, stages_on
+from vdmini_bench.runs.on_card import BYTES_PER_PIXEL, GIB, Stage, stage_lines, stages_on
+from vdmini_bench.speed.cards import UTILISATION
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.suites.kind import kind_of

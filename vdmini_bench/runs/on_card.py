@@ -34,6 +34,7 @@ from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.random_pipelines import build_pipeline
 from vdmini_bench.models.source import expert_count
 from vdmini_bench.results.store import Store
+from vdmini_bench.speed.cards import Card, card_named
 from vdmini_bench.speed.scopes import (
     ClipSize,
     Decoding,
@@ -48,31 +49,6 @@ from vdmini_bench.suites.job_graph import Job, Model
 from vdmini_bench.suites.kind import kind_of
 
 GIB = 2**30
-# What sampling and training of such models commonly reach of a card's peak: an assumption, not a measurement.
-UTILISATION = 0.4
-
-
-@dataclass(frozen=True)
-class Card:
-    """A card's memory and dense peaks, in half precision and in float32 (TF32 where it has that), of its data sheet."""
-
-    gib: float
-    half_teraflops: float
-    float_teraflops: float
-
-    def seconds(self, flops: float, half: bool) -> float:
-        """How long operations take at that share of the peak."""
-        return flops / (UTILISATION * 1e12 * (self.half_teraflops if half else self.float_teraflops))
-
-
-CARDS = {
-    "h200": Card(131, 989, 494),
-    "h100-80gb": Card(80, 989, 494),
-    "a100-80gb": Card(80, 312, 156),
-    "a100-40gb": Card(40, 312, 156),
-    "l40s": Card(45, 362, 183),
-    "rtx-4090": Card(24, 165, 82),
-}
 # The published configuration that a hub's or a documented name stands for, where its files are not here.
 CONFIGURATIONS = {
     "stabilityai/stable-video-diffusion-img2vid": "svd",
@@ -106,11 +82,10 @@ def stages_on(suite: Suite | VBenchSuite, store: Store, name: str) -> list[Stage
     Raises:
         SuiteError: no card has that name, or the teacher's sizes are not known here.
     """
-    if name not in CARDS:
-        raise SuiteError(f"--card {name}: choose one of {', '.join(CARDS)}")
+    card = card_named(name)
     context = kind_of(suite).open(store, remember=False)
     assert isinstance(context, SuiteContext)
-    return [*_stages(context, CARDS[name])]
+    return [*_stages(context, card)]
 
 
 def _stages(context: SuiteContext, card: Card) -> Iterator[Stage]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vdmini_bench.config.depth import DepthStudy
-from vdmini_bench.errors import SuiteError
 from vdmini_bench.models.source import found_teacher
-from vdmini_bench.runs.on_card import CARDS, clip_flops, sized_model
+from vdmini_bench.runs.on_card import clip_flops, sized_model
+from vdmini_bench.speed.cards import card_named
 from vdmini_bench.speed.scopes import ClipSize
 from vdmini_bench.studies.depth import Experiment, trials
 from vdmini_bench.studies.worlds import FACTORS
@@ -18,8 +18,7 @@ def cost_lines(asked: DepthStudy, card: str) -> tuple[list[str], list[list[str]]
         SuiteError: no card has that name, or a teacher's sizes are not known here.
         ModelLoadError: a folder cannot be read.
     """
-    if card not in CARDS:
-        raise SuiteError(f"--card {card}: choose one of {', '.join(CARDS)}")
+    predicted = card_named(card)
     settings, lines = asked.settings, []
     size = ClipSize(settings.frames, settings.height, settings.width, settings.steps)
     # Of each pair two clips.
@@ -31,6 +30,6 @@ def cost_lines(asked: DepthStudy, card: str) -> tuple[list[str], list[list[str]]
         blocks = len(model.blocks.prunable)
         # Once whole, and once for each block and phase.
         total = asked.parts * sum(clips[name] * (1 + blocks * experiments.count(name)) for name in {*experiments})
-        hours = CARDS[card].seconds(total * drawn, half=True) / 3600
+        hours = predicted.seconds(total * drawn, half=True) / 3600
         lines.append([teacher, str(blocks), f"{total:,}", f"{total * drawn / 1e15:,.0f}", f"{hours:,.1f}"])
     return ["teacher", "blocks", "clips", "PFLOP", f"hours on {card}, predicted"], lines
