@@ -12,8 +12,9 @@ import pandas as pd
 
 from vdmini_bench import load_results
 from vdmini_bench.results.stats import mean_interval
+from vdmini_bench.studies.worlds import DrawnWorld, Factor
 
-CHANCE = {"content": ("embedded-color", 1 / 24), "motion": ("embedded-human_action", 1 / 11)}
+METRICS: dict[Factor, str] = {"content": "embedded-color", "motion": "embedded-human_action"}
 PAIRS = (
     ("motion", "shallow", "deep"), ("content", "shallow", "deep"), ("motion", "protect motion", "protect content"),
     ("content", "protect content", "protect motion"), ("motion", "every third", "shallow"),
@@ -26,7 +27,8 @@ if "-o" in sys.argv:
 lines = []
 for number, run in enumerate(runs):
     found = load_results(run)
-    for factor, (metric, chance) in CHANCE.items():
+    for factor, metric in METRICS.items():
+        chance = DrawnWorld.chance[factor]
         values = found[found.metric == metric].set_index("model").value.astype(float)
         for model, value in values.drop(["real"]).items():
             share = (value - chance) / (values["teacher"] - chance)
@@ -35,7 +37,7 @@ table = pd.DataFrame(lines)
 if output is not None:
     table.round(4).to_csv(output, index=False)
 shares = table.set_index(["factor", "model", "teacher"]).share
-for factor in CHANCE:
+for factor in METRICS:
     for model in table.model.unique():
         each = [shares[factor, model, number] for number in range(len(runs))]
         print(f"{factor:8} {model:16} {fmean(each):.2f}  each {', '.join(f'{share:.2f}' for share in each)}")

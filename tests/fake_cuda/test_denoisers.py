@@ -28,6 +28,11 @@ UNETS: dict[str, Callable[[], nn.Module]] = {
 WAITS = {"mochi": 5, "framepack": 1, "hunyuanvideo-1.5-t2v": 13, "hunyuanvideo-1.5-i2v": 13}
 
 
+def build(name: str) -> nn.Module:
+    """The tiny teacher of that name."""
+    return UNETS[name]() if name in UNETS else TINY[name].build_denoiser()
+
+
 def student_of(name: str, denoiser: nn.Module) -> nn.Module:
     """A student without some of the blocks."""
     if name in UNETS:
@@ -51,7 +56,7 @@ def run(network: nn.Module, inputs: dict[str, Any], dtype: torch.dtype = torch.b
 @pytest.mark.parametrize("name", [*UNETS, *TINY])
 def test_a_teacher_and_its_student_run_on_the_card(name: str, fakes: FakeTensorMode) -> None:
     with unset_fake_temporarily():
-        teacher = UNETS[name]() if name in UNETS else TINY[name].build_denoiser()
+        teacher = build(name)
         student, inputs = student_of(name, teacher), example(teacher)
     # Its embeddings keep their format by an autocast that was turned off when diffusers was imported without a card.
     dtype = torch.float32 if name.startswith("kandinsky5") else torch.bfloat16
@@ -64,7 +69,7 @@ def test_a_teacher_and_its_student_run_on_the_card(name: str, fakes: FakeTensorM
 @pytest.mark.parametrize("name", [*UNETS, "hunyuanvideo", "wan", "ltx", "cogvideox-2b"])
 def test_an_optimized_denoiser_runs_on_the_card(name: str, fakes: FakeTensorMode) -> None:
     with unset_fake_temporarily():
-        denoiser = UNETS[name]() if name in UNETS else TINY[name].build_denoiser()
+        denoiser = build(name)
         inputs = example(denoiser)
     network = on_card(denoiser)
     # In single precision: in a smaller format it would try the card's kernels.
@@ -79,7 +84,7 @@ def test_an_optimized_denoiser_runs_on_the_card(name: str, fakes: FakeTensorMode
 def planted(change: Callable[[Any], None]) -> tuple[Tensor, int]:
     """What `run` gives of a network with a fault in its first block."""
     with unset_fake_temporarily():
-        denoiser: Any = TINY["wan"].build_denoiser()
+        denoiser: Any = build("wan")
         inputs = example(denoiser)
     network = on_card(denoiser, torch.bfloat16)
     change(network.blocks[0].ffn)

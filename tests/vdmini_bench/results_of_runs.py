@@ -56,3 +56,9 @@ def as_printed(cells: dict[str, str]) -> dict[str, Any]:
     whole = {name: int(cells[name]) for name in ("schema", "suite_version", "n", "n_expected")}
     others = {name: float(cells[name]) if cells[name] else None for name in ("params_m", "value", "se")}
     return {**cells, **whole, **others, "dirty": {"true": True, "false": False}[cells["dirty"]]}
+
+
+def quality(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """The values that must not depend on when, where or how often a run was interrupted; times do."""
+    timed = ("latency", "speedup", "peak_memory")
+    return {(row["model"], row["metric"]): row["value"] for row in rows if not row["metric"].startswith(timed)}

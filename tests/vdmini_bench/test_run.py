@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from results_of_runs import as_printed
+from results_of_runs import as_printed, quality
 from safetensors.torch import load_file, save_file
 
 from vdmini.models.registry import EMBEDDED
@@ -55,12 +55,6 @@ def command(results: Path, *more: str) -> list[str]:
 
 def run(results: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(results, *more), capture_output=True, text=True, timeout=500, check=False)
-
-
-def quality(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """The values that must not depend on when or how often a run was interrupted; times do."""
-    timed = ("latency", "speedup", "peak_memory")
-    return {(row["model"], row["metric"]): row["value"] for row in rows if not row["metric"].startswith(timed)}
 
 
 @pytest.fixture(scope="module")

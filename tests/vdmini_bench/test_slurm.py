@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from results_of_runs import quality
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sinfo")
 CONFIGURATION = """\
@@ -88,16 +89,8 @@ def _wait_for(wanted: str, *command: str) -> str:
 @pytest.mark.usefixtures("cluster")
 def test_a_suite_runs_on_a_cluster_where_one_of_its_jobs_is_queued_again(tmp_path: Path) -> None:
     base = [sys.executable, "-m", "vdmini_bench", "run", str(SUITE), "--profile", "smoke", "--json"]
-    partition = (
-        "--executor",
-        "slurm",
-        "--slots",
-        "2",
-        "--executor-set",
-        "slurm_partition=short",
-        "--executor-set",
-        "timeout_min=30",
-    )
+    settings = "--executor-set slurm_partition=short --executor-set timeout_min=30"
+    partition = f"--executor slurm --slots 2 {settings}".split()
     process = subprocess.Popen(
         [*base, "--results", str(tmp_path / "cluster"), *partition],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -108,12 +101,4 @@ def test_a_suite_runs_on_a_cluster_where_one_of_its_jobs_is_queued_again(tmp_pat
     assert process.returncode == 0, said
     assert said.count("s in a task") == json.loads(printed)["jobs"]["ran"]
     here = subprocess.run([*base, "--results", str(tmp_path / "here")], capture_output=True, text=True, check=True)
-    scores = [
-        {
-            (row["model"], row["metric"]): row["value"]
-            for row in json.loads(text)["rows"]
-            if row["unit"] not in ("ms", "MiB", "x")
-        }
-        for text in (printed, here.stdout)
-    ]
-    assert scores[0] == scores[1]
+    assert quality(json.loads(printed)["rows"]) == quality(json.loads(here.stdout)["rows"])

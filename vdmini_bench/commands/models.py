@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +22,6 @@ from vdmini_bench.commands.options import (
 from vdmini_bench.models.devices import dtype_name
 from vdmini_bench.system.files import check_can_write
 from vdmini_bench.system.tables import print_table
-
-if TYPE_CHECKING:
-    from vdmini_bench.models.inspect import Inspection
 
 
 @click.command()
@@ -47,7 +43,11 @@ def inspect(
         from vdmini_bench.models.plots import plot_blocks
 
         plot_blocks(inspection, picture)
-    predicted = {} if card is None else _predicted(inspection, card)
+    predicted = {}
+    if card is not None:
+        from vdmini_bench.speed.cards import predict_pass
+
+        predicted = predict_pass(inspection, card)
     if as_json:
         click.echo(json.dumps(inspection.to_json() | ({"predicted": predicted} if predicted else {})))
         return
@@ -59,30 +59,6 @@ def inspect(
         told = f"a pass takes {predicted['teacher_ms']:.3g} ms at best"
         told += f", speed-up x{predicted['speedup']:.2f}" if "speedup" in predicted else ""
         click.echo(f"predicted on {card} by its data sheet, not measured: {told}")
-
-
-def _predicted(inspection: Inspection, card: str) -> dict[str, float]:
-    """Milliseconds of a pass by the card's roofline, and the plan's speed-up; raises SuiteError for channels."""
-    import torch
-
-    from vdmini_bench.errors import SuiteError
-    from vdmini_bench.speed.blocks import block_costs
-    from vdmini_bench.speed.cards import card_named, roofline_seconds
-
-    chosen = card_named(card)
-    if inspection.narrowed is not None:
-        raise SuiteError("--card predicts plans of whole blocks: leave --channels out")
-    denoiser = inspection.model.denoiser.to(torch.bfloat16)
-    costs, peaks = (
-        block_costs(denoiser, inspection.teacher.input),
-        (chosen.half_teraflops * 1e12, chosen.terabytes_per_second * 1e12),
-    )
-    whole = roofline_seconds(costs, *peaks)
-    found = {"teacher_ms": 1000 * whole}
-    if inspection.plan is None:
-        return found
-    left = roofline_seconds(costs, *peaks, without=inspection.plan.removed)
-    return found | {"student_ms": 1000 * left, "speedup": whole / left}
 
 
 @click.command()

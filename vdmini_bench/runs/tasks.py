@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -70,7 +69,6 @@ class Task(Checkpointable):
 
     def __call__(self) -> BenchError | None:
         quiet_libraries()
-        prepare_torch()
         try:
             execute_job(replace(self.context, fingerprint=take_fingerprint()), self.job, self.log)
         except BenchError as problem:
@@ -94,7 +92,8 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
     On this machine, what times runs alone. Tasks are cancelled when this is left; they go on where this process is
     killed, and the next call waits for them.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Tasks load torch before they come to anything of ours: they must find it in their environment.
+    prepare_torch()
     notices = logging.getLogger("submitit")
     # They are on stderr too; what this process prints is its own.
     for handler in [each for each in notices.handlers if each.name == "submitit_out"]:
@@ -104,12 +103,15 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
     try:
         while waiting or running:
             for job in [job for job in waiting.values() if not {*waiting, *running} & {*job.needs}]:
-                if (blocked := skipped(job, problems)) is not None or context.is_done(job.name):
-                    del waiting[job.name]
+                blocked = skipped(job, problems)
+                # Whether a job is done is read from disk: asked once for each, when its turn has come.
+                if blocked is None and not _may_start(job, running, place):
+                    continue
+                del waiting[job.name]
+                if blocked is not None or context.is_done(job.name):
                     problems |= {} if blocked is None else {job.name: blocked}
                     yield Executed(job, cached=blocked is None, problem=blocked)
-                elif _may_start(job, running, place):
-                    del waiting[job.name]
+                else:
                     task = Task(context, job, log)
                     running[job.name] = Running(task, executors[job.stage in ALONE].submit(task))
             for name, problem in _ended(running, executors):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
+
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.speed.blocks import BlockCosts
+from vdmini_bench.models.inspect import Inspection
+from vdmini_bench.speed.blocks import BlockCosts, block_costs
 
 # What sampling and training of such models commonly reach of a card's peak: an assumption, not a measurement.
 UTILISATION = 0.4
@@ -41,6 +44,24 @@ def card_named(name: str) -> Card:
     if name not in CARDS:
         raise SuiteError(f"--card {name}: choose one of {', '.join(CARDS)}")
     return CARDS[name]
+
+
+def predict_pass(inspection: Inspection, name: str) -> dict[str, float]:
+    """Milliseconds of a pass in bfloat16 by a card's roofline, `teacher_ms`; of a plan `student_ms` and `speedup` too.
+
+    Raises:
+        SuiteError: no card has that name, or the model was looked at under a rule for channels.
+    """
+    card = card_named(name)
+    if inspection.narrowed is not None:
+        raise SuiteError("--card predicts plans of whole blocks: leave --channels out")
+    costs = block_costs(inspection.model.denoiser.to(torch.bfloat16), inspection.teacher.input)
+    peaks = card.half_teraflops * 1e12, card.terabytes_per_second * 1e12
+    whole = roofline_seconds(costs, *peaks)
+    if inspection.plan is None:
+        return {"teacher_ms": 1000 * whole}
+    left = roofline_seconds(costs, *peaks, without=inspection.plan.removed)
+    return {"teacher_ms": 1000 * whole, "student_ms": 1000 * left, "speedup": whole / left}
 
 
 def roofline_seconds(
