@@ -18,6 +18,7 @@ from results_of_runs import write_results
 from vdmini_bench.cli import main
 from vdmini_bench.results.score import Score
 from vdmini_bench.results.sequential import decide
+from vdmini_bench.vbench.totals import compute_totals, total_weights
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 RUNS = 2000
@@ -137,12 +138,49 @@ def test_compare_says_after_how_many_samples_it_was_decided(tmp_path: Path) -> N
     assert found["after"] < 50
 
 
+def test_a_total_is_decided_before_its_parts(tmp_path: Path) -> None:
+    """Each metric alone is too noisy; the mean of nine is not, and is what the total says."""
+    random = np.random.default_rng(0)
+    teacher, student = random.normal(0.8, 0.15, (2, 9, 120))
+    scores = [
+        score(model, values, f"vbench_{place}")
+        for model, all_values in (("teacher", teacher), ("student", student))
+        for place, values in enumerate(all_values)
+    ]
+    write_results(tmp_path / "runs" / "one", scores)
+    asked = ["compare", "teacher", "student", "--sequential", "--margin", "0.03", "--json", "--results", str(tmp_path)]
+    *parts, total = json.loads(CliRunner().invoke(main, asked).output)["rows"]
+    assert (total["metric"], total["verdict"]) == ("total", "no worse")
+    assert total["difference"] == pytest.approx(float((student - teacher).mean()))
+    assert total["after"] < min(part["after"] for part in parts)
+
+
+def test_the_official_total_weighs_the_official_way() -> None:
+    """The weights of VBench's own script: what a dimension's raw score adds is what the total rises by."""
+    for mode in ("t2v", "i2v"):
+        weights = total_weights(mode)
+        raw = dict(zip(weights, np.random.default_rng(0).uniform(0.2, 0.9, len(weights)), strict=True))
+        name = max(weights, key=lambda each: weights[each])
+        lower = raw | {name: raw[name] - 0.1}
+        before, after = (compute_totals(scores, mode).total for scores in (raw, lower))
+        assert before is not None
+        assert after is not None
+        assert before - after == pytest.approx(0.1 * weights[name])
+
+
 @pytest.mark.parametrize(
-    ("more", "code", "said"), [((), 2, "needs --margin"), (("--margin", "0.1"), 3, "share no metric of 30 or more")]
+    ("more", "code", "said"),
+    [
+        (("--sequential",), 2, "--sequential and --margin go together"),
+        (("--margin", "0.1"), 2, "--sequential and --margin go together"),
+        (("--clips", "--sequential", "--margin", "0.1"), 2, "leave --sequential out"),
+        (("--allow-unlike", "--sequential", "--margin", "0.1"), 2, "leave --allow-unlike out"),
+        (("--sequential", "--margin", "0.1"), 3, "share no metric of 30 or more"),
+    ],
 )
 def test_compare_says_what_a_decision_needs(more: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
     values = np.linspace(0, 1, 10)
     write_results(tmp_path / "runs" / "one", [score("teacher", values), score("student", values)])
-    run = CliRunner().invoke(main, ["compare", "teacher", "student", "--sequential", *more, "--results", str(tmp_path)])
+    run = CliRunner().invoke(main, ["compare", "teacher", "student", *more, "--results", str(tmp_path)])
     assert run.exit_code == code
     assert said in run.output

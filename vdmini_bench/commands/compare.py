@@ -74,16 +74,18 @@ def compare(
         if run is None:
             raise SuiteError(f"--run {run_name}: no such run; give its folder or its name under {results / 'runs'}")
     name = _suite_name(suite)
+    if sequential != (margin is not None):
+        raise click.UsageError("--sequential and --margin go together: how much worse B may be, in the metric's units")
+    if allow_unlike and (pair or sequential):
+        raise click.UsageError("--clips and --sequential pair only what is alike: leave --allow-unlike out")
     if pair:
-        if allow_unlike:
-            raise click.UsageError("--clips pairs only what is alike: leave --allow-unlike out")
+        if sequential:
+            raise click.UsageError("--clips has scores of clips, not of prompts: leave --sequential out")
         folders = clips.folder_of_clips(a, store, run, name), clips.folder_of_clips(b, store, run, name)
         clips.show_comparison((a, b), folders, frame_network, workers, form)
         return
     first, second = (find_result_set(each, store, run, name) for each in (a, b))
-    if sequential:
-        if margin is None:
-            raise click.UsageError("--sequential needs --margin: how much worse B may be, in the metric's own units")
+    if margin is not None:
         _show_decisions(first, second, margin, form)
         return
     deltas = compare_result_sets(first, second, allow_unlike)
@@ -98,7 +100,7 @@ def compare(
 
 
 def _show_decisions(a: ResultSet, b: ResultSet, margin: float, form: Format) -> None:
-    from vdmini_bench.compare.until_decided import decide_result_sets
+    from vdmini_bench.compare.until_decided import HEADER, decide_result_sets
 
     decided = decide_result_sets(a, b, margin)
     records = [each.to_json() for each in decided]
@@ -106,8 +108,7 @@ def _show_decisions(a: ResultSet, b: ResultSet, margin: float, form: Format) -> 
         click.echo(json.dumps({"a": a.name, "b": b.name, "margin": margin, "rows": records}))
         return
     title = f"{b.name} against {a.name}, no worse by {margin:g} at most: each said wrongly once in 20 at most"
-    header = ["model", "metric", "difference of all", "verdict", "decided after", "share"]
-    show_table(form, title, header, [each.cells() for each in decided], records)
+    show_table(form, title, HEADER, [each.cells() for each in decided], records)
 
 
 def _suite_name(suite: str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -26,6 +26,10 @@ from vdmini_bench.system.tables import print_table
 from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vdmini_bench.config.suite import Suite
+    from vdmini_bench.config.vbench import VBenchSuite
     from vdmini_bench.runs.tasks import Executor, Place
 
 
@@ -51,13 +55,22 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="What submitit asks of the cluster, e.g. slurm_partition=gpu, gpus_per_node=1.",
 )
+@click.option(
+    "--until",
+    type=click.Choice(["decided"]),
+    help="Sample prompt after prompt, and stop where it is decided whether models are no worse than the baseline.",
+)
+@click.option(
+    "--margin", type=click.FloatRange(min=0, min_open=True), help="With --until: how much worse in total is fine."
+)
 @RESULTS
 @DOWNLOAD
 @JSON
 @led
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, card: str | None, workers: int | None,
-    executor: Executor | None, slots: int, settings: tuple[str, ...], results: Path, download: bool, as_json: bool,
+    executor: Executor | None, slots: int, settings: tuple[str, ...], until: str | None, margin: float | None,
+    results: Path, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
     from vdmini_bench.config.vbench import load_any_suite
@@ -80,9 +93,16 @@ def run(
         sys.exit(ExitCode.OK if all(stage.fits for stage in preview.on_card) else ExitCode.USAGE)
     if card is not None:
         raise SuiteError("--card is for a dry run: add --dry-run")
+    if (until is None) != (margin is None):
+        raise click.UsageError("--until decided and --margin go together: how much worse a model may be, from 0 to 1")
     from vdmini_bench.runs.run import BY_VALUES, run_suite
 
     place = None if executor is None else place_of(executor, slots, settings)
+    if margin is not None:
+        _run_until_decided(
+            lambda part: load_any_suite(suite, profile, overrides + (() if part is None else (f"vbench.part={part}",))),
+            results, margin, choose_workers(workers), place, as_json,
+        )  # fmt: skip
     result = run_suite(chosen, results, choose_workers(workers), place)
     if as_json:
         click.echo(json.dumps(result.to_json()))
@@ -99,6 +119,27 @@ def run(
     for problem in result.problems:
         click.echo(problem, err=True)
     sys.exit(result.exit_code)
+
+
+def _run_until_decided(
+    load: Callable[[str | None], Suite | VBenchSuite], results: Path, margin: float, workers: int, place: Place | None,
+    as_json: bool,
+) -> NoReturn:  # fmt: skip
+    """Run part after part, show what is decided after each, and end with the last one's exit code."""
+    from vdmini_bench.compare.until_decided import HEADER
+    from vdmini_bench.runs.until_decided import run_until_decided
+
+    for step in run_until_decided(load, results, margin, workers, place):
+        title = f"after {step.prompts} of {step.of} prompts, no worse by {margin:g} at most"
+        if as_json:
+            click.echo(json.dumps(step.to_json() | {"run_dir": str(step.run_dir)}))
+        elif step.decided:
+            print_table(title, HEADER, [each.cells() for each in step.decided])
+    if not as_json:
+        click.echo(f"report, table and records: {step.run_dir}")
+    for problem in step.problems:
+        click.echo(problem, err=True)
+    sys.exit(step.exit_code)
 
 
 def place_of(executor: Executor, slots: int, settings: tuple[str, ...]) -> Place:

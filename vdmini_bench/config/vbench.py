@@ -45,8 +45,10 @@ class VBenchSpec(Specification):
     counts, and with `static_filter` and `ratio`, which they alone read; `only` is a file of those of them to ask for,
     and `samples_per_prompt` asks for other than five samples of each, unfiltered. A video's seed is a hash of its
     prompt, its number and `seed`. `code` is what scores: with `native` our own code where it has a dimension whose
-    weights are here, else and otherwise the official package. `floor` is the mean of the dimensions asked for that a
-    model has to reach: with it there are rows for the mean, and for whether a model passes.
+    weights are here, else and otherwise the official package. `part`, such as `3/16`, asks for one of that many parts
+    of all prompts in an order that is random and always the same, as `run --until decided` takes them. `floor` is the
+    mean of the dimensions asked for that a model has to reach: with it there are rows for the mean, and for whether a
+    model passes.
     """
 
     mode: Literal["t2v", "i2v"]
@@ -54,6 +56,7 @@ class VBenchSpec(Specification):
     only: str | None = None
     prompt_count: Annotated[int | None, Field(ge=2, le=500, validate_default=True)] = None
     samples_per_prompt: Annotated[int | None, Field(ge=1, validate_default=True)] = None
+    part: Annotated[str | None, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")] = None
     seed: int = 0
     dimensions: list[str] = Field(default_factory=list)
     floor: Annotated[float | None, Field(gt=0, lt=1)] = None
@@ -81,6 +84,14 @@ class VBenchSpec(Specification):
         if prompts == "official" and count is not None and info.field_name == "prompt_count":
             raise ValueError("the official prompts have numbers of their own: leave this out")
         return count
+
+    @field_validator("part")
+    @classmethod
+    def _part_is_one_of_them(cls, part: str | None) -> str | None:
+        number, parts = (1, 1) if part is None else map(int, part.split("/"))
+        if number > parts:
+            raise ValueError(f"there are {parts} parts: write 1/{parts} to {parts}/{parts}")
+        return part
 
     @field_validator("only")
     @classmethod
@@ -121,14 +132,17 @@ class VBenchSpec(Specification):
     @property
     def is_standard(self) -> bool:
         """Whether the videos are all those that the official protocol asks for."""
-        return self.prompts == "official" and self.only is None and self.samples_per_prompt is None
+        return self.prompts == "official" and all(
+            each is None for each in (self.only, self.part, self.samples_per_prompt)
+        )
 
     def identity(self, videos: int, asked: str) -> str:
         """What scores on videos other than the standard ones must share; `asked` digests all that is asked for."""
         kind = "official" if self.file is None else "prompts"
         name = f"vbench-embedded-{self.mode}" if self.prompts == "embedded" else f"vbench-{kind}-{asked[:12]}"
         samples = self.samples_per_prompt or 1
-        return f"{name}@{PROTOCOL_VERSION}/p{videos // samples}x{samples}/seed{self.seed}"
+        part = "" if self.part is None else f"/part{self.part}"
+        return f"{name}@{PROTOCOL_VERSION}/p{videos // samples}x{samples}/seed{self.seed}{part}"
 
 
 class VBenchSampleSpec(SampleSpec):

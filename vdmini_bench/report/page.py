@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 SECTIONS = {
     "scores": ("Scores", sections.scores),
     "differences": ("Differences from the baseline", sections.differences),
+    "decided": ("Until decided", sections.decided),
     "tradeoff": ("Quality against latency", sections.tradeoff),
     "multiplied": ("What multiplies", sections.multiplied),
     "published": ("What others report", sections.published),

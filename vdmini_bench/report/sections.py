@@ -28,6 +28,8 @@ COLOURS = 12
 # Characters of a name that a picture has room for.
 LONGEST_NAME = 24
 Values = dict[str, Any]
+# What is bet on, as `run --until decided` has it.
+VERDICTS = ("no worse", "worse", "better")
 
 
 def scores(data: ReportData) -> Values:
@@ -81,6 +83,20 @@ def tradeoff(data: ReportData) -> Values | None:
     shown = {"points": points, "levels": levels, "across": across, "up": up, "path": path, "better": better}
     names = {"quality": TITLES.get(quality, quality), "latency": f"{LATENCIES[scope or '']}, {baseline} = 1"}
     return {"chart": shown | names, "lines": lines, "baseline": baseline if curve else None}
+
+
+def decided(data: ReportData) -> Values | None:
+    """What was decided of each model after each part of the prompts, where the run was until that."""
+    path = data.settings("until_decided")
+    if not path:
+        return None
+    lines = [
+        [f"{step['prompts']} of {step['of']}", each["model"], each["metric"], f"{each['difference']:+.4f}",
+         *(f"{won:.3g}" for won in each["evidence"].values()), each["verdict"]]
+        for step in path for each in step["decided"]
+    ]  # fmt: skip
+    header = ["prompts", "model", "metric", "difference", *(f"evidence: {name}" for name in VERDICTS), "verdict"]
+    return {"margin": path[-1]["margin"], "header": header, "lines": lines}
 
 
 def multiplied(data: ReportData) -> Values | None:

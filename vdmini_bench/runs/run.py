@@ -81,11 +81,13 @@ class RunResult:
         return {ExitCode.OK: "complete", ExitCode.INCOMPLETE: "incomplete"}.get(self.exit_code, "failed")
 
 
-def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1, place: Place | None = None) -> RunResult:
+def run_suite(
+    suite: Suite | VBenchSuite, results: Path, workers: int = 1, place: Place | None = None, *, listed: bool = True
+) -> RunResult:
     """Run all jobs of a suite that are not done yet; a failed job stops only what needs it.
 
     `workers` processes decode; no result depends on how many. Jobs run here one after the other, or as tasks in a
-    `place`.
+    `place`. The leaderboard takes the rows where they are to be `listed`.
     """
     started = time.monotonic()
     store, kind = Store(results), prepare_suite(suite, results)
@@ -112,7 +114,8 @@ def run_suite(suite: Suite | VBenchSuite, results: Path, workers: int = 1, place
         tuple(map(str, problems)), suite.profile.stand_in, tables, told,
     )  # fmt: skip
     _write_record(run_dir, context, result.status)
-    add_rows(results / LEADERBOARD, rows)
+    if listed:
+        add_rows(results / LEADERBOARD, rows)
     _write_views(context, run_dir, result, complete=not problems)
     return result
 

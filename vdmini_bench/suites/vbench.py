@@ -35,6 +35,7 @@ from vdmini_bench.suites.vbench_videos import (
     embedded_videos,
     images_folder,
     listed_videos,
+    prompts_of_part,
     real_videos,
     write_images,
 )
@@ -98,7 +99,7 @@ class VBench:
         """Draw them."""
         training_data(self.suite.profile, store, write=True)
         if measured and self.suite.profile.vbench.prompts == "embedded":
-            write_images(ask_for_videos(self.suite.profile.vbench, store)[1])
+            write_images(self.suite.profile.vbench, ask_for_videos(self.suite.profile.vbench, store)[1])
 
     def open(self, store: Store, *, measured: bool = True, remember: bool = True, machine: str = "") -> VBenchContext:
         """Choose the videos and what scores them, and digest everything."""
@@ -148,8 +149,21 @@ def ask_for_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...]
 
     Raises:
         MissingAssetsError: the official prompts are not there.
-        SuiteError: a file of prompts cannot be read, or lists as official what is not.
+        SuiteError: a file of prompts cannot be read, lists as official what is not, or has too few for the part.
     """
+    prompts, videos = _all_videos(vbench, store)
+    if vbench.part is None:
+        return prompts, videos
+    kept = prompts_of_part((video.prompt for video in videos), vbench.part)
+    if not kept:
+        raise SuiteError(f"vbench.part: there are too few prompts for part {vbench.part}")
+    return (
+        tuple(prompt for prompt in prompts if prompt.text in kept),
+        tuple(video for video in videos if video.prompt in kept),
+    )
+
+
+def _all_videos(vbench: VBenchSpec, store: Store) -> tuple[tuple[Prompt, ...], tuple[VideoRequest, ...]]:
     if vbench.file is not None:
         return (), listed_videos(vbench, vbench.file)
     if vbench.prompts == "embedded":

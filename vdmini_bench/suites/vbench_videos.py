@@ -86,19 +86,27 @@ def drawn_origins(number: int, first_index: int = DRAWN_INDEX) -> dict[str, Orig
     return found
 
 
+def prompts_of_part(prompts: Iterable[str], part: str) -> frozenset[str]:
+    """One part, such as `3/16`, of the prompts in the order of their hashes: random, and always the same."""
+    number, parts = map(int, part.split("/"))
+    order = sorted({*prompts}, key=lambda prompt: seed_of(prompt, parts))
+    return frozenset(order[number - 1 :: parts])
+
+
 def images_folder(data: Path) -> Path:
     """Where the first frames of drawn clips are kept."""
     return data / f"first-frames-{WORLD_VERSION}-{DRAWN_INDEX}"
 
 
-def write_images(videos: Sequence[VideoRequest]) -> None:
+def write_images(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> None:
     """Draw the first frames that are not there yet."""
     images = {video.prompt: video.image for video in videos if video.image is not None}
     if all(path.is_file() for path in images.values()):
         return
-    for caption, origin in drawn_origins(len(images)).items():
-        with replacing(images[caption]) as partial:
-            Image.fromarray(draw_clip(*origin).frames[0]).save(partial)
+    origins = drawn_origins(vbench.prompt_count or 0)
+    for caption, path in images.items():
+        with replacing(path) as partial:
+            Image.fromarray(draw_clip(*origins[caption]).frames[0]).save(partial)
 
 
 def check_images(videos: Iterable[VideoRequest], ratio: str) -> None:
@@ -132,7 +140,7 @@ def drawn_frames(vbench: VBenchSpec, videos: Sequence[VideoRequest]) -> list[NDA
     """The drawn clip T H W C uint8 that shows what each video should."""
     if vbench.mode == "t2v":
         return [draw_scene(parse_caption(video.prompt), video.seed).frames for video in videos]
-    origins = drawn_origins(len({video.prompt for video in videos}))
+    origins = drawn_origins(vbench.prompt_count or 0)
     return [draw_clip(*origins[video.prompt]).frames for video in videos]
 
 

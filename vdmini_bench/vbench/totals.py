@@ -50,6 +50,13 @@ def compute_totals(scores: Mapping[str, float], mode: Literal["t2v", "i2v"]) -> 
     return Totals(normalised, quality, other, total, tuple(name for name in names if name not in scores))
 
 
+def total_weights(mode: Literal["t2v", "i2v"]) -> dict[str, float]:
+    """How much of the official total a raw score of 1 in each dimension is worth more than one of 0."""
+    none = dict.fromkeys(OF_MODE[mode], 0.0)
+    without, totals = compute_totals(none, mode), {name: compute_totals(none | {name: 1.0}, mode) for name in none}
+    return {name: (each.total or 0.0) - (without.total or 0.0) for name, each in totals.items()}
+
+
 def _weighted_mean(normalised: Mapping[str, float], names: Sequence[str]) -> float | None:
     if any(name not in normalised for name in names):
         return None
