@@ -130,7 +130,7 @@ def test_embedded_videos_are_the_same_each_time_and_their_images_what_they_say(t
         assert all(parse_caption(video.prompt) for video in videos)
     twice = spec.model_copy(update={"prompt_count": 3, "samples_per_prompt": 2})
     videos = embedded_videos(twice, tmp_path)
-    write_images(videos)
+    write_images(twice, videos)
     real = real_videos(twice, videos)
     assert [video.index for video in real] == [0, 0, 0]
     frames = drawn_frames(twice, real)
