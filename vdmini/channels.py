@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from vdmini.blocks import ModelInput
 from vdmini.errors import PlanError, nearest
 from vdmini.models.family import Family
 from vdmini.models.registry import FAMILIES, family_named, family_of
-from vdmini.models.transformer import TransformerFamily
 
 IMPORTANCES = ("depgraph-l2", "depgraph-taylor", "magnitude")
 # Heads and normalisation groups lose whole channels each, so the share that goes is near the one asked for, not equal.
@@ -150,6 +147,8 @@ def prune_channels(
 def channel_class(family: Family) -> type[nn.Module]:
     """The class of a family's students that lost channels; raises TypeError where channel pruning does not know it."""
     if family.channel_class is None:
+        from vdmini.models.transformer import TransformerFamily
+
         known = [repr(name) for name in FAMILIES if family_named(name).channel_class]
         why = TRANSFORMERS if isinstance(family, TransformerFamily) else ""
         raise TypeError(
@@ -211,6 +210,9 @@ def _prune(
     fixed: set[nn.Module],
 ) -> None:
     """Remove channels in place, but none that the `fixed` layers write."""
+    # Here, since scoring videos needs no diffusers and its import takes seconds.
+    from diffusers.models.attention_processor import Attention
+
     torch_pruning = _torch_pruning()
     heads = {
         projection: attention.heads
@@ -252,6 +254,8 @@ def _deep_walks() -> Iterator[None]:
 
 def _gated_projections(network: nn.Module) -> list[nn.Linear]:
     """The layers that write a feed-forward's values and, in their second half, the gates of those values."""
+    from diffusers.models.activations import GEGLU
+
     return [module.proj for module in network.modules() if isinstance(module, GEGLU)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vdmini_bench.commands.options import JSON, PATH, PROFILE, RESULTS, WORKERS, led, shipped_or_own
-from vdmini_bench.system.progress import quiet_libraries
+from vdmini_bench.system.progress import prepare_torch
 from vdmini_bench.system.tables import number_cell, print_table
 from vdmini_bench.system.workers import choose_workers
 
@@ -46,7 +46,7 @@ def score(
     from vdmini_bench.suites.folder import ScoreRequest
 
     suite = load_suite(suite_file, profile, overrides)
-    quiet_libraries()
+    prepare_torch()
     request = ScoreRequest(suite, videos, against, rates, name, flow)
     found = score_folder(request, results, choose_workers(workers))
     if as_json:

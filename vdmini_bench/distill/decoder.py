@@ -17,8 +17,9 @@ from vdmini.latents import ClipSource
 from vdmini.vae import decoder_flops, prune_decoder
 from vdmini_bench.config.decoder import DecoderSpec
 from vdmini_bench.distill.loss_log import logged
-from vdmini_bench.distill.trainer import CHECKPOINT, SUMMARY
+from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.metrics.perceptual import load_perceptual
+from vdmini_bench.results.store import SUMMARY
 from vdmini_bench.system.files import write_atomically
 
 VAE = "vae"

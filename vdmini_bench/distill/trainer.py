@@ -29,13 +29,12 @@ from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.data.video import write_video
 from vdmini_bench.distill.loss_log import logged, write_losses
 from vdmini_bench.distill.recipe import Preview, Recipe
-from vdmini_bench.results.store import STUDENT
+from vdmini_bench.results.store import STUDENT, SUMMARY
 from vdmini_bench.speed.timing import device_name
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.launch import process_device
 
 CHECKPOINT = "checkpoint.pt"
-SUMMARY = "summary.json"
 PREVIEWS = "previews"
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DONE = "done.json"
 # Where a job that makes a model leaves it, in its folder.
 STUDENT = "student"
+# What a distillation measured of itself, beside it.
+SUMMARY = "summary.json"
 
 
 def _facts(path: Path) -> dict[str, int | str]:

@@ -14,9 +14,9 @@ from vdmini_bench.config.models import DistillSpec
 from vdmini_bench.config.suite import Suite
 from vdmini_bench.config.vbench import VBenchSuite
 from vdmini_bench.distill.loss_log import LOSSES
-from vdmini_bench.distill.trainer import SUMMARY, settings_of
+from vdmini_bench.distill.trainer import settings_of
 from vdmini_bench.errors import SuiteError
-from vdmini_bench.results.store import STUDENT, Store
+from vdmini_bench.results.store import STUDENT, SUMMARY, Store
 from vdmini_bench.runs.execution import execute_needed
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.suites.kind import check_missing, kind_of, prepare_suite

@@ -18,7 +18,6 @@ from vdmini.models.loading import load_model
 from vdmini.models.registry import DENOISERS
 from vdmini_bench.config.suite import CommonSuite
 from vdmini_bench.config.vbench_dimensions import DIMENSIONS
-from vdmini_bench.distill.trainer import SUMMARY
 from vdmini_bench.errors import BenchError, ExitCode
 from vdmini_bench.results.score import (
     RESULTS_FILE,
@@ -35,6 +34,7 @@ from vdmini_bench.results.score import (
     role_of,
     row_of,
 )
+from vdmini_bench.results.store import SUMMARY
 from vdmini_bench.suites.context import SuiteContext
 from vdmini_bench.suites.job_graph import Job, Measured
 
