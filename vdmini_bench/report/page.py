@@ -51,20 +51,26 @@ def write_report(folder: Path, output: Path | None = None, study: Path | None = 
 
 def build_page(data: ReportData) -> str:
     """The report as an HTML document; every text of the run is escaped, and no other script would be run."""
-    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "player.js"))  # noqa: S704
-    # Were a text of a run to become an element all the same, the browser would neither run nor load it.
-    policy = (
-        f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
     suite, profile = data.settings("suite", "name"), data.settings("suite", "profile_name")
     heading = f"{suite}, profile {profile}" if suite and profile else str(suite or "Scores")
     parts = [(name, title, found) for name, (title, of) in SECTIONS.items() if (found := of(data)) is not None]
     page = render(
-        "page.html", data=data, heading=heading, status=data.settings("status"), policy=policy, style=style,
-        script=script, parts=parts,
+        "page.html", data=data, heading=heading, status=data.settings("status"), parts=parts, **frame("player.js")
     )  # fmt: skip
     return f"{page}\n"
+
+
+def frame(script_file: str) -> dict[str, Markup | str]:
+    """What every page has: its style, its script after the one that shows frames, and the policy that allows no other.
+
+    Were a text of a run to become an element all the same, the browser would neither run nor load it.
+    """
+    style, shared, own = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "sheets.js", script_file))
+    policy = (
+        f"default-src 'none'; img-src data:; script-src '{_hash(shared + own)}'; style-src '{_hash(style)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return {"style": Markup(style), "script": Markup(shared + own), "policy": policy}  # noqa: S704
 
 
 def _hash(content: str) -> str:

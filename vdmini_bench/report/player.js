@@ -1,25 +1,11 @@
-"use strict";
 // Plays all clips of the page by one clock, so that frame 5 of one is beside frame 5 of every other.
 (() => {
   const player = document.getElementById("player");
   if (!player) return;
-  const fact = (name) => Number(player.dataset[name]);
-  const [frames, rate, width, height, columns] = ["frames", "rate", "width", "height", "columns"].map(fact);
+  const { frames, makeCanvas, paint, makeClock } = readSheets(player.dataset);
   const find = (id) => document.getElementById(id);
   const [play, slider, at, speed, chosen, other] = ["play", "frame", "at", "speed", "chosen", "other"].map(find);
 
-  const makeCanvas = () => {
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    return canvas;
-  };
-  // A frame of a sheet onto a canvas, in any way of composing.
-  const paint = (context, sheet, frame, how) => {
-    context.globalCompositeOperation = how;
-    const x = (frame % columns) * width, y = Math.floor(frame / columns) * height;
-    context.drawImage(sheet, x, y, width, height, 0, 0, width, height);
-  };
   const amplify = (context, canvas) => {
     context.globalCompositeOperation = "lighter";
     context.drawImage(canvas, 0, 0);
@@ -71,36 +57,24 @@
     return { article, screens, ready };
   });
 
-  let frame = 0, playing = false, elapsed = 0, last = 0;
+  let frame = 0;
   const show = (next) => {
     frame = ((next % frames) + frames) % frames;
     slider.value = String(frame);
     at.textContent = `${frame + 1} of ${frames}`;
     for (const { article, screens } of examples) if (!article.hidden) for (const screen of screens) screen(frame);
   };
-  const tick = (now) => {
-    if (!playing) return;
-    elapsed += Math.max(0, now - last) * rate * Number(speed.value) / 1000;
-    last = now;
-    if (elapsed >= 1) {
-      show(frame + Math.floor(elapsed));
-      elapsed %= 1;
-    }
-    requestAnimationFrame(tick);
-  };
+  const clock = makeClock(() => Number(speed.value), (passed) => show(frame + passed));
   const setPlaying = (wanted) => {
-    playing = wanted;
-    play.textContent = playing ? "Pause" : "Play";
-    play.setAttribute("aria-pressed", String(playing));
-    elapsed = 0;
-    last = performance.now();
-    if (playing) requestAnimationFrame(tick);
+    clock.run(wanted);
+    play.textContent = wanted ? "Pause" : "Play";
+    play.setAttribute("aria-pressed", String(wanted));
   };
   const step = (by) => {
     setPlaying(false);
     show(frame + by);
   };
-  play.addEventListener("click", () => setPlaying(!playing));
+  play.addEventListener("click", () => setPlaying(!clock.runs()));
   find("back").addEventListener("click", () => step(-1));
   find("forward").addEventListener("click", () => step(1));
   slider.addEventListener("input", () => { setPlaying(false); show(Number(slider.value)); });
@@ -119,7 +93,7 @@
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     // Controls keep the keys that are theirs, and a part that scrolls sideways its arrows.
     if (event.target.closest("input, select, button, summary, a, .scrolled, pre")) return;
-    const keys = { " ": () => setPlaying(!playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => step(-frame) };
+    const keys = { " ": () => setPlaying(!clock.runs()), ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => step(-frame) };
     if (!keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();

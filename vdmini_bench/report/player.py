@@ -19,19 +19,29 @@ def player(examples: Examples, baseline: str, limit: int = LARGEST_BYTES) -> Mar
     Rows are chosen by boxes, and by a list the one whose differences from the baseline's clips are drawn. Examples that
     would make the page too large are left out, and this is said.
     """
-    parts: list[tuple[Example, dict[str, str]]] = []
-    used = 0
+    parts = embedded_examples(examples, limit)
+    left_out = len(examples.shown) - len(parts)
+    rows = list(dict.fromkeys(row for _, clips in parts for row in clips))
+    others = [row for row in rows if row not in (baseline, "real")] if baseline in rows else []
+    values = {"parts": parts, "left_out": left_out, "rows": rows, "others": others, "baseline": baseline}
+    return render("player.html", examples=examples, **values) if parts else Markup("")
+
+
+def embedded_examples(examples: Examples, limit: int = LARGEST_BYTES) -> list[tuple[Example, dict[str, str]]]:
+    """The first examples, each with its clips by row as addresses that hold them, as many as a page has room for."""
+    parts, used = [], 0
     for example in examples.shown:
         clips = _embedded(examples, example)
         used += sum(map(len, clips.values()))
         if used > limit:
             break
         parts.append((example, clips))
-    left_out = len(examples.shown) - len(parts)
-    rows = list(dict.fromkeys(row for _, clips in parts for row in clips))
-    others = [row for row in rows if row not in (baseline, "real")] if baseline in rows else []
-    values = {"parts": parts, "left_out": left_out, "rows": rows, "others": others, "baseline": baseline}
-    return render("player.html", examples=examples, **values) if parts else Markup("")
+    return parts
+
+
+def webp_address(data: bytes) -> str:
+    """An address that holds a WebP picture."""
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
 def _embedded(examples: Examples, example: Example) -> dict[str, str]:
@@ -44,5 +54,5 @@ def _embedded(examples: Examples, example: Example) -> dict[str, str]:
         except OSError:
             continue
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            found[model] = "data:image/webp;base64," + base64.b64encode(data).decode()
+            found[model] = webp_address(data)
     return found
