@@ -16,7 +16,7 @@ PACKAGES = ("vdmini", "vdmini_bench")
 # The rooms of `vdmini_bench`, from the ground up: a room imports from itself and from those before it.
 LAYERS = (
     "errors", "system", "assets", "data", "results", "models", "config", "metrics", "vbench", "speed", "distill",
-    "compare", "suites", "report", "runs", "studies", "embedded", "commands", "cli", "gpu", "__main__",
+    "compare", "suites", "report", "votes", "runs", "studies", "embedded", "commands", "cli", "gpu", "__main__",
 )  # fmt: skip
 LONGEST = 350
 MOST_IN_ROOT = 6

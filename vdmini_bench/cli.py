@@ -28,6 +28,7 @@ from vdmini_bench.commands.score import score
 from vdmini_bench.commands.suites import suites
 from vdmini_bench.commands.time import speed, time
 from vdmini_bench.commands.vbench import vbench
+from vdmini_bench.commands.votes import votes
 from vdmini_bench.errors import ExitCode
 from vdmini_bench.system.program import Program
 from vdmini_bench.system.progress import prepare_torch, quiet_libraries
@@ -59,7 +60,8 @@ SECTIONS = {
         "compare": "two results, metric by metric, with intervals",
         "protocol": "what decides a number: show it, or name what differs",
         "gate": "exit 1 where a result is worse than a baseline",
-        "report": "a run as one HTML file",
+        "report": "a run as one HTML file, or a page to vote on",
+        "votes": "merge: people's votes into scores",
         "leaderboard": "show, merge, history",
         "push": "a student with its card to the Hugging Face hub",
         "clean": "free disk space that no run needs",
@@ -91,7 +93,7 @@ def main() -> None:
 
 for command in (
     run, inspect, importance, depth, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
-    speed, compare, protocol, gate, report, leaderboard, push, clean, assets, suites, schema,
+    speed, compare, protocol, gate, report, votes, leaderboard, push, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)
 

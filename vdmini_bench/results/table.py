@@ -22,6 +22,7 @@ TITLES = {
     "ssim": "SSIM",
     "content_distance": "content distance",
     "motion_distance": "motion distance (px)",
+    "preference": "preferred (log odds)",
 }
 # Metrics of VBench's dimensions, and of those of the same meaning in the drawn world.
 DIMENSION, DRAWN = "vbench_", "embedded-"
