@@ -123,12 +123,12 @@ def test_a_second_merge_replaces_the_rows_of_the_first(study: tuple[Path, Key, l
 
 def test_who_does_not_look_is_left_out_and_named(study: tuple[Path, Key, list[Path]], tmp_path: Path) -> None:
     _, key, files = study
-    scores = bench("votes", "merge", *files, results=tmp_path).output.partition("votes of")[0]
+    scores = bench("votes", "merge", *files, results=tmp_path).output.partition("votes, of")[0]
     blind = vote(tmp_path / "eve.json", key, lambda left, right: "tie")
     said = bench("votes", "merge", *files, blind, results=tmp_path).output
     assert f"left out: eve ({blind}): 0 of 8 attention checks passed" in said
-    assert said.partition("votes of")[0] == scores
-    assert "left out" not in bench("votes", "merge", *files, blind, "--checks", 0, results=tmp_path).output
+    assert said.partition("votes, of")[0] == scores
+    assert "left out:" not in bench("votes", "merge", *files, blind, "--checks", 0, results=tmp_path).output
     # Somebody who left before any check is no better known.
     checks = [pair for pair in key.pairs if any(key.clips[name].spoilt for name in pair)]
     left, right = next(pair for pair in key.pairs if pair not in checks)

@@ -55,8 +55,7 @@ def _show(merged: Merged) -> None:
         interval = "-" if each.model == merged.baseline or each.interval is None else interval_cell(each.interval)
         lines.append([each.model, number_cell(each.score, 3), interval, *map(str, each.counts), each.note])
     print_table(f"log odds of being preferred to {merged.baseline}", header, lines)
-    counted = [voter for voter in merged.voters if voter.counts]
-    click.echo(f"{merged.votes} votes of {len(counted)} voters; agreement {merged.alpha:.2f} (Krippendorff's alpha)")
+    click.echo(merged)
     if any(each.interval is None and each.score is not None for each in merged.preferences):
         click.echo("no intervals: they need two voters and two prompts or more")
     for voter in merged.voters:

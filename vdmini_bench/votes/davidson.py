@@ -14,8 +14,8 @@ Whole = NDArray[np.int64]
 LONGEST_STEP = 2.0
 MOST_STEPS = 200
 FINE = 1e-10
-# Of the variance between cells of a voter and a prompt: with it intervals cover as often as they say, see the tests.
-LEAST_SHARE = 0.5
+# Of the variance between cells of a voter and a prompt: with it intervals cover as often as they say (docs/votes.md).
+LEAST_SHARE = 0.6
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from vdmini_bench.results.score import RESULTS_FILE, Row, Score, result_line, ro
 from vdmini_bench.results.store import Store
 from vdmini_bench.results.table import in_order
 from vdmini_bench.system.files import write_atomically
+from vdmini_bench.system.tables import visible
 from vdmini_bench.votes.ballot import Key
 from vdmini_bench.votes.davidson import Votes, fit_strengths, rated_together
 from vdmini_bench.votes.files import Ballots, Vote, VoteFile
@@ -66,6 +67,12 @@ class Merged:
     alpha: float
     votes: int
 
+    def __str__(self) -> str:
+        counted = sum(voter.counts for voter in self.voters)
+        agreement = "unknown" if math.isnan(self.alpha) else f"{self.alpha:.2f} (Krippendorff's alpha)"
+        left_out = len(self.voters) - counted
+        return f"{self.votes} votes, of {counted} voters ({left_out} left out); agreement {agreement}"
+
     def to_json(self) -> dict[str, Any]:
         """The object that `votes merge --json` prints."""
         alpha = None if math.isnan(self.alpha) else self.alpha
@@ -101,18 +108,14 @@ def publish_votes(merged: Merged, ballots: Ballots, store: Store) -> list[Row]:
 
     Raises:
         NothingMeasuredError: the run has no results.
-        BenchError: a file cannot be read or written.
+        BenchError: a file cannot be read, or the leaderboard cannot be written.
     """
     records = [record for record in read_records(ballots.folder) if record.score.metric != METRIC]
     if not records:
         raise NothingMeasuredError(f"{ballots.folder} has no other results that rows of votes could stand beside")
-    voters = [voter for voter in merged.voters if voter.counts]
-    about = f"{len(voters)} voters ({len(merged.voters) - len(voters)} left out), agreement {merged.alpha:.2f}"
     scores = [_score(each, merged) for each in merged.preferences]
-    rows = [
-        _row(score, records, "; ".join(filter(None, (each.note, about))))
-        for score, each in zip(scores, merged.preferences, strict=True)
-    ]
+    notes = ["; ".join(filter(None, (each.note, str(merged)))) for each in merged.preferences]
+    rows = [_row(score, records, note) for score, note in zip(scores, notes, strict=True)]
     lines = [result_line(record.score, record.row) for record in records] + [*map(result_line, scores, rows)]
     write_atomically(ballots.folder / RESULTS_FILE, "".join(lines))
     add_rows(store.root / LEADERBOARD, rows)
@@ -124,7 +127,7 @@ def _voter(path: Path, file: VoteFile, key: Key, least_passed: float) -> Voter:
     passed = sum(vote.choice == ("right" if key.clips[vote.left].spoilt else "left") for vote in checks)
     # Without any answered check nothing says that somebody looked.
     counts = not least_passed or (bool(checks) and passed >= least_passed * len(checks))
-    return Voter(file.voter, path, len(checks), passed, counts)
+    return Voter(visible(file.voter), path, len(checks), passed, counts)
 
 
 def _is_check(vote: Vote, key: Key) -> bool:
