@@ -1,4 +1,4 @@
-"""`nox -s tests`, `lint`, `docs`, `lowest`, `families`, `rehearsal`, `wheel`, `fake_cuda`, `gpu` and more."""
+"""`nox -s tests`, `slow`, `lint`, `docs`, `lowest`, `families`, `rehearsal`, `wheel`, `fake_cuda`, `gpu` and more."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", "-n", "2", *ENGINE_TESTS, env={"PYTHONPATH": engines})
     others = () if session.posargs else (f"--ignore={file}" for file in ENGINE_TESTS)
     session.run("pytest", *WORKERS, "--durations=20", *others, *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that `tests` leaves out: whole runs, FSDP, a cluster of Slurm where it is installed."""
+    session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("pytest", *WORKERS, "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -92,7 +99,7 @@ def rehearsal(session: nox.Session) -> None:
     session.install("-c", CONSTRAINTS, "--no-deps", "torchao", "torchvision", "pytorch-fid")
     startup = str(Path(__file__).parent / "tests" / "rehearsal" / "startup")
     settings = {"OMP_NUM_THREADS": "1", "VDMINI_REHEARSAL": "full", "PYTHONPATH": startup}
-    session.run("pytest", "tests/rehearsal", "-n", "2", "--dist", "load", *session.posargs, env=settings)
+    session.run("pytest", "tests/rehearsal", "-m", "", "-n", "2", "--dist", "load", *session.posargs, env=settings)
 
 
 @nox.session

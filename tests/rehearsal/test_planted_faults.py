@@ -92,8 +92,17 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (web_page, "vbench_t2v-paper", "raft-things.pth"),
 ]
 
+# One of each kind of file: each fault takes a process of its own.
+QUICK = (swapped_class, cut_shard, other_crop)
 
-@pytest.mark.parametrize(("plant", "name", "said"), FAULTS, ids=[plant.__name__ for plant, _, _ in FAULTS])
+
+@pytest.mark.parametrize(
+    ("plant", "name", "said"),
+    [
+        pytest.param(*fault, id=fault[0].__name__, marks=() if fault[0] in QUICK else pytest.mark.slow)
+        for fault in FAULTS
+    ],
+)
 def test_a_planted_fault_is_named_before_anything_runs(
     world: World, plant: Callable[[Path], None], name: str, said: str, tmp_path: Path
 ) -> None:

@@ -40,7 +40,10 @@ def complete(world: World, rehearsal: Rehearsal, results: Path) -> Rows:
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("rehearsal", CHOSEN, ids=[each.name for each in CHOSEN])
+@pytest.mark.parametrize(
+    "rehearsal",
+    [pytest.param(each, id=each.name, marks=() if each == CHOSEN[-1] else pytest.mark.slow) for each in CHOSEN],
+)
 def test_a_profile_of_the_paper_runs_to_its_end_and_on(world: World, rehearsal: Rehearsal, tmp_path: Path) -> None:
     results, began = tmp_path / "results", time.monotonic()
     rows = complete(world, rehearsal, results)

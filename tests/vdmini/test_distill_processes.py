@@ -65,7 +65,9 @@ SPARING = {**THOROUGH, "gradient_checkpointing": True, "micro_batch_size": 1}
 TOLERANCE = 1e-5
 DDP = ("--multi_gpu", "--num_processes=2")
 FSDP = ("--use_fsdp", "--fsdp_version=2", "--num_processes=2")
-LAUNCHES = pytest.mark.parametrize("launch", [pytest.param("ddp", id="ddp"), pytest.param("fsdp", id="fsdp")])
+LAUNCHES = pytest.mark.parametrize(
+    "launch", [pytest.param("ddp", id="ddp"), pytest.param("fsdp", id="fsdp", marks=pytest.mark.slow)]
+)
 
 # Distils once for each run it is given, and writes what each process saw of it into the run's folder.
 CHILD = """
@@ -286,6 +288,7 @@ def test_two_processes_take_over_the_checkpoint_of_one(alone: Path, pair: Path) 
     assert_same_losses(seen(alone / "whole"), seen(pair / "taken-over"))
 
 
+@pytest.mark.slow
 def test_one_process_takes_over_the_checkpoint_of_two(source: Path, alone: Path, fsdp: Path, tmp_path: Path) -> None:
     shutil.copy(fsdp / "whole" / "kept.pt", tmp_path / "checkpoint.pt")
     alone_to_the_end(source, {"folder": tmp_path, "settings": SETTINGS})
@@ -326,6 +329,7 @@ def test_the_main_process_alone_reports_and_all_return_the_same(pair: Path) -> N
     assert main["losses"] == other["losses"]
 
 
+@pytest.mark.slow
 def test_each_process_holds_its_share(ddp: Path, fsdp: Path) -> None:
     for rank in (0, 1):
         whole, shard = (seen(pair / "measured", rank) for pair in (ddp, fsdp))

@@ -123,6 +123,7 @@ def by_place(output: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["model"], row["metric"]): row for row in output["rows"]}
 
 
+@pytest.mark.slow
 def test_the_task_runs_to_a_row_that_says_who_passes(here: Path) -> None:
     code, output, errors = run(here)
     assert code == 0, errors

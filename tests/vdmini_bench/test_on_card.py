@@ -25,6 +25,7 @@ from vdmini_bench.distill import estimate
 from vdmini_bench.distill.trainer import settings_of, task_of
 from vdmini_bench.models.inspect import inspect_model
 from vdmini_bench.results.store import Store
+from vdmini_bench.runs import on_card
 from vdmini_bench.runs.on_card import stages_on
 from vdmini_bench.speed import cards
 from vdmini_bench.speed.cards import Card
@@ -72,6 +73,8 @@ def test_what_does_not_fit_is_refused_with_the_setting_that_makes_it(
         return Estimate(1, 2**30 * (settings.micro_batch_size or settings.batch_size), 10**12)
 
     monkeypatch.setattr(estimate, "estimate_step", step)
+    # What sampling takes is other tests' matter, and slow to find.
+    monkeypatch.setattr(on_card, "_peak", lambda *_: 1)
     monkeypatch.setitem(cards.CARDS, "small", Card(2, 100, 50, 1))
     rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
     options = ("--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
@@ -150,6 +153,7 @@ def test_the_worst_moment_of_a_published_teacher_is_what_the_tracker_of_torch_co
 
 def test_what_no_setting_makes_fit_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "estimate_step", lambda *_, **__: Estimate(7 * 2**30, 8 * 2**30, 10**12))
+    monkeypatch.setattr(on_card, "_peak", lambda *_: 1)
     monkeypatch.setitem(cards.CARDS, "small", Card(3, 100, 50, 1))
     rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
     done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows, "--json")

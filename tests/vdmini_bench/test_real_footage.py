@@ -69,6 +69,7 @@ def test_footage_reads_in_order_and_at_the_frame_rate(name: str) -> None:
     assert np.array_equal(read_frames(footage(name), 8), whole[:8])
 
 
+@pytest.mark.slow
 def test_the_main_job_runs_on_real_footage(
     ucf_folder: Path, i3d_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def train_small(folder: Path, clips: Tensor, steps: int, initial: TextToVideo | 
     return train_text_denoiser(drawn, few, vae, steps, checkpoint, CPU, initial)
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_goes_on_exactly(
     tmp_path: Path, clips: Tensor, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +239,7 @@ def test_scoring_asks_for_one_thing_and_two_in_turn() -> None:
     assert all(scene.held_out for scene in scoring_scenes(6, held_out=True))
 
 
+@pytest.mark.slow
 def test_one_command_trains_installs_and_scores(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on small networks."""
     from vdmini_bench.embedded import text_commands

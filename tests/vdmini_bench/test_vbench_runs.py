@@ -104,6 +104,7 @@ def test_text_to_video_runs_to_a_table_without_a_total(tiny: Path, tmp_path: Pat
     assert "vbench_total" not in deltas
 
 
+@pytest.mark.slow
 def test_image_to_video_is_scored_by_the_official_code_where_it_is_there(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
