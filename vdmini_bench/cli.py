@@ -19,6 +19,7 @@ from vdmini_bench.commands.leaderboard import leaderboard
 from vdmini_bench.commands.lora import lora
 from vdmini_bench.commands.models import importance, inspect, plan, prune, sample
 from vdmini_bench.commands.options import JSON
+from vdmini_bench.commands.power import power
 from vdmini_bench.commands.protocol import protocol
 from vdmini_bench.commands.push import push
 from vdmini_bench.commands.report import report
@@ -53,6 +54,7 @@ SECTIONS = {
         "score": "videos made elsewhere, under a suite's protocol",
         "vbench": "the official VBench, or its dimensions by our own code",
         "sensitivity": "which faults a metric sees",
+        "power": "what a suite's clips can show, before it is run",
         "time": "a model and its students side by side",
         "speed": "published sizes with random weights",
     },
@@ -92,7 +94,7 @@ def main() -> None:
 
 
 for command in (
-    run, inspect, importance, depth, plan, prune, distill, lora, sample, score, vbench, sensitivity, time,
+    run, inspect, importance, depth, plan, prune, distill, lora, sample, score, vbench, sensitivity, power, time,
     speed, compare, protocol, gate, report, votes, leaderboard, push, clean, assets, suites, schema,
 ):  # fmt: skip
     main.add_command(command)

@@ -53,10 +53,10 @@ def test_standard_errors_are_of_the_mean() -> None:
 
 
 def test_blocks_hold_every_action_and_share_no_clip_with_the_reference() -> None:
-    names = sensitivity._names(range(1, 8), STUDY.clips)
+    names = sensitivity.clip_names(range(1, 8), STUDY.clips)
     assert [action for action, _, _ in names[:10]] == [*ACTIONS]
     assert len({*names}) == len(names)
-    many = sensitivity._names(range(1, 8), 200)
+    many = sensitivity.clip_names(range(1, 8), 200)
     assert len({*many}) == 200
     first, reference = STUDY.footage()[0][18:55:4], STUDY.reference()
     assert first.shape == reference[0].shape

@@ -79,10 +79,23 @@ def show_comparison(
 @click.option("--clips-per-block", type=click.IntRange(2), default=20, show_default=True)
 @click.option("--blocks", type=click.IntRange(2), default=3, show_default=True)
 @click.option("--no-networks", is_flag=True, help="Leave out FVD and content, which take most of the time.")
+@click.option(
+    "--power",
+    "count",
+    is_flag=True,
+    help="Instead measure how many clips show a loss of a share of them: what `power` predicts from.",
+)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for answers and tables.")
 @JSON
-def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Path, as_json: bool) -> None:
+def sensitivity(
+    clips_per_block: int, blocks: int, no_networks: bool, count: bool, output: Path, as_json: bool
+) -> None:  # fmt: skip
     """Corrupt synthetic clips by severity, and show what FVD and each measure make of it; a stand-in."""
+    if count:
+        if no_networks:
+            raise click.UsageError("--power is of FVD and KVD too: leave --no-networks out")
+        _measure_power(clips_per_block * blocks, output, as_json)
+        return
     from vdmini_bench.studies.sensitivity import Networks, Study, measure_study, series
     from vdmini_bench.studies.sensitivity_table import answer_lines, ordering_lines, orderings, write_sensitivity
 
@@ -104,4 +117,20 @@ def sensitivity(clips_per_block: int, blocks: int, no_networks: bool, output: Pa
     title = f"{study.clips} drawn clips, {blocks} blocks: a stand-in"
     print_table(title, *answer_lines(numbers))
     print_table("severities in order", *ordering_lines(found))
+    click.echo(f"tables: {output}")
+
+
+def _measure_power(scenes: int, output: Path, as_json: bool) -> None:
+    from vdmini_bench.metrics.fvd import load_i3d
+    from vdmini_bench.studies.power import Check, run_study
+
+    if scenes < 160:
+        raise click.UsageError("--power needs 160 clips or more: two blocks of 80 that share none")
+    _, checks = run_study(load_i3d(), scenes, output)
+    if as_json:
+        click.echo(json.dumps({"checks": [vars(each) for each in checks], "output": str(output)}))
+        return
+    header = [*Check.__dataclass_fields__]
+    lines = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in vars(row).values()] for row in checks]
+    print_table(f"predicted, and seen in held-out runs, of {scenes} clips: a stand-in", header, lines)
     click.echo(f"tables: {output}")

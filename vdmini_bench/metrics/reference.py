@@ -55,6 +55,12 @@ def shipped_moments() -> Moments:
     return Moments.load(SHIPPED / MOMENTS)
 
 
+def shipped_flows() -> NDArray[np.float64]:
+    """The flow magnitudes P x 2 of the same clips."""
+    flows: NDArray[np.float64] = np.load(SHIPPED / FLOWS, allow_pickle=False)
+    return flows
+
+
 def write_reference(folder: Path, reader: ClipReader, label: str, measured: Measured, ddof: int = 1) -> ClipFeatures:
     """Score every clip of `reader`, write their moments and flows, and return their features."""
     features = clip_features(reader, label, measured)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Standard errors from 0 that no interval of a sample misses.
+CERTAIN = 30.0
+
 
 def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """The mean of b - a over pairs with its Student-t interval: (mean, low, high).
@@ -33,6 +36,54 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     mean = statistics.fmean(values)
     half = float(t.ppf(0.5 + level / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
+
+
+def paired_power(mean: float, deviation: float, pairs: int, level: float = 0.95) -> float:
+    """How often the interval of `paired_interval` is beyond 0 on the side of `mean`, for normal differences.
+
+    Args:
+        mean: of the differences.
+        deviation: their standard deviation.
+        pairs: how many there are; fewer than two have no interval, and see nothing.
+        level: of the interval.
+    """
+    if pairs < 2 or not mean:
+        return 0.0
+    # Above this the noncentral t has no digits left, and hardly a run misses.
+    if abs(mean) * math.sqrt(pairs) > CERTAIN * deviation:
+        return 1.0
+    from scipy.stats import nct, t
+
+    beyond = t.ppf(0.5 + level / 2, pairs - 1)
+    return float(nct.sf(beyond, pairs - 1, abs(mean) * math.sqrt(pairs) / deviation))
+
+
+def skewed_power(
+    mean: float, deviation: float, skewness: float, kurtosis: float, pairs: int, level: float = 0.95
+) -> float:  # fmt: skip
+    """The same for 20 and more differences of any distribution, by its first four moments.
+
+    A rare large difference moves mean and deviation together, so Student's t varies less than of normal differences:
+    its mean and variance are those of the delta method, to the first order in 1 / pairs.
+
+    Args:
+        mean: of the differences.
+        deviation: their standard deviation.
+        skewness: theirs.
+        kurtosis: in excess of the normal one.
+        pairs: how many there are; fewer than two have no interval.
+        level: of the interval.
+    """
+    if pairs < 2 or not mean:
+        return 0.0
+    if abs(mean) * math.sqrt(pairs) > CERTAIN * deviation:
+        return 1.0
+    from scipy.stats import norm, t
+
+    effect, skewness = abs(mean) / deviation, math.copysign(1, mean) * skewness
+    centre = effect * math.sqrt(pairs) + (3 / 8 * effect * (kurtosis + 2) - skewness / 2) / math.sqrt(pairs)
+    variance = 1 - effect * skewness + effect**2 * (kurtosis + 2) / 4
+    return float(norm.sf((t.ppf(0.5 + level / 2, pairs - 1) - centre) / math.sqrt(max(variance, 1e-12))))
 
 
 def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float]:

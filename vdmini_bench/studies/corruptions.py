@@ -74,10 +74,14 @@ def freeze(clip: Clip, share: float, random: np.random.Generator) -> Clip:
 
 def jitter(clip: Clip, pixels: float, random: np.random.Generator) -> Clip:
     """Shift each frame by itself, normally distributed with that standard deviation in each direction; edges mirror."""
+    return shifted(clip, random.normal(size=(len(clip), 2)) * pixels)
+
+
+def shifted(clip: Clip, shifts: NDArray[np.float64]) -> Clip:
+    """A clip T H W C whose frames are moved by T x 2 pixels (right, down), bilinear; edges mirror."""
     import cv2
 
     height, width = clip.shape[1:3]
-    shifts = random.normal(size=(len(clip), 2)) * pixels
     return np.stack(
         [
             cv2.warpAffine(

@@ -72,19 +72,22 @@ class Study:
         length = footage_frames(FRAMES)
         # A clip runs from 0 to 1.
         time = 0.5 + (np.arange(length) - (length - 1) / 2) / (OVERSAMPLING * (FRAMES - 1))
-        return [draw_clip(*name, time).frames for name in _names(TEST_GROUPS, self.clips)]
+        return [draw_clip(*name, time).frames for name in clip_names(TEST_GROUPS, self.clips)]
 
     def reference(self) -> list[Clip]:
         """Clips of the training groups."""
         groups = [group for group in range(1, GROUPS + 1) if group not in TEST_GROUPS]
-        return [draw_clip(*name).frames for name in _names(groups, self.reference_clips)]
+        return [draw_clip(*name).frames for name in clip_names(groups, self.reference_clips)]
 
 
-def _names(groups: Sequence[int], count: int) -> list[tuple[str, int, int]]:
-    """Actions in turn, so that every block has all of them; a group is used again when all had their turn."""
+def clip_names(groups: Sequence[int], count: int, first_index: int = FIRST_INDEX) -> list[tuple[str, int, int]]:
+    """What `draw_clip` takes: actions in turn, so that every block has all of them; a group again when all had theirs.
+
+    Clips from another first index are other ones.
+    """
     actions = [*ACTIONS]
     rounds = [divmod(number, len(actions)) for number in range(count)]
-    return [(actions[index], groups[turn % len(groups)], FIRST_INDEX + turn // len(groups)) for turn, index in rounds]
+    return [(actions[index], groups[turn % len(groups)], first_index + turn // len(groups)) for turn, index in rounds]
 
 
 @dataclass(frozen=True, eq=False)
