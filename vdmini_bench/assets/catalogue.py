@@ -121,6 +121,31 @@ ASSETS = {
             needed_for="the perceptual loss of a fine-tuned decoder, in place of EfficientNet-lite0's features",
         ),
         Asset(
+            name="vjepa-vith16",
+            what="V-JEPA's encoder, ViT-H/16 at 224 pixels",
+            source="https://dl.fbaipublicfiles.com/jepa/vith16/vith16.pth.tar",
+            licence="CC BY-NC 4.0",
+            # The package reads both of a folder, under these names.
+            file_name="vjepa/vith16.pth.tar",
+            needed_for="JEDi",
+        ),
+        Asset(
+            name="vjepa-ssv2-probe",
+            what="V-JEPA's probe on Something-Something v2, whose pooling JEDi takes",
+            source="https://dl.fbaipublicfiles.com/jepa/vith16/ssv2-probe.pth.tar",
+            licence="CC BY-NC 4.0",
+            file_name="vjepa/ssv2-probe.pth.tar",
+            needed_for="JEDi",
+        ),
+        Asset(
+            name="fvmd-pips2",
+            what="PIPs++, which tracks points",
+            source="pips2_weights.pth, release pips2_weights of github.com/ljh0v0/FVMD-frechet-video-motion-distance",
+            licence="not stated for the weights (the package: Apache-2.0)",
+            file_name="pips2_weights.pth",
+            needed_for="FVMD",
+        ),
+        Asset(
             name="ucf101",
             what="13,320 clips of 101 actions: the folder that holds UCF-101/ and ucfTrainTestlist/",
             source="https://www.crcv.ucf.edu/data/UCF101.php",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vdmini_bench.config.fields import Positive, Rate, Specification
 from vdmini_bench.config.protocols import PRESETS, Condition, FeatureNetwork, Offset
 from vdmini_bench.config.yaml_file import nearest_key
 from vdmini_bench.data.preprocessing import Preprocessing
+
+PackagedMetric = Literal["jedi", "fvmd"]
 
 
 class ProtocolSpec(Specification):
@@ -17,7 +19,8 @@ class ProtocolSpec(Specification):
 
     `preset` is one of `vdmini_bench.config.protocols`, which then fills the fields. Without `resample` frames are
     consecutive, whatever the rate of the file. `condition` is what models are given of each clip of
-    `condition_split`: its first frame, or the name of its class as words.
+    `condition_split`: its first frame, or the name of its class as words. `packaged_metrics` are rows besides, whose
+    networks run through the packages of their authors.
     """
 
     preset: str | None = None
@@ -46,6 +49,7 @@ class ProtocolSpec(Specification):
     reference_clips: Annotated[int, Field(ge=2)]
     inception: Literal["i3d-kinetics400", "c3d-ucf101"]
     frame_fid: bool = False
+    packaged_metrics: list[PackagedMetric] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +87,12 @@ class ProtocolSpec(Specification):
         else:
             return self
         raise ValueError(f"network: {self.network} does not go with {reason}")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Protocols that ask for no such metric have the identity that they had before there were any."""
+        data: dict[str, Any] = as_usual(self)
+        return data if self.packaged_metrics else {key: data[key] for key in data if key != "packaged_metrics"}
 
     @property
     def clips(self) -> int:

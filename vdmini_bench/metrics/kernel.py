@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vdmini_bench.metrics.frechet import FloatArray, as_rows
@@ -23,13 +25,18 @@ KVD_VERSIONS: dict[FeatureNetwork, str] = {
 ROWS_AT_ONCE = 512
 
 
-def polynomial_mmd(x: NDArray[Any] | torch.Tensor, y: NDArray[Any] | torch.Tensor, unbiased: bool = True) -> float:
-    """Squared maximum mean discrepancy under the kernel (x . y / D + 1)^3 (Binkowski et al. 2018, "KID").
+def polynomial_mmd(
+    x: NDArray[Any] | torch.Tensor, y: NDArray[Any] | torch.Tensor, unbiased: bool = True, *, degree: int = 3,
+    offset: float = 1.0,
+) -> float:  # fmt: skip
+    """Squared maximum mean discrepancy under the kernel (x . y / D + offset)^degree (Binkowski et al. 2018, "KID").
 
     Args:
         x: N x D features, any real dtype and range.
         y: M x D features of the same network.
         unbiased: leave each sample's kernel with itself out; the estimate may then be slightly negative.
+        degree: of the kernel, 3 in KID.
+        offset: added before the power, 1 in KID.
 
     Raises:
         ValueError: unlike D, fewer than 2 rows, or a value that is not finite.
@@ -39,22 +46,24 @@ def polynomial_mmd(x: NDArray[Any] | torch.Tensor, y: NDArray[Any] | torch.Tenso
         raise ValueError(
             f"features of {first.shape[1]} and {second.shape[1]} dimensions: use one network for both sets"
         )
-    between = sum(float(_kernel(rows, second).sum()) for rows in _chunks(first)) / (len(first) * len(second))
-    return _mean_within(first, unbiased) + _mean_within(second, unbiased) - 2.0 * between
+    between = sum(float(_kernel(rows, second, degree, offset).sum()) for rows in _chunks(first))
+    within = [_mean_within(each, unbiased, degree, offset) for each in (first, second)]
+    return sum(within) - 2.0 * between / (len(first) * len(second))
 
 
-def _kernel(x: FloatArray, y: FloatArray) -> FloatArray:
-    base: FloatArray = x @ y.T / x.shape[1] + 1.0
-    return base * base * base
+def _kernel(x: FloatArray, y: FloatArray, degree: int, offset: float) -> FloatArray:
+    base: FloatArray = x @ y.T / x.shape[1] + offset
+    # Much faster than a power of an array.
+    return reduce(np.multiply, [base] * degree)
 
 
-def _mean_within(x: FloatArray, unbiased: bool) -> float:
+def _mean_within(x: FloatArray, unbiased: bool, degree: int, offset: float) -> float:
     count = len(x)
-    total = sum(float(_kernel(rows, x).sum()) for rows in _chunks(x))
+    total = sum(float(_kernel(rows, x, degree, offset).sum()) for rows in _chunks(x))
     if not unbiased:
         return total / count**2
-    of_itself = (x * x).sum(axis=1) / x.shape[1] + 1.0
-    return float((total - (of_itself**3).sum()) / (count * (count - 1)))
+    of_itself = (x * x).sum(axis=1) / x.shape[1] + offset
+    return float((total - (of_itself**degree).sum()) / (count * (count - 1)))
 
 
 def _chunks(x: FloatArray) -> list[FloatArray]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PLUGINS = "vdmini_bench.metrics"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # What rows of ours are called, and how names begin that tables read a meaning from.
-OURS = {*TITLES, "kvd", "fid", "inception_score_tgan_v2", "inception_score_stylegan_v"}
+OURS = {*TITLES, "kvd", "fid", "inception_score_tgan_v2", "inception_score_stylegan_v", "jedi", "fvmd"}
 RESERVED = (DIMENSION, "latency", "speedup", "params", "peak_memory")
 
 
@@ -85,11 +85,11 @@ def plugged_versions() -> dict[str, str]:
     return {each.name: each.version for each in plugged_metrics()}
 
 
-def plugged_scores(scorer: Scorer, whole: Block) -> tuple[list[Score], dict[str, str]]:
-    """The scores of all of them for all clips of a model, and by metric why it has no value."""
+def plugged_scores(scorer: Scorer, whole: Block, metrics: Sequence[Plugged]) -> tuple[list[Score], dict[str, str]]:
+    """The scores of these for all clips of a model, and by metric why it has no value."""
     scores: list[Score] = []
     problems: dict[str, str] = {}
-    for each in plugged_metrics():
+    for each in metrics:
         if each.metric is None:
             scores.append(scorer.unavailable(each.name, each.version, "neither"))
             problems[each.name] = each.problem

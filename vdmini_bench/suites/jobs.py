@@ -9,6 +9,7 @@ from vdmini_bench.config.distillation import DistillConfig
 from vdmini_bench.config.models import WITHOUT_EFFECT, DistillSpec, ModelSpec
 from vdmini_bench.config.protocol import ProtocolSpec
 from vdmini_bench.config.suite import CommonProfile, Profile
+from vdmini_bench.metrics.packaged import packaged_metrics
 from vdmini_bench.metrics.plugged import plugged_versions
 from vdmini_bench.suites.job_graph import JobGraph, Model
 
@@ -141,6 +142,9 @@ def plan_scoring(
 def _scored(protocol: ProtocolSpec, networks: str) -> dict[str, Any]:
     """What decides a row's scores beside its clips; metrics of other packages where there are any."""
     plugged = plugged_versions()
+    # What could not be had is measured once it can.
+    for each in packaged_metrics(protocol):
+        plugged[each.name] = each.version if each.metric is not None else "unavailable"
     return {"protocol": protocol.model_dump(), "i3d": networks, **({"plugged": plugged} if plugged else {})}
 
 

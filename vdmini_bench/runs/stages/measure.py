@@ -7,7 +7,8 @@ from pathlib import Path
 from vdmini_bench.metrics.features import Measured, clip_features
 from vdmini_bench.metrics.fid import FID_VERSION
 from vdmini_bench.metrics.frechet import Moments
-from vdmini_bench.metrics.plugged import Block, plugged_scores
+from vdmini_bench.metrics.packaged import packaged_metrics
+from vdmini_bench.metrics.plugged import Block, plugged_metrics, plugged_scores
 from vdmini_bench.metrics.reference import FRAMES, load_reference
 from vdmini_bench.metrics.scorer import INCEPTION_SCORES, Scorer, real_frames, score_frames, unavailable_metrics
 from vdmini_bench.suites.context import write_scores
@@ -37,5 +38,6 @@ def run_stage(context: DistributionsContext | FolderContext, subject: str, folde
         real = Moments.load(kept) if kept.is_file() else real_frames(context.real_reader())
         scores.append(score_frames(scorer, real, reader))
     real_clips = context.real_reader() if protocol.reference == "computed" else None
-    theirs, problems = plugged_scores(scorer, Block(features, reference, reader, real_clips))
+    others = (*plugged_metrics(), *packaged_metrics(protocol))
+    theirs, problems = plugged_scores(scorer, Block(features, reference, reader, real_clips), others)
     write_scores(folder, context, [*scores, *theirs], missing | problems)
