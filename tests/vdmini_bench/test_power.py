@@ -170,7 +170,6 @@ def test_a_suite_says_what_it_can_see_before_it_is_run(tmp_path: Path) -> None:
     for key, row in large.items():
         # None is no loss at all.
         assert (row["smallest"] or 1.01) <= (small[key]["smallest"] or 1.01), key
-        assert row["needed"] == rows("ucf101", "--results", str(tmp_path))[key]["needed"]
     assert ("kvd", "motion") not in large
     assert ("kvd", "motion") in rows("ucf101", "--set", "protocol.reference=computed")
     assert not [*tmp_path.iterdir()]
@@ -199,4 +198,4 @@ def test_the_table_says_that_it_is_a_stand_in_and_what_a_loss_is() -> None:
     assert "every tenth clip stands still" in done.output
     assert "stand-in" in done.output
     # 512 clips a block are more than were measured.
-    assert "~" in done.output
+    assert "~14%" in done.output

@@ -47,7 +47,7 @@ def power(
         "a loss of 10 %: every tenth clip stands still (motion) or is blurred by 2 of 32 pixels (content)\n"
         "a stand-in: measured on synthetic clips of 10 frames of 32x32, whatever the suite's own; other worlds differ"
     )
-    if any(line.beyond for line in lines):
-        click.echo("~: more clips a block than were measured; continued as 1 / sqrt(clips)")
+    if any(line.measured for line in lines):
+        click.echo("~: from larger blocks than were measured, continued as 1 / sqrt(clips)")
     if any(line.gains for line in lines):
         click.echo("(gain): the loss is seen, and passes for a better score")

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 # Scenes that effects are measured on, and others that their predictions are checked on.
 MEASURED, HELD_OUT = 9101, 9201
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 BLOCK_SIZES = (10, 20, 40, 80)
 # Blocks of clips that a prediction is checked with.
 PROTOCOLS = ((3, 20), (6, 20))
-DRAWS, RUNS = 200, 300
+DRAWS, RUNS = 150, 300
 ARRAYS = ("logits", "magnitudes", "statistics")
 
 Takes = Mapping[Take, Readings]
@@ -134,7 +134,7 @@ def measure_effects(takes: Takes, metrics: Mapping[str, SetMetric]) -> list[Effe
                 # Blocks without a scene in common: half the variance of their difference is free of the pool's size.
                 spread = float((values[:, 0] - values[:, 1]).std() / 2**0.5)
                 mean = float(values.mean())
-                # What 400 blocks do not show is no effect: its sign is chance.
+                # What 300 blocks do not show is no effect: its sign is chance.
                 shown = abs(mean) > 2 * spread / values.size**0.5
                 effects.append(Effect(name, loss, share, size, mean if shown else 0.0, spread))
     return effects

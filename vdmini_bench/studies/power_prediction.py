@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,14 +77,20 @@ class Effects:
             write_atomically(folder / name, csv_lines([[*vars(rows[0])], *lines]))
 
     @cached_property
-    def _curves(self) -> dict[tuple[str, Loss], dict[int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]]:
-        """By metric and loss, by size: shares, means and spreads, 3 x shares."""
+    def _curves(self) -> dict[tuple[str, Loss], dict[int, Callable[[float], np.ndarray[tuple[int], Any]]]]:
+        """By metric and loss, by size: mean and spread as functions of the share."""
+        from scipy.interpolate import PchipInterpolator
+
         found: dict[tuple[str, Loss], dict[int, list[tuple[float, float, float]]]] = {}
-        for row in self.blocks:
+        for row in sorted(self.blocks, key=lambda row: (row.size, row.share)):
             curve = found.setdefault((row.metric, row.loss), {}).setdefault(row.size, [])
             curve.append((row.share, row.mean, row.spread))
+        # Curved between shares: the spread is largest where half of the clips are lost.
         return {
-            key: {size: np.array(sorted(curve)).T for size, curve in sorted(curves.items())}
+            key: {
+                size: PchipInterpolator([row[0] for row in curve], [row[1:] for row in curve])
+                for size, curve in curves.items()
+            }
             for key, curves in found.items()
         }
 
@@ -95,8 +102,7 @@ class Effects:
         """Mean and standard deviation of a block's difference: between measured shares and sizes by interpolation."""
         curves = self._curves[metric, loss]
         sizes = np.array([*curves])
-        at_share = [[np.interp(share, curve[0], values) for values in curve[1:]] for curve in curves.values()]
-        means, spreads = np.array(at_share).T
+        means, spreads = np.array([curve(share) for curve in curves.values()]).T
         mean = float(np.interp(np.log(size), np.log(sizes), means))
         # What a block would spread by if its clips counted alone.
         of_one = float(np.interp(np.log(size), np.log(sizes), spreads * np.sqrt(sizes)))

@@ -37,8 +37,8 @@ class Sample:
 class Line:
     """What a metric sees of a loss: `smallest` is the share lost that shows in 80 % of runs, `needed` clips by share.
 
-    None: no loss, no number of clips up to 100,000. `beyond` says that blocks are larger than any that was measured,
-    `gains` are the shares whose loss moves the metric as a gain would.
+    None: no loss, no number of clips up to 100,000. `measured` is the largest block that effects were measured on, None
+    for means over clips; `gains` are the shares whose loss moves the metric as a gain would.
     """
 
     metric: str
@@ -47,18 +47,24 @@ class Line:
     size: int
     smallest: float | None
     needed: dict[float, int | None]
-    beyond: bool
+    measured: int | None
     gains: tuple[float, ...]
 
     def cells(self) -> list[str]:
         """The line of a table: counts to two digits, marked where the loss passes for a gain."""
-        about = "~" if self.beyond else ""
-        smallest = "none" if self.smallest is None else f"{about}{self.smallest:.0%}"
+        smallest = "none" if self.smallest is None else f"{self._about(self.size)}{self.smallest:.0%}"
         needed = []
         for share, count in self.needed.items():
-            rounded = f"> {MOST_CLIPS:,}" if count is None else f"{float(f'{count:.1e}'):,.0f}"
-            needed.append(rounded + " (gain)" * (count is not None and share in self.gains))
+            if count is None:
+                needed.append(f"> {MOST_CLIPS:,}")
+                continue
+            gain = " (gain)" if share in self.gains else ""
+            needed.append(f"{self._about(count // self.blocks)}{float(f'{count:.1e}'):,.0f}{gain}")
         return [self.metric, self.loss, f"{self.blocks} x {self.size}", smallest, *needed]
+
+    def _about(self, size: int) -> str:
+        """A mark for what follows from larger blocks than were measured."""
+        return "~" if self.measured is not None and size > self.measured else ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as an object."""
@@ -103,10 +109,10 @@ def predict(sample: Sample, loss: Loss, effects: Effects) -> Line:
     grown = sample.blocks if sample.grow == "clips a block" else None
     needed = {share: effects.clips_needed(sample.metric, loss, share, grown, sample.size) for share in SHARES}
     smallest = effects.share_seen(sample.metric, loss, sample.blocks, sample.size)
-    beyond = grown is not None and sample.size > effects.largest_block(sample.metric)
+    measured = None if grown is None else effects.largest_block(sample.metric)
     gain = 1 if sample.metric in ("psnr", "ssim") or sample.metric.startswith("vbench") else -1
     gains = tuple(share for share in SHARES if effects.sign(sample.metric, loss, share, sample.size) == gain)
-    return Line(sample.metric, loss, sample.blocks, sample.size, smallest, needed, beyond, gains)
+    return Line(sample.metric, loss, sample.blocks, sample.size, smallest, needed, measured, gains)
 
 
 def predict_suite(suite: Suite | VBenchSuite, results: Path) -> list[Line]:
