@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vdmini.files import replacing
+from vdmini.locks import file_lock
 
 INDEX_FILE = "index.json"
 UNCONDITIONAL_FILE = "unconditional.safetensors"
@@ -64,6 +66,40 @@ class LatentIndex:
             raise LatentCacheError(f"{folder} holds no encoded clips: encode some into it first") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LatentCacheError(f"{path} cannot be read ({error}): remove the folder and encode again") from error
+
+    def continued(self, folder: Path) -> LatentIndex:
+        """What a folder for this index holds already; raises LatentCacheError where that is of anything else."""
+        if not (folder / INDEX_FILE).exists():
+            return self
+        found = LatentIndex.read(folder)
+        changed = [
+            f"{name} is {getattr(found, name)!r} there and {getattr(self, name)!r} here"
+            for name in ("family", "identity", "clips_per_shard", "settings")
+            if getattr(found, name) != getattr(self, name)
+        ]
+        if found.names != self.names:
+            names = f"its {len(found.names)} clips have other names or another order than these {len(self.names)}"
+            changed.append(names)
+        if changed:
+            raise LatentCacheError(f"{folder} was encoded otherwise: {'; '.join(changed)}: give another folder")
+        return found
+
+    @contextmanager
+    def changed(self, folder: Path) -> Iterator[None]:
+        """Change it and replace a folder's with it, one process at a time; what others put there is taken over before.
+
+        Raises LatentCacheError where their clips have other shapes.
+        """
+        with file_lock(folder / ".index.lock"):
+            found = self.continued(folder)
+            if self.shapes and found.shapes and self.shapes != found.shapes:
+                raise LatentCacheError(
+                    f"{folder}: clips encode to {self.shapes}, others to {found.shapes}: read all at one size"
+                )
+            self.shapes.update(found.shapes)
+            self.shards, self.unconditional = found.shards, found.unconditional
+            yield
+            self.write(folder)
 
     def write(self, folder: Path) -> None:
         """Replace a folder's index in one step."""

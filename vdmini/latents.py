@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from vdmini.finite import is_finite
 from vdmini.latent_index import (
-    INDEX_FILE,
     UNCONDITIONAL_FILE,
     LatentCacheError,
     LatentIndex,
@@ -163,6 +162,7 @@ def encode_to_cache(
     clips_per_shard: int = 64,
     skip_unreadable: bool = False,
     on_clip: Callable[[], None] = lambda: None,
+    share: tuple[int, int] = (0, 1),
 ) -> LatentCache:
     """Encode every clip into `folder`, or only what is not there yet, whole and undamaged.
 
@@ -171,6 +171,10 @@ def encode_to_cache(
     the caller's to record. A kill loses at most the shard in work, and the next call ends with the same bytes as an
     unbroken one. Unreadable clips are tried again by every call; with `skip_unreadable` they are left out. `on_clip`
     is called once for each clip, encoded or found.
+
+    Several processes may encode at once, the `share` of each being its rank and their count; shards are dealt out in
+    turn. When all are through, a call without a share finds their work, reports what cannot be read and leaves the
+    same bytes as a process alone.
 
     Raises:
         UnreadableClipsError: clips could not be read, all of them where `skip_unreadable`; the others are encoded.
@@ -185,22 +189,25 @@ def encode_to_cache(
         raise ValueError(f"clip {Counter(names).most_common(1)[0][0]!r} comes twice: give each a name of its own")
     problems: list[UnreadableClipError] = []
     family, conditioning = _conditioning_of(pipeline)
-    with _locked(folder):
-        wanted = LatentIndex(family, identity, asdict(settings), clips_per_shard, names)
-        index = _continue(folder, wanted)
-        _write_unconditional(folder, index, pipeline, conditioning)
+    rank, processes = share
+    with nullcontext() if rank else _locked(folder):
+        index = LatentIndex(family, identity, asdict(settings), clips_per_shard, names).continued(folder)
+        if not rank:
+            _write_unconditional(folder, index, pipeline, conditioning)
 
         def encode(position: int) -> dict[str, Tensor]:
             return _encode(pipeline, conditioning, clips.clip(position), settings, index.shapes)
 
-        for number in range(-(-len(names) // clips_per_shard)):
+        for number in range(rank, -(-len(names) // clips_per_shard), processes):
             problems += _fill_shard(folder, index, number, encode, on_clip)
+        if processes > 1:
+            return LatentCache._of(folder, index)
         if problems and not (skip_unreadable and len(problems) < len(names)):
             raise UnreadableClipsError(folder, problems)
         skipped = {problem.name: problem.reason for problem in problems}
         if skipped != index.skipped:
-            index.skipped = skipped
-            index.write(folder)
+            with index.changed(folder):
+                index.skipped = skipped
     return LatentCache._of(folder, index)
 
 
@@ -223,36 +230,20 @@ def _locked(folder: Path) -> Iterator[None]:
         raise LatentCacheError(f"another process is encoding into {folder}: wait for it, or give another") from None
 
 
-def _continue(folder: Path, wanted: LatentIndex) -> LatentIndex:
-    """What the folder holds already; refuses what was made from anything else than wanted."""
-    if not (folder / INDEX_FILE).exists():
-        return wanted
-    found = LatentIndex.read(folder)
-    changed = [
-        f"{name} is {getattr(found, name)!r} there and {getattr(wanted, name)!r} here"
-        for name in ("family", "identity", "clips_per_shard", "settings")
-        if getattr(found, name) != getattr(wanted, name)
-    ]
-    if found.names != wanted.names:
-        changed.append(f"its {len(found.names)} clips have other names or another order than these {len(wanted.names)}")
-    if changed:
-        raise LatentCacheError(f"{folder} was encoded otherwise: {'; '.join(changed)}: give another folder")
-    return found
-
-
 @torch.no_grad()
 def _write_unconditional(
     folder: Path, index: LatentIndex, pipeline: DiffusionPipeline, conditioning: Conditioning
 ) -> None:
     path = folder / UNCONDITIONAL_FILE
-    if (folder / INDEX_FILE).exists() and (index.unconditional is None or file_sha256(path) == index.unconditional):
+    if index.unconditional is not None and file_sha256(path) == index.unconditional:
         return
     values = conditioning.unconditional(pipeline)
-    if values is not None:
-        stored = {name: _stored(value) for name, value in values.items()}
-        _check_finite("the empty condition", stored)
+    if values is None:
+        return
+    stored = {name: _stored(value) for name, value in values.items()}
+    _check_finite("the empty condition", stored)
+    with index.changed(folder):
         index.unconditional = save_tensors(stored, path)
-    index.write(folder)
 
 
 @torch.no_grad()
@@ -295,6 +286,7 @@ def _fill_shard(
     positions = range(start, min(start + index.clips_per_shard, len(index.names)))
     held = shard.clips if shard is not None and file_sha256(path) == shard.sha256 else []
     rows: dict[int, dict[str, Tensor]] = {}
+    filling: dict[int, Shard] = {}
     problems = []
     for position in positions:
         if position not in held:
@@ -309,11 +301,12 @@ def _fill_shard(
             rows |= {position: {name: before[name][row] for name in before} for row, position in enumerate(held)}
         filled = sorted(rows)
         stacked = {name: torch.stack([rows[position][name] for position in filled]) for name in index.shapes}
-        index.shards[number] = Shard(save_tensors(stacked, path), filled)
-    elif not held:
+        filling = {number: Shard(save_tensors(stacked, path), filled)}
+    elif held:
+        return problems
+    with index.changed(folder):
         index.shards.pop(number, None)
-    if rows or not held:
-        index.write(folder)
+        index.shards |= filling
     return problems
 
 

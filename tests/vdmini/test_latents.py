@@ -150,7 +150,7 @@ def test_a_whole_cache_is_not_encoded_again(pipeline: Any, conditioning: FakeCon
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != ".lock"} == times
 
 
-KILLED = """
+HEAD = """
 import json, os, signal, sys
 from pathlib import Path
 import vdmini.conditioning
@@ -164,7 +164,9 @@ vdmini.conditioning.conditioning_of = lambda denoiser: fake
 with torch.device("meta"):
     pipeline = SimpleNamespace(unet=UNetSpatioTemporalConditionModel())
 root = Path(sys.argv[1])
-encode(pipeline, root / "unbroken")
+encode(pipeline, root / "unbroken", clips_per_shard=int(sys.argv[2]))
+"""
+KILLED = """
 report = []
 for step in range(20):
     child = os.fork()
@@ -199,13 +201,56 @@ print(json.dumps(report))
 """
 
 
+SHARED = """
+def start(rank, count, dies_at=None):
+    if child := os.fork():
+        return child
+    ticks = iter(range(10))
+    options = {"clips_per_shard": 1, "share": (rank, count)}
+    encode(pipeline, root / "shared", Clips(broken={"clip 4"}), **options, on_clip=lambda: (
+        next(ticks) == dies_at and os.kill(os.getpid(), signal.SIGKILL)
+    ))
+    os._exit(0)
+
+report = {}
+# One of three is killed in its second shard; two go on.
+for name, given in (("killed", [(0, 3), (1, 3, 1), (2, 3)]), ("resumed", [(0, 2), (1, 2)])):
+    children = [start(*each) for each in given]
+    report[name] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    report[name + " shards"] = len(list((root / "shared").glob("0*.safetensors")))
+fake.encoded.clear()
+encode(pipeline, root / "shared", clips_per_shard=1)
+report["last"] = fake.encoded
+report["same"] = contents(root / "shared") == contents(root / "unbroken")
+print(json.dumps(report))
+"""
+
+
+def run_script(script: str, *arguments: object) -> Any:
+    """What a script prints that knows this file."""
+    here = str(Path(__file__).parent)
+    done = forked.run("-c", f"import sys; sys.path[:0] = [{here!r}]\n{HEAD}{script}", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks to be killed")
+def test_processes_share_the_shards_and_what_a_killed_one_left_is_done_by_others(tmp_path: Path) -> None:
+    assert run_script(SHARED, tmp_path, 1) == {
+        "killed": [0, -9, 0],
+        # Of those of clips 1, 4 and 7, the first alone.
+        "killed shards": 8,
+        "resumed": [0, 0],
+        "resumed shards": 9,
+        # It could not be read by any of them.
+        "last": ["clip 4"],
+        "same": True,
+    }
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks to be killed")
 def test_a_kill_at_any_step_loses_one_shard_at_most(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
-    script = f"import sys; sys.path[:0] = [{here!r}]\n{KILLED}"
-    done = forked.run("-c", script, tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = run_script(KILLED, tmp_path, 4)
     assert all(same for _, _, _, same in report)
     # Two renamings for the empty condition and the index, then four, four and two clips with two renamings each.
     assert [killed for killed, *_ in report] == [True] * 18 + [False] * 2
@@ -353,6 +398,12 @@ def test_wrong_clips_are_refused(
     with pytest.raises(LatentCacheError, match=r"clip 6 encodes to .*: read all at one size"):
         encode(pipeline, tmp_path / "sizes", sizes)
     encode(pipeline, tmp_path / "sizes")
+    # Found by two processes at the same time.
+    with pytest.raises(LatentCacheError, match=r"others to .*3, 3, 6, 4.*: read all at one size"):
+        encode(
+            pipeline, tmp_path / "shared", Clips(height=4), share=(1, 2),
+            on_clip=lambda: encode(pipeline, tmp_path / "shared", share=(0, 2)),
+        )  # fmt: skip
     with pytest.raises(LatentCacheError, match=r"clip 0: its latents are not finite: .* float32"):
         encode(pipeline, tmp_path / "infinite", settings=EncodeSettings(7, noise_strength=float("inf")))
 
