@@ -11,11 +11,12 @@ import sys
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from vdmini.distill import StepLosses
@@ -222,17 +223,84 @@ def test_without_data_the_teacher_draws_its_own(once: Path, tmp_path: Path) -> N
     assert prepared(folder, "data.steps=2") == {"encode": False, "prune": True, "distill": False}
 
 
-def test_two_processes_make_the_same_student(once: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    arguments = ["vdmini_bench", "distill", once / "small.yaml", "--results", tmp_path, "--json"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)
-    assert (together["processes"], together["jobs"]["ran"]) == (2, ["encode", "prune", "distill"])
-    for one, two in zip(losses(distilled(once)), losses(together), strict=True):
+@pytest.fixture(scope="module")
+def pair(once: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes of this machine make of the same, a file for each encoded clip."""
+    return together(once, tmp_path_factory.mktemp("pair"), [[]], "--main_process_port=0")
+
+
+def together(once: Path, results: Path, hosts: list[list[str]], *options: str, **variables: str) -> dict[str, Any]:
+    """Distil in two processes, shared out over the hosts that these beginnings of commands lead to."""
+    several = [f"--num_machines={len(hosts)}", "--num_processes=2", "--multi_gpu", "--mixed_precision=no", *options]
+    distil = ["-m", "vdmini_bench", "distill", once / "small.yaml", "--set", "data.clips_per_shard=1"]
+    launches = []
+    for rank, host in enumerate(hosts):
+        launch = [sys.executable, "-m", "accelerate.commands.launch", f"--machine_rank={rank}", *several]
+        # As on a machine of its own, what it keeps for itself is not the others'.
+        own = {name: str(results / f"of-host-{rank}") for name in ("HF_HOME", "VDMINI_CACHE")}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **own, **variables}
+        command = [*host, *map(str, [*launch, "--dynamo_backend=no", *distil, "--results", results, "--json"])]
+        launches.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        )
+    try:
+        printed = [each.communicate(timeout=300) for each in launches]
+    finally:
+        for each in launches:
+            each.kill()
+    assert not any(each.returncode for each in launches), printed
+    found: dict[str, Any] = json.loads(printed[0][0])
+    assert not any(out for out, _ in printed[1:]), "the first process alone speaks"
+    assert (found["processes"], found["jobs"]["ran"]) == (2, ["encode", "prune", "distill"])
+    return found
+
+
+def test_two_processes_make_the_same_student(once: Path, pair: dict[str, Any]) -> None:
+    for one, two in zip(losses(distilled(once)), losses(pair), strict=True):
         assert {name: float(value) for name, value in one.items()} == pytest.approx(
             {name: float(value) for name, value in two.items()}, rel=1e-3
         )
+    whole = latents(once)[0]
+    (folder,) = Path(pair["student"]).parents[1].glob("encode-*/latents")
+    shared = LatentCache.open(folder)
+    assert shared.names == whole.names
+    values, expected = (each.batch(torch.arange(4)) for each in (shared, whole))
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[list[str]]]:
+    """What begins a command on one of two hosts with a cable between them, by which alone they are reached."""
+    names = [f"vdmini-{os.getpid()}-{number}" for number in (1, 2)]
+    first, second = names
+    commands = [
+        *(f"netns add {name}" for name in names),
+        f"link add eth0 netns {first} type veth peer name eth0 netns {second}",
+        *(f"-n {name} addr add 10.77.0.{number}/24 dev eth0" for number, name in enumerate(names, 1)),
+        *(f"-n {name} link set {device} up" for name in names for device in ("lo", "eth0")),
+    ]
+    try:
+        for each in commands:
+            subprocess.run(["ip", *each.split()], check=True, capture_output=True, text=True)
+        yield [["ip", "netns", "exec", name] for name in names]
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs root, Debian's iproute2 and leave to make network namespaces: {error}")
+    finally:
+        with suppress(FileNotFoundError):
+            for name in names:
+                subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_two_hosts_make_the_student_of_two_processes_of_one(
+    once: Path, pair: dict[str, Any], hosts: list[list[str]], tmp_path: Path
+) -> None:
+    address = ("--main_process_ip=10.77.0.1", "--main_process_port=29500")
+    apart = together(once, tmp_path, hosts, *address, GLOO_SOCKET_IFNAME="eth0")
+    folders = [Path(each["student"]).parents[1] for each in (pair, apart)]
+    files = [
+        {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+        for folder in folders
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) > 4
+    assert losses(pair) == losses(apart)

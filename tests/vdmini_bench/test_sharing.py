@@ -99,6 +99,45 @@ if __name__ == "__main__":
     bench = Bench(Path(sys.argv[1]), names, suite)
     lead(lambda: stage.run_stage(bench, "teacher", bench.folder))
 """
+ENCODING = """
+import json, os, sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+import vdmini_bench.runs.stages.encode as stage
+from vdmini_bench.system.launch import lead
+
+folder, calls = Path(sys.argv[1]), []
+
+def note(pipeline, clips, latents, settings, *, share, on_clip, **options):
+    calls.append(["encode", share])
+    (folder / f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(calls))
+
+stage.encode_to_cache = note
+stage.warn_of_cut_prompts = lambda pipeline, prompts: None
+
+@dataclass(frozen=True)
+class Clips:
+    names: tuple
+
+def draw(model, folder):
+    calls.append(["draw"])
+    return Clips(tuple("abcde"))
+
+def load(source):
+    calls.append(["load"])
+    return SimpleNamespace(pipeline="a pipeline")
+
+class Bench:
+    def recipe(self, subject):
+        return SimpleNamespace(
+            load=load, teacher="teacher", teacher_sha256="", clips=draw, prompts=(), encoding=None, clips_per_shard=2,
+            skip_unreadable=False,
+        )
+
+if __name__ == "__main__":
+    lead(lambda: stage.run_stage(Bench(), "", folder))
+"""
 
 
 def start(script: Path, *arguments: object, processes: int = 1, **variables: str) -> tuple[int, str, str]:
@@ -192,6 +231,19 @@ def test_two_processes_sample_as_one_does(tmp_path: Path) -> None:
     shares = [int((tmp_path / "two" / f"process-{rank}").read_text()) for rank in (0, 1)]
     # Whole batches of two: 0 1, 4 5 and 2 3, 6.
     assert shares == [4, 3]
+
+
+def test_two_processes_encode_their_shares_and_the_main_one_sees_to_the_whole(tmp_path: Path) -> None:
+    script = tmp_path / "encoding.py"
+    script.write_text(ENCODING)
+    for processes in (1, 2):
+        code, _, said = start(script, tmp_path, processes=processes)
+        assert code == 0, said
+    assert {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")} == {
+        "alone": [["load"], ["draw"], ["encode", [0, 1]]],
+        "0": [["load"], ["draw"], ["encode", [0, 2]], ["encode", [0, 1]]],
+        "1": [["load"], ["encode", [1, 2]]],
+    }
 
 
 @given(st.integers(0, 20), st.integers(1, 6))

@@ -25,7 +25,7 @@ from vdmini_bench.system.progress import Advance, progress
 if TYPE_CHECKING:
     import torch
 
-# Encoding takes hours, and the others wait: collectives of training keep their own, shorter limit.
+# The teacher draws clips for hours, and the others wait: collectives of training keep their own, shorter limit.
 PATIENCE = timedelta(days=30)
 P = ParamSpec("P")
 Result = TypeVar("Result")
