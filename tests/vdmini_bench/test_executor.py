@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from submitit.core.utils import FailedJobError as FailedTaskError
+from submitit.core.utils import UncompletedJobError
 
 from vdmini_bench.cli import main
 from vdmini_bench.commands.run import place_of
 from vdmini_bench.errors import BenchError, IncompleteError, SuiteError, UnreadableVideoError
 from vdmini_bench.runs.execution import FailedJobError
-from vdmini_bench.runs.tasks import Place, Running, Task, _may_start
+from vdmini_bench.runs.local_tasks import LocalExecutor, LocalTask
+from vdmini_bench.runs.tasks import Executor, Place, Running, Task, _may_start
 from vdmini_bench.suites.job_graph import Job
 
 JOB = Job("sample", "teacher", "key", (), 1.0)
@@ -51,10 +58,21 @@ def test_timings_of_a_cluster_are_not_those_of_this_machine() -> None:
     assert len({*machines, place_of("local", 1, ()).machine}) == 3
 
 
-@pytest.mark.parametrize(("setting", "said"), [("partition", "give KEY=VALUE"), ("slurm_colour=1", "slurm_colour")])
-def test_a_wrong_setting_is_refused_before_any_job(setting: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "setting", "said"),
+    [
+        ("local", "partition", "give KEY=VALUE"),
+        ("local", "timeout_min=1", "timeout_min: a cluster's"),
+        ("slurm", "slurm_colour=1", "slurm_colour"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_any_job(
+    executor: Executor, setting: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What submitit looks for to tell that there is a cluster.
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(SuiteError, match=said):
-        place_of("local", 1, (setting,)).executor(tmp_path, alone=False)
+        place_of(executor, 1, (setting,)).executor(tmp_path, alone=False)
 
 
 def test_the_command_refuses_a_setting_without_a_value(tmp_path: Path) -> None:
@@ -69,3 +87,32 @@ def test_tasks_of_every_process_of_a_launcher_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SuiteError, match="without a launcher"):
         place_of("local", 1, ())
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_task_here_answers_whatever_the_size_and_keeps_its_output(size: int, tmp_path: Path) -> None:
+    assert len(finished(LocalExecutor(tmp_path).submit(partial(speak, size)))) == size
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["said\n"]
+
+
+def test_what_a_task_here_raises_is_told_from_its_end_without_an_answer(tmp_path: Path) -> None:
+    with pytest.raises(FailedTaskError, match="ValueError"):
+        finished(LocalExecutor(tmp_path).submit(partial(int, "no number")))
+    with pytest.raises(UncompletedJobError, match="ended with -9"):
+        finished(LocalExecutor(tmp_path).submit(partial(signal.raise_signal, signal.SIGKILL)))
+    task = LocalExecutor(tmp_path).submit(partial(time.sleep, 100))
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(UncompletedJobError):
+        finished(task)
+
+
+def speak(size: int) -> str:
+    print("said")
+    return "a" * size
+
+
+def finished(task: LocalTask[Any]) -> Any:
+    while not task.done():
+        time.sleep(0.01)
+    return task.result()

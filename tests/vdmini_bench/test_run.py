@@ -139,32 +139,63 @@ def test_a_damaged_result_is_made_again_and_nothing_else(unbroken: tuple[Path, d
     assert moments.read_bytes() == whole
 
 
-def test_tasks_make_what_one_process_makes_where_one_is_killed(
+def test_tasks_make_what_one_process_makes_whichever_of_both_is_killed(
     unbroken: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
+    kills = int(os.environ.get("VDMINI_KILLS", "1"))
     results = shutil.copytree(unbroken[0], tmp_path / "results")
+    # Of the whole run; one kill is of its quickest jobs.
+    forgotten = ("",) if kills > 1 else ("measure", "count")
+    killed: list[str] = []
+    whole, process = 0, start_tasks(results, forgotten)
+    while len(killed) < kills:
+        moment = random.uniform(0, unbroken[1]["command_seconds"] * 0.6) if kills > 1 else 0.05
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert_same_end(process, process.communicate(timeout=moment), unbroken[1])
+            whole, process = whole + 1, start_tasks(results, forgotten)
+            continue
+        if len(killed) % 2:
+            process.kill()
+            process.communicate()
+            killed.append(f"run, {moment:.1f} s")
+            process = start_tasks(results)
+        elif tasks := tasks_of(process.pid):
+            os.kill(random.choice(tasks), signal.SIGKILL)
+            killed.append(f"task, {moment:.1f} s")
+    printed = process.communicate(timeout=900)
+    assert_same_end(process, printed, unbroken[1])
+    assert kills > 1 or printed[1].count("left no result; it is begun again") == 1
+    print(f"killed {len(killed)} times, came to its end {whole + 1} times, killed: {killed}")
+
+
+def start_tasks(results: Path, forgotten: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start a run in two slots, without what stages of these beginnings left."""
     for folder in results.glob("work/*-*"):
-        if folder.name.startswith(("measure", "count")):
-            shutil.rmtree(folder)
-    tasks = ("--executor", "local", "--slots", "2")
-    process = subprocess.Popen(
-        command(results, "--json", *tasks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not (children := [*_children(process.pid)]):
-        time.sleep(0.05)
-    os.kill(children[0], signal.SIGKILL)
-    printed, said = process.communicate(timeout=500)
-    assert process.returncode == 0, said
-    assert said.count("left no result; it is begun again") == 1
-    assert quality(json.loads(printed)["rows"]) == quality(unbroken[1]["rows"])
+        if folder.name.startswith(forgotten):
+            shutil.rmtree(folder, ignore_errors=True)
+    arguments = command(results, "--json", "--executor", "local", "--slots", "2")
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _children(parent: int) -> Iterator[int]:
-    """The tasks that a process started."""
+def assert_same_end(process: subprocess.Popen[str], printed: tuple[str, str], unbroken: dict[str, Any]) -> None:
+    """The run is complete, and its numbers are those of the unbroken one."""
+    assert process.returncode == 0, printed[1]
+    output = json.loads(printed[0])
+    assert output["status"] == "complete"
+    assert quality(output["rows"]) == quality(unbroken["rows"])
+
+
+def tasks_of(run: int) -> list[int]:
+    """The tasks of a run: what was forked from the process that it started for that."""
+    servers = [each for each in children_of(run) if b"forkserver" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [task for server in servers for task in children_of(server)]
+
+
+def children_of(parent: int) -> Iterator[int]:
+    """The processes that one started."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            found = int(stat.read_text().rpartition(")")[2].split()[1])
-            if found == parent and b"submitit" in (stat.parent / "cmdline").read_bytes():
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
                 yield int(stat.parent.name)
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--executor",
     type=click.Choice(["local", "slurm"]),
-    help="Run each job as a task by submitit, on this machine or on a Slurm cluster that this is the front of.",
+    help="Run each job as a task, on this machine or on a Slurm cluster that this is the front of.",
 )
 @click.option("--slots", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once, with --executor.")
 @click.option(
@@ -95,9 +95,11 @@ def run(
         raise SuiteError("--card is for a dry run: add --dry-run")
     if (until is None) != (margin is None):
         raise click.UsageError("--until decided and --margin go together: how much worse a model may be, from 0 to 1")
+    place = None if executor is None else place_of(executor, slots, settings)
+    if place is not None:
+        place.prepare()
     from vdmini_bench.runs.run import BY_VALUES, run_suite
 
-    place = None if executor is None else place_of(executor, slots, settings)
     if margin is not None:
         _run_until_decided(
             lambda part: load_any_suite(suite, profile, overrides + (() if part is None else (f"vbench.part={part}",))),

@@ -1,4 +1,4 @@
-"""Run a suite's jobs as tasks of submitit, several at once: processes of this machine, or jobs of a Slurm cluster."""
+"""Run a suite's jobs as tasks, several at once: processes of this machine, or a Slurm cluster's jobs by submitit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from submitit.helpers import Checkpointable
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.runs.execution import Executed, FailedJobError, execute_job, skipped
+from vdmini_bench.runs.local_tasks import LocalExecutor, LocalTask, prepare_tasks
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.system.fingerprint import take_fingerprint
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Place:
-    """Where tasks run and how many at once; `settings` are submitit's own, such as `slurm_partition`."""
+    """Where tasks run and how many at once; `settings` of a cluster are submitit's own, such as `slurm_partition`."""
 
     kind: Executor
     slots: int
@@ -42,15 +43,26 @@ class Place:
         """What tells apart timings of this place from those of another; empty for this machine."""
         return "" if self.kind == "local" else f"slurm {sorted(self.settings.items())}"
 
-    def executor(self, folder: Path, *, alone: bool) -> submitit.AutoExecutor:
-        """What submits tasks, whose logs go to a folder; raises SuiteError for settings that submitit does not know."""
-        executor = submitit.AutoExecutor(folder, cluster=self.kind)
+    def prepare(self) -> None:
+        """Begin what the first task would wait for."""
+        # Tasks load torch before they come to anything of ours: they must find it in their environment.
+        prepare_torch()
+        if self.kind == "local":
+            prepare_tasks()
+
+    def executor(self, folder: Path, *, alone: bool) -> submitit.AutoExecutor | LocalExecutor:
+        """What submits tasks, whose logs go to a folder; raises SuiteError for settings that it does not know."""
+        if self.kind == "local":
+            if self.settings:
+                raise SuiteError(f"--executor-set {next(iter(self.settings))}: a cluster's: add --executor slurm")
+            return LocalExecutor(folder)
+        executor = submitit.AutoExecutor(folder, cluster="slurm")
         settings: dict[str, Any] = {
             name: int(text) if text.isdecimal() else text for name, text in self.settings.items()
         }
         # A task is done when it is done; a cluster's own limit holds where it has one.
         settings = {"timeout_min": 60 * 24 * 7, **settings}
-        if alone and self.kind == "slurm":
+        if alone:
             settings["slurm_exclusive"] = True
         try:
             executor.update_parameters(**settings)
@@ -81,7 +93,7 @@ class Running:
     """A task that was submitted, how often, and since when."""
 
     task: Task
-    submitted: submitit.Job[BenchError | None]
+    submitted: submitit.Job[BenchError | None] | LocalTask[BenchError | None]
     attempts: int = 1
     started: float = field(default_factory=time.monotonic)
 
@@ -92,8 +104,6 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
     On this machine, what times runs alone. Tasks are cancelled when this is left; they go on where this process is
     killed, and the next call waits for them.
     """
-    # Tasks load torch before they come to anything of ours: they must find it in their environment.
-    prepare_torch()
     notices = logging.getLogger("submitit")
     # They are on stderr too; what this process prints is its own.
     for handler in [each for each in notices.handlers if each.name == "submitit_out"]:
@@ -126,7 +136,7 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
 
 
 def _ended(
-    running: Mapping[str, Running], executors: Mapping[bool, submitit.AutoExecutor]
+    running: Mapping[str, Running], executors: Mapping[bool, submitit.AutoExecutor | LocalExecutor]
 ) -> list[tuple[str, BenchError | None]]:
     """The tasks that are over, by job, and what went wrong; one that left no result is begun again, a few times."""
     ended = []
