@@ -44,13 +44,37 @@ def main():
 if __name__ == "__main__":
     main()
 """
+TASKS = """
+import sys, time
+from functools import partial
+from pathlib import Path
+import click
+from vdmini_bench.runs import local_tasks
+from vdmini_bench.system.program import expected_failures
+
+@click.command()
+@expected_failures
+def main():
+    local_tasks.IMPORTED = []
+    local_tasks.prepare_tasks()
+    tasks = [local_tasks.LocalExecutor(Path(sys.argv[0]).parent).submit(partial(time.sleep, 100)) for _ in range(2)]
+    try:
+        print(*(task._process.pid for task in tasks), "at work", sep="\\n", flush=True)
+        time.sleep(100)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+if __name__ == "__main__":
+    main()
+"""
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+@pytest.fixture(params=[pytest.param(COMMAND, id="workers")])
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     """A command in a group of its own, as a terminal has it, and its two workers."""
     script = tmp_path / "command.py"
-    script.write_text(COMMAND)
+    script.write_text(request.param)
     process = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
@@ -70,6 +94,9 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     process.communicate()
 
 
+@pytest.mark.parametrize(
+    "running", [pytest.param(COMMAND, id="workers"), pytest.param(TASKS, id="tasks")], indirect=True
+)
 def test_an_interrupt_of_the_whole_group_ends_it_with_one_line(running: tuple[subprocess.Popen[str], set[int]]) -> None:
     process, workers = running
     assert process.stdout is not None

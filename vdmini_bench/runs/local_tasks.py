@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 FORKED: ForkServerContext = multiprocessing.get_context("forkserver")
-STAGES = [f"vdmini_bench.runs.stages.{name}" for name in STAGE_VERSIONS]
+IMPORTED = ["vdmini_bench.runs.tasks", *(f"vdmini_bench.runs.stages.{name}" for name in STAGE_VERSIONS)]
 
 
 def prepare_tasks() -> None:
@@ -30,8 +30,13 @@ def prepare_tasks() -> None:
     import torch
 
     # Who asked for CUDA's devices, as imports do, cannot use them in a fork: there each task imports by itself.
-    FORKED.set_forkserver_preload([] if torch.cuda.is_available() else STAGES)
-    forkserver.ensure_running()
+    FORKED.set_forkserver_preload([] if torch.cuda.is_available() else IMPORTED)
+    # Ctrl-C is for this process: its tasks are cancelled, and say nothing of it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class LocalTask(Generic[Result]):
@@ -77,8 +82,6 @@ class LocalExecutor:
 
 
 def _work(work: Callable[[], Result], sender: Connection, folder: Path) -> None:
-    # Ctrl-C reaches this process too, and is for the one that submitted it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{os.getpid()}.log").open("ab") as log:
         for stream in (1, 2):
