@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 import vdmini_bench
 from vdmini_bench.data.synthetic import ACTIONS, draw_clip
 from vdmini_bench.data.video import read_frames, write_video
+from vdmini_bench.runs.stages.encode import clips_of
 from vdmini_bench.system.launch import Share, in_order_again, lead, share_out
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
@@ -252,6 +253,11 @@ def test_shares_are_disjoint_and_come_in_order_again(items: int, count: int) -> 
     parts = [np.asarray(Share(index, count).of(list(whole))).reshape(-1, 2) for index in range(count)]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert (in_order_again(parts) == whole).all()
+
+
+def test_the_first_process_encodes_the_most_clips() -> None:
+    assert [clips_of(Share(index, 3), 9, 2) for index in range(3)] == [4, 3, 2]
+    assert clips_of(Share(), 9, 2) == 9
 
 
 def test_a_process_alone_does_everything() -> None:

@@ -19,7 +19,7 @@ from vdmini_bench.distill.estimate import ClipShapes, MemoryEstimate, available_
 from vdmini_bench.distill.trainer import CHECKPOINT
 from vdmini_bench.models.source import expert_count, pipeline_of
 from vdmini_bench.runs.distillation import Distillation
-from vdmini_bench.runs.stages.encode import LATENTS
+from vdmini_bench.runs.stages.encode import LATENTS, clips_of
 from vdmini_bench.speed.timing import device_name
 from vdmini_bench.system.launch import Share, process_count, process_device, share_out
 from vdmini_bench.system.tables import print_table
@@ -89,7 +89,8 @@ def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPla
     clips, seconds = _clips(distillation)
     teacher = load_model(recipe.taught_by[0], device="meta")
     memory = tuple(estimate_memory(recipe, teacher, clips.shapes, processes, limit))
-    plan = replace(plan, memory=memory, encode_seconds=seconds * recipe.count or None)
+    most = clips_of(Share(0, processes), recipe.count, recipe.clips_per_shard)
+    plan = replace(plan, memory=memory, encode_seconds=seconds * most or None)
     return replace(plan, step_seconds=share_out(_time_steps, distillation)[0]) if timing and plan.fits else plan
 
 

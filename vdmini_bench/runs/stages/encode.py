@@ -55,10 +55,14 @@ def run_stage(context: RunContext, subject: str, folder: Path) -> None:
         raise IncompleteError(problems) from error
 
 
+def clips_of(share: Share, count: int, clips_per_shard: int) -> int:
+    """How many of `count` clips a process encodes: whole files of them are dealt out, and the first gets the most."""
+    return sum(min(clips_per_shard, count - start) for start in share.of(range(0, count, clips_per_shard)))
+
+
 def _encode(share: Share, encoder: Encoder, source: ClipSource, latents: Path) -> None:
     recipe = encoder.context.recipe(encoder.subject)
-    starts = share.of(range(0, len(source.names), recipe.clips_per_shard))
-    count = sum(len(source.names[start : start + recipe.clips_per_shard]) for start in starts)
+    count = clips_of(share, len(source.names), recipe.clips_per_shard)
     with share.progress("encode training clips", count) as advance:
         encode_to_cache(
             pipeline_of(encoder.model),
