@@ -129,7 +129,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """Kill an embedded run at 50 random moments, or as many as are given after --, and compare its numbers."""
+    """Kill an embedded run, and one in tasks, at 50 random moments each, or as many as are given after --."""
     session.install("-c", CONSTRAINTS, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     count, *more = session.posargs or ("50",)
     settings = {"OMP_NUM_THREADS": "1", "VDMINI_KILLS": count}

@@ -56,7 +56,7 @@ class LocalTask(Generic[Result]):
         """What the work returned; raises FailedTaskError where it raised, UncompletedJobError where it was killed."""
         try:
             result, failure = self._answer.recv()
-        except EOFError:
+        except (EOFError, OSError):  # killed, perhaps in the middle of its answer
             self._process.join()
             raise UncompletedJobError(f"process {self._process.pid} ended with {self._process.exitcode}") from None
         self._process.join()
