@@ -66,6 +66,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[str]]:
                     scores.append(
                         Score(model, metric, "1", protocol, mean, "", "higher", 0.1, count, count, "ok", tuple(marks))
                     )
+            scores.append(Score.unavailable("student", "vbench_color", "1", protocol, "higher", 10))
             rows = [row_of(score, ORIGIN | {"run_id": folder.name}) for score in scores]
             (folder / "results.jsonl").write_text("".join(map(result_line, scores, rows)))
             return RunResult(folder.name, folder, until_decided.ExitCode.OK, "smoke", (), 1.0, 1, 0, ())
@@ -120,6 +121,7 @@ def test_the_folder_pools_all_parts_and_its_report_shows_the_path(
     # Nobody's score of all prompts is taken for one of these.
     assert pooled.protocol.endswith(f"/until{len(parts)}/16")
     assert records["teacher", "params_m"].protocol == "model"
+    assert records["student", "vbench_color"].status == "unavailable"
     page = (folder / "report.html").read_text()
     assert "Until decided" in page
     assert f"{steps[0]['prompts']} of {PROMPTS}" in page

@@ -108,14 +108,18 @@ def run_until_decided(
 def pooled(parts: Sequence[Sequence[Record]], vbench: VBenchSpec, prompts: int, of: int) -> list[Pooled]:
     """The last part's records, each of all the parts' `prompts` where it is a mean over prompts.
 
-    What says something of a whole set of videos alone, as VBench's groups do, is left out.
+    What says something of a whole set of videos alone, as VBench's groups do, is left out; what a part could not
+    measure stays as it is.
     """
     found = []
     for last in parts[-1]:
         _, mark, rest = last.score.protocol.partition(f"/part{len(parts)}/{of}")
         same = [each.score for part in parts for each in part if _is_of(each, last)]
+        missing = next((score for score in same if score.status != "ok"), None)
         if not mark:
             found.append(Pooled(last, ()))
+        elif missing is not None:
+            found.append(Pooled(replace(last, score=missing, row=row_of(missing, asdict(last.row))), ()))
         elif all(score.blocks for score in same) and len(same) == len(parts):
             values = [value for score in same for value in score.blocks]
             error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
