@@ -26,11 +26,12 @@ from vdmini_bench.system.tables import print_table
 from vdmini_bench.system.workers import choose_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from vdmini_bench.config.suite import Suite
     from vdmini_bench.config.vbench import VBenchSuite
     from vdmini_bench.runs.tasks import Executor, Place
+    from vdmini_bench.runs.until_decided import Step
 
 
 @click.command()
@@ -101,10 +102,12 @@ def run(
     from vdmini_bench.runs.run import BY_VALUES, run_suite
 
     if margin is not None:
-        _run_until_decided(
-            lambda part: load_any_suite(suite, profile, overrides + (() if part is None else (f"vbench.part={part}",))),
-            results, margin, choose_workers(workers), place, as_json,
-        )  # fmt: skip
+        from vdmini_bench.runs.until_decided import run_until_decided
+
+        def part_of(part: str) -> Suite | VBenchSuite:
+            return load_any_suite(suite, profile, (*overrides, f"vbench.part={part}"))
+
+        _show_steps(run_until_decided(chosen, part_of, results, margin, choose_workers(workers), place), as_json)
     result = run_suite(chosen, results, choose_workers(workers), place)
     if as_json:
         click.echo(json.dumps(result.to_json()))
@@ -123,16 +126,12 @@ def run(
     sys.exit(result.exit_code)
 
 
-def _run_until_decided(
-    load: Callable[[str | None], Suite | VBenchSuite], results: Path, margin: float, workers: int, place: Place | None,
-    as_json: bool,
-) -> NoReturn:  # fmt: skip
-    """Run part after part, show what is decided after each, and end with the last one's exit code."""
+def _show_steps(steps: Iterator[Step], as_json: bool) -> NoReturn:
+    """Show what is decided after each part as it comes, and end with the last one's exit code."""
     from vdmini_bench.compare.until_decided import HEADER
-    from vdmini_bench.runs.until_decided import run_until_decided
 
-    for step in run_until_decided(load, results, margin, workers, place):
-        title = f"after {step.prompts} of {step.of} prompts, no worse by {margin:g} at most"
+    for step in steps:
+        title = f"after {step.prompts} of {step.of} prompts, no worse by {step.margin:g} at most"
         if as_json:
             click.echo(json.dumps(step.to_json() | {"run_dir": str(step.run_dir)}))
         elif step.decided:

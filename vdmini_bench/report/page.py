@@ -55,7 +55,8 @@ def build_page(data: ReportData) -> str:
     heading = f"{suite}, profile {profile}" if suite and profile else str(suite or "Scores")
     parts = [(name, title, found) for name, (title, of) in SECTIONS.items() if (found := of(data)) is not None]
     page = render(
-        "page.html", data=data, heading=heading, status=data.settings("status"), parts=parts, **frame("player.js")
+        "page.html", data=data, heading=heading, title=f"{heading}: {data.name}", status=data.settings("status"),
+        parts=parts, **frame("player.js"),
     )  # fmt: skip
     return f"{page}\n"
 

@@ -71,20 +71,19 @@ class Pooled:
 
 
 def run_until_decided(
-    load: Callable[[str | None], Suite | VBenchSuite], results: Path, margin: float, workers: int = 1,
-    place: Place | None = None,
+    suite: Suite | VBenchSuite, load: Callable[[str], Suite | VBenchSuite], results: Path, margin: float,
+    workers: int = 1, place: Place | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """Run a suite part by part; each step says what is decided so far: is a model no worse than the baseline?
 
-    `load` gives the suite of all prompts for None and of a part for a text such as `3/16`. The leaderboard is left as
-    it is: its rows are of all prompts.
+    `load` gives the same suite of a part, for a text such as `3/16`. The leaderboard is left as it is: its rows are of
+    all prompts.
 
     Raises:
         SuiteError: the suite is not scored prompt by prompt, or asks for a part itself.
         NothingMeasuredError: no metric pairs, as where models were trained several times.
         BenchError: as `run_suite`.
     """
-    suite = load(None)
     if not isinstance(suite, VBenchSuite) or suite.profile.vbench.part is not None:
         raise SuiteError("--until decided is for a whole suite of kind vbench: FVD compares sets of clips, not clips")
     prepare_suite(suite, results)

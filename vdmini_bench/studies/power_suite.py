@@ -19,7 +19,7 @@ from vdmini_bench.studies.power_prediction import MOST_CLIPS, Effects
 from vdmini_bench.suites.vbench import OFFICIAL_VIDEOS, ask_for_videos
 from vdmini_bench.vbench.prompts import SAMPLES
 
-# The losses that the issue of clips is asked for.
+# Of which it is said how many clips they need.
 SHARES = (0.05, 0.1, 0.2)
 
 

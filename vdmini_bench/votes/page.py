@@ -47,5 +47,8 @@ def build_vote_page(ballot: Ballot, examples: Examples) -> str:
     asked = [key.clips[first].request for first, _ in key.pairs]
     pairs = [(*pair, text) for pair, text in zip(key.pairs, asked, strict=True)]
     sources = sorted(ballot.sources.items())
-    page = render("vote.html", study=key.study, pairs=pairs, sources=sources, examples=examples, **frame("vote.js"))
+    page = render(
+        "vote.html", title="Which clip is better?", study=key.study, pairs=pairs, sources=sources, examples=examples,
+        **frame("vote.js"),
+    )  # fmt: skip
     return f"{page}\n"
