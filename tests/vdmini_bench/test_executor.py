@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from submitit.core.utils import FailedJobError as FailedTaskError
-from submitit.core.utils import UncompletedJobError
 
 from vdmini_bench.cli import main
 from vdmini_bench.commands.run import place_of
 from vdmini_bench.errors import BenchError, IncompleteError, SuiteError, UnreadableVideoError
 from vdmini_bench.runs.execution import FailedJobError
-from vdmini_bench.runs.local_tasks import LocalExecutor, LocalTask
+from vdmini_bench.runs.local_tasks import FailedTaskError, LocalExecutor, LocalTask, LostTaskError, share_cores
 from vdmini_bench.runs.tasks import Executor, Place, Running, Task, _may_start
 from vdmini_bench.suites.job_graph import Job
 
@@ -98,13 +96,33 @@ def test_a_task_here_answers_whatever_the_size_and_keeps_its_output(size: int, t
 def test_what_a_task_here_raises_is_told_from_its_end_without_an_answer(tmp_path: Path) -> None:
     with pytest.raises(FailedTaskError, match="ValueError"):
         finished(LocalExecutor(tmp_path).submit(partial(int, "no number")))
-    with pytest.raises(UncompletedJobError, match="ended with -9"):
+    with pytest.raises(LostTaskError, match="ended with -9"):
         finished(LocalExecutor(tmp_path).submit(partial(signal.raise_signal, signal.SIGKILL)))
     task = LocalExecutor(tmp_path).submit(partial(time.sleep, 100))
     assert not task.done()
     task.cancel()
-    with pytest.raises(UncompletedJobError):
+    with pytest.raises(LostTaskError):
         finished(task)
+
+
+def test_tasks_share_the_cores_and_what_runs_alone_has_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("torch.set_num_threads", (taken := []).append)
+    for alone in (False, True):
+        executor = Place("local", 2).executor(tmp_path, alone=alone)
+        assert isinstance(executor, LocalExecutor)
+        share_cores(executor.beside)
+    share_cores(8)
+    assert taken == [2, 4, 1]
+
+
+def test_this_machine_needs_no_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert place_of("local", 1, ()).kind == "local"
+    with pytest.raises(SuiteError, match="needs submitit"):
+        place_of("slurm", 1, ())
 
 
 def speak(size: int) -> str:

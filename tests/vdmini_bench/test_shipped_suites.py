@@ -36,7 +36,7 @@ def test_all_suites_are_listed_with_their_profiles() -> None:
     result = CliRunner().invoke(main, ["suites", "list", "--json"], catch_exceptions=False)
     found = json.loads(result.stdout)
     assert {*found} == {path.stem for path in (ROOT / "suites").glob("*.yaml")}
-    assert found["ucf101"]["profiles"][0] == "embedded"
+    assert found["ucf101"]["profiles"][0] == "quick"
     assert all(each["about"] for each in found.values())
     assert "ucf101" in CliRunner().invoke(main, ["suites", "list"], catch_exceptions=False).output
 

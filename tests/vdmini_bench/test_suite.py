@@ -85,10 +85,10 @@ def error_of(folder: Path, text: str, profile: str | None = None, overrides: tup
 
 def test_every_profile_of_the_shipped_suite_loads() -> None:
     names = list(yaml.safe_load(SUITE.read_text(encoding="utf-8"))["profiles"])
-    assert {"embedded", "smoke", "paper", "sf-v", "text"} == set(names)
+    assert {"embedded", "quick", "smoke", "paper", "sf-v", "text"} == set(names)
     suites = [load_suite(SUITE, name) for name in names]
     assert len({suite.sha for suite in suites}) == len(names)
-    assert load_suite(SUITE).profile_name == "embedded"
+    assert load_suite(SUITE).profile_name == "quick"
     for suite in suites:
         # Only the real data set makes numbers that may go unlabelled.
         assert (suite.profile.stand_in is None) == (suite.profile.dataset.kind == "ucf101")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "slurm"]),
     help="Run each job as a task, on this machine or on a Slurm cluster that this is the front of.",
 )
-@click.option("--slots", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once, with --executor.")
+@click.option("--slots", type=click.IntRange(1), help="Jobs at once, each a task; here if no --executor is given.")
 @click.option(
     "--executor-set",
     "settings",
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 @led
 def run(
     suite: Path, profile: str | None, overrides: tuple[str, ...], dry_run: bool, card: str | None, workers: int | None,
-    executor: Executor | None, slots: int, settings: tuple[str, ...], until: str | None, margin: float | None,
+    executor: Executor | None, slots: int | None, settings: tuple[str, ...], until: str | None, margin: float | None,
     results: Path, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prune, distil, sample, score and time what SUITE asks for; what is done already is not done again."""
@@ -96,7 +97,7 @@ def run(
         raise SuiteError("--card is for a dry run: add --dry-run")
     if (until is None) != (margin is None):
         raise click.UsageError("--until decided and --margin go together: how much worse a model may be, from 0 to 1")
-    place = None if executor is None else place_of(executor, slots, settings)
+    place = None if (executor, slots) == (None, None) else place_of(executor or "local", slots or 2, settings)
     if place is not None:
         place.prepare()
     from vdmini_bench.runs.run import BY_VALUES, run_suite
@@ -144,15 +145,15 @@ def _show_steps(steps: Iterator[Step], as_json: bool) -> NoReturn:
 
 
 def place_of(executor: Executor, slots: int, settings: tuple[str, ...]) -> Place:
-    """Where tasks run; raises SuiteError without submitit, under a launcher, or for no `KEY=VALUE`."""
-    try:
-        from vdmini_bench.runs.tasks import Place
-    except ImportError as error:
-        raise SuiteError("--executor needs submitit: pip install 'vdmini[executor]'") from error
+    """Where tasks run; raises SuiteError for a cluster without submitit, under a launcher, or for no `KEY=VALUE`."""
+    from vdmini_bench.runs.tasks import Place
     from vdmini_bench.system.launch import process_count
 
+    if executor == "slurm" and importlib.util.find_spec("submitit") is None:
+        raise SuiteError("--executor slurm needs submitit: pip install 'vdmini[executor]'")
+
     if process_count() > 1:
-        raise SuiteError("--executor starts processes of its own: run it without a launcher")
+        raise SuiteError("tasks are processes of their own: run it without a launcher")
     pairs = [setting.partition("=") for setting in settings]
     if wrong := next((name for name, equals, _ in pairs if not equals), None):
         raise SuiteError(f"--executor-set {wrong}: give KEY=VALUE, such as slurm_partition=gpu")

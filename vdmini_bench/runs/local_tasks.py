@@ -12,9 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from submitit.core.utils import FailedJobError as FailedTaskError
-from submitit.core.utils import UncompletedJobError
-
 from vdmini_bench.results.versions import STAGE_VERSIONS
 
 if TYPE_CHECKING:
@@ -23,6 +20,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 FORKED: ForkServerContext = multiprocessing.get_context("forkserver")
 IMPORTED = ["vdmini_bench.runs.tasks", *(f"vdmini_bench.runs.stages.{name}" for name in STAGE_VERSIONS)]
+
+
+class FailedTaskError(Exception):
+    """Work that raised in its task: the traceback."""
+
+
+class LostTaskError(Exception):
+    """A task that ended without an answer, killed perhaps."""
 
 
 def prepare_tasks() -> None:
@@ -40,11 +45,11 @@ def prepare_tasks() -> None:
 
 
 class LocalTask(Generic[Result]):
-    """Work in a process of its own, with what a submitit.Job has of methods; its output goes to a file in a folder."""
+    """Work in a process of its own, one of `beside` that share the cores; its output goes to a file in a folder."""
 
-    def __init__(self, work: Callable[[], Result], folder: Path) -> None:
+    def __init__(self, work: Callable[[], Result], folder: Path, beside: int = 1) -> None:
         self._answer, sender = FORKED.Pipe(duplex=False)
-        self._process = FORKED.Process(target=_work, args=(work, sender, folder))
+        self._process = FORKED.Process(target=_work, args=(work, sender, folder, beside))
         self._process.start()
         sender.close()
 
@@ -53,12 +58,12 @@ class LocalTask(Generic[Result]):
         return self._answer.poll()
 
     def result(self) -> Result:
-        """What the work returned; raises FailedTaskError where it raised, UncompletedJobError where it was killed."""
+        """What the work returned; raises FailedTaskError where it raised, LostTaskError where it was killed."""
         try:
             result, failure = self._answer.recv()
         except (EOFError, OSError):  # killed, perhaps in the middle of its answer
             self._process.join()
-            raise UncompletedJobError(f"process {self._process.pid} ended with {self._process.exitcode}") from None
+            raise LostTaskError(f"process {self._process.pid} ended with {self._process.exitcode}") from None
         self._process.join()
         if failure:
             raise FailedTaskError(failure)
@@ -71,17 +76,18 @@ class LocalTask(Generic[Result]):
 
 
 class LocalExecutor:
-    """What submits work to processes of this machine, whose logs go to a folder."""
+    """What submits work to processes of this machine, `beside` at once, whose logs go to a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, beside: int = 1) -> None:
+        self._folder, self.beside = folder, beside
 
     def submit(self, work: Callable[[], Result]) -> LocalTask[Result]:
         """Begin the work at once."""
-        return LocalTask(work, self._folder)
+        return LocalTask(work, self._folder, self.beside)
 
 
-def _work(work: Callable[[], Result], sender: Connection, folder: Path) -> None:
+def _work(work: Callable[[], Result], sender: Connection, folder: Path, beside: int) -> None:
+    share_cores(beside)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{os.getpid()}.log").open("ab") as log:
         for stream in (1, 2):
@@ -90,3 +96,10 @@ def _work(work: Callable[[], Result], sender: Connection, folder: Path) -> None:
         sender.send((work(), ""))
     except Exception:  # whatever it is, who waits says it
         sender.send((None, traceback.format_exc()))
+
+
+def share_cores(beside: int) -> None:
+    """Leave this process its part of torch's threads: more threads than cores wait for each other."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // beside))

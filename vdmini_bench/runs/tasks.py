@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import submitit
-from submitit.core.utils import FailedJobError as FailedTaskError
-from submitit.core.utils import UncompletedJobError
-from submitit.helpers import Checkpointable
+from typing import TYPE_CHECKING, Literal
 
 from vdmini_bench.errors import BenchError, SuiteError
 from vdmini_bench.runs.execution import Executed, FailedJobError, execute_job, skipped
-from vdmini_bench.runs.local_tasks import LocalExecutor, LocalTask, prepare_tasks
+from vdmini_bench.runs.local_tasks import FailedTaskError, LocalExecutor, LocalTask, LostTaskError, prepare_tasks
 from vdmini_bench.suites.context import RunContext
 from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.system.progress import prepare_torch, quiet_libraries, say
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+    from vdmini_bench.runs.cluster_tasks import ClusterExecutor, ClusterTask
 
 Executor = Literal["local", "slurm"]
 # What has its machine to itself.
@@ -50,30 +49,20 @@ class Place:
         if self.kind == "local":
             prepare_tasks()
 
-    def executor(self, folder: Path, *, alone: bool) -> submitit.AutoExecutor | LocalExecutor:
+    def executor(self, folder: Path, *, alone: bool) -> ClusterExecutor | LocalExecutor:
         """What submits tasks, whose logs go to a folder; raises SuiteError for settings that it does not know."""
         if self.kind == "local":
             if self.settings:
                 raise SuiteError(f"--executor-set {next(iter(self.settings))}: a cluster's: add --executor slurm")
-            return LocalExecutor(folder)
-        executor = submitit.AutoExecutor(folder, cluster="slurm")
-        settings: dict[str, Any] = {
-            name: int(text) if text.isdecimal() else text for name, text in self.settings.items()
-        }
-        # A task is done when it is done; a cluster's own limit holds where it has one.
-        settings = {"timeout_min": 60 * 24 * 7, **settings}
-        if alone:
-            settings["slurm_exclusive"] = True
-        try:
-            executor.update_parameters(**settings)
-        except (NameError, TypeError, ValueError) as error:
-            raise SuiteError(f"--executor-set: {error}") from error
-        return executor
+            return LocalExecutor(folder, beside=1 if alone else self.slots)
+        from vdmini_bench.runs.cluster_tasks import ClusterExecutor
+
+        return ClusterExecutor(folder, self.settings, alone=alone)
 
 
 @dataclass(frozen=True)
-class Task(Checkpointable):
-    """One job, done where this is called; what goes wrong with it is returned. Preempted, it is queued again."""
+class Task:
+    """One job, done where this is called; what goes wrong with it is returned."""
 
     context: RunContext
     job: Job
@@ -87,13 +76,19 @@ class Task(Checkpointable):
             return problem
         return None
 
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit queues where the cluster preempts this: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
 
 @dataclass
 class Running:
     """A task that was submitted, how often, and since when."""
 
     task: Task
-    submitted: submitit.Job[BenchError | None] | LocalTask[BenchError | None]
+    submitted: ClusterTask[BenchError | None] | LocalTask[BenchError | None]
     attempts: int = 1
     started: float = field(default_factory=time.monotonic)
 
@@ -104,10 +99,6 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
     On this machine, what times runs alone. Tasks are cancelled when this is left; they go on where this process is
     killed, and the next call waits for them.
     """
-    notices = logging.getLogger("submitit")
-    # They are on stderr too; what this process prints is its own.
-    for handler in [each for each in notices.handlers if each.name == "submitit_out"]:
-        notices.removeHandler(handler)
     executors = {alone: place.executor(log.parent / "tasks", alone=alone) for alone in (False, True)}
     waiting, problems, running = {job.name: job for job in jobs}, dict[str, BenchError](), dict[str, Running]()
     try:
@@ -136,7 +127,7 @@ def execute_in_tasks(context: RunContext, jobs: Iterable[Job], log: Path, place:
 
 
 def _ended(
-    running: Mapping[str, Running], executors: Mapping[bool, submitit.AutoExecutor | LocalExecutor]
+    running: Mapping[str, Running], executors: Mapping[bool, ClusterExecutor | LocalExecutor]
 ) -> list[tuple[str, BenchError | None]]:
     """The tasks that are over, by job, and what went wrong; one that left no result is begun again, a few times."""
     ended = []
@@ -148,7 +139,7 @@ def _ended(
             ended.append((name, each.submitted.result()))
         except FailedTaskError as error:
             ended.append((name, FailedJobError(job, f"its task failed: {error}", log)))
-        except UncompletedJobError as error:
+        except LostTaskError as error:
             if each.attempts == ATTEMPTS:
                 reason = f"its task ended {ATTEMPTS} times and left no result: {error}"
                 ended.append((name, FailedJobError(job, reason, log)))
