@@ -77,7 +77,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _wait_for(wanted: str, *command: str) -> str:
     """What a command prints, once there is something wanted in it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         if wanted in printed:
@@ -101,9 +101,13 @@ def test_a_suite_runs_on_a_cluster_where_one_of_its_jobs_is_queued_again(tmp_pat
     process = subprocess.Popen(
         [*base, "--results", str(results), *partition], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    first = _wait_for("RUNNING", "squeue", "--noheader", "--format=%i %T").split()[0]
-    subprocess.run(["scontrol", "requeue", first], check=True)
-    printed, said = process.communicate(timeout=550)
+    try:
+        first = _wait_for("RUNNING", "squeue", "--noheader", "--format=%i %T").split()[0]
+        subprocess.run(["scontrol", "requeue", first], check=True)
+        printed, said = process.communicate(timeout=550)
+    finally:
+        # Nothing where it is over.
+        process.kill()
     assert process.returncode == 0, said
     assert said.count("s in a task") == json.loads(printed)["jobs"]["ran"]
     assert quality(json.loads(printed)["rows"]) == quality(json.loads(here.stdout)["rows"])
