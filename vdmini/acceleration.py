@@ -21,7 +21,7 @@ from vdmini.errors import AccelerationError
 from vdmini.measures import Measure, cache_class
 from vdmini.models.folders import weights_files
 from vdmini.models.registry import DENOISERS, family_of, pipeline_denoiser
-from vdmini.optimization import compile_denoiser, optimize
+from vdmini.optimization import compile_denoiser, optimize, slices
 from vdmini.requests import SampleSettings
 
 # Which family a cache of diffusers 0.42 cannot work with, found by trying, and why.
@@ -73,8 +73,8 @@ def check_measures(
             why = _quantizer_refusal(measure, denoiser, device_type)
         elif measure.kind == "attention":
             why = _attention_refusal(measure, denoiser, device_type)
-        elif way != measure.kind and vae is not None and not hasattr(vae, f"use_{way}"):
-            why = f"{type(vae).__name__} has no {way}: leave it out"
+        elif way != measure.kind and vae is not None and not _works(vae, way):
+            why = f"{type(vae).__name__} has no {way} that works: leave it out"
         elif measure.kind == "optimize" and "quantize" in kinds and AttnProcessor2_0 in _processors(denoiser):
             why = f"it joins layers of {type(denoiser).__name__} that are quantized: leave one of the two out"
         if why:
@@ -173,6 +173,10 @@ def _cache_config(measure: Measure, current_timestep: Callable[[], object]) -> A
     if measure.engine in ("faster", "pyramid"):
         settings["current_timestep_callback"] = current_timestep
     return native(**settings)
+
+
+def _works(vae: nn.Module, way: str) -> bool:
+    return slices(vae) if way == "slicing" else hasattr(vae, "use_tiling")
 
 
 def _cache_refusal(measure: Measure, denoiser: Any, settings: SampleSettings | None) -> str:

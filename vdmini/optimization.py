@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import AutoencoderKLMagvit
 from torch import Tensor, nn
 
 from vdmini.attention_kernels import fastest_first, preferring
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 # What the measures may change of a denoiser's output, of its largest entry: sums are taken in another order. Compiled
 # code rounds less often in the small formats.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+
+
+def slices(vae: Any) -> bool:
+    """Whether a VAE can decode a batch clip by clip.
+
+    EasyAnimate's would take the end of one clip for the beginning of the next, and LTX's gives each clip the timesteps
+    of all where it has any.
+    """
+    if not hasattr(vae, "use_slicing") or isinstance(vae, AutoencoderKLMagvit):
+        return False
+    return not vae.config.get("timestep_conditioning")
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
       kernels of attention away.
     - On a GPU in a small format, attention tries the kernels in the order of the time that each was seen to take there,
       and a UNet's and its VAE's convolutions get channels-last weights.
-    - VAEs of single frames decode a frame at a time: less memory, the same pixels.
+    - VAEs decode a frame or a clip at a time where they can: less memory, the same pixels.
     - With `compiled`, torch compiles the repeated blocks of HunyuanVideo, Wan and LTX-Video, and whole passes of the
       others; the first passes of each size then take minutes.
 
@@ -69,7 +81,7 @@ def optimize(pipeline: DiffusionPipeline | nn.Module, *, compiled: bool = False)
                 arrange(part, torch.channels_last)
                 undo.append(partial(arrange, part, torch.contiguous_format))
         measures.append("channels-last convolutions")
-    if vae is not None and hasattr(vae, "use_slicing") and not vae.use_slicing:
+    if vae is not None and slices(vae) and not vae.use_slicing:
         vae.enable_slicing()
         undo.append(vae.disable_slicing)
         measures.append("VAE decode a frame or clip at a time")

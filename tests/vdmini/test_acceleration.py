@@ -29,6 +29,7 @@ from diffusers import (
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from numpy.typing import NDArray
 from tiny_clips import svd_unet
+from tiny_others import ltx_vae
 from tiny_transformers import TINY
 from tiny_unets import animatediff_unet, videocrafter_pipeline
 from torch import nn
@@ -218,6 +219,8 @@ def test_combinations_that_an_engine_does_not_support_are_refused() -> None:
     vae = AutoencoderKLTemporalDecoder(block_out_channels=(32,), down_block_types=("DownEncoderBlock2D",))
     with pytest.raises(AccelerationError, match="AutoencoderKLTemporalDecoder has no tiling"):
         check_measures(svd_unet(), vae, [parse_measure("vae_tiling")], device_type="cpu")
+    with pytest.raises(AccelerationError, match="AutoencoderKLLTXVideo has no slicing that works"):
+        check_measures(svd_unet(), ltx_vae(), [parse_measure("vae_slicing")], device_type="cpu")
     pytest.importorskip("torchao")
     refuse("hunyuanvideo", "optimize", {"quantize": "torchao"}, match="joins layers")
     check("wan", "optimize", {"quantize": "torchao"}, {"cache": "first_block"}, "compile", {"attention": "native"})

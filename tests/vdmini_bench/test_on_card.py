@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from vdmini import load_model
 from vdmini.conditioning import conditioning_of
-from vdmini.cost import count_parameters
+from vdmini.cost import count_flops, count_parameters
 from vdmini.distill import DistillSettings
 from vdmini.distill.estimate import Estimate, estimate_step
 from vdmini.rules import make_plan
@@ -29,7 +30,15 @@ from vdmini_bench.runs import on_card
 from vdmini_bench.runs.on_card import stages_on
 from vdmini_bench.speed import cards
 from vdmini_bench.speed.cards import Card
-from vdmini_bench.speed.scopes import ClipSize, Decoding, decode_flops, decode_latents, latent_size
+from vdmini_bench.speed.scopes import (
+    ClipSize,
+    Decoding,
+    Encoding,
+    decode_flops,
+    decode_latents,
+    encode_pixels,
+    latent_size,
+)
 
 SUITE = Path(__file__).parents[2] / "suites" / "ucf101.yaml"
 
@@ -130,6 +139,14 @@ def test_a_published_teacher_takes_what_inspect_and_a_pass_say(
     # All official prompts, though they are not here.
     assert clips == pytest.approx(6220 if file == "vbench_t2v" else 1536, rel=1e-6)
     assert stage.peak_bytes > 2 * graph.params
+
+
+@pytest.mark.parametrize("name", ["svd", "latte-1", "ltx-video-2b-0.9.1", "ltx-video-2b-0.9.5", "allegro"])
+def test_a_vae_of_frames_of_clips_or_of_a_timestep_can_be_counted(name: str) -> None:
+    model, size = load_model(name, random_weights=True, device="meta"), ClipSize(24, 320, 320, 1)
+    size = replace(size, frames=25) if name.startswith("ltx") else size
+    assert decode_flops(model, size) > 1e12
+    assert count_flops(Encoding(model.vae), {"pixels": encode_pixels(model, size)}) > 1e12  # type: ignore[arg-type]
 
 
 def test_the_worst_moment_of_a_published_teacher_is_what_the_tracker_of_torch_counts(tmp_path: Path) -> None:

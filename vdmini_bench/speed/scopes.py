@@ -112,8 +112,13 @@ class Decoding(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Pixels of latents T C H W for a VAE of frames, 1 C T H W for one of clips."""
         vae: Any = self.vae
-        temporal = {"num_frames": self.frames} if type(vae).__name__.endswith("TemporalDecoder") else {}
-        pixels: Tensor = vae.decode(latents, **temporal).sample
+        more: dict[str, Any] = {}
+        if type(vae).__name__.endswith("TemporalDecoder"):
+            more["num_frames"] = self.frames
+        if vae.config.get("timestep_conditioning"):
+            # Later LTX's, which remove the rest of the noise too: from 0 on by default.
+            more["temb"] = latents.new_zeros(len(latents))
+        pixels: Tensor = vae.decode(latents, **more).sample
         return pixels
 
 
@@ -150,7 +155,9 @@ def decode_latents(model: VideoModel, size: ClipSize) -> Tensor:
 
 def _takes_frames(vae: Any) -> bool:
     """Whether a VAE's batch is one of frames; one of clips may keep every frame too."""
-    return isinstance(getattr(vae.encoder, "conv_in", None), nn.Conv2d)
+    # Allegro's convolves frames first, and joins them after.
+    joins = vae.config.get("temporal_compression_ratio") or 1
+    return joins == 1 and isinstance(getattr(vae.encoder, "conv_in", None), nn.Conv2d)
 
 
 def decode_call(model: VideoModel, size: ClipSize, device: torch.device) -> Callable[[], object]:
