@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 Module = TypeVar("Module", bound=nn.Module)
 aten = torch.ops.aten
-# What a card computes in one number format at a time, which fakes do not look at.
+# What a card computes in one number format at a time, which fakes do not look at; in inference mode it comes whole.
 OF_ONE_FORMAT = {
+    aten.linear, aten.matmul, aten.conv2d, aten.conv3d, aten.layer_norm, aten.scaled_dot_product_attention,
     aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.native_layer_norm, aten.native_group_norm,
     aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention,
     aten._scaled_dot_product_cudnn_attention, aten._scaled_dot_product_attention_math,
 }  # fmt: skip
+
+ASKED = (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default)
 
 
 def pretended(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -76,9 +79,15 @@ class Card(TorchDispatchMode):
         formats = {value.dtype for value in tensors if value.is_floating_point()}
         if func.overloadpacket in OF_ONE_FORMAT and len(formats) > 1:
             raise TypeError(f"{func} takes one number format, not {formats}")
-        if func is aten._local_scalar_dense.default:
+        if func.overloadpacket is aten.to and not isinstance(args[0], FakeTensor) and _to_card(args, kwargs or {}):
+            # What has values would be moved in truth.
+            args = (torch.empty_like(args[0]), *args[1:])
+        if func in ASKED:
             self.waits += from_card
-            return args[0].dtype is torch.bool or 1
+            return args[0].dtype is torch.bool or func is aten.is_nonzero.default or 1
+        if func is aten.grid_sampler.default:
+            # The kernel that cards have of their own has no fake.
+            return aten.grid_sampler_2d(*args)
         if func is aten.nonzero.default:
             self.waits += from_card
             return torch.zeros(args[0].numel(), args[0].ndim, dtype=torch.int64, device=args[0].device)
@@ -88,6 +97,10 @@ class Card(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         self.waits += from_card and isinstance(found, Tensor) and not found.is_cuda
         return found
+
+
+def _to_card(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return any(isinstance(each, torch.device) and each.type == "cuda" for each in (*args, *kwargs.values()))
 
 
 def _is_mask(index: Tensor | None) -> bool:
