@@ -169,15 +169,17 @@ def test_the_worst_moment_of_a_published_teacher_is_what_the_tracker_of_torch_co
 
 
 def test_what_no_setting_makes_fit_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "estimate_step", lambda *_, **__: Estimate(7 * 2**30, 8 * 2**30, 10**12))
+    gib = 2**30
+    found = Estimate(7 * gib, 8 * gib, 10**12, shares=((2 * gib, 6 * gib),), gathered_bytes=gib // 4)
+    monkeypatch.setattr(estimate, "estimate_step", lambda *_, **__: found)
     monkeypatch.setattr(on_card, "_peak", lambda *_: 1)
     monkeypatch.setitem(cards.CARDS, "small", Card(3, 100, 50, 1))
     rows = "models={teacher: {}, student: {plan: vdmini, distill: {}}}"
     done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows, "--json")
     (training,) = [stage for stage in json.loads(done.stdout)["on_card"] if not stage["fits"]]
-    # 7 GiB in shards beside 1 GiB of a clip's own, in 90 % of 3 GiB: five, and a batch of four divides by none of it.
+    # 6 GiB in shards beside 2.25 GiB of each card's own, in 90 % of 3 GiB: 14, and a batch of four divides by none.
     assert training["advice"].startswith("fewer frames")
-    monkeypatch.setitem(cards.CARDS, "small", Card(4, 100, 50, 1))
+    monkeypatch.setitem(cards.CARDS, "small", Card(4.2, 100, 50, 1))
     done = dry_run(tmp_path, "--profile", "smoke", "--dry-run", "--card", "small", "--set", rows)
     assert done.exit_code == 2
     assert "--num_processes 4" in "".join(done.stdout.split("\n"))

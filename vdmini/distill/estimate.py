@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from vdmini.cost import FlopCounter
 from vdmini.distill.batch import Batch
-from vdmini.distill.processes import Processes
+from vdmini.distill.processes import Processes, sharded_modules
 from vdmini.distill.settings import DistillSettings
 from vdmini.distill.training import Training
 from vdmini.plan import PruningPlan
@@ -30,12 +30,20 @@ from vdmini.tasks.base import Noised, Task
 class Estimate:
     """One process's share of a step: bytes that stay between steps, bytes at the worst moment, and FLOPs of the step.
 
-    1 MAC = 2 FLOP, recomputation by gradient checkpointing included.
+    1 MAC = 2 FLOP, recomputation by gradient checkpointing included. `shares` are of the worst moments by FSDP on one
+    process and on very many: bytes of each process's own, and bytes that are cut into shards, which are the student's
+    weights, average, moments and gradients. Weights of `gathered_bytes` are whole all the same while they work.
     """
 
     held_bytes: int
     peak_bytes: int
     step_flops: int
+    shares: tuple[tuple[int, int], ...] = ()
+    gathered_bytes: int = 0
+
+    def peak_in_shards(self, processes: int) -> int:
+        """Bytes at the worst moment on each of so many processes that share the student by FSDP, of an equal share."""
+        return max(own + cut // processes for own, cut in self.shares) + self.gathered_bytes
 
 
 class PeakMemory(TorchDispatchMode):
@@ -47,8 +55,11 @@ class PeakMemory(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.held = 0
-        self.peak = 0
+        # Of what is held, what `divide` named; and all else with this, when both and when all else alone was most.
+        self._divided = 0
+        self.shares = [(0, 0), (0, 0)]
         self._sizes: dict[int, int] = {}
+        self._marked: set[int] = set()
 
     def __torch_dispatch__(
         self,
@@ -73,11 +84,38 @@ class PeakMemory(TorchDispatchMode):
         if address not in self._sizes:
             self._sizes[address] = storage.nbytes()
             self.held += self._sizes[address]
-            self.peak = max(self.peak, self.held)
+            self._look()
             weakref.finalize(storage, self._forget, address)
 
+    def reset(self) -> None:
+        """Take what is held now for the worst moment."""
+        self.shares = [(0, 0), (0, 0)]
+        self._look()
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return sum(self.shares[0])
+
+    def _look(self) -> None:
+        now = self.held - self._divided, self._divided
+        whole, cut = self.shares
+        self.shares = [max(whole, now, key=sum), max(cut, now)]
+
+    def divide(self, tensors: Iterable[Tensor]) -> None:
+        """Count these as divided for as long as they are held."""
+        for tensor in tensors:
+            address = tensor.untyped_storage()._cdata
+            if address not in self._marked:
+                self._marked.add(address)
+                self._divided += self._sizes[address]
+
     def _forget(self, address: int) -> None:
-        self.held -= self._sizes.pop(address)
+        size = self._sizes.pop(address)
+        self.held -= size
+        if address in self._marked:
+            self._marked.remove(address)
+            self._divided -= size
 
 
 @dataclass(frozen=True)
@@ -129,17 +167,37 @@ def estimate_step(
             heads = training.adversary.heads.parameters() if settings.lambda_mca else ()
             for weight in (*student.parameters(), *heads):
                 weight.grad = torch.zeros_like(weight)
+            for weight in student.parameters():
+                weight.register_post_accumulate_grad_hook(lambda it: memory.divide([it.grad]))
             for optimizer in (training.optimizer, training.adversary.optimizer):
                 optimizer.step()
                 # Those of one micro-batch are held while the next is worked on.
                 if micro == share:
                     optimizer.zero_grad()
-            memory.peak = memory.held
+            memory.divide(_of_the_student(training))
+            memory.reset()
             with FlopCounter() as counter:
                 training.backward(_batch(shapes, task, micro), 1.0)
             training.update_weights(training.gradient_norm())
             held, flops = memory.held, counter.total * share // micro
-    return Estimate(held, memory.peak, flops)
+    return Estimate(held, memory.peak, flops, tuple(memory.shares), _gathered_bytes(student))
+
+
+def _of_the_student(training: Training) -> Iterator[Tensor]:
+    """All that is kept for each of its weights."""
+    yield from training.average.weights.values()
+    for weight in training.bare_student.parameters():
+        moments = training.optimizer.state[weight].values()
+        yield from (each for each in (weight, weight.grad, *moments) if isinstance(each, Tensor))
+
+
+def _gathered_bytes(student: nn.Module) -> int:
+    """Bytes of what FSDP gathers at once: two blocks, as one is fetched while another works, and what is in none."""
+    whole, *sizes = (
+        sum(weight.numel() * weight.itemsize for weight in module.parameters())
+        for module in (student, *sharded_modules(student))
+    )
+    return whole - sum(sizes) + sum(sorted(sizes)[-2:])
 
 
 @contextmanager

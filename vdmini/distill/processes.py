@@ -103,12 +103,8 @@ class Launched(Processes):
             "mesh": init_device_mesh(self.device.type, (self.count,)),
             "offload_policy": self._sharding.cpu_offload,
         }
-        # The blocks that may be pruned hold nearly all weights, and no two of them run at once.
-        family = family_of(network)
-        modules = family.block_modules(network)
-        for name in prunable_names(modules, family.stage_modules(network)):
-            for module in modules[name]:
-                fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
+        for module in sharded_modules(network):
+            fully_shard(module, reshard_after_forward=self._sharding.reshard_after_forward, **options)
         # What is left of the network is needed again as soon as the backward pass starts.
         fully_shard(network, **options)
         return network
@@ -126,3 +122,10 @@ class Launched(Processes):
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
+
+
+def sharded_modules(network: nn.Module) -> list[nn.Module]:
+    """What FSDP gathers one after the other: the blocks that may be pruned, which hold nearly all weights."""
+    family = family_of(network)
+    modules = family.block_modules(network)
+    return [module for name in prunable_names(modules, family.stage_modules(network)) for module in modules[name]]

@@ -174,10 +174,9 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
 
 
 def _on_more_cards(estimate: Estimate, batch_size: int, card: Card) -> str:
-    """On how many cards a step fits whose weights, gradients and optimiser's states are cut into shards."""
-    room = USABLE * card.gib * GIB - (estimate.peak_bytes - estimate.held_bytes)
+    """On how many cards a step fits whose student is cut into shards: the teacher stays whole on each."""
     for cards in (count for count in range(2, batch_size + 1) if batch_size % count == 0):
-        if estimate.held_bytes / cards <= room:
+        if estimate.peak_in_shards(cards) <= USABLE * card.gib * GIB:
             return f"{cards} such cards: accelerate launch --use_fsdp --fsdp_version 2 --num_processes {cards}"
     return "fewer frames, or smaller ones: a clip's own tensors are too large"
 
