@@ -122,15 +122,15 @@ def sensitivity(
 
 def _measure_power(scenes: int, output: Path, as_json: bool) -> None:
     from vdmini_bench.metrics.fvd import load_i3d
-    from vdmini_bench.studies.power import Check, run_study
+    from vdmini_bench.studies.power import check_table, run_study
 
     if scenes < 160:
         raise click.UsageError("--power needs 160 clips or more: two blocks of 80 that share none")
-    _, checks = run_study(load_i3d(), scenes, output)
+    checked = run_study(load_i3d(), scenes, output)
     if as_json:
-        click.echo(json.dumps({"checks": [vars(each) for each in checks], "output": str(output)}))
+        found = {pool: [vars(each) for each in checks] for pool, checks in checked.items()}
+        click.echo(json.dumps({"checks": found, "output": str(output)}))
         return
-    header = [*Check.__dataclass_fields__]
-    lines = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in vars(row).values()] for row in checks]
-    print_table(f"predicted, and seen in held-out runs, of {scenes} clips: a stand-in", header, lines)
+    for pool, checks in checked.items():
+        print_table(f"predicted, and seen in {pool} runs, of {scenes} clips: a stand-in", *check_table(checks))
     click.echo(f"tables: {output}")

@@ -32,8 +32,10 @@ from vdmini_bench.system.tables import csv_lines
 if TYPE_CHECKING:
     from torch import nn
 
-# Scenes that effects are measured on, and others that their predictions are checked on.
-MEASURED, HELD_OUT = 9101, 9201
+# Scenes that effects are measured on, and pools of others that predictions are checked on: the way to predict was
+# mended after a look at the held-out ones, and the unseen ones were looked at after that, once.
+MEASURED = 9101
+CHECKED = {"held out": 9201, "unseen": 9401}
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 BLOCK_SIZES = (10, 20, 40, 80)
 # Blocks of clips that a prediction is checked with.
@@ -170,13 +172,16 @@ class Check:
     seen_of_none: float
 
 
-def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetMetric]) -> list[Check]:
-    """How often held-out runs see the loss that is predicted to be seen in 80 % of them, and a loss that is none."""
+def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetMetric], pool: str) -> list[Check]:
+    """How often runs on a pool see the loss that is predicted to be seen in 80 % of them, and a loss that is none.
+
+    The pool's name seeds them.
+    """
     counts = sorted({blocks * size for blocks, size in PROTOCOLS})
     asked = [(name, loss, count, 1) for name in clip_metrics(takes) for loss in LOSSES for count in counts]
     asked += [(name, loss, *each) for name in metrics for loss in LOSSES for each in PROTOCOLS]
     checks = []
-    with progress("held-out runs", len(asked)) as advance:
+    with progress(f"{pool} runs", len(asked)) as advance:
         for name, loss, blocks, size in asked:
             advance(f"{name} {loss}")
             share = effects.share_seen(name, loss, blocks, size)
@@ -184,7 +189,8 @@ def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetM
                 continue
             sign = effects.sign(name, loss, share, size)
             seen = [
-                _share_of_runs(takes, name, metrics.get(name), loss, lost, blocks, size, sign) for lost in (share, 0.0)
+                _share_of_runs(takes, name, metrics.get(name), loss, lost, blocks, size, sign, pool)
+                for lost in (share, 0.0)
             ]
             power = effects.power(name, loss, share, blocks, size)
             checks.append(Check(name, loss, blocks, size, share, power, *seen))
@@ -192,12 +198,13 @@ def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetM
 
 
 def _share_of_runs(
-    takes: Takes, name: str, metric: SetMetric | None, loss: Loss, share: float, blocks: int, size: int, sign: float
-) -> float:
+    takes: Takes, name: str, metric: SetMetric | None, loss: Loss, share: float, blocks: int, size: int, sign: float,
+    pool: str,
+) -> float:  # fmt: skip
     """In which share of runs the interval of the paired blocks is beyond 0 on one side."""
     seen, of_clips = 0, {} if metric is not None else clip_differences(takes, name, loss)
     for run in range(RUNS):
-        random = seeded_by(f"held out/{name}/{loss}/{share}/{blocks}/{size}/{run}")
+        random = seeded_by(f"{pool}/{name}/{loss}/{share}/{blocks}/{size}/{run}")
         if metric is None:
             scenes, lost = random.integers(len(of_clips["whole"]), size=blocks), random.random(blocks) < share
             differences = np.where(lost, of_clips[loss][scenes], of_clips["whole"][scenes]).tolist()
@@ -213,8 +220,8 @@ def _share_of_runs(
     return seen / RUNS
 
 
-def run_study(network: nn.Module, scenes: int, folder: Path) -> tuple[Effects, list[Check]]:
-    """Measure a pool of scenes, predict from it, check on another; writes its tables and `held_out.csv`.
+def run_study(network: nn.Module, scenes: int, folder: Path) -> dict[str, list[Check]]:
+    """Measure a pool of scenes, predict from it, check on others; writes its tables, `held_out.csv` and `unseen.csv`.
 
     What is read of the clips is kept in `folder` and not read again.
     """
@@ -222,13 +229,18 @@ def run_study(network: nn.Module, scenes: int, folder: Path) -> tuple[Effects, l
     measured = measure_pool(Pool(MEASURED, scenes), network, folder / "readings")
     effects = Effects(tuple(measure_effects(measured, metrics)), tuple(measure_clips(measured)))
     effects.write(folder)
-    checks = check_predictions(effects, measure_pool(Pool(HELD_OUT, scenes), network, folder / "readings"), metrics)
-    write_checks(folder / "held_out.csv", checks)
-    return effects, checks
+    found = {}
+    for name, first_index in CHECKED.items():
+        checked = measure_pool(Pool(first_index, scenes), network, folder / "readings")
+        found[name] = check_predictions(effects, checked, metrics, name)
+        header, lines = check_table(found[name])
+        write_atomically(folder / f"{name.replace(' ', '_')}.csv", csv_lines([header, *lines]))
+    return found
 
 
-def write_checks(path: Path, checks: Sequence[Check]) -> None:
-    """Write a row a check."""
-    header = [*Check.__dataclass_fields__]
-    lines = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in vars(each).values()] for each in checks]
-    write_atomically(path, csv_lines([header, *lines]))
+def check_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines, a check each."""
+    lines = [
+        [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in vars(each).values()] for each in checks
+    ]
+    return [*Check.__dataclass_fields__], lines
