@@ -127,9 +127,27 @@ def test_the_folder_pools_all_parts_and_its_report_shows_the_path(
     assert f"{steps[0]['prompts']} of {PROMPTS}" in page
 
 
+def test_a_dry_run_says_in_which_parts_and_runs_none(scored: Callable[[float], list[str]], tmp_path: Path) -> None:
+    ran = scored(0.0)
+    asked = ("--until", "decided", "--margin", "0.05", "--dry-run")
+    code, (plan,) = run(tmp_path, *asked)
+    assert (code, ran, [*tmp_path.iterdir()]) == (0, [], [])
+    assert plan["until"] == {"prompts": PROMPTS, "parts": 16, "margin": 0.05}
+    found = CliRunner().invoke(main, ["run", "vbench_t2v", *asked, "--results", str(tmp_path)])
+    assert (
+        "that is of all prompts; they are run in up to 6 parts of 8 prompts, until it is decided by 0.05"
+        in found.output
+    )
+    missing = CliRunner().invoke(main, ["run", "vbench_t2v", "--profile", "paper", *asked, "--results", str(tmp_path)])
+    assert missing.exit_code == 0
+    assert "known once nothing is missing" in missing.output
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (("--until", "decided", "--dry-run"), "--margin go together"),
+        (("--until", "decided", "--margin", "0.1", "--set", "vbench.part=1/4", "--dry-run"), "a whole suite of kind"),
         (("--until", "decided"), "--margin go together"),
         (("--margin", "0.1"), "--margin go together"),
         (("--until", "decided", "--margin", "0.1", "--set", "vbench.part=1/4"), "a whole suite of kind vbench"),

@@ -87,16 +87,12 @@ def run(
 
         for source in wanted_sources(chosen.profile):
             fetch_model(source)
-    if dry_run:
-        from vdmini_bench.runs.dry_run import preview_run, print_preview
-
-        preview = preview_run(chosen, results, card)
-        click.echo(json.dumps(preview.to_json())) if as_json else print_preview(preview)
-        sys.exit(ExitCode.OK if all(stage.fits for stage in preview.on_card) else ExitCode.USAGE)
-    if card is not None:
-        raise SuiteError("--card is for a dry run: add --dry-run")
     if (until is None) != (margin is None):
         raise click.UsageError("--until decided and --margin go together: how much worse a model may be, from 0 to 1")
+    if dry_run:
+        _show_preview(chosen, results, card, margin, as_json)
+    if card is not None:
+        raise SuiteError("--card is for a dry run: add --dry-run")
     place = None if (executor, slots) == (None, None) else place_of(executor or "local", slots or 2, settings)
     if place is not None:
         place.prepare()
@@ -125,6 +121,29 @@ def run(
     for problem in result.problems:
         click.echo(problem, err=True)
     sys.exit(result.exit_code)
+
+
+def _show_preview(
+    suite: Suite | VBenchSuite, results: Path, card: str | None, margin: float | None, as_json: bool
+) -> NoReturn:
+    """Show what a run would do, with a margin part by part, and end with 2 where it does not fit the card."""
+    from vdmini_bench.results.store import Store
+    from vdmini_bench.runs.dry_run import preview_run, print_preview
+    from vdmini_bench.runs.until_decided import parts_of, whole_of
+
+    vbench = None if margin is None else whole_of(suite)
+    preview = preview_run(suite, results, card)
+    # The prompts may be what is missing.
+    parts = None if vbench is None or preview.missing else parts_of(vbench, Store(results))
+    if as_json:
+        until = {} if parts is None else {"until": vars(parts) | {"margin": margin}}
+        click.echo(json.dumps(preview.to_json() | until))
+    else:
+        print_preview(preview)
+        if margin is not None:
+            how = "parts that are known once nothing is missing" if parts is None else parts
+            click.echo(f"that is of all prompts; they are run in {how}, until it is decided by {margin:g}")
+    sys.exit(ExitCode.OK if all(stage.fits for stage in preview.on_card) else ExitCode.USAGE)
 
 
 def _show_steps(steps: Iterator[Step], as_json: bool) -> NoReturn:

@@ -36,6 +36,22 @@ PATH = "until_decided"
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Into how many `parts` a suite's `prompts` go."""
+
+    prompts: int
+    parts: int
+
+    def asked(self, number: int) -> int:
+        """How many prompts the first so many parts have."""
+        return sum(len(range(place, self.prompts, self.parts)) for place in range(number))
+
+    def __str__(self) -> str:
+        least, most = self.prompts // self.parts, self.asked(1)
+        return f"up to {self.parts} parts of {most if least == most else f'{least} or {most}'} prompts"
+
+
+@dataclass(frozen=True)
 class Step:
     """What was decided after `prompts` of all prompts, `of` so many, metric by metric; see `Decided`.
 
@@ -70,6 +86,19 @@ class Pooled:
     parts: tuple[int, ...]
 
 
+def whole_of(suite: Suite | VBenchSuite) -> VBenchSpec:
+    """What a suite that can be run part by part scores; raises SuiteError for others."""
+    if not isinstance(suite, VBenchSuite) or suite.profile.vbench.part is not None:
+        raise SuiteError("--until decided is for a whole suite of kind vbench: FVD compares sets of clips, not clips")
+    return suite.profile.vbench
+
+
+def parts_of(vbench: VBenchSpec, store: Store) -> Parts:
+    """Into how many parts all prompts go; raises as `ask_for_videos`."""
+    prompts = len({video.prompt for video in ask_for_videos(vbench, store)[1]})
+    return Parts(prompts, max(1, min(PARTS, prompts // LEAST)))
+
+
 def run_until_decided(
     suite: Suite | VBenchSuite, load: Callable[[str], Suite | VBenchSuite], results: Path, margin: float,
     workers: int = 1, place: Place | None = None,
@@ -84,20 +113,18 @@ def run_until_decided(
         NothingMeasuredError: no metric pairs, as where models were trained several times.
         BenchError: as `run_suite`.
     """
-    if not isinstance(suite, VBenchSuite) or suite.profile.vbench.part is not None:
-        raise SuiteError("--until decided is for a whole suite of kind vbench: FVD compares sets of clips, not clips")
+    vbench = whole_of(suite)
     prepare_suite(suite, results)
-    store, vbench = Store(results), suite.profile.vbench
-    prompts = len({video.prompt for video in ask_for_videos(vbench, store)[1]})
-    parts = max(1, min(PARTS, prompts // LEAST))
+    store = Store(results)
+    parts = parts_of(vbench, store)
     folder, measured, steps = store.open_run(suite.name, suite.sha), [], []
-    for number in range(1, parts + 1):
-        result = run_suite(load(f"{number}/{parts}"), results, workers, place, listed=False)
+    for number in range(1, parts.parts + 1):
+        result = run_suite(load(f"{number}/{parts.parts}"), results, workers, place, listed=False)
         measured.append(read_records(result.run_dir))
-        done = sum(len(range(place, prompts, parts)) for place in range(number))
-        run, whole = read_run(result.run_dir), pooled(measured, vbench, done, parts)
-        decided = () if result.problems else _decide(whole, baseline_of(run), vbench, margin, done, prompts)
-        steps.append(Step(done, prompts, margin, decided, result.exit_code, result.problems, folder))
+        done = parts.asked(number)
+        run, whole = read_run(result.run_dir), pooled(measured, vbench, done, parts.parts)
+        decided = () if result.problems else _decide(whole, baseline_of(run), vbench, margin, done, parts.prompts)
+        steps.append(Step(done, parts.prompts, margin, decided, result.exit_code, result.problems, folder))
         _write(folder, run | {"suite": suite.model_dump(), "status": result.status}, whole, steps)
         yield steps[-1]
         if steps[-1].is_last:
