@@ -104,10 +104,17 @@ def paired_differences(pair: tuple[Record, Record], parts: Sequence[int], popula
     differences = np.subtract(b.blocks, a.blocks) * (-1 if a.better == "lower" else 1)
     random, ends = np.random.default_rng(ORDER_SEED), np.cumsum(parts)
     order = np.concatenate([end - part + random.permutation(part) for part, end in zip(parts, ends, strict=True)])
-    # Scores between 0 and 1 that mostly tie are answers: the few that differ may come late.
-    between = min(*a.blocks, *b.blocks) >= 0 and max(*a.blocks, *b.blocks) <= 1
-    bounds = (-1.0, 1.0) if between and np.mean(differences == 0) > 0.5 else None
+    bounds = bounds_of(np.array([a.blocks, b.blocks]))
     return Paired(pair[1].row.model, a.metric, differences[order], bounds, population)
+
+
+def bounds_of(scores: Values) -> tuple[float, float] | None:
+    """What the differences of two models' scores 2 x N can be, where a decision has to know that.
+
+    Scores between 0 and 1 that mostly tie are answers: the few that differ may come late.
+    """
+    between = scores.min() >= 0 and scores.max() <= 1
+    return (-1.0, 1.0) if between and np.mean(scores[0] == scores[1]) > 0.5 else None
 
 
 def decide_all(differences: Sequence[Paired], margin: float, official: Mode | None) -> list[Decided]:
@@ -119,13 +126,16 @@ def decide_all(differences: Sequence[Paired], margin: float, official: Mode | No
     found = []
     for model in dict.fromkeys(each.model for each in differences):
         own = [each for each in differences if each.model == model]
-        total = _total(own, weights) if len(own) > 1 else None
+        total = total_of(own, weights) if len(own) > 1 else None
         found += [_decide(each, margin) for each in (*own, *([total] if total else []))]
     return found
 
 
-def _total(own: Sequence[Paired], weights: Mapping[str, float] | None) -> Paired | None:
-    """The weighted sum of one draw of each metric, then of the next: its mean is the difference of the total."""
+def total_of(own: Sequence[Paired], weights: Mapping[str, float] | None) -> Paired | None:
+    """The weighted sum of one draw of each metric, then of the next: its mean is the difference of the total.
+
+    Without weights all count alike; None where a weighted metric is not there.
+    """
     if weights is None:
         weights = {each.metric: 1 / len(own) for each in own}
     by_name = {each.metric: each for each in own}

@@ -20,12 +20,16 @@ from scipy.stats import norm
 
 Verdict = Literal["no worse", "worse", "better", "undecided"]
 Values = NDArray[np.float64]
-# Draws that only say how much the differences vary; fewer would do where bounds are known.
+# Draws that only say how much the differences vary; fewer would do where bounds are known. With 20 instead of 30 a loss
+# that is one prompt's in ten alone would be missed in 12 % of runs instead of 5 %.
 SEEN_FIRST, SEEN_FIRST_OF_BOUNDED = 30, 8
 # The share of the stake that a bet may lose.
 MOST = 0.5
-# Farthest draws that variances are given besides: of skewed differences the rare large ones may be to come.
-FARTHEST = 3
+# Farthest draws that variances are given besides: of skewed differences the rare large ones may be to come. With 3
+# instead of 6 a recorded student at the margin was said to be worse in 6.4 % of runs instead of 3.9 %.
+FARTHEST = 6
+# Means that differ by less are the same.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def decide(
     "no worse": their mean is above -margin; "worse": below it; "better", said where it is known as early: above 0. Each
     is said wrongly with a probability of at most `level`. `bounds` are what a difference can be, and needed where most
     of them are 0, as of answers yes or no: rare ones may not have been seen yet. `population` is how many there are in
-    all, where none is drawn twice: then the last ones count for more.
+    all, where none is drawn twice: then the last ones count for more, and after all of them their mean is known.
 
     Raises:
         ValueError: a margin or level that is none, a difference outside the bounds, or more than the population.
@@ -71,10 +75,18 @@ def decide(
     verdict: Verdict = "no worse" if first["no worse"] <= first["worse"] else "worse"
     after = first[verdict]
     if after > len(values):
-        verdict, after = "undecided", len(values)
+        verdict, after = _of_all(values, margin) if len(values) == population else "undecided", len(values)
     elif verdict == "no worse" and _first(better, level) <= after:
         verdict = "better"
     return Decision(verdict, after, no_worse, worse, better)
+
+
+def _of_all(values: Values, margin: float) -> Verdict:
+    """What the mean of all there are says; nothing where it is the margin."""
+    above = float(values.mean()) + margin
+    if abs(above) < ROUNDING:
+        return "undecided"
+    return "no worse" if above > 0 else "worse"
 
 
 def wealth(values: Values, mean: float, low: float | None, expected: float, population: int | None = None) -> Values:
