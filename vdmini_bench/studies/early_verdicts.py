@@ -123,9 +123,7 @@ def run_once(scores: Scores, count: int, margin: float, difference: float, rando
     return decide(whole.values, margin, whole.bounds, population=count)
 
 
-def simulate(
-    suite: str, model: str, scores: Scores, margin: float, prompts: int, truth: int, runs: int = RUNS
-) -> Cell:  # fmt: skip
+def simulate(suite: str, model: str, scores: Scores, margin: float, prompts: int, truth: int, runs: int = RUNS) -> Cell:
     """Run many comparisons of a metric, or of several metrics' total, at a true difference of so many margins."""
     metric = next(iter(scores)) if len(scores) == 1 else TOTAL
     if metric != TOTAL and is_answer(scores[metric]):
