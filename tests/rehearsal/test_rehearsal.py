@@ -39,11 +39,9 @@ def complete(world: World, rehearsal: Rehearsal, results: Path) -> Rows:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize(
-    "rehearsal",
-    [pytest.param(each, id=each.name, marks=() if each == CHOSEN[-1] else pytest.mark.slow) for each in CHOSEN],
-)
+@pytest.mark.parametrize("rehearsal", CHOSEN, ids=lambda rehearsal: rehearsal.name)
 def test_a_profile_of_the_paper_runs_to_its_end_and_on(world: World, rehearsal: Rehearsal, tmp_path: Path) -> None:
     results, began = tmp_path / "results", time.monotonic()
     rows = complete(world, rehearsal, results)

@@ -47,6 +47,7 @@ def dry_run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["run", str(SUITE), "--results", str(folder / "results"), *arguments])
 
 
+@pytest.mark.slow
 def test_a_distillation_takes_what_a_step_on_tensors_without_values_does(tmp_path: Path) -> None:
     rows = "{teacher: {}, fewer steps: {sample: {steps: 3}}, student: {plan: vdmini, distill: {}}}"
     suite = load_suite(SUITE, "smoke", (f"models={rows}",))
