@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKLMagvit
 from torch import Tensor, nn
 
 from vdmini.attention_kernels import fastest_first, preferring
@@ -29,6 +28,8 @@ def slices(vae: Any) -> bool:
     EasyAnimate's would take the end of one clip for the beginning of the next, and LTX's gives each clip the timesteps
     of all where it has any.
     """
+    from diffusers import AutoencoderKLMagvit
+
     if not hasattr(vae, "use_slicing") or isinstance(vae, AutoencoderKLMagvit):
         return False
     return not vae.config.get("timestep_conditioning")
