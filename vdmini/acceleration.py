@@ -78,13 +78,16 @@ def check_measures(
         elif measure.kind == "optimize" and "quantize" in kinds and AttnProcessor2_0 in _processors(denoiser):
             why = f"it joins layers of {type(denoiser).__name__} that are quantized: leave one of the two out"
         if why:
-            raise AccelerationError(f"accelerate: {measure}: {why}")
+            raise AccelerationError(f"{'accelerate' if way == measure.kind else 'memory'}: {measure}: {why}")
 
 
 def accelerate(
-    pipeline: DiffusionPipeline, measures: Sequence[Measure], denoiser_folder: Path | None = None
-) -> Acceleration:
+    pipeline: DiffusionPipeline, measures: Sequence[Measure], denoiser_folder: Path | None = None, *,
+    device_type: str | None = None,
+) -> Acceleration:  # fmt: skip
     """Put measures on a loaded pipeline, in place, on both denoisers where it has two.
+
+    It lies where it will run, or else will be moved to a device of `device_type`.
 
     A quantized denoiser is loaded by its engine from `denoiser_folder`, which holds config.json and weights, that of a
     second denoiser from the folder beside it. Raises AccelerationError as `check_measures` does, and then leaves the
@@ -93,7 +96,8 @@ def accelerate(
     run: Any = pipeline
     denoiser, vae = pipeline_denoiser(pipeline), getattr(run, "vae", None)
     given = {each.kind: each for each in measures}
-    check_measures(denoiser, vae, measures, device_type=next(denoiser.parameters()).device.type)
+    here = next(denoiser.parameters()).device.type
+    check_measures(denoiser, vae, measures, device_type=device_type or here)
     names = [name for name in DENOISERS if isinstance(getattr(run, name, None), nn.Module)]
     if len(names) > 1 and {each.engine for each in measures} & {"gguf", "mag"}:
         raise AccelerationError("accelerate: gguf and the mag cache are for one denoiser: leave them out for two")

@@ -21,7 +21,8 @@ from vdmini_bench.data.video import write_video
 from vdmini_bench.distill.estimate import available_bytes
 from vdmini_bench.metrics.fvd import clips_to_features
 from vdmini_bench.metrics.i3d import InceptionI3d
-from vdmini_bench.models.source import load_for_use
+from vdmini_bench.models.ready import load_ready
+from vdmini_bench.models.source import load_for_use, model_folder
 from vdmini_bench.speed.scopes import ClipSize, denoiser_inputs, latent_size
 from vdmini_bench.system.fingerprint import take_fingerprint
 from vdmini_bench.system.workers import choose_workers
@@ -58,6 +59,16 @@ def test_models_for_use_are_on_the_gpu_where_there_is_one(cuda: torch.device) ->
     model = load_for_use("embedded/svd", "bfloat16")
     assert all(weight.device.type == cuda.type for weight in model.denoiser.parameters())
     assert sample_clips(model.pipeline, REQUESTS, SETTINGS).std() > 0
+
+
+@pytest.mark.parametrize("way", ["model", "group"])
+def test_networks_that_wait_on_the_cpu_make_the_clips_of_those_on_the_gpu(cuda: torch.device, way: str) -> None:
+    folder = model_folder("embedded/svd")
+    plain, offloaded = (
+        sample_clips(load_ready(folder, None, [], cuda, torch.float32, each).model.pipeline, REQUESTS, SETTINGS)
+        for each in (None, way)
+    )
+    assert np.array_equal(plain, offloaded)
 
 
 def test_features_of_clips_are_those_of_the_cpu(cuda: torch.device) -> None:

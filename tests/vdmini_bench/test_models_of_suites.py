@@ -33,15 +33,15 @@ def test_an_entry_is_built_on_another(tmp_path: Path) -> None:
     profile = profile_of(
         tmp_path,
         "fast: {from: student, accelerate: [optimize], sample: {steps: 2}}",
-        "faster: {from: fast, accelerate: [vae_slicing], sample: {max_guidance: 1.0}}",
+        "faster: {from: fast, accelerate: [compile], sample: {max_guidance: 1.0}}",
     )
     faster, student = profile.models["faster"], profile.models["student"]
     assert (faster.plan, faster.distill) == (student.plan, student.distill)
-    assert faster.accelerate == ["optimize", "vae_slicing"]
+    assert faster.accelerate == ["optimize", "compile"]
     assert (faster.sample.steps, faster.sample.max_guidance) == (2, 1.0)
     assert profile.measures["faster"] == [
         "denoiser: plan=vdmini, distilled", "sample: steps=2, max_guidance=1.0", "accelerate: optimize",
-        "accelerate: vae_slicing",
+        "accelerate: compile",
     ]  # fmt: skip
     assert profile.measures["teacher"] == []
 

@@ -22,6 +22,8 @@ WITHOUT_EFFECT = {"micro_batch_size", "gradient_checkpointing", "checkpoint_ever
 # What all models of a profile share, whatever presets they name.
 SHARED = {"height", "width", "seed", "batch_size"}
 LONGEST_SAID = 40
+# What all models of a profile save memory by, if any does.
+VAE_WAYS = ("vae_tiling", "vae_slicing")
 # Rows of every table that are no models.
 RESERVED = ("real", "static")
 # What makes the weights of the denoiser before training; built on a distilled entry, it is done to what that made.
@@ -225,7 +227,8 @@ class ModelSpec(Specification):
             found.append(f"decoder: {', '.join([*differences(cut, DecoderSpec()), *trained])}")
         sampled = differences(self.sample, sample)
         found += [f"sample: {', '.join(sampled)}"] if sampled else []
-        return found + [f"accelerate: {measure}" for measure in self.acceleration]
+        why = {True: "memory", False: "accelerate"}
+        return found + [f"{why[measure.kind in VAE_WAYS]}: {measure}" for measure in self.acceleration]
 
 
 def differences(own: Specification, common: Specification | None) -> list[str]:
@@ -260,8 +263,8 @@ class PublishedSpec(Specification):
 def complete_models(document: Document, data: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     """The data of a profile that lies at `place` in the file, with every entry of `models` complete.
 
-    An entry has the keys of the one it is built `from` under its own, and the profile's `sample` and `distill` under
-    these. What is no mapping is left to the profile's own check.
+    An entry has the keys of the one it is built `from` under its own, the profile's `sample` and `distill` under these,
+    and what its `memory` does to VAEs among its measures. What is no mapping is left to the profile's own check.
 
     Raises:
         SuiteError: with file:line:column; an entry is built on itself, on none, or on another source.
@@ -297,6 +300,13 @@ def _complete(document: Document, data: Mapping[str, Any], place: tuple[str, ...
                 whole = with_preset(common, SampleSpec.model_fields)
                 common = {key: value for key, value in whole.items() if key in SHARED}
             entry[section] = merged(common, own)
+    listed, memory = entry.get("accelerate", []), data.get("memory")
+    for way in VAE_WAYS if isinstance(listed, list) else ():
+        if way in listed:
+            where = document.where((*at, "accelerate"))
+            raise SuiteError(f"{where}: {way} makes nothing faster: write memory: {{{way}: true}} in the profile")
+        if isinstance(memory, dict) and memory.get(way) is True:
+            entry["accelerate"] = [way, *entry.get("accelerate", [])]
     return entry
 
 

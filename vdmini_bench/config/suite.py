@@ -55,6 +55,18 @@ class TimingSpec(Specification):
     warmup: Annotated[int, Field(ge=1)] = 2
 
 
+class MemorySpec(Specification):
+    """What all models sample with less memory by, more slowly: it is no way to be faster, and nothing is timed with it.
+
+    With `cpu_offload` networks wait on the CPU for their turn, as a whole (`model`) or layer by layer (`group`, from
+    diffusers' group offloading).
+    """
+
+    cpu_offload: Literal["model", "group"] | None = None
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+
+
 class CommonProfile(Specification):
     """What a profile says of models and clips, whatever they are scored on.
 
@@ -68,11 +80,32 @@ class CommonProfile(Specification):
     sample: SampleSpec
     distill: DistillSpecOfSuite | None = None
     timing: TimingSpec | None = None
+    # After `timing`.
+    memory: Annotated[MemorySpec | None, Field(exclude_if=lambda memory: memory is None)] = None
     seeds: SeedsSpec = SeedsSpec()
     models: Annotated[Mapping[str, ModelSpec], Field(min_length=1)]
     # After `models`, of which it is one.
     baseline: Annotated[str, Field(validate_default=True)] = "teacher"
     published: list[PublishedSpec] = Field(default_factory=list)
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_is_not_timed(cls, memory: MemorySpec | None, info: ValidationInfo) -> MemorySpec | None:
+        if memory is not None and info.data.get("timing") is not None:
+            raise ValueError("models that save memory are not timed: leave timing out (--set timing=null), or memory")
+        return memory
+
+    @field_validator("models")
+    @classmethod
+    def _quantized_layers_stay_whole(cls, models: Any, info: ValidationInfo) -> Any:
+        memory = info.data.get("memory")
+        if memory is not None and memory.cpu_offload == "group":
+            for name, model in models.items():
+                if any(measure.kind == "quantize" for measure in model.acceleration):
+                    raise ValueError(
+                        f"{name!r} is quantized, and such layers move only together: take cpu_offload: model"
+                    )
+        return models
 
     @field_validator("baseline")
     @classmethod

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,22 +26,32 @@ class ReadyModel:
 
 
 def load_ready(
-    folder: Path, decoder: Path | None, measures: Sequence[Measure], device: torch.device, dtype: torch.dtype
-) -> ReadyModel:
+    folder: Path, decoder: Path | None, measures: Sequence[Measure], device: torch.device, dtype: torch.dtype,
+    cpu_offload: Literal["model", "group"] | None = None,
+) -> ReadyModel:  # fmt: skip
     """Load a pipeline's folder on a device; `decoder` is a folder whose VAE takes the place of the pipeline's.
+
+    With `cpu_offload` networks, or their layers (`group`), lie on the CPU, and on the device while they run.
 
     Raises:
         BenchError: the folder holds a denoiser alone.
     """
-    model = load_model(str(folder), device=device, dtype=dtype)
+    rests_on = device if cpu_offload is None else torch.device("cpu")
+    model = load_model(str(folder), device=rests_on, dtype=dtype)
     pipeline: Any = model.pipeline
     if pipeline is None:
         raise BenchError(f"{folder} holds no pipeline; give a folder with a model_index.json")
     if decoder is not None:
-        pipeline.vae = load_decoder(decoder).to(device, dtype)
+        pipeline.vae = load_decoder(decoder).to(rests_on, dtype)
         model = VideoModel(model.source, model.family, model.denoiser, pipeline.vae, pipeline)
     denoiser = next(folder / part for part in DENOISERS if (folder / part).is_dir())
-    return ReadyModel(model, accelerate(pipeline, measures, denoiser))
+    applied = accelerate(pipeline, measures, denoiser, device_type=device.type)
+    if cpu_offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif cpu_offload == "group":
+        # Its leaves, since accelerate's sequential offloading cannot move the text encoders of transformers 5.
+        pipeline.enable_group_offload(device, offload_type="leaf_level")
+    return ReadyModel(model, applied)
 
 
 def load_decoder(folder: Path) -> Any:

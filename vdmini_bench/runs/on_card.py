@@ -189,11 +189,21 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     family = family_named(whole.family)
     settings = context.sample_settings(model.row)
     together, flops = family.passes_at_once(denoiser, settings), clip_flops(whole, size, settings)
+    if "vae_tiling" in model.spec.accelerate:
+        whole = replace(whole, vae=_in_tiles(whole.vae))
     drawing = _pass_bytes(whole, replace(latent_size(whole, size), batch=together), dtype)
-    decoding = _decode_bytes(whole, size, dtype)
-    peak = max(drawing, decoding) + encoders * dtype.itemsize
-    fits = peak <= USABLE * card.gib * GIB
-    way = "accelerate: [vae_tiling], or fewer frames" if decoding > drawing else "fewer frames, or a larger card"
+    decoding, encoding = _decode_bytes(whole, size, dtype), encoders * dtype.itemsize
+    # Of networks that lie on the card by turns, or all of them.
+    apart = max(drawing, decoding, encoding)
+    peak = max(drawing + _weight_bytes(whole.vae, dtype), decoding + _weight_bytes(denoiser, dtype)) + encoding
+    memory, usable = context.suite.profile.memory, USABLE * card.gib * GIB
+    if memory is not None and memory.cpu_offload is not None:
+        peak = apart
+    fits, way = peak <= usable, "fewer frames, or a larger card"
+    if apart <= usable:
+        way = "memory: {cpu_offload: model}"
+    elif decoding > drawing:
+        way = "memory: {vae_tiling: true}, or fewer frames"
     seconds = card.seconds(flops * context.clips_per_model, half)
     disk = int(context.clips_per_model * size.frames * size.height * size.width * BYTES_PER_PIXEL[context.suffix])
     return Stage(job.name, peak, disk, seconds, fits, "" if fits else way)
@@ -208,16 +218,22 @@ def clip_flops(model: VideoModel, size: ClipSize, settings: SampleSettings) -> i
 
 
 def _pass_bytes(model: VideoModel, latents: ModelInput, dtype: torch.dtype) -> int:
-    """Bytes at the worst moment of a denoiser pass, beside the weights of denoiser and VAE."""
+    """Bytes at the worst moment of a denoiser pass, its weights too."""
     inputs = family_named(model.family).example_inputs(model.denoiser, latents)
-    return _peak(model.denoiser, inputs, dtype) + _weight_bytes(model.vae, dtype)
+    return _peak(model.denoiser, inputs, dtype)
 
 
 def _decode_bytes(model: VideoModel, size: ClipSize, dtype: torch.dtype) -> int:
     if model.vae is None:
         return 0
-    latents = {"latents": decode_latents(model, size)}
-    return _peak(Decoding(model.vae, size.frames), latents, dtype) + _weight_bytes(model.denoiser, dtype)
+    return _peak(Decoding(model.vae, size.frames), {"latents": decode_latents(model, size)}, dtype)
+
+
+def _in_tiles(vae: Any) -> Any:
+    """A copy of a VAE that works on tiles."""
+    vae = copy.deepcopy(vae)
+    vae.enable_tiling()
+    return vae
 
 
 def _peak(network: nn.Module, inputs: Mapping[str, Any], dtype: torch.dtype) -> int:

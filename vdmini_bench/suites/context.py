@@ -193,7 +193,9 @@ class SuiteContext(ScoringContext):
         made, dtype = self.graph.models[model], getattr(torch, self.suite.profile.dtype)
         decoder = None if made.decoder is None else self.folder(made.decoder)
         folder = weights or self.weights_folder(model)
-        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype)
+        memory = self.suite.profile.memory
+        offload = None if memory is None else memory.cpu_offload
+        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype, offload)
 
     def costing_folder(self, model: str) -> Path:
         """The folder of weights that cost what a model's do: before any training, unless its measures look at them."""
