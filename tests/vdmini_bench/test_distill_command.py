@@ -186,6 +186,16 @@ def test_a_plan_estimates_memory_and_time_and_writes_nothing(
     assert plan.hours == pytest.approx((2 * plan.step_seconds + (plan.encode_seconds or 0)) / 3600)
 
 
+def unpruned() -> Recipe:
+    """A training of the embedded teacher whole."""
+    specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
+    return Recipe(
+        teacher=str(EMBEDDED["embedded/svd"]), teacher_sha256="", pruning=Pruning("none"), lora=None, dtype="float32",
+        clips=lambda model, folder: pytest.fail("no clips are needed"), count=1, frames=1, height=8, width=8,
+        encoding=EncodeSettings(7), distill=specification,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("limit", "fits_with"), [(100, 0), (60, 1), (30, 2), (15, 3), (1, None)])
 def test_ever_more_frugal_settings_are_tried_until_one_fits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: int, fits_with: int | None
@@ -199,17 +209,12 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
         return Estimate(held_bytes=1, peak_bytes=80 // 2 ** sum(saved), step_flops=1)
 
     monkeypatch.setattr(estimation, "estimate_step", step)
-    specification = DistillSpec(steps=1, batch_size=2, learning_rate=1e-4)
-    recipe = Recipe(
-        teacher=str(EMBEDDED["embedded/svd"]), teacher_sha256="", pruning=Pruning("none"), lora=None, dtype="float32",
-        clips=lambda model, folder: pytest.fail("no clips are needed"), count=1, frames=1, height=8, width=8,
-        encoding=EncodeSettings(7), distill=specification,
-    )  # fmt: skip
+    recipe = unpruned()
     found = estimation.estimate_memory(recipe, load_model(recipe.teacher, device="meta"), {}, 1, limit)
     assert [each.fits for each in found] == [number == fits_with for number in range(len(found))]
     assert len(found) == (4 if fits_with is None else fits_with + 1)
     steps = (("encode", True), ("prune", True), ("distill", False))
-    print_plan(DistillPlan(steps, True, "cpu", 1, limit, 1, tuple(found)), None)
+    print_plan(DistillPlan(steps, True, "cpu", 1, False, limit, 1, tuple(found)), None)
     shown = capsys.readouterr().out
     assert "begun" in shown
     assert ("it fits" in shown) == (fits_with == 0)
@@ -217,6 +222,17 @@ def test_ever_more_frugal_settings_are_tried_until_one_fits(
     assert "time: not measured" in shown
     if fits_with == 2:
         assert "--set distill.micro_batch_size=1 --set distill.gradient_checkpointing=true: 0.00 GiB, fits" in shown
+
+
+def test_a_process_with_a_shard_is_asked_for_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Estimate(held_bytes=70, peak_bytes=80, step_flops=1, shares=((20, 60), (30, 0)), gathered_bytes=5)
+    monkeypatch.setattr(estimation, "estimate_step", lambda *asked, **more: step)
+    recipe = unpruned()
+    teacher = load_model(recipe.teacher, device="meta")
+    (shard,) = estimation.estimate_memory(recipe, teacher, {}, 4, 45, sharded=True)
+    assert (shard.peak_bytes, shard.fits) == (40, True)
+    whole = estimation.estimate_memory(recipe, teacher, {}, 4, 45)
+    assert [(each.peak_bytes, each.fits) for each in whole] == [(80, False)] * 4
 
 
 def test_a_suite_distils_the_jobs_that_run_finds_done(tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ class Launched(Processes):
     def __init__(self, cpu: bool) -> None:
         if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
             raise ValueError("DeepSpeed cannot be used: --use_fsdp --fsdp_version 2 shards the same things as its ZeRO")
-        sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
-        if sharded and os.environ.get("FSDP_VERSION", "1") != "2":
+        if is_sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
             raise ValueError("FSDP needs its second version: pass --fsdp_version 2 to accelerate launch")
         # Layers may go unused in a step, and buckets that never change keep the order in which gradients are summed,
         # so that a run which is continued rounds like the unbroken one.
@@ -88,7 +87,7 @@ class Launched(Processes):
                 " teacher is on the CPU, call PartialState with cpu=True"
             )
         # Accelerate takes no notice of FSDP on CPUs, and its own sharding does not know our blocks.
-        self._sharding = FullyShardedDataParallelPlugin() if sharded and self.count > 1 else None
+        self._sharding = FullyShardedDataParallelPlugin() if is_sharded() and self.count > 1 else None
 
     def spread(self, network: nn.Module) -> nn.Module:
         """The network within DDP, or itself, its weights sharded block by block; all start as the main process's."""
@@ -122,6 +121,11 @@ class Launched(Processes):
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
+
+
+def is_sharded() -> bool:
+    """Whether this process was launched to hold a shard of the student: `accelerate launch --use_fsdp`."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def sharded_modules(network: nn.Module) -> list[nn.Module]:

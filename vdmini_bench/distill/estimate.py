@@ -39,10 +39,11 @@ SAVINGS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a step takes with some settings changed to save memory, and whether that fits."""
+    """What a step takes with some settings changed to save memory, at its worst moment, and whether that fits."""
 
     changes: dict[str, Any]
     estimate: Estimate
+    peak_bytes: int
     fits: bool
 
 
@@ -66,11 +67,12 @@ class ClipShapes:
 
 
 def estimate_memory(
-    recipe: Recipe, teacher: VideoModel, shapes: Mapping[str, tuple[int, ...]], processes: int, limit_bytes: int
-) -> list[MemoryEstimate]:
+    recipe: Recipe, teacher: VideoModel, shapes: Mapping[str, tuple[int, ...]], processes: int, limit_bytes: int,
+    *, sharded: bool = False,
+) -> list[MemoryEstimate]:  # fmt: skip
     """The memory of a step as asked for and, where that is beyond the limit, of ever more frugal ones until one fits.
 
-    `teacher` is without weights, `shapes` are a latent cache's.
+    `teacher` is without weights, `shapes` are a latent cache's; `sharded` processes each hold a part of the student.
 
     Raises:
         PlanError: the plan does not fit the teacher.
@@ -88,7 +90,8 @@ def estimate_memory(
         estimate = estimate_step(
             teacher.denoiser, plan, shapes, task, settings_of(changed), teacher_dtype=kept, processes=processes
         )
-        found.append(MemoryEstimate(changes, estimate, estimate.peak_bytes <= USABLE * limit_bytes))
+        peak = estimate.peak_in_shards(processes) if sharded else estimate.peak_bytes
+        found.append(MemoryEstimate(changes, estimate, peak, peak <= USABLE * limit_bytes))
         if found[-1].fits:
             break
     return found

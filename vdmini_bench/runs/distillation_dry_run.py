@@ -12,6 +12,7 @@ import numpy as np
 from vdmini.conditioning import conditioning_of
 from vdmini.conditioning.base import TrainingClip
 from vdmini.distill.batch import TrainingClips
+from vdmini.distill.processes import is_sharded
 from vdmini.latents import LatentCache
 from vdmini.models.loading import load_model
 from vdmini.models.registry import VideoModel
@@ -38,6 +39,7 @@ class DistillPlan:
     begun: bool
     device: str
     processes: int
+    sharded: bool
     limit_bytes: int
     training_steps: int
     memory: tuple[MemoryEstimate, ...] = ()
@@ -81,6 +83,7 @@ def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPla
         begun=(context.folder(distillation.job) / CHECKPOINT).exists(),
         device=device_name(device),
         processes=processes,
+        sharded=is_sharded() and processes > 1,
         limit_bytes=limit,
         training_steps=recipe.distill.steps * expert_count(recipe.taught_by[0]),
     )
@@ -88,7 +91,7 @@ def plan_distillation(distillation: Distillation, *, timing: bool) -> DistillPla
         return plan
     clips, seconds = _clips(distillation)
     teacher = load_model(recipe.taught_by[0], device="meta")
-    memory = tuple(estimate_memory(recipe, teacher, clips.shapes, processes, limit))
+    memory = tuple(estimate_memory(recipe, teacher, clips.shapes, processes, limit, sharded=plan.sharded))
     most = clips_of(Share(0, processes), recipe.count, recipe.clips_per_shard)
     plan = replace(plan, memory=memory, encode_seconds=seconds * most or None)
     return replace(plan, step_seconds=share_out(_time_steps, distillation)[0]) if timing and plan.fits else plan
@@ -137,17 +140,18 @@ def print_plan(plan: DistillPlan, price_per_hour: float | None) -> None:
         return
     first = plan.memory[0]
     place = f"on {plan.device}" if plan.processes == 1 else f"on each of {plan.processes} x {plan.device}"
+    between = "" if plan.sharded else f" {first.estimate.held_bytes / GIB:.2f} GiB between steps,"
     click.echo(
-        f"memory of a step {place}: {first.estimate.peak_bytes / GIB:.2f} GiB at most,"
-        f" {first.estimate.held_bytes / GIB:.2f} GiB between steps, without what kernels take;"
+        f"memory of a step {place}: {first.peak_bytes / GIB:.2f} GiB at most,{between} without what kernels take;"
         f" {plan.limit_bytes / GIB:.1f} GiB are free: {'it fits' if plan.fits else 'it does not fit'}"
     )
     for each in plan.memory[1:]:
         changes = " ".join(f"--set distill.{name}={str(value).lower()}" for name, value in each.changes.items())
         verdict = "fits" if each.fits else "does not fit either"
-        click.echo(f"  {changes}: {each.estimate.peak_bytes / GIB:.2f} GiB, {verdict}")
+        click.echo(f"  {changes}: {each.peak_bytes / GIB:.2f} GiB, {verdict}")
     if not plan.memory[-1].fits:
-        click.echo("  none of these fits: take smaller clips or fewer frames, or shard over several GPUs by FSDP")
+        more = "over more GPUs" if plan.sharded else "over several GPUs by FSDP"
+        click.echo(f"  none of these fits: take smaller clips or fewer frames, or shard {more}")
     if plan.encode_seconds is not None:
         click.echo(
             f"encoding: about {plan.encode_seconds / 3600:.2f} h, and what drawing clips takes if they are drawn"

@@ -170,7 +170,7 @@ def _distilled(context: SuiteContext, job: Job, model: Model, teacher: VideoMode
     way = f"--set {' --set '.join(changes)}" if last.fits else _on_more_cards(last.estimate, distill.batch_size, card)
     # A checkpoint is all that lies between steps but the teacher; the student is written beside it.
     disk = asked.estimate.held_bytes - _weight_bytes(teacher.denoiser, getattr(torch, context.suite.profile.dtype))
-    return Stage(job.name, asked.estimate.peak_bytes, disk * experts, seconds, asked.fits, "" if asked.fits else way)
+    return Stage(job.name, asked.peak_bytes, disk * experts, seconds, asked.fits, "" if asked.fits else way)
 
 
 def _on_more_cards(estimate: Estimate, batch_size: int, card: Card) -> str:
