@@ -13,6 +13,7 @@ import torch
 from pretended import Card, convert, moved, on_card
 from small_networks import save_tag2text, write_small_cache
 from small_suite import write_words
+from test_perceptual import lpips_state
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
@@ -22,7 +23,7 @@ from vdmini_bench.metrics.fid import FidInception, frame_moments
 from vdmini_bench.metrics.frame_features import InceptionFrames, NetworkFeatures, StillI3d
 from vdmini_bench.metrics.fvd import clips_to_features
 from vdmini_bench.metrics.i3d import InceptionI3d
-from vdmini_bench.metrics.perceptual import EfficientNetLite0
+from vdmini_bench.metrics.perceptual import EfficientNetLite0, Lpips
 from vdmini_bench.metrics.scene_classifier import SceneClassifier, read_clips
 from vdmini_bench.metrics.videomae import VideoMae
 from vdmini_bench.vbench.native import catalogue
@@ -40,6 +41,10 @@ CLIP = np.zeros((16, 32, 32, 3), np.uint8)
 def frames() -> Tensor:
     """A clip T C H W."""
     return torch.from_numpy(CLIP).permute(0, 3, 1, 2)
+
+
+def two_images() -> list[Tensor]:
+    return 2 * [torch.zeros(2, 3, 64, 64, device="cuda")]
 
 
 def c3d() -> C3dUcf101:
@@ -79,7 +84,10 @@ METRICS: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], object], int]]
         lambda: InceptionFrames(inception()), lambda network: NetworkFeatures(network)(CLIP), 1,
     ),
     "semantic": (SceneClassifier, lambda network: read_clips(network, CLIP[None, :10]), 6),
-    "perceptual": (EfficientNetLite0, lambda network: network(*2 * [torch.zeros(2, 3, 64, 64, device="cuda")]), 0),
+    "perceptual": (EfficientNetLite0, lambda network: network(*two_images()), 0),
+    "perceptual by LPIPS": (
+        lambda: Lpips(lpips_state("vgg", torch.Generator())), lambda network: network(*two_images()), 0,
+    ),
 }  # fmt: skip
 
 
