@@ -32,10 +32,9 @@ from vdmini_bench.system.tables import csv_lines
 if TYPE_CHECKING:
     from torch import nn
 
-# Scenes that effects are measured on, and pools of others that predictions are checked on: the way to predict was
-# mended after a look at the held-out ones, and the unseen ones were looked at after that, once.
-MEASURED = 9101
-CHECKED = {"held out": 9201, "unseen": 9401}
+# Scenes that effects are measured on, and others that predictions are checked on, looked at once. Those from 9201 and
+# 9401 were looked at before, and the way to predict and the number of scenes were mended after it.
+MEASURED, UNSEEN = 9101, 9601
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 BLOCK_SIZES = (10, 20, 40, 80)
 # Blocks of clips that a prediction is checked with.
@@ -181,7 +180,7 @@ def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetM
     asked = [(name, loss, count, 1) for name in clip_metrics(takes) for loss in LOSSES for count in counts]
     asked += [(name, loss, *each) for name in metrics for loss in LOSSES for each in PROTOCOLS]
     checks = []
-    with progress(f"{pool} runs", len(asked)) as advance:
+    with progress("runs", len(asked)) as advance:
         for name, loss, blocks, size in asked:
             advance(f"{name} {loss}")
             share = effects.share_seen(name, loss, blocks, size)
@@ -220,8 +219,8 @@ def _share_of_runs(
     return seen / RUNS
 
 
-def run_study(network: nn.Module, scenes: int, folder: Path) -> dict[str, list[Check]]:
-    """Measure a pool of scenes, predict from it, check on others; writes its tables, `held_out.csv` and `unseen.csv`.
+def run_study(network: nn.Module, scenes: int, folder: Path) -> list[Check]:
+    """Measure a pool of scenes, predict from it, check on as many others; writes its tables and `unseen.csv`.
 
     What is read of the clips is kept in `folder` and not read again.
     """
@@ -229,12 +228,10 @@ def run_study(network: nn.Module, scenes: int, folder: Path) -> dict[str, list[C
     measured = measure_pool(Pool(MEASURED, scenes), network, folder / "readings")
     effects = Effects(tuple(measure_effects(measured, metrics)), tuple(measure_clips(measured)))
     effects.write(folder)
-    found = {}
-    for name, first_index in CHECKED.items():
-        checked = measure_pool(Pool(first_index, scenes), network, folder / "readings")
-        found[name] = check_predictions(effects, checked, metrics, name)
-        header, lines = check_table(found[name])
-        write_atomically(folder / f"{name.replace(' ', '_')}.csv", csv_lines([header, *lines]))
+    checked = measure_pool(Pool(UNSEEN, scenes), network, folder / "readings")
+    found = check_predictions(effects, checked, metrics, "unseen")
+    header, lines = check_table(found)
+    write_atomically(folder / "unseen.csv", csv_lines([header, *lines]))
     return found
 
 
