@@ -198,4 +198,4 @@ def test_the_table_says_that_it_is_a_stand_in_and_what_a_loss_is() -> None:
     assert "every tenth clip stands still" in done.output
     assert "stand-in" in done.output
     # 512 clips a block are more than were measured.
-    assert "~14%" in done.output
+    assert "~13%" in done.output
