@@ -79,6 +79,9 @@ def test_the_command_refuses_a_setting_without_a_value(tmp_path: Path) -> None:
     )
     assert found.exit_code == 2
     assert "--executor-set partition: give KEY=VALUE" in found.output
+    alone = CliRunner().invoke(main, ["run", "ucf101", "--executor-set", "slurm_partition=gpu", "--dry-run"])
+    assert alone.exit_code == 2
+    assert "--executor-set is for an executor: add --executor slurm" in alone.output
 
 
 def test_tasks_of_every_process_of_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

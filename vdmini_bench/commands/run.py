@@ -89,6 +89,8 @@ def run(
             fetch_model(source)
     if (until is None) != (margin is None):
         raise click.UsageError("--until decided and --margin go together: how much worse a model may be, from 0 to 1")
+    if settings and executor is None:
+        raise click.UsageError("--executor-set is for an executor: add --executor slurm")
     if dry_run:
         _show_preview(chosen, results, card, margin, as_json)
     if card is not None:
