@@ -10,6 +10,8 @@ from typing import Any, Literal, get_type_hints
 from vdmini.errors import AccelerationError, nearest
 
 PLAIN = ("optimize", "compile", "vae_tiling", "vae_slicing")
+# How networks wait on the CPU while others run: each whole, or layer by layer (diffusers' group offloading).
+CpuOffload = Literal["model", "group"]
 KINDS = ("cache", "quantize", "attention")
 # The settings of each cache of diffusers, in `diffusers.hooks`.
 CACHES = {

@@ -119,7 +119,7 @@ def test_predictions_hold_on_other_scenes(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(study, "BLOCK_SIZES", (10, 40))
     metrics = {"fvd": study.SetMetric("logits", lambda rows: float(rows.mean()))}
     found = Effects(tuple(study.measure_effects(takes(0), metrics)), tuple(study.measure_clips(takes(0))))
-    checks = study.check_predictions(found, takes(1), metrics, "held out")
+    checks = study.check_predictions(found, takes(1), metrics)
     assert {(each.metric, each.loss) for each in checks} == {
         (name, loss) for name in ("fvd", "psnr") for loss in ("motion", "content")
     }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from vdmini.measures import CpuOffload
 from vdmini.requests import WRITTEN_WHERE_SET, SampleSettings
 from vdmini_bench.config.fields import Positive, ProfilesHeader, Rate, Specification
 from vdmini_bench.config.models import (
@@ -62,7 +63,7 @@ class MemorySpec(Specification):
     diffusers' group offloading).
     """
 
-    cpu_offload: Literal["model", "group"] | None = None
+    cpu_offload: CpuOffload | None = None
     vae_tiling: bool = False
     vae_slicing: bool = False
 
@@ -152,6 +153,11 @@ class CommonProfile(Specification):
         settings = self.sampler(sample)
         name = None if sample.preset is None else preset_name(sample.preset, settings)
         return {"preset": name, **settings.to_json()}
+
+    @property
+    def cpu_offload(self) -> CpuOffload | None:
+        """How networks wait on the CPU while others sample; None: they do not."""
+        return None if self.memory is None else self.memory.cpu_offload
 
     @property
     def frames(self) -> int:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from vdmini.acceleration import Acceleration, accelerate
-from vdmini.measures import Measure
+from vdmini.measures import CpuOffload, Measure
 from vdmini.models.loading import load_model, vae_class
 from vdmini.models.registry import DENOISERS, VideoModel
 from vdmini_bench.errors import BenchError
@@ -27,7 +27,7 @@ class ReadyModel:
 
 def load_ready(
     folder: Path, decoder: Path | None, measures: Sequence[Measure], device: torch.device, dtype: torch.dtype,
-    cpu_offload: Literal["model", "group"] | None = None,
+    cpu_offload: CpuOffload | None = None,
 ) -> ReadyModel:  # fmt: skip
     """Load a pipeline's folder on a device; `decoder` is a folder whose VAE takes the place of the pipeline's.
 

@@ -195,10 +195,8 @@ def _sampled(context: SuiteContext, job: Job, model: Model, teacher: VideoModel,
     decoding, encoding = _decode_bytes(whole, size, dtype), encoders * dtype.itemsize
     # Of networks that lie on the card by turns, or all of them.
     apart = max(drawing, decoding, encoding)
-    peak = max(drawing + _weight_bytes(whole.vae, dtype), decoding + _weight_bytes(denoiser, dtype)) + encoding
-    memory, usable = context.suite.profile.memory, USABLE * card.gib * GIB
-    if memory is not None and memory.cpu_offload is not None:
-        peak = apart
+    all_at_once = max(drawing + _weight_bytes(whole.vae, dtype), decoding + _weight_bytes(denoiser, dtype)) + encoding
+    peak, usable = all_at_once if context.suite.profile.cpu_offload is None else apart, USABLE * card.gib * GIB
     fits, way = peak <= usable, "fewer frames, or a larger card"
     if apart <= usable:
         way = "memory: {cpu_offload: model}"

@@ -171,11 +171,8 @@ class Check:
     seen_of_none: float
 
 
-def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetMetric], pool: str) -> list[Check]:
-    """How often runs on a pool see the loss that is predicted to be seen in 80 % of them, and a loss that is none.
-
-    The pool's name seeds them.
-    """
+def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetMetric]) -> list[Check]:
+    """How often runs on unseen scenes see the loss that 80 % of them are predicted to see, and a loss that is none."""
     counts = sorted({blocks * size for blocks, size in PROTOCOLS})
     asked = [(name, loss, count, 1) for name in clip_metrics(takes) for loss in LOSSES for count in counts]
     asked += [(name, loss, *each) for name in metrics for loss in LOSSES for each in PROTOCOLS]
@@ -188,8 +185,7 @@ def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetM
                 continue
             sign = effects.sign(name, loss, share, size)
             seen = [
-                _share_of_runs(takes, name, metrics.get(name), loss, lost, blocks, size, sign, pool)
-                for lost in (share, 0.0)
+                _share_of_runs(takes, name, metrics.get(name), loss, lost, blocks, size, sign) for lost in (share, 0.0)
             ]
             power = effects.power(name, loss, share, blocks, size)
             checks.append(Check(name, loss, blocks, size, share, power, *seen))
@@ -197,13 +193,12 @@ def check_predictions(effects: Effects, takes: Takes, metrics: Mapping[str, SetM
 
 
 def _share_of_runs(
-    takes: Takes, name: str, metric: SetMetric | None, loss: Loss, share: float, blocks: int, size: int, sign: float,
-    pool: str,
-) -> float:  # fmt: skip
+    takes: Takes, name: str, metric: SetMetric | None, loss: Loss, share: float, blocks: int, size: int, sign: float
+) -> float:
     """In which share of runs the interval of the paired blocks is beyond 0 on one side."""
     seen, of_clips = 0, {} if metric is not None else clip_differences(takes, name, loss)
     for run in range(RUNS):
-        random = seeded_by(f"{pool}/{name}/{loss}/{share}/{blocks}/{size}/{run}")
+        random = seeded_by(f"unseen/{name}/{loss}/{share}/{blocks}/{size}/{run}")
         if metric is None:
             scenes, lost = random.integers(len(of_clips["whole"]), size=blocks), random.random(blocks) < share
             differences = np.where(lost, of_clips[loss][scenes], of_clips["whole"][scenes]).tolist()
@@ -229,7 +224,7 @@ def run_study(network: nn.Module, scenes: int, folder: Path) -> list[Check]:
     effects = Effects(tuple(measure_effects(measured, metrics)), tuple(measure_clips(measured)))
     effects.write(folder)
     checked = measure_pool(Pool(UNSEEN, scenes), network, folder / "readings")
-    found = check_predictions(effects, checked, metrics, "unseen")
+    found = check_predictions(effects, checked, metrics)
     header, lines = check_table(found)
     write_atomically(folder / "unseen.csv", csv_lines([header, *lines]))
     return found

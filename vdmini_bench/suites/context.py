@@ -193,9 +193,7 @@ class SuiteContext(ScoringContext):
         made, dtype = self.graph.models[model], getattr(torch, self.suite.profile.dtype)
         decoder = None if made.decoder is None else self.folder(made.decoder)
         folder = weights or self.weights_folder(model)
-        memory = self.suite.profile.memory
-        offload = None if memory is None else memory.cpu_offload
-        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype, offload)
+        return load_ready(folder, decoder, made.spec.acceleration, self.device, dtype, self.suite.profile.cpu_offload)
 
     def costing_folder(self, model: str) -> Path:
         """The folder of weights that cost what a model's do: before any training, unless its measures look at them."""
