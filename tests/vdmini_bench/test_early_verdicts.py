@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from vdmini_bench.studies.early_verdicts import Cell, draw_scores, is_answer, main, read_scores, run_once, simulate
+from vdmini_bench.results.sequential import decide
+from vdmini_bench.studies.early_verdicts import (
+    Cell,
+    draw_once,
+    draw_scores,
+    is_answer,
+    main,
+    read_scores,
+    simulate,
+    told_draws,
+)
 
 RECORDED = Path("results/vbench/i2v-embedded.jsonl")
 STUDENT = read_scores(RECORDED)["student"]
@@ -52,8 +62,23 @@ def test_a_known_effect_leaves_answers_answers_and_is_exact(difference: float) -
 def test_a_total_has_the_effect_too() -> None:
     """After all prompts of a total, which is -0.03 exactly, neither side can be said of a smaller or larger margin."""
     for margin, verdict in ((0.029, "worse"), (0.031, "no worse")):
-        decision = run_once(STUDENT, 72, margin, -0.03, np.random.default_rng(0))
+        drawn = draw_once(STUDENT, 72, margin, -0.03, np.random.default_rng(0))
+        decision = decide(drawn.values, margin, drawn.bounds, population=72)
         assert decision.verdict in (verdict, "undecided")
+
+
+def test_who_is_told_the_spread_and_both_means_takes_as_many_draws_as_wald_says() -> None:
+    """Of endless normal draws 2 s^2 / m^2 times the divergence of being right 19 times in 20, and the overshoot."""
+    random, spread, margin = np.random.default_rng(0), 5.0, 1.0
+    taken = [told_draws(random.normal(0, spread, 100_000), margin, spread, 0.0) for _ in range(400)]
+    expected = 2 * spread**2 / margin**2 * (0.95 * np.log(19) + 0.05 * np.log(1 / 19))
+    assert expected < np.mean(taken) < 1.15 * expected
+    # Of few draws, none of which comes twice, fewer are enough; a loss of twice the margin is as far away.
+    few = random.normal(0, spread, (400, 200))
+    few -= few.mean(axis=1, keepdims=True)
+    taken = [told_draws(row, margin, spread, 0.0) for row in few]
+    assert np.mean(taken) < 0.85 * expected
+    assert [told_draws(row * -1 - 2, margin, spread, -2.0) for row in few] == taken
 
 
 def test_one_command_writes_all_of_it(tmp_path: Path) -> None:

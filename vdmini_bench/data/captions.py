@@ -178,19 +178,22 @@ def parse_caption(caption: str) -> Scene:
     )
 
 
-def draw_scene(scene: Scene, seed: int) -> DrawnClip:
-    """Draw a scene: 10 frames of 32x32 RGB at 7 frames a second, the same on every call."""
-    frames, _ = _draw(scene, seed)
+def draw_scene(scene: Scene, seed: int, *, upright: bool = False) -> DrawnClip:
+    """Draw a scene: 10 frames of 32x32 RGB at 7 frames a second, the same on every call.
+
+    With `upright` the things are turned by their motion alone, not by the seed.
+    """
+    frames, _ = _draw(scene, seed, upright)
     return DrawnClip(np.rint(frames).clip(0, 255).astype(np.uint8), scene.caption)
 
 
-def covered_places(scene: Scene, seed: int) -> NDArray[np.bool_]:
+def covered_places(scene: Scene, seed: int, *, upright: bool = False) -> NDArray[np.bool_]:
     """Where the clip of `draw_scene` shows a thing at any time: H W."""
-    _, covered = _draw(scene, seed)
+    _, covered = _draw(scene, seed, upright)
     return covered.max(axis=0) > 0
 
 
-def _draw(scene: Scene, seed: int) -> tuple[FloatArray, FloatArray]:
+def _draw(scene: Scene, seed: int, upright: bool) -> tuple[FloatArray, FloatArray]:
     """Frames T H W C in [0, 255] and how much of each pixel things cover, T H W in [0, 1]."""
     random = _generator(f"{scene.caption}/{seed}")
     time = np.linspace(0.0, 1.0, FRAMES)
@@ -205,7 +208,8 @@ def _draw(scene: Scene, seed: int) -> tuple[FloatArray, FloatArray]:
         if len(things) == 2:
             x = PAIR_CENTRES[place] + random.uniform(-1.0, 1.0)
         radius = random.uniform(*(PAIR_RADII if len(things) == 2 else RADII[thing.size])) * scale
-        rotation = rotation + random.uniform(0, 2 * np.pi)
+        turn = random.uniform(0, 2 * np.pi)
+        rotation = rotation if upright else rotation + turn
         frames, coverage = paint(frames, thing.colour, thing.shape, x + offset_x, y + offset_y, radius, rotation)
         covered = np.maximum(covered, coverage)
     return frames, covered

@@ -10,6 +10,7 @@ Then it decides as `compare --sequential` does, of the drawn prompts as all ther
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from vdmini_bench.compare.until_decided import TOTAL, Paired, bounds_of, total_of
 from vdmini_bench.data.synthetic import seeded_by
 from vdmini_bench.results.score import Score
-from vdmini_bench.results.sequential import Decision, decide
+from vdmini_bench.results.sequential import decide
 from vdmini_bench.system.files import write_atomically
 from vdmini_bench.system.progress import progress
 from vdmini_bench.system.tables import csv_lines, print_table
@@ -47,7 +48,8 @@ class Cell:
     """Verdicts of many runs: shares of them said to be `no_worse` (or better), `better` alone, and `worse`.
 
     `spread` is the standard deviation of a recorded difference in margins; `truth` is what they differ by in margins;
-    `videos` is the mean share of the videos that a decision took.
+    `videos` is the mean share of the videos that a decision took, `told` that which `told_draws` took of the same ones,
+    NaN where the truth is the margin.
     """
 
     suite: str
@@ -61,6 +63,7 @@ class Cell:
     better: float
     worse: float
     videos: float
+    told: float
 
     @property
     def wrong(self) -> float:
@@ -107,8 +110,23 @@ def draw_scores(recorded: Values, count: int, difference: float, random: np.rand
     return drawn
 
 
-def run_once(scores: Scores, count: int, margin: float, difference: float, random: np.random.Generator) -> Decision:
-    """Decide of one draw of the only metric, or of several ones' total."""
+def told_draws(values: Values, margin: float, spread: float, difference: float) -> int:
+    """How many of these draws Wald's test takes that is told all but one thing: is their mean `difference` or -margin?
+
+    It knows their standard deviation, and is wrong once in 20 to either side. No test of independent normal draws takes
+    fewer on the average (Wald and Wolfowitz 1948); none that has more to find out should. After n of N draws without
+    replacement their mean has the variance spread^2 / n (1 - n / N); all of them decide.
+    """
+    drawn = np.arange(1, len(values) + 1)
+    variances = np.maximum(spread, 1e-12) ** 2 * (1 / drawn - 1 / len(values))
+    between = np.cumsum(values) / drawn - (difference - margin) / 2
+    evidence = between[:-1] * (difference + margin) / variances[:-1]
+    decided = np.flatnonzero(np.abs(evidence) >= math.log(19))
+    return int(decided[0]) + 1 if len(decided) else len(values)
+
+
+def draw_once(scores: Scores, count: int, margin: float, difference: float, random: np.random.Generator) -> Paired:
+    """One draw of the only metric, or of several ones' total, in the order in which it is looked at."""
     drawn = {name: draw_scores(recorded, count, difference, random) for name, recorded in scores.items()}
     rest = difference - float(np.mean([values[1].mean() - values[0].mean() for values in drawn.values()]))
     pairs = []
@@ -120,7 +138,7 @@ def run_once(scores: Scores, count: int, margin: float, difference: float, rando
         pairs.append(Paired("student", name, values[1] - values[0], bounds, count))
     whole = total_of(pairs, None) if len(pairs) > 1 else pairs[0]
     assert whole is not None
-    return decide(whole.values, margin, whole.bounds, population=count)
+    return whole
 
 
 def simulate(suite: str, model: str, scores: Scores, margin: float, prompts: int, truth: int, runs: int = RUNS) -> Cell:
@@ -130,17 +148,20 @@ def simulate(suite: str, model: str, scores: Scores, margin: float, prompts: int
         margin = round(prompts * margin) / prompts
     # The variance of the mean of one draw of each.
     spread = sum(float((pair[1] - pair[0]).var()) for pair in scores.values()) ** 0.5 / len(scores)
-    verdicts, taken = Counter[str](), 0
+    verdicts, taken, told = Counter[str](), 0, 0.0
     for run in range(runs):
         random = seeded_by(f"early/{suite}/{model}/{metric}/{margin:g}/{prompts}/{truth}/{run}")
-        decision = run_once(scores, prompts, margin, truth * margin, random)
+        drawn = draw_once(scores, prompts, margin, truth * margin, random)
+        decision = decide(drawn.values, margin, drawn.bounds, population=prompts)
         verdicts[decision.verdict] += 1
         taken += decision.after
+        told += math.nan if truth == -1 else told_draws(drawn.values, margin, spread, truth * margin)
     better, worse = verdicts["better"] / runs, verdicts["worse"] / runs
     no_worse = verdicts["no worse"] / runs + better
     return Cell(
-        suite, model, metric, margin, spread / margin, prompts, truth, no_worse, better, worse, taken / runs / prompts
-    )
+        suite, model, metric, margin, spread / margin, prompts, truth, no_worse, better, worse, taken / runs / prompts,
+        told / runs / prompts,
+    )  # fmt: skip
 
 
 def cases_of(scores: Scores) -> list[tuple[Scores, float]]:
