@@ -14,6 +14,7 @@ from vdmini_bench.data.captions import (
     Scene,
     Thing,
     choose_scenes,
+    covered_places,
     draw_scene,
     draw_scenes,
     parse_caption,
@@ -110,6 +111,20 @@ def test_a_clip_is_the_same_on_every_call_and_another_for_another_seed(index: in
     assert clip.caption == scene.caption
     assert np.array_equal(clip.frames, draw_scene(scene, seed).frames)
     assert not np.array_equal(clip.frames, draw_scene(scene, seed + 1).frames)
+
+
+def test_upright_things_stand_on_a_side_and_are_what_the_seed_says_otherwise() -> None:
+    scene = Scene((Thing("red", "square", "large"),), "Rest", "moss")
+    for seed in range(5):
+        frame = draw_scene(scene, seed, upright=True).frames[0].astype(float)
+        rows, columns = np.nonzero(np.abs(frame - COLOURS["red"]).sum(-1) < 60)
+        # A square that stands on a side fills the box around it.
+        assert len(rows) > 0.95 * np.ptp([*rows, rows.max() + 1]) * np.ptp([*columns, columns.max() + 1])
+        assert (covered_places(scene, seed) != covered_places(scene, seed, upright=True)).any()
+        corner = np.s_[:, :3, :3]
+        assert np.array_equal(
+            draw_scene(scene, seed).frames[corner], draw_scene(scene, seed, upright=True).frames[corner]
+        )
 
 
 def test_what_is_drawn_stays_what_was_drawn() -> None:

@@ -218,6 +218,54 @@ def test_one_command_trains_installs_and_goes_on(
     after = train("--steps", "2", "--installed-vae", "--go-on", *further, "--to", str(tmp_path / "other"))
     assert not torch.equal(other.transformer.proj_out.weight, after.transformer.proj_out.weight)
     assert (other.transformer.proj_out.weight - after.transformer.proj_out.weight).abs().max() < 0.02
+    further[-1] = str(tmp_path / "emphasised")
+    train("--steps", "2", "--installed-vae", "--go-on", "--emphasise", *further, "--to", str(tmp_path / "other"))
+    assert json.loads((tmp_path / "other" / "training.json").read_text())["emphasised"]
+    refused = CliRunner().invoke(main, ["train-wan", "--emphasise", *work])
+    assert (refused.exit_code, "goes with --go-on" in refused.output) == (2, True)
+
+
+def test_words_are_emphasised_beyond_what_clips_teach(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guide that stays as it is moves the target on by what other shapes or sides in the caption change in it."""
+    torch.manual_seed(0)
+    guide = FlowTextToVideo(small_transformer(), build_text_encoder()).eval()
+    guide.denoiser.proj_out.weight.data.normal_()
+    model = FlowTextToVideo(small_transformer(), build_text_encoder(), guide).eval()
+    assert {*model.state_dict()} == {*guide.state_dict()}
+    clean, noise, levels = torch.randn(2, 9, 32, 4, 4), torch.randn(2, 9, 32, 4, 4), torch.tensor([0.4, 0.8])
+    said, other, none = (
+        wan_training._tokens([text] * 2) for text in ("a red disc rests", "a red ring rests", "a red thing rests")
+    )
+    monkeypatch.setattr(wan_training, "contradicted", lambda tokens: other if tokens is said else tokens)
+    with torch.no_grad():
+        noisy, timesteps = model.task.network_input(model.task.noisy(clean, noise, levels), levels)
+        moved = guide(noisy, timesteps, said) - guide(noisy, timesteps, other)
+        assert moved.abs().max() > 1e-3
+        for tokens, target in ((said, noise - clean + moved), (none, noise - clean)):
+            expected = (model(noisy, timesteps, tokens) - target).square()
+            assert torch.allclose(model.errors(clean, noise, levels, tokens), expected, atol=1e-5)
+
+
+def test_a_caption_is_contradicted_in_its_shapes_or_in_its_side() -> None:
+    tokenizer = build_tokenizer()
+    texts = [
+        "a red disc rests over a moss background",
+        "a red disc is left of a blue ring and both rise over a moss background",
+        "",
+    ]
+    torch.manual_seed(0)
+    seen: list[set[str]] = [set(), set(), set()]
+    for _ in range(40):
+        changed = wan_training.contradicted(wan_training._tokens(texts))
+        for text, found in zip(seen, tokenizer.batch_decode(changed, skip_special_tokens=True), strict=True):
+            text.add(found)
+    assert seen[0] == {texts[0].replace("disc", shape) for shape in ("square", "triangle", "ring")}
+    shapes = (("square", "disc"), ("triangle", "square"), ("ring", "triangle"))
+    others = {texts[1].replace("disc", one).replace("blue ring", f"blue {two}") for one, two in shapes}
+    assert seen[1] == others | {texts[1].replace("left", "right")}
+    assert seen[2] == {""}
 
 
 def test_scenes_to_train_on_are_mostly_of_one_thing() -> None:

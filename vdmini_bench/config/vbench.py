@@ -21,10 +21,11 @@ PROTOCOL_VERSION = 1
 
 
 class DrawnCaptionsSpec(Specification):
-    """Drawn clips with the sentences that describe them, written to disk."""
+    """Drawn clips with the sentences that describe them, written to disk; `upright` ones turn by their motion alone."""
 
     kind: Literal["drawn-captions"]
     train_clips: Positive
+    upright: bool = Field(default=False, exclude_if=lambda upright: not upright)
 
 
 class CaptionedFolderSpec(Specification):

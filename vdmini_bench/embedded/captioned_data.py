@@ -17,7 +17,9 @@ from vdmini_bench.system.progress import progress
 def captioned_clips(stored: Path, scenes: Sequence[Scene], first_seed: int, *, upright: bool = False) -> CaptionedClips:
     """The scenes' clips, kept in a file, their captions and where they show things."""
     # N T H W C to N T C H W.
-    clips = torch.from_numpy(drawn_once(stored, scenes, first_seed, upright=upright)).permute(0, 1, 4, 2, 3).contiguous()
+    clips = (
+        torch.from_numpy(drawn_once(stored, scenes, first_seed, upright=upright)).permute(0, 1, 4, 2, 3).contiguous()
+    )
     places = np.stack(
         [covered_places(scene, first_seed + place, upright=upright) for place, scene in enumerate(scenes)]
     )

@@ -91,11 +91,12 @@ def encode_clips(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tenso
 def encoded_once(
     vae: nn.Module, clips: Tensor, folder: Path, encode: Callable[[Any, Tensor], Tensor] = encode_clips
 ) -> Tensor:
-    """What `encode` makes of clips, kept in `folder` by encoder, scaling and number of clips."""
+    """What `encode` makes of clips N T C H W uint8, kept in `folder` by encoder, scaling and clips."""
     encoder = vae.get_submodule("encoder")
     digest = hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in encoder.parameters()))
     config: Any = vae.config
     digest.update(repr([config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")]).encode())
+    digest.update(clips.contiguous().numpy().data)
     stored = folder / f"latents-{len(clips)}-{digest.hexdigest()[:12]}.safetensors"
     if not stored.exists():
         save_file({"latents": encode(vae, clips).contiguous()}, stored)

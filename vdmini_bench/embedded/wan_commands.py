@@ -25,6 +25,7 @@ WEIGHTS = EMBEDDED["embedded/t2v"].parent
 @click.option("--vae-steps", type=int, default=500, show_default=True)
 @click.option("--installed-vae", is_flag=True, help="Take the installed VAE instead.")
 @click.option("--go-on", is_flag=True, help="Train the networks in the folder further.")
+@click.option("--emphasise", is_flag=True, help="With --go-on: follow shapes and sides in captions more closely.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights that training starts from.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the transformer's blocks: needs a C++ compiler.")
@@ -32,10 +33,12 @@ WEIGHTS = EMBEDDED["embedded/t2v"].parent
 @click.option("--work", type=click.Path(path_type=Path), default=Path("results/teacher/wan"), show_default=True)
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=WEIGHTS / "wan", help="Where to save.")
 def train_wan(
-    steps: int, vae_steps: int, installed_vae: bool, go_on: bool, seed: int, device: str, compiled: bool,
-    clips: int, work: Path, folder: Path,
+    steps: int, vae_steps: int, installed_vae: bool, go_on: bool, emphasise: bool, seed: int, device: str,
+    compiled: bool, clips: int, work: Path, folder: Path,
 ) -> None:  # fmt: skip
     """Train VAE, text encoder and transformer, and save the pipeline, as `embedded/wan` if nothing else is asked."""
+    if emphasise and not go_on:
+        raise click.UsageError("--emphasise goes with --go-on: it is learnt from trained networks")
     import torch
 
     from vdmini.models.loading import load_model
@@ -46,9 +49,9 @@ def train_wan(
     quiet_libraries()
     work.mkdir(parents=True, exist_ok=True)
     chosen = torch.device(device)
-    drawn = captioned_clips(work / f"train-{clips}.npy", mixed_scenes(clips), 0)
+    drawn = captioned_clips(work / f"upright-{clips}.npy", mixed_scenes(clips), 0, upright=True)
     unseen = mixed_scenes(2 * VALIDATION_CLIPS, skip=clips)
-    validation = captioned_clips(work / f"validation-{clips}.npy", unseen, VALIDATION_SEED)
+    validation = captioned_clips(work / f"upright-validation-{clips}.npy", unseen, VALIDATION_SEED, upright=True)
     vae: Any
     if installed_vae:
         vae = load_model("embedded/wan", device=chosen).vae
@@ -59,11 +62,11 @@ def train_wan(
         pipeline: Any = load_model(str(folder), device=chosen).pipeline
         initial = FlowTextToVideo(pipeline.transformer, pipeline.text_encoder)
     checkpoint = work / f"transformer-{seed}.pt"
-    networks = train_transformer(drawn, validation, vae, steps, checkpoint, chosen, seed, initial, compiled)
+    networks = train_transformer(drawn, validation, vae, steps, checkpoint, chosen, seed, initial, compiled, emphasise)
     save_wan_pipeline(folder, vae, networks)
     record = {
         "steps": {"vae": 0 if installed_vae else vae_steps, "transformer": steps}, "seed": seed,
-        "device": device, "clips": clips, "torch": torch.__version__, "further": go_on,
+        "device": device, "clips": clips, "torch": torch.__version__, "further": go_on, "emphasised": emphasise,
     }  # fmt: skip
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"wrote {folder}")

@@ -46,22 +46,24 @@ def training_data(profile: VBenchProfile, store: Store, *, write: bool, remember
     if isinstance(profile.dataset, CaptionedFolderSpec):
         captions = None if profile.dataset.captions is None else Path(profile.dataset.captions)
         return _of_captions(profile, store, Path(profile.dataset.path), captions, remember)
-    folder = store.root / "data" / f"captioned-{CAPTIONED_VERSION}-{profile.train_clips}"
+    upright = profile.dataset.upright
+    kind = "upright" if upright else "captioned"
+    folder = store.root / "data" / f"{kind}-{CAPTIONED_VERSION}-{profile.train_clips}"
     if not (folder / CAPTIONS).exists():
         if not write:
             return None
-        draw_captioned(folder, profile.train_clips)
+        draw_captioned(folder, profile.train_clips, upright=upright)
     return _of_captions(profile, store, folder, folder / CAPTIONS, remember)
 
 
-def draw_captioned(folder: Path, count: int) -> None:
+def draw_captioned(folder: Path, count: int, *, upright: bool) -> None:
     """Draw scenes for training as videos, and last the file with their captions, which says that all are there."""
     lines = []
     with progress("draw captioned clips", count) as advance:
         for place, scene in enumerate(choose_scenes(count, "train")):
             path = folder / f"{place:05d}.mkv"
             if not path.exists():
-                write_whole(path, draw_scene(scene, place).frames, FRAMES_PER_SECOND)
+                write_whole(path, draw_scene(scene, place, upright=upright).frames, FRAMES_PER_SECOND)
             lines.append(json.dumps({"file": path.name, "caption": scene.caption}))
             advance()
     write_atomically(folder / CAPTIONS, "\n".join(lines) + "\n")
