@@ -174,7 +174,7 @@ def test_its_clips_are_scored_by_its_own_settings(installed: Path) -> None:
 
 
 def test_the_shipped_teacher_shows_what_captions_say() -> None:
-    """Of 240 captions it had 94 % of the actions and every background, and 59 % of the shapes."""
+    """Of 240 captions it had nine in ten of the shapes with their colours and of the actions, and every background."""
     pipeline: Any = load_model("embedded/wan").pipeline
     scenes = choose_scenes(16, "train", things=1, skip=4_000_000)
     requests = [ClipRequest(str(seed), seed, prompt=scene.caption) for seed, scene in enumerate(scenes)]
@@ -187,7 +187,7 @@ def test_the_shipped_teacher_shows_what_captions_say() -> None:
     assert right["background"] == 16
     assert right["colours"] >= 14
     assert right["motion"] >= 13
-    assert right["shapes"] >= 5
+    assert right["shapes"] >= 12
     files = [*EMBEDDED["embedded/wan"].rglob("*")]
     assert sum(file.stat().st_size for file in files) <= 30e6
 
