@@ -21,6 +21,7 @@ from vdmini_bench.suites.job_graph import Job
 from vdmini_bench.suites.jobs import PromptedInputs, TrainingInputs, plan_training
 from vdmini_bench.suites.vbench import jobs_of_videos
 from vdmini_bench.suites.vbench_scorers import DRAWN_WORLD, choose_judges
+from vdmini_bench.suites.vbench_training_clips import draw_captioned
 from vdmini_bench.suites.vbench_videos import clip_requests, drawn_frames, embedded_videos, real_videos, write_images
 from vdmini_bench.vbench.environment import Environment
 from vdmini_bench.vbench.native import catalogue
@@ -273,3 +274,18 @@ def test_an_animated_clip_must_keep_shape_and_colour_together() -> None:
     assert semantic.clip_marks("embedded-i2v_background", [scene] * 2, [same, beside]) == [True, False]
     with pytest.raises(ValueError, match="unknown dimension"):
         semantic.clip_marks("i2v_subject", [], [])
+
+
+def test_students_of_an_upright_teacher_learn_from_upright_clips(tmp_path: Path) -> None:
+    for upright in (False, True):
+        draw_captioned(tmp_path / str(upright), 3, upright=upright)
+    turned, stood = ((tmp_path / str(upright)) for upright in (False, True))
+    assert (turned / "captions.jsonl").read_text() == (stood / "captions.jsonl").read_text()
+    assert all((turned / name).read_bytes() != (stood / name).read_bytes() for name in ("00000.mkv", "00001.mkv"))
+    asked = {
+        profile: load_any_suite(Path("suites/vbench_t2v.yaml"), profile).profile.dataset.model_dump()
+        for profile in ("transformer", "embedded")
+    }
+    assert asked["transformer"]["upright"]
+    # What is not asked for is not written: suites of before keep their jobs.
+    assert "upright" not in asked["embedded"]
