@@ -225,9 +225,7 @@ def test_one_command_trains_installs_and_goes_on(
     assert (refused.exit_code, "goes with --go-on" in refused.output) == (2, True)
 
 
-def test_words_are_emphasised_beyond_what_clips_teach(
-    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_are_emphasised_beyond_what_clips_teach(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guide that stays as it is moves the target on by what other shapes or sides in the caption change in it."""
     torch.manual_seed(0)
     guide = FlowTextToVideo(small_transformer(), build_text_encoder()).eval()
