@@ -32,9 +32,9 @@ from vdmini_bench.system.tables import csv_lines
 if TYPE_CHECKING:
     from torch import nn
 
-# Scenes that effects are measured on, and others that predictions are checked on, looked at once. Those from 9201 and
-# 9401 were looked at before, and the way to predict and the number of scenes were mended after it.
-MEASURED, UNSEEN = 9101, 9601
+# Scenes that effects are measured on, and others that predictions are checked on, looked at once. Those from 9201,
+# 9401 and 9601 were looked at before, and the way to predict and the number of scenes were mended after it.
+MEASURED, UNSEEN = 9101, 9801
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 BLOCK_SIZES = (10, 20, 40, 80)
 # Blocks of clips that a prediction is checked with.
@@ -127,7 +127,7 @@ def measure_effects(takes: Takes, metrics: Mapping[str, SetMetric]) -> list[Effe
         for size in BLOCK_SIZES:
             found: dict[tuple[str, Loss, float], list[list[float]]] = {}
             for draw in range(DRAWS):
-                for key, pair in _pair_of_blocks(takes, metrics, size, seeded_by(f"power/{size}/{draw}")).items():
+                for key, pair in _pair_of_blocks(takes, metrics, size, draw).items():
                     found.setdefault(key, []).append(pair)
                 advance(f"{size} clips")
             for (name, loss, share), pairs in found.items():
@@ -142,18 +142,20 @@ def measure_effects(takes: Takes, metrics: Mapping[str, SetMetric]) -> list[Effe
 
 
 def _pair_of_blocks(
-    takes: Takes, metrics: Mapping[str, SetMetric], size: int, random: np.random.Generator
+    takes: Takes, metrics: Mapping[str, SetMetric], size: int, draw: int
 ) -> dict[tuple[str, Loss, float], list[float]]:
-    """Every difference of the two models on two blocks without a scene in common."""
+    """Every difference of the two models on two blocks without a scene in common, of what is read by each array."""
     found: dict[tuple[str, Loss, float], list[float]] = {}
-    for scenes in random.permutation(len(takes["first"]["logits"]))[: 2 * size].reshape(2, size):
-        block = of_scenes(takes, scenes, ARRAYS)
-        for loss in LOSSES:
-            for share in SHARES:
-                first, second = two_models(block, loss, random.random(size) < share, random)
-                for name, metric in metrics.items():
-                    difference = metric.value(second[metric.array]) - metric.value(first[metric.array])
-                    found.setdefault((name, loss, share), []).append(difference)
+    for array in ARRAYS:
+        random = seeded_by(f"power/{size}/{draw}")
+        reading = {name: metric.value for name, metric in metrics.items() if metric.array == array}
+        for scenes in random.permutation(len(takes["first"][array]))[: 2 * size].reshape(2, size):
+            block = of_scenes(takes, scenes, [array])
+            for loss in LOSSES:
+                for share in SHARES:
+                    first, second = two_models(block, loss, random.random(size) < share, random)
+                    for name, value in reading.items():
+                        found.setdefault((name, loss, share), []).append(value(second[array]) - value(first[array]))
     return found
 
 

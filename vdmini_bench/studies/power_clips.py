@@ -41,8 +41,9 @@ LOSSES: tuple[Loss, ...] = ("motion", "content")
 # Standard deviation in each direction, of 32 pixels.
 PLACE_SPREAD = 1.0
 BLUR = 2.0
-# Of yes and no more clips are needed than of a number: ten times as many are read by the classifier alone.
-MARKED = 10
+# Of yes and no more clips are needed than of a number, and of flows too, of which a few in a thousand are far longer than
+# all others: ten times as many are read by the classifier and by the flows alone.
+MORE = 10
 # Those that are asked of one thing, which these scenes have.
 ASKED = tuple(name for name, (things, _) in {**DIMENSIONS, **FAITHFULNESS}.items() if things != 2)
 
@@ -53,7 +54,7 @@ Readings = dict[str, NDArray[Any]]
 class Pool:
     """Scenes of the test groups of the drawn world, from an index that no other list draws from.
 
-    Of `count` all is read, of ten times as many what the classifier sees.
+    Of `count` all is read, of ten times as many what the classifier sees and how things move.
     """
 
     first_index: int
@@ -62,7 +63,7 @@ class Pool:
     @property
     def scenes(self) -> list[DrawnClip]:
         """The teacher's clips."""
-        return [draw_clip(*name) for name in clip_names(TEST_GROUPS, MARKED * self.count, self.first_index)]
+        return [draw_clip(*name) for name in clip_names(TEST_GROUPS, MORE * self.count, self.first_index)]
 
     def take(self, take: Take) -> list[Clip]:
         """The same scenes as one of the two models shows them."""
@@ -80,12 +81,12 @@ class Pool:
 def measure_pool(pool: Pool, network: nn.Module, folder: Path) -> dict[Take, Readings]:
     """What metrics read of every take, a file each in `folder`; what is there already is not measured again.
 
-    Arrays have a row a scene: `logits` N x 400, `magnitudes` N x T-1 x 2, `statistics` N x 11, and N numbers by metric,
-    10 N by dimension.
+    Arrays have a row a scene: `logits` N x 400, `magnitudes` 10 N x T-1 x 2, `statistics` 10 N x 11, and N numbers by
+    metric, 10 N by dimension.
     """
     found = {}
     for take in TAKES:
-        path = folder / f"{WORLD_VERSION}-{pool.first_index}-{pool.count}-{take}.safetensors"
+        path = folder / f"{WORLD_VERSION}-{pool.first_index}-{pool.count}x{MORE}-{take}.safetensors"
         if not path.exists():
             readings = read_take(pool, pool.take(take), network if take in SEEN else None)
             with replacing(path) as partial:
@@ -97,14 +98,13 @@ def measure_pool(pool: Pool, network: nn.Module, folder: Path) -> dict[Take, Rea
 def read_take(pool: Pool, take: Sequence[Clip], network: nn.Module | None) -> Readings:
     """What metrics read of clips that show the pool's scenes; no logits where there is no network."""
     scenes, clips = pool.scenes, take[: pool.count]
-    flows = [flow_fields(clip) for clip in clips]
+    flows = [(fields_to_magnitudes(fields), fields_to_statistics(fields)) for fields in map(flow_fields, take)]
     pairs = [clip_fidelity(scene.frames, clip) for scene, clip in zip(scenes, clips, strict=False)]
     asked = [parse_caption(scene.caption) for scene in scenes]
     seen = read_clips(load_classifier().network, np.stack(take))
     return {
         **({} if network is None else {"logits": network_logits(clips, network)}),
-        "magnitudes": np.stack([fields_to_magnitudes(each) for each in flows]),
-        "statistics": np.stack([fields_to_statistics(each) for each in flows]),
+        **dict(zip(("magnitudes", "statistics"), map(np.stack, zip(*flows, strict=True)), strict=True)),
         **{name: np.array([each[name] for each in pairs]) for name in pairs[0]},
         "vbench_temporal_flickering": np.array([temporal_flickering(clip) for clip in clips]),
         **{f"vbench_{name}": np.array(clip_marks(name, asked, seen), np.float64) for name in ASKED},
