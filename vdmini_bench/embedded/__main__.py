@@ -35,8 +35,11 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and train its denoiser further.")
+@click.option("--decoder-steps", type=int, default=0, show_default=True, help="Of the VAE's decoder alone, after all.")
 @WORK
-def train(steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: bool, work: Path) -> None:
+def train(
+    steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: bool, decoder_steps: int, work: Path
+) -> None:
     """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
     import torch
 
@@ -44,7 +47,7 @@ def train(steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: 
     from vdmini.models.registry import EMBEDDED
     from vdmini_bench.embedded.assemble import save_pipeline
     from vdmini_bench.embedded.denoiser import ImageToVideo, train_denoiser
-    from vdmini_bench.embedded.vae import train_vae
+    from vdmini_bench.embedded.vae import finetune_decoder, train_vae
 
     quiet_libraries()
     work.mkdir(parents=True, exist_ok=True)
@@ -58,8 +61,10 @@ def train(steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: 
     else:
         vae, initial = train_vae(clips, vae_steps, work / "vae.pt", chosen), None
     networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, initial)
+    if decoder_steps:
+        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt", chosen)
     save_pipeline(folder, vae, networks)
-    trained = {"vae": vae_steps, "denoiser": steps}
+    trained = {"vae": vae_steps, "denoiser": steps, "decoder": decoder_steps}
     record = {"steps": trained, "device": device, "clips": len(clips), "torch": torch.__version__, "further": go_on}
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"wrote {folder}")

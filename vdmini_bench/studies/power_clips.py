@@ -41,8 +41,8 @@ LOSSES: tuple[Loss, ...] = ("motion", "content")
 # Standard deviation in each direction, of 32 pixels.
 PLACE_SPREAD = 1.0
 BLUR = 2.0
-# Of yes and no more clips are needed than of a number, and of flows too, of which a few in a thousand are far longer than
-# all others: ten times as many are read by the classifier and by the flows alone.
+# Of yes and no more clips are needed than of a number, and of flows too, of which a few in a thousand are far longer
+# than all others: ten times as many are read by the classifier and by the flows alone.
 MORE = 10
 # Those that are asked of one thing, which these scenes have.
 ASKED = tuple(name for name, (things, _) in {**DIMENSIONS, **FAITHFULNESS}.items() if things != 2)
