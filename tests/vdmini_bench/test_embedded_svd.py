@@ -40,7 +40,7 @@ def test_things_keep_their_colour_through_the_vae(colour: str) -> None:
     for clip in [each for each in drawn(70) if parse_caption(each.caption).things[0].colour == colour][:3]:
         latents = pipeline.vae.encode(as_pixels(clip.frames)).latent_dist.mean
         decoded = pipeline.vae.decode(latents, num_frames=10).sample.clamp(-1, 1).permute(0, 2, 3, 1).numpy()
-        inside = (np.abs(clip.frames - ink).max(-1) < 8) & (clip.frames.max(-1) > 0)
+        inside = np.abs(clip.frames - ink).max(-1) < 8
         shown.append((decoded[inside].mean(0) + 1) * 127.5)
     assert np.abs(np.mean(shown, 0) - ink).max() < 30, "another colour is 60 away or more"
 
@@ -84,6 +84,6 @@ def test_a_finetuned_decoder_leaves_latents_alone(tmp_path: Any) -> None:
     clips = torch.from_numpy(np.stack([clip.frames for clip in drawn(2)])).permute(0, 1, 4, 2, 3).contiguous()
     frames = as_pixels(drawn(1)[0].frames)
     before = vae.encode(frames).latent_dist.mean
-    finetune_decoder(vae, clips, 2, tmp_path / "decoder.pt", torch.device("cpu"))
+    finetune_decoder(vae, clips, 2, tmp_path / "decoder.pt")
     assert torch.equal(vae.encode(frames).latent_dist.mean, before)
     assert not vae.training

@@ -62,7 +62,7 @@ def train(
         vae, initial = train_vae(clips, vae_steps, work / "vae.pt", chosen), None
     networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, initial)
     if decoder_steps:
-        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt", chosen)
+        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt")
     save_pipeline(folder, vae, networks)
     trained = {"vae": vae_steps, "denoiser": steps, "decoder": decoder_steps}
     record = {"steps": trained, "device": device, "clips": len(clips), "torch": torch.__version__, "further": go_on}

@@ -41,22 +41,19 @@ def train_vae(clips: Tensor, steps: int, checkpoint: Path, device: torch.device)
     return vae
 
 
-def finetune_decoder(
-    vae: AutoencoderKLTemporalDecoder, clips: Tensor, steps: int, checkpoint: Path, device: torch.device
-) -> None:
+def finetune_decoder(vae: AutoencoderKLTemporalDecoder, clips: Tensor, steps: int, checkpoint: Path) -> None:
     """Train the decoder alone for `steps` on `clips` N T C H W uint8, in place: what a denoiser learned stays valid."""
     free_last_normalisation(vae, clips)
-    vae.to(device).requires_grad_(False)
+    vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
 
     def loss_of_step(step: int) -> Tensor:
-        length, frames = _frames_of_step(clips, step, device)
-        with half_where_fast(device):
+        length, frames = _frames_of_step(clips, step, vae.device)
+        with half_where_fast(vae.device):
             decoded = vae.decode(vae.encode(frames).latent_dist.sample(), num_frames=length).sample.float()
         return thing_loss(decoded, frames) + thing_loss(decoded[::length], frames[::length])
 
     train_steps(vae.decoder, loss_of_step, steps=steps, learning_rate=1e-3, checkpoint=checkpoint)
-    vae.eval()
 
 
 @torch.no_grad()

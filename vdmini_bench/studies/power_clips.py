@@ -96,19 +96,25 @@ def measure_pool(pool: Pool, network: nn.Module, folder: Path) -> dict[Take, Rea
 
 
 def read_take(pool: Pool, take: Sequence[Clip], network: nn.Module | None) -> Readings:
-    """What metrics read of clips that show the pool's scenes; no logits where there is no network."""
+    """What metrics read of clips that show the pool's scenes; without a network only those of single clips."""
     scenes, clips = pool.scenes, take[: pool.count]
-    flows = [(fields_to_magnitudes(fields), fields_to_statistics(fields)) for fields in map(flow_fields, take)]
     pairs = [clip_fidelity(scene.frames, clip) for scene, clip in zip(scenes, clips, strict=False)]
     asked = [parse_caption(scene.caption) for scene in scenes]
     seen = read_clips(load_classifier().network, np.stack(take))
     return {
-        **({} if network is None else {"logits": network_logits(clips, network)}),
-        **dict(zip(("magnitudes", "statistics"), map(np.stack, zip(*flows, strict=True)), strict=True)),
+        **({} if network is None else _read_for_sets(take, clips, network)),
         **{name: np.array([each[name] for each in pairs]) for name in pairs[0]},
         "vbench_temporal_flickering": np.array([temporal_flickering(clip) for clip in clips]),
         **{f"vbench_{name}": np.array(clip_marks(name, asked, seen), np.float64) for name in ASKED},
     }
+
+
+def _read_for_sets(take: Sequence[Clip], clips: Sequence[Clip], network: nn.Module) -> Readings:
+    """How things move in all of `take`, and logits of the few that are `clips`."""
+    flows = [(fields_to_magnitudes(fields), fields_to_statistics(fields)) for fields in map(flow_fields, take)]
+    magnitudes, statistics = zip(*flows, strict=True)
+    logits = network_logits(clips, network)
+    return {"logits": logits, "magnitudes": np.stack(magnitudes), "statistics": np.stack(statistics)}
 
 
 def network_logits(clips: Sequence[Clip], network: nn.Module) -> NDArray[np.float32]:
