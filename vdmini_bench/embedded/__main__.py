@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from vdmini_bench.data.clip_reader import ClipReader
-from vdmini_bench.data.synthetic import ACTIONS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
+from vdmini_bench.data.synthetic import ACTIONS, COLOURS, FRAMES, FRAMES_PER_SECOND, GROUPS, TEST_GROUPS, draw_clip
 from vdmini_bench.data.video import read_frames, write_video
 from vdmini_bench.embedded.text_commands import score_t2v, train_t2v
 from vdmini_bench.embedded.wan_commands import train_wan
@@ -36,9 +36,17 @@ def main() -> None:
 @click.option("--clips-per-group", type=int, default=45, show_default=True, help="Training clips: 180 times this.")
 @click.option("--go-on", is_flag=True, help="Keep the installed VAE and train its denoiser further.")
 @click.option("--decoder-steps", type=int, default=0, show_default=True, help="Of the VAE's decoder alone, after all.")
+@click.option("--decoder-colour", type=click.Choice([*COLOURS]), help="Show the decoder more clips of this colour.")
 @WORK
 def train(
-    steps: int, vae_steps: int, device: str, clips_per_group: int, go_on: bool, decoder_steps: int, work: Path
+    steps: int,
+    vae_steps: int,
+    device: str,
+    clips_per_group: int,
+    go_on: bool,
+    decoder_steps: int,
+    decoder_colour: str | None,
+    work: Path,
 ) -> None:
     """Train VAE, image encoder and denoiser, and install the pipeline as `embedded/svd`."""
     import torch
@@ -56,13 +64,16 @@ def train(
     folder = EMBEDDED["embedded/svd"]
     if go_on:
         pipeline: Any = load_model("embedded/svd", device=chosen).pipeline
-        vae, initial = pipeline.vae, ImageToVideo(pipeline.unet, pipeline.image_encoder)
+        vae, networks = pipeline.vae, ImageToVideo(pipeline.unet, pipeline.image_encoder)
         vae_steps = 0
     else:
-        vae, initial = train_vae(clips, vae_steps, work / "vae.pt", chosen), None
-    networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, initial)
+        vae, networks = train_vae(clips, vae_steps, work / "vae.pt", chosen), None
+    if networks is None or steps:
+        networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, networks)
     if decoder_steps:
-        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt")
+        names = _training_names(clips_per_group)
+        shown = [place for place, name in enumerate(names) if decoder_colour in draw_clip(*name).caption.split()]
+        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt", torch.tensor(shown) if shown else None)
     save_pipeline(folder, vae, networks)
     trained = {"vae": vae_steps, "denoiser": steps, "decoder": decoder_steps}
     record = {"steps": trained, "device": device, "clips": len(clips), "torch": torch.__version__, "further": go_on}
@@ -97,13 +108,17 @@ def reference(work: Path) -> None:
     click.echo(f"wrote {SHIPPED}")
 
 
+def _training_names(clips_per_group: int) -> list[tuple[str, int, int]]:
+    """Action, group and index of each training clip."""
+    groups = [group for group in range(1, GROUPS + 1) if group not in TEST_GROUPS]
+    return [(action, group, index) for index in range(1, clips_per_group + 1) for group in groups for action in ACTIONS]
+
+
 def _training_clips(work: Path, clips_per_group: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Training clips N T H W C uint8 as a run would read them: drawn, written as AVI, decoded; kept in `work`."""
     stored = work / f"clips-{clips_per_group}.npy"
     if not stored.exists():
-        groups = [group for group in range(1, GROUPS + 1) if group not in TEST_GROUPS]
-        indices = range(1, clips_per_group + 1)
-        names = [(action, group, index) for index in indices for group in groups for action in ACTIONS]
+        names = _training_names(clips_per_group)
         path = work / "clip.avi"
         clips = []
         with progress("draw training clips", len(names)) as advance:

@@ -18,6 +18,8 @@ CLIP_LENGTHS = (5, 10)
 KL_WEIGHT = 1e-4
 # What a thing's pixels count more, and how far from the median a channel of them is, of 2.
 THING_WEIGHT, THING_FROM = 3, 0.35
+# How often a clip is one of the hard ones.
+HARD_SHARE = 0.4
 # What is added in `free_last_normalisation`, in deviations of a group, and how little deviations vary when it has been.
 REFERENCE, FREE_BELOW = 3.0, 0.1
 
@@ -41,17 +43,24 @@ def train_vae(clips: Tensor, steps: int, checkpoint: Path, device: torch.device)
     return vae
 
 
-def finetune_decoder(vae: AutoencoderKLTemporalDecoder, clips: Tensor, steps: int, checkpoint: Path) -> None:
-    """Train the decoder alone for `steps` on `clips` N T C H W uint8, in place: what a denoiser learned stays valid."""
+def finetune_decoder(
+    vae: AutoencoderKLTemporalDecoder, clips: Tensor, steps: int, checkpoint: Path, hard: Tensor | None = None
+) -> None:
+    """Train the decoder alone for `steps` on `clips` N T C H W uint8, in place: what a denoiser learned stays valid.
+
+    `hard` are the places of clips that it is shown more of.
+    """
     free_last_normalisation(vae, clips)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
 
     def loss_of_step(step: int) -> Tensor:
-        length, frames = _frames_of_step(clips, step, vae.device)
+        length, frames = _frames_of_step(clips, step, vae.device, hard)
         with half_where_fast(vae.device):
             decoded = vae.decode(vae.encode(frames).latent_dist.sample(), num_frames=length).sample.float()
-        return thing_loss(decoded, frames) + thing_loss(decoded[::length], frames[::length])
+        # The first frame has none before it, the last none after it.
+        ends = torch.isin(torch.arange(len(frames)) % length, torch.tensor([0, length - 1]))
+        return thing_loss(decoded, frames) + thing_loss(decoded[ends], frames[ends])
 
     train_steps(vae.decoder, loss_of_step, steps=steps, learning_rate=1e-3, checkpoint=checkpoint)
 
@@ -99,11 +108,17 @@ def set_scale(vae: AutoencoderKL | AutoencoderKLTemporalDecoder, clips: Tensor) 
     vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
 
 
-def _frames_of_step(clips: Tensor, step: int, device: torch.device) -> tuple[int, Tensor]:
-    """Frames B C H W in [-1, 1] of random parts of `clips`, mirrored at every other step, and frames a part."""
+def _frames_of_step(clips: Tensor, step: int, device: torch.device, hard: Tensor | None = None) -> tuple[int, Tensor]:
+    """Frames B C H W in [-1, 1] of random parts of `clips`, mirrored at every other step, and frames a part.
+
+    Of each part a clip of the places `hard`, where given, in `HARD_SHARE` of cases.
+    """
     length = CLIP_LENGTHS[step // 2 % len(CLIP_LENGTHS)]
     start = int(torch.randint(0, clips.shape[1] - length + 1, ()))
     chosen = torch.randint(0, len(clips), (FRAMES_PER_STEP // length,))
+    if hard is not None:
+        others = hard[torch.randint(0, len(hard), chosen.shape)]
+        chosen = torch.where(torch.rand(chosen.shape) < HARD_SHARE, others, chosen)
     frames = clips[chosen, start : start + length].flatten(0, 1).to(device).float() / 127.5 - 1
     return length, frames.flip(-1) if step % 2 else frames
 
