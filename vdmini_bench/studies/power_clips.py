@@ -41,8 +41,8 @@ LOSSES: tuple[Loss, ...] = ("motion", "content")
 # Standard deviation in each direction, of 32 pixels.
 PLACE_SPREAD = 1.0
 BLUR = 2.0
-# Of yes and no more clips are needed than of a number, and of flows too, of which a few in a thousand are far longer
-# than all others: ten times as many are read by the classifier and by the flows alone.
+# Of yes and no more clips are needed than of a number, of sets than of single clips, and of flows too, of which a few
+# in a thousand are far longer than all others: ten times as many are read by networks and by the flows.
 MORE = 10
 # Those that are asked of one thing, which these scenes have.
 ASKED = tuple(name for name, (things, _) in {**DIMENSIONS, **FAITHFULNESS}.items() if things != 2)
@@ -54,7 +54,7 @@ Readings = dict[str, NDArray[Any]]
 class Pool:
     """Scenes of the test groups of the drawn world, from an index that no other list draws from.
 
-    Of `count` all is read, of ten times as many what the classifier sees and how things move.
+    Of `count` all is read, of ten times as many what networks see and how things move.
     """
 
     first_index: int
@@ -81,8 +81,8 @@ class Pool:
 def measure_pool(pool: Pool, network: nn.Module, folder: Path) -> dict[Take, Readings]:
     """What metrics read of every take, a file each in `folder`; what is there already is not measured again.
 
-    Arrays have a row a scene: `logits` N x 400, `magnitudes` 10 N x T-1 x 2, `statistics` 10 N x 11, and N numbers by
-    metric, 10 N by dimension.
+    Arrays have a row a scene: `logits` 10 N x 400, `magnitudes` 10 N x T-1 x 2, `statistics` 10 N x 11, and N numbers
+    by metric, 10 N by dimension.
     """
     found = {}
     for take in TAKES:
@@ -102,18 +102,18 @@ def read_take(pool: Pool, take: Sequence[Clip], network: nn.Module | None) -> Re
     asked = [parse_caption(scene.caption) for scene in scenes]
     seen = read_clips(load_classifier().network, np.stack(take))
     return {
-        **({} if network is None else _read_for_sets(take, clips, network)),
+        **({} if network is None else _read_for_sets(take, network)),
         **{name: np.array([each[name] for each in pairs]) for name in pairs[0]},
         "vbench_temporal_flickering": np.array([temporal_flickering(clip) for clip in clips]),
         **{f"vbench_{name}": np.array(clip_marks(name, asked, seen), np.float64) for name in ASKED},
     }
 
 
-def _read_for_sets(take: Sequence[Clip], clips: Sequence[Clip], network: nn.Module) -> Readings:
-    """How things move in all of `take`, and logits of the few that are `clips`."""
+def _read_for_sets(take: Sequence[Clip], network: nn.Module) -> Readings:
+    """How things move in each clip, and its logits."""
     flows = [(fields_to_magnitudes(fields), fields_to_statistics(fields)) for fields in map(flow_fields, take)]
     magnitudes, statistics = zip(*flows, strict=True)
-    logits = network_logits(clips, network)
+    logits = network_logits(take, network)
     return {"logits": logits, "magnitudes": np.stack(magnitudes), "statistics": np.stack(statistics)}
 
 
