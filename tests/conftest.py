@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from vdmini_bench.system.progress import prepare_torch
 prepare_torch()
 # One thread in each process: what is equal to the last bit is so for equal numbers of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a shell starts in its background, these tests perhaps, is deaf to Ctrl-C, and so would be what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -76,12 +76,7 @@ def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[su
     script = tmp_path / "command.py"
     script.write_text(request.param)
     process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=take_interrupts,
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     workers: set[int] = set()
@@ -163,11 +158,6 @@ def test_other_mistakes_keep_their_traceback() -> None:
         raise FileNotFoundError(errno.ENOENT, "gone", "x")
 
     assert isinstance(CliRunner().invoke(fails).exception, FileNotFoundError)
-
-
-def take_interrupts() -> None:
-    """As in a terminal: what a shell starts in its background, these tests perhaps, is deaf to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lives(process: int) -> bool:

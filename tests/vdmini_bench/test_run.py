@@ -228,14 +228,7 @@ def test_interrupted_and_killed_again_and_again_ends_with_the_same_numbers(
 
 def interrupt_first_job(results: Path) -> None:
     """Start the run, press Ctrl-C after its first job, and see that it stops cleanly and says how to go on."""
-    # As in a terminal: what a shell starts in its background, these tests perhaps, is deaf to Ctrl-C.
-    process = subprocess.Popen(
-        command(results),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command(results), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("encode:"):

@@ -71,9 +71,11 @@ def train(
     if networks is None or steps:
         networks = train_denoiser(clips, vae, steps, work / "denoiser.pt", chosen, networks)
     if decoder_steps:
-        names = _training_names(clips_per_group)
-        shown = [place for place, name in enumerate(names) if decoder_colour in draw_clip(*name).caption.split()]
-        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt", torch.tensor(shown) if shown else None)
+        hard = None
+        if decoder_colour:
+            captions = [draw_clip(*name).caption for name in _training_names(clips_per_group)]
+            hard = torch.tensor([place for place, caption in enumerate(captions) if decoder_colour in caption.split()])
+        finetune_decoder(vae, clips, decoder_steps, work / "decoder.pt", hard)
     save_pipeline(folder, vae, networks)
     trained = {"vae": vae_steps, "denoiser": steps, "decoder": decoder_steps}
     record = {"steps": trained, "device": device, "clips": len(clips), "torch": torch.__version__, "further": go_on}

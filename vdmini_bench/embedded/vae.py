@@ -59,8 +59,8 @@ def finetune_decoder(
         with half_where_fast(vae.device):
             decoded = vae.decode(vae.encode(frames).latent_dist.sample(), num_frames=length).sample.float()
         # The first frame has none before it, the last none after it.
-        ends = torch.isin(torch.arange(len(frames)) % length, torch.tensor([0, length - 1]))
-        return thing_loss(decoded, frames) + thing_loss(decoded[ends], frames[ends])
+        ends = [each.unflatten(0, (-1, length))[:, [0, -1]].flatten(0, 1) for each in (decoded, frames)]
+        return thing_loss(decoded, frames) + thing_loss(*ends)
 
     train_steps(vae.decoder, loss_of_step, steps=steps, learning_rate=1e-3, checkpoint=checkpoint)
 
